@@ -1,0 +1,68 @@
+# Everything a person does with the project. `make` alone lists it.
+JOB ?= digits
+RUN_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null 2>&1 && \
+  $$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-header --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run-local test lint format compile run-pipeline benchmark report lock clean
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}'
+
+setup: $(INSTALLED)  ## the environment in .venv (every target below sees to it by itself)
+
+run-local: $(INSTALLED)  ## train, sample and judge on this machine; JOB=digits, RUN_ARGS='--set train.minutes=2'
+	@$(BIN)/textdiffusion run $(JOB) $(RUN_ARGS)
+
+test: $(INSTALLED_DEV) lint  ## the tests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED_DEV)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED_DEV)  ## formats the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+compile: JOB = all
+compile: $(INSTALLED)  ## build/pipelines/*.yaml for Vertex and Kubeflow; JOB=all
+	@$(BIN)/textdiffusion compile $(JOB)
+
+run-pipeline: JOB = mnist-training
+run-pipeline: $(INSTALLED)  ## compile, check and submit to Vertex; JOB=mnist-training
+	@$(BIN)/textdiffusion run $(JOB) --runner vertex $(RUN_ARGS)
+
+benchmark: $(INSTALLED_DEV)  ## the short form of benchmarks/
+	$(BIN)/python -m benchmarks
+
+lock: $(INSTALLED_DEV)  ## writes the lock files anew from pyproject.toml
+	$(LOCK) -o requirements.lock
+	$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
+
+clean:  ## removes what can be made again (not runs/ and registry/)
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 with venv is needed; none was found. Try: make PYTHON=/path/to/python3"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(INSTALLED): requirements.lock pyproject.toml | $(BIN)/pip
+	@echo "Installing into $(VENV) (once; torch is large) ..."
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(INSTALLED_DEV): requirements-dev.lock $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@

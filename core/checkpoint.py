@@ -1,0 +1,157 @@
+"""Checkpoints that survive being killed at any byte: safetensors and JSON, the manifest last, verified on load.
+
+    <root>/manifest-00000007.json      {"index", "files": {name: {"path", "sha256", "bytes"}}, "meta": {...}}
+    <root>/data/7-<nonce>-<name>       the files it names
+
+Data goes up under names that were never used before; then the manifest is *created*, which fails if another writer
+has taken that index. So a reader sees a whole checkpoint or none, and of two writers one wins and the other is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from core import storage
+from core.errors import UserError
+
+log = logging.getLogger(__name__)
+_MANIFEST = re.compile(r"manifest-(\d{8})\.json")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+class CheckpointRaceError(RuntimeError):
+    """Another process wrote this checkpoint first: two trainings share one folder."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One whole, verified checkpoint: tensors by group, other files as bytes, and JSON."""
+
+    index: int
+    tensors: dict[str, dict[str, Tensor]]
+    files: dict[str, bytes]
+    meta: dict[str, Any]
+
+
+class CheckpointStore:
+    """The checkpoints of one training, in a local folder or under a `gs://` prefix.
+
+    Args:
+        root: where they are.
+        keep: how many of the newest are kept.
+    """
+
+    def __init__(self, root: str, keep: int = 2) -> None:
+        self.root, self._keep = str(root).rstrip("/"), keep
+
+    def indices(self) -> list[int]:
+        """Indices of the manifests there are, oldest first."""
+        matches = (_MANIFEST.fullmatch(name) for name in storage.list_files(self.root))
+        return sorted(int(match[1]) for match in matches if match)
+
+    def save(
+        self, tensors: Mapping[str, Mapping[str, Tensor]], files: Mapping[str, bytes], meta: Mapping[str, Any]
+    ) -> int:
+        """Writes a checkpoint after the newest there is and returns its index.
+
+        Raises:
+            CheckpointRaceError: somebody else has just written the same index.
+            OSError: the folder cannot be written; earlier checkpoints are as they were.
+        """
+        before = self.indices()
+        index = before[-1] + 1 if before else 0
+        contents = {f"{group}.safetensors": serialize(group_tensors) for group, group_tensors in tensors.items()}
+        contents.update(files)
+        nonce, entries = uuid.uuid4().hex[:12], {}
+        for name, data in contents.items():
+            path = f"data/{index}-{nonce}-{name}"
+            storage.write_bytes(storage.join(self.root, path), data)
+            entries[name] = {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        manifest = {"index": index, "files": entries, "meta": dict(meta)}
+        if not storage.create(self._manifest_uri(index), json.dumps(manifest, allow_nan=False).encode()):
+            for entry in entries.values():
+                storage.remove(storage.join(self.root, str(entry["path"])))
+            raise CheckpointRaceError(f"{self.root}: checkpoint {index} was written by another process meanwhile")
+        self._prune()
+        return index
+
+    def load(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; what is damaged is named in the log and passed over."""
+        for index in reversed(self.indices()):
+            try:
+                return self._load(index)
+            except UserError as error:
+                log.warning("checkpoint %d is damaged, trying the one before it: %s", index, error)
+        return None
+
+    def clear(self) -> None:
+        """Removes all checkpoints of this training."""
+        storage.remove(self.root)
+
+    def _load(self, index: int) -> Checkpoint:
+        manifest = storage.read_json(self._manifest_uri(index))
+        tensors: dict[str, dict[str, Tensor]] = {}
+        files: dict[str, bytes] = {}
+        try:
+            meta = dict(manifest["meta"])
+            entries = [
+                (str(name), str(entry["path"]), str(entry["sha256"]), int(entry["bytes"]))
+                for name, entry in manifest["files"].items()
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{self._manifest_uri(index)}: not a manifest: {error!r}") from None
+        for name, path, digest, size in entries:
+            folder, _, file = path.partition("/")
+            if folder != "data" or not _SAFE_NAME.fullmatch(file):
+                raise UserError(f"{self._manifest_uri(index)}: refuses the file name {path!r}")
+            uri = storage.join(self.root, path)
+            data = storage.read_bytes(uri, limit=size)
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise UserError(f"{uri}: content does not match its SHA-256")
+            if name.endswith(".safetensors"):
+                tensors[name.removesuffix(".safetensors")] = deserialize(data, uri)
+            else:
+                files[name] = data
+        return Checkpoint(index, tensors, files, meta)
+
+    def _prune(self) -> None:
+        """Forgets all but the newest checkpoints, and data that no manifest names (left by a kill)."""
+        indices = self.indices()
+        for index in indices[: -self._keep]:
+            storage.remove(self._manifest_uri(index))  # first the manifest, so that nothing names missing data
+        oldest = indices[-self._keep :][0]
+        for name in storage.list_files(storage.join(self.root, "data")):
+            prefix = name.split("-", 1)[0]
+            if prefix.isdigit() and int(prefix) < oldest:
+                storage.remove(storage.join(self.root, "data", name))
+
+    def _manifest_uri(self, index: int) -> str:
+        return storage.join(self.root, f"manifest-{index:08d}.json")
+
+
+def serialize(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as safetensors bytes. Contiguous: the format refuses channels_last weights."""
+    return safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+
+
+def deserialize(data: bytes, where: str) -> dict[str, Tensor]:
+    """Tensors from safetensors bytes.
+
+    Raises:
+        UserError: they are not whole; `where` is named.
+    """
+    try:
+        return safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{where}: not a safetensors file: {error}") from None

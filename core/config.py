@@ -1,0 +1,206 @@
+"""Every setting, as frozen pydantic models; YAML files and `--set` overrides become one `JobConfig`.
+
+A job's YAML has one section for each step, so that a step is handed only what it depends on and caching follows.
+Sections that differ by modality live beside their code: `core/images/config.py`, `core/text/config.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from core.errors import UserError
+
+MAX_YAML_BYTES = 1_000_000  # a configuration is a page of text; anything larger is a mistake or an attack
+
+
+class Frozen(BaseModel):
+    """Base of every section: immutable, unknown keys refused, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class TrainConfig(Frozen):
+    """The training loop. One clock, examples seen, drives learning rate, EMA, noise and data order."""
+
+    examples: int | None = Field(None, ge=1, le=10**12, description="budget in examples; alternative to minutes")
+    minutes: float | None = Field(None, gt=0, le=60 * 24 * 30, description="budget in minutes of training")
+    batch_size: int = Field(128, ge=1, le=1_048_576, description="global batch: all processes, all micro-batches")
+    micro_batch: int | None = Field(None, ge=1, description="examples a process holds at once; null: no accumulation")
+    seed: int = Field(0, ge=0, lt=2**63)
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: matrices by Muon, the rest by AdamW")
+    learning_rate: float = Field(1e-3, gt=0, le=10)
+    muon_learning_rate: float = Field(0.02, gt=0, le=10, description="for matrices, with optimizer: muon")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
+    weight_decay: float = Field(0.0, ge=0, le=10)
+    warmup_examples: int = Field(10_000, ge=0)
+    decay: Literal["linear", "cosine", "constant"] = "linear"
+    decay_start: float = Field(0.1, ge=0.05, le=1, description="fraction of the budget at which decay begins")
+    clip: float = Field(1.0, gt=0, description="gradient norm")
+    ema_std: float = Field(0.05, gt=0, lt=0.289, description="relative width of the power-function EMA (EDM2)")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    log_every: int = Field(20, ge=1, description="optimizer steps between log lines")
+    validate_every: float = Field(0.1, gt=0, le=1, description="fraction of the budget between validations")
+    preview_every: float = Field(0.2, gt=0, le=1, description="fraction of the budget between previews")
+    checkpoint_minutes: float = Field(2.0, gt=0, description="minutes between checkpoints: the most that a kill loses")
+    keep: int = Field(2, ge=1, le=100, description="checkpoints kept")
+    early_stop: int | None = Field(None, ge=1, description="validations without improvement before stopping")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> TrainConfig:
+        if (self.examples is None) == (self.minutes is None):
+            raise ValueError("set exactly one of examples and minutes")
+        if self.micro_batch is not None and self.micro_batch > self.batch_size:
+            raise ValueError(f"micro_batch {self.micro_batch} is larger than batch_size {self.batch_size}")
+        return self
+
+
+class GateConfig(Frozen):
+    """When a challenger replaces the champion."""
+
+    metric: str = Field(description="the metric of metrics.json that decides")
+    better: Literal["lower", "higher"] = "lower"
+    min_improvement: float = Field(0.0, ge=0, description="relative improvement that a challenger must show")
+    require: dict[str, float] = Field(
+        default_factory=dict, description="metric name -> the worst value that is still promoted"
+    )
+
+
+class ResourcesConfig(Frozen):
+    """Which row of resources.yaml each kind of step runs on in the cloud."""
+
+    train: str = "t4"
+    sample: str = "t4"
+    cpu: str = "cpu"
+    spot: bool = False
+    replicas: int = Field(1, ge=1, le=64)
+    timeout_hours: float = Field(24, gt=0, le=168)
+
+
+def validate(section: type[S], values: object, where: str) -> S:
+    """`values` as a `section`, or a UserError of one line that names `where` and the key."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        first, more = error.errors()[0], error.error_count() - 1
+        key = ".".join(str(part) for part in first["loc"])
+        found = "" if first["type"] == "missing" else f", found {_short(first['input'])}"
+        allowed = _allowed_keys(section, first["loc"]) if first["type"] == "extra_forbidden" else ""
+        extra = f" (and {more} more)" if more else ""
+        raise UserError(f"{where}: {key or 'value'}: {first['msg']}{found}{allowed}{extra}") from None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _allowed_keys(section: type[BaseModel], loc: Sequence[int | str]) -> str:
+    for part in loc[:-1]:
+        field = section.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        section = annotation
+    return f"; allowed: {', '.join(sorted(section.model_fields))}"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Aliases are refused: a few bytes of them can stand for gigabytes."""
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise UserError(f"{path}: larger than {MAX_YAML_BYTES} bytes; a configuration is a page of text")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """The mapping in a YAML text; `where` names it in errors."""
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise UserError(f"{where}: YAML aliases (*{event.anchor}) are not allowed")
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not valid YAML: {error}") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UserError(f"{where}: expected a mapping of names to values, found {_short(value)}")
+    return value
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """`train.batch_size=64` as (["train", "batch_size"], 64); the value is read as YAML.
+
+    Raises:
+        UserError: no `=`, an empty part of the key, or a value that is not YAML.
+    """
+    key, separator, raw = text.partition("=")
+    path = key.strip().split(".")
+    if not separator or not all(part.replace("_", "a").isalnum() for part in path):
+        raise UserError(f"--set {_short(text)}: expected section.key=value, for example train.batch_size=64")
+    try:
+        value = yaml.safe_load(raw)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UserError(f"--set {key}: value {_short(raw)} is not valid YAML") from None
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text; a person means a number
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--set {key}: expected a finite number, found {raw}")
+    return path, value
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, mapping by mapping; anything but a mapping replaces what was there."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`values` with `section.key=value` texts laid over them.
+
+    `minutes` and `examples` of a training are two ways to say one budget: setting one clears the other.
+    """
+    result = dict(values)
+    for text in overrides:
+        path, value = parse_override(text)
+        nested: Any = value
+        for part in reversed(path):
+            nested = {part: nested}
+        if path[0] in ("train", "autoregressive") and path[-1] in ("minutes", "examples"):
+            other = "examples" if path[-1] == "minutes" else "minutes"
+            nested[path[0]] = {other: None, **nested[path[0]]}
+        result = merge(result, nested)
+    return result
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def config_hash(value: object) -> str:
+    """The first 16 hex digits of the SHA-256 of `value` as canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]

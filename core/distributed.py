@@ -1,0 +1,90 @@
+"""One training on many processes: torchrun's environment becomes a process group; gradients are summed exactly.
+
+Without torchrun everything here does nothing, so that the loop reads the same for one process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class World:
+    """Which of how many processes this is, and its device."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """True for the process that writes files."""
+        return self.rank == 0
+
+    def share(self, total: int) -> tuple[int, int]:
+        """[start, stop) of this process's part of a global batch of `total`; parts differ by at most one."""
+        return self.rank * total // self.size, (self.rank + 1) * total // self.size
+
+
+@contextmanager
+def world() -> Iterator[World]:
+    """Joins the process group that torchrun's RANK, WORLD_SIZE and LOCAL_RANK describe; leaves it at the end."""
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if size == 1:
+        yield World(0, 1, device)
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=10))
+    try:
+        yield World(rank, size, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def average_gradients(model: nn.Module, world: World) -> None:
+    """Averages gradients over all processes with one flattened all-reduce: what one process would have computed."""
+    if world.size == 1:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= world.size
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def sum_over_processes(values: Tensor, world: World) -> Tensor:
+    """Element-wise sum over all processes."""
+    if world.size > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def broadcast_weights(model: nn.Module, world: World) -> None:
+    """Gives every process the first one's weights and buffers."""
+    if world.size > 1:
+        for value in [*model.parameters(), *model.buffers()]:
+            dist.broadcast(value.data, src=0)
+
+
+def any_process(flag: bool, world: World) -> bool:
+    """True everywhere if `flag` is true anywhere: how processes agree to stop at the same step."""
+    if world.size == 1:
+        return flag
+    value = torch.tensor(float(flag), device=world.device)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return bool(value.item())

@@ -1,0 +1,54 @@
+"""Power-function exponential moving average of weights (Karras et al. 2024, EDM2, section 3.1).
+
+Its horizon grows with the training itself, so one setting fits a run of a minute and a run of a day: a fixed decay of
+.9999 would leave the initial weights in a short one.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+def exponent_of_std(std: float) -> float:
+    """gamma of the profile t^gamma whose relative standard deviation is `std` (EDM2, equation 126).
+
+    Solves std^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) for its one root above -1/2, by bisection.
+    """
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        if (middle + 1) / ((middle + 2) ** 2 * (middle + 3)) > std**2:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+class PowerEMA:
+    """A copy of `model` whose weights are the average of all weights so far, weighted by (examples seen)^gamma.
+
+    `update` is a pure function of the averages, the weights and the clock, so that resuming needs nothing else.
+    """
+
+    def __init__(self, model: nn.Module, std: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._gamma = exponent_of_std(std)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, examples_seen: int, batch_size: int) -> None:
+        """Takes in the weights after `examples_seen`, of which the last `batch_size` are new (EDM2, equation 127)."""
+        kept = (1 - batch_size / examples_seen) ** (self._gamma + 1)
+        averages: list[Tensor] = list(self.model.parameters())
+        weights = [weight.detach() for weight in model.parameters()]
+        torch._foreach_lerp_(averages, weights, 1 - kept)
+        for buffer, value in zip(self.model.buffers(), model.buffers(), strict=True):
+            buffer.copy_(value)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self.model.state_dict())
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(state)

@@ -1,0 +1,13 @@
+"""The one error a user is meant to read."""
+
+
+class UserError(Exception):
+    """Input that cannot be used: one line naming the file or key, what was found and what is allowed.
+
+    Steps and commands turn it into that line on stderr and exit code 2, without a traceback.
+    """
+
+    EXIT_CODE = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(str(message).split()))  # one line, whatever a library put into it

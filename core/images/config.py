@@ -1,0 +1,155 @@
+"""Settings of image jobs: the sections `data`, `model`, `sample` and `evaluate` of an image job's YAML.
+
+Every section is frozen and refuses unknown keys; bounds are wide enough for real work and narrow enough that a
+slip of the keyboard (10^12 channels) is refused in one line instead of running out of memory an hour later.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from core.config import Frozen
+
+
+class ImageData(Frozen):
+    """Which images, from where, and how they are split."""
+
+    source: Literal["digits", "mnist", "idx", "folder", "npz"] = Field(
+        "digits", description="digits: scikit-learn's 1,797 scans; mnist: IDX files or torchvision; or your own"
+    )
+    data_dir: str | None = Field(default=None, description="Folder, file or gs:// prefix that holds the source")
+    resolution: int | None = Field(default=None, ge=4, le=512, description="Side in pixels; null keeps the native size")
+    channels: Literal["auto", 1, 3] = Field(default="auto", description="auto: 1 for grey images, 3 for coloured ones")
+    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5, description="Share of the training images held out")
+    test_fraction: float = Field(
+        default=0.2, gt=0, lt=0.5, description="Used when the source has no test split of its own"
+    )
+    split_seed: int = Field(default=0, ge=0)
+    limit: int | None = Field(default=None, ge=10, description="Use only that many training images (for quick trials)")
+
+
+Channels = Annotated[int, Field(ge=4, le=2048)]
+Blocks = Annotated[int, Field(ge=0, le=16)]
+
+
+class UNetConfig(Frozen):
+    """A UNet conditioned on noise level and class by FiLM; one entry of `channels` and `blocks` per resolution."""
+
+    name: Literal["unet"] = "unet"
+    channels: tuple[Channels, ...] = Field(default=(32, 64, 128), min_length=1, max_length=6)
+    blocks: tuple[Blocks, ...] = Field(default=(1, 2, 2), min_length=1, max_length=6)
+    patch: Literal[1, 2, 4] = Field(default=1, description="The first resolution works on patches of this side")
+    attention: bool = Field(default=True, description="Self-attention at the lowest resolution")
+    head_channels: int = Field(default=32, ge=4, le=256)
+    embedding: int = Field(default=128, ge=8, le=4096, description="Width of the noise level and class embedding")
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_count_per_level(self) -> UNetConfig:
+        if len(self.channels) != len(self.blocks):
+            raise ValueError(
+                f"channels has {len(self.channels)} levels and blocks {len(self.blocks)}; both need one entry a level"
+            )
+        return self
+
+
+class DDPMUNetConfig(Frozen):
+    """The small residual UNet of the first DDPM: ReLU, no normalisation, noise level as a scalar bias."""
+
+    name: Literal["ddpm_unet"] = "ddpm_unet"
+    channels: tuple[Channels, Channels] = (32, 64)
+
+
+def _network_name(value: object) -> object:
+    name = value.get("name", "unet") if isinstance(value, dict) else getattr(value, "name", None)
+    return name if isinstance(name, str) else None
+
+
+Network = Annotated[
+    Annotated[UNetConfig, Tag("unet")] | Annotated[DDPMUNetConfig, Tag("ddpm_unet")],
+    Discriminator(
+        _network_name,
+        custom_error_type="network",
+        custom_error_message="Input should name one of the networks unet, ddpm_unet",
+    ),
+]
+
+
+class Schedule(Frozen):
+    """DDPM's discrete schedule of linear betas (Ho et al. 2020)."""
+
+    steps: int = Field(default=1000, ge=2, le=100_000)
+    beta_start: float = Field(default=1e-4, gt=0, lt=1)
+    beta_end: float = Field(default=2e-2, gt=0, lt=1)
+
+
+class Process(Frozen):
+    """The noise process: what the network predicts, which noise levels it sees, how errors are weighted."""
+
+    parameterisation: Literal["edm", "epsilon", "v", "flow"] = "edm"
+    sigma_data: float = Field(
+        default=0.6, gt=0, le=100, description="Standard deviation of the data, in units of [-1, 1]"
+    )
+    density: Literal["lognormal", "logit_normal", "uniform"] = Field(
+        default="lognormal", description="lognormal: ln sigma; logit_normal: flow time; uniform: over the DDPM schedule"
+    )
+    location: float = Field(default=-0.4, ge=-20, le=20, description="Mean of ln sigma, or of logit(flow time)")
+    scale: float = Field(default=1.2, gt=0, le=20, description="Standard deviation of the same")
+    weight: Literal["output", "min_snr", "constant"] = Field(
+        default="output",
+        description="output: unit weight on what the network predicts; the others weigh the clean image",
+    )
+    schedule: Schedule = Schedule()
+
+
+class ImageModel(Frozen):
+    """Network and noise process."""
+
+    network: Network = UNetConfig()
+    process: Process = Process()
+    label_dropout: float = Field(default=0.1, ge=0, le=1, description="Share of examples trained without their class")
+    conditional: bool = True
+
+
+class ImageSample(Frozen):
+    """How samples are drawn."""
+
+    count: int = Field(default=1000, ge=1, le=1_000_000)
+    sampler: Literal["dpmpp", "heun", "ddim", "ddpm"] = "dpmpp"
+    steps: int = Field(default=16, ge=1, le=10_000)
+    grid: Literal["karras", "flow", "ddpm"] = Field(default="karras", description="Spacing of the noise levels")
+    sigma_min: float = Field(default=0.02, gt=0, le=10)
+    sigma_max: float = Field(default=40.0, gt=0, le=10_000)
+    rho: float = Field(default=7.0, ge=1, le=100, description="Exponent of the Karras spacing")
+    guidance: float = Field(default=1.0, ge=0, le=50, description="1 is none; w is D_uncond + w (D_cond - D_uncond)")
+    guidance_low: float = Field(default=0.0, ge=0, description="Guide only above this sigma")
+    guidance_high: float = Field(default=1e4, gt=0, description="Guide only up to this sigma")
+    labels: tuple[Annotated[int, Field(ge=-1, le=100_000)], ...] | None = Field(
+        None, description="Classes to draw, in turn; null: all of them; -1: without a class"
+    )
+    seed: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=250, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ImageSample:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(
+                f"sigma_min is {self.sigma_min}, sigma_max is {self.sigma_max}; sigma_min must be the smaller"
+            )
+        return self
+
+
+class ImageEvaluate(Frozen):
+    """How samples are compared with real images."""
+
+    count: int = Field(default=1000, ge=10, le=1_000_000, description="Samples compared; fewer if fewer were drawn")
+    batch_size: int = Field(default=256, ge=1, le=100_000)
+    nearest: int = Field(default=3, ge=1, le=50, description="k of precision and recall's nearest-neighbour balls")
+    neighbours: int = Field(default=16, ge=0, le=1000, description="Samples shown beside their nearest training images")
+    judge_epochs: float = Field(
+        default=20, gt=0, le=1000, description="Most passes of the judge over the training images"
+    )
+    judge_minutes: float | None = Field(default=None, gt=0, le=1440, description="Stop training the judge after this")
+    judge_seed: int = Field(default=0, ge=0)

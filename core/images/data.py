@@ -1,0 +1,218 @@
+"""The data set artifact: prepared once from any source, then opened memory-mapped by training and evaluation.
+
+    dataset.json             counts, shape, value range, class names and histogram, hashes of content and split
+    {split}_images.npy       uint8 [N, H, W] or [N, H, W, 3], for the splits train, validation and test
+    {split}_labels.npy       int64 [N]
+    contact_sheet.png        some training images of each class
+
+A million images stream through one batch at a time: one pass over the source, memory independent of their number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from core import storage
+from core.config import canonical_json, config_hash
+from core.errors import UserError
+from core.images.config import ImageData
+from core.images.contact_sheet import contact_sheet
+from core.images.dataset import FORMAT, SPLITS, ImageDataset, Split
+from core.images.sources import Batch, Labels, Pool, Source, open_source
+from core.images.split import assign_splits
+
+__all__ = ["ImageDataset", "prepare_data"]
+
+
+def prepare_data(config: ImageData, out: Path) -> dict[str, Any]:
+    """Writes the data set artifact to the folder `out`, whole or not at all; returns its flat metadata.
+
+    Raises:
+        UserError: the source is missing or damaged, or its images cannot be used together.
+    """
+    source = open_source(config)
+    assignment = assign_splits(source, config)
+    with storage.atomic_folder(out) as folder:
+        writers = _write_images(source, config, assignment, folder)
+        metadata = _describe(source, config, assignment, writers, folder)
+        images = np.load(folder / "train_images.npy", mmap_mode="r")
+        labels = np.load(folder / "train_labels.npy")
+        contact_sheet(images, labels, source.class_names).save(folder / "contact_sheet.png", optimize=True)
+        storage.write_json(folder / "dataset.json", metadata)
+    return flat_metadata(metadata)
+
+
+def flat_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What an artifact store keeps of a `dataset.json`: numbers and short texts only."""
+    return {
+        "modality": "images",
+        "source": metadata["source"],
+        **{f"{split}_count": metadata["counts"][split] for split in SPLITS},
+        "shape": "x".join(str(size) for size in metadata["shape"]),
+        "classes": len(metadata["class_names"]),
+        "content_sha256": metadata["content_sha256"],
+        "split_sha256": metadata["split_sha256"],
+    }
+
+
+class _NpyWriter:
+    """A .npy file of known length written row by row; its memory is one batch, and its hash is taken on the way."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.path, self.count, self.written = path, count, 0
+        self.shape: tuple[int, ...] = ()
+        self._stream = path.open("wb")
+        self._digest = hashlib.sha256()
+
+    def append(self, rows: NDArray[Any]) -> None:
+        if self.written == 0:
+            self.shape = rows.shape[1:]
+            header = {
+                "descr": npy.dtype_to_descr(rows.dtype),
+                "fortran_order": False,
+                "shape": (self.count, *self.shape),
+            }
+            npy.write_array_header_1_0(_Tee(self._stream, self._digest), header)
+        _Tee(self._stream, self._digest).write(np.ascontiguousarray(rows).tobytes())
+        self.written += len(rows)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Tee:
+    stream: Any
+    digest: Any
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return int(self.stream.write(data))
+
+
+@dataclass
+class _Written:
+    files: dict[str, dict[str, Any]]
+    shape: tuple[int, ...]
+    pixels: NDArray[np.int64]  # how often each value 0..255 occurs in the training images
+    labels: dict[Split, Labels]
+
+
+def _write_images(
+    source: Source, config: ImageData, assignment: Mapping[Split, NDArray[np.uint8]], folder: Path
+) -> _Written:
+    pools: list[tuple[Pool, NDArray[np.uint8]]] = [(source.train, assignment["train"])]
+    if source.validation is not None:
+        pools.append((source.validation, assignment["validation"]))
+    if source.test is not None:
+        pools.append((source.test, assignment["test"]))
+    labels = {
+        split: np.concatenate([pool.labels[codes == index] for pool, codes in pools])
+        for index, split in enumerate(SPLITS)
+    }
+    pixels = np.zeros(256, np.int64)
+    shape: tuple[int, ...] | None = None
+    with ExitStack() as stack:
+        writers = [_NpyWriter(folder / f"{split}_images.npy", len(labels[split])) for split in SPLITS]
+        for writer in writers:
+            stack.callback(writer.close)
+        for pool, codes in pools:
+            done = 0
+            for native in pool.batches():
+                batch = conform(native, config)
+                if shape is not None and batch.shape[1:] != shape:
+                    found, expected = _size(batch.shape[1:]), _size(shape)
+                    raise UserError(f"{pool.name}: images of {found}, while {source.train.name} has {expected}")
+                shape = batch.shape[1:]
+                part = codes[done : done + len(batch)]
+                done += len(batch)
+                for index, writer in enumerate(writers):
+                    if (part == index).any():
+                        writer.append(batch[part == index])
+                pixels += np.bincount(batch[part == 0].ravel(), minlength=256)
+    assert shape is not None
+    assert all(writer.written == writer.count for writer in writers), "a reader's batches differ from its labels"
+    files = {writer.path.name: {"sha256": writer.sha256, "bytes": writer.path.stat().st_size} for writer in writers}
+    for split, values in labels.items():
+        path = folder / f"{split}_labels.npy"
+        np.save(path, values, allow_pickle=False)
+        files[path.name] = {"sha256": storage.sha256(path), "bytes": path.stat().st_size}
+    return _Written(files, shape, pixels, labels)
+
+
+def conform(batch: Batch, config: ImageData) -> Batch:
+    """`batch` with the channels and resolution that `config` asks for."""
+    if config.channels == 1 and batch.ndim == 4:
+        luma = batch.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+        batch = np.rint(luma).astype(np.uint8)
+    elif config.channels == 3 and batch.ndim == 3:
+        batch = np.repeat(batch[..., None], 3, axis=3)
+    side = config.resolution
+    return batch if side is None or batch.shape[1:3] == (side, side) else _resized(batch, side)
+
+
+def _resized(batch: Batch, side: int) -> Batch:
+    """The centre square of each image at `side` x `side` pixels, bicubic and antialiased."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    height, width = batch.shape[1:3]
+    square = min(height, width)
+    top, left = (height - square) // 2, (width - square) // 2
+    batch = batch[:, top : top + square, left : left + square]
+    planes = (
+        torch.from_numpy(np.ascontiguousarray(batch).reshape(len(batch), square, square, -1)).movedim(-1, 1).float()
+    )
+    scaled = interpolate(planes, size=(side, side), mode="bicubic", antialias=True).round_().clamp_(0, 255)
+    result: Batch = scaled.to(torch.uint8).movedim(1, -1).contiguous().numpy()
+    return result if batch.ndim == 4 else result[..., 0]
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[0]} pixels" + (" in colour" if len(shape) == 3 else "")
+
+
+def _describe(
+    source: Source, config: ImageData, assignment: Mapping[Split, NDArray[np.uint8]], written: _Written, folder: Path
+) -> dict[str, Any]:
+    split_digest = hashlib.sha256()
+    for split, codes in assignment.items():
+        split_digest.update(f"{split} {len(codes)}\n".encode() + codes.tobytes())
+    values = np.flatnonzero(written.pixels)
+    levels = np.arange(256) / 127.5 - 1  # in the units of the network, [-1, 1]
+    share = written.pixels / written.pixels.sum()
+    mean = float(share @ levels)
+    identity = {name: file["sha256"] for name, file in written.files.items()}
+    return {
+        "format": FORMAT,
+        "modality": "images",
+        "source": config.source,
+        "counts": {split: len(written.labels[split]) for split in SPLITS},
+        "shape": list(written.shape),
+        "value_range": [int(values[0]), int(values[-1])],
+        "mean": round(mean, 6),
+        "std": round(float(np.sqrt(share @ (levels - mean) ** 2)), 6),
+        "class_names": list(source.class_names),
+        "class_histogram": {
+            split: np.bincount(written.labels[split], minlength=len(source.class_names)).tolist() for split in SPLITS
+        },
+        "content_sha256": hashlib.sha256(canonical_json([identity, list(source.class_names)]).encode()).hexdigest(),
+        "split_sha256": split_digest.hexdigest(),
+        "split_seed": config.split_seed,
+        "config_hash": config_hash(config),
+        "ignored_files": source.ignored_files,
+        "files": written.files,
+    }

@@ -1,0 +1,299 @@
+"""Samples measured against real images by the judge: every metric with its floor, count and judge.
+
+The floor answers "how good could it be": the same number for real test images in the place of the samples, at the
+same count n. Fréchet distance, kernel distance, precision and recall compare n images with training images. Real
+images are taken in the proportions of the classes that were asked for, so n is bounded by the rarest class of the
+test split; with several times n samples the value is the mean over disjoint groups of n. Fréchet distance falls with
+n even for perfect samples, so it is only comparable at equal n.
+
+    metrics.json       {"name": {"value", "floor", "n", "judge", "better", "sd"}}
+    evaluation.json    by class, by noise level, and the evaluation key: equal keys mean comparable numbers
+    neighbours.npz     samples beside their nearest training images; distances, and the test split's own
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core import storage
+from core.config import canonical_json
+from core.errors import UserError
+from core.images import metrics
+from core.images.config import ImageEvaluate
+from core.images.dataset import ImageDataset
+from core.images.judge import FEATURES, Judge, Verdict, wilson
+from core.images.neighbours import Neighbours, closest_of_each_class, nearest_images
+from core.images.samples import Samples, in_proportion, read_samples
+
+VERSION = 1  # of what the metrics mean; a change makes evaluation keys differ
+REFERENCE = 20_000  # training images, at most, whose features stand for the real ones
+PIXEL_QUERIES = 1000  # samples, and test images, whose nearest training image is looked up
+Metrics = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Samples and real images, each with what the judge says of them; every contiguous part has the same classes."""
+
+    data: ImageDataset
+    judge: Judge
+    samples: Samples
+    generated: Verdict
+    train: Verdict  # in the samples' class proportions
+    test: Verdict  # of the whole test split
+    test_labels: NDArray[np.int64]
+    matched: NDArray[np.int64]  # indices into test, in the samples' class proportions
+
+    @property
+    def n(self) -> int:
+        """Images on a side, wherever a floor is to be comparable."""
+        return min(len(self.samples.images), len(self.matched))
+
+    def groups(self) -> list[NDArray[np.float64]]:
+        """The samples' features in disjoint groups of n."""
+        features, n = self.generated.features, self.n
+        return [features[start : start + n] for start in range(0, len(features) - n + 1, n)]
+
+
+def evaluate(
+    config: ImageEvaluate, dataset: Path, judge: Path, model: Path, samples: Path, out: Path
+) -> dict[str, Any]:
+    """Measures the samples folder and writes the evaluation folder `out`; returns flat metadata.
+
+    Raises:
+        UserError: samples, judge and data set do not belong together, or one of them is damaged.
+    """
+    data, opened = ImageDataset.open(dataset), Judge.open(judge)
+    if opened.description["content_sha256"] != data.content_sha256:
+        raise UserError(
+            f"{judge / 'judge.json'}: trained on the data {opened.description['content_sha256'][:12]}.., "
+            f"{dataset} holds {data.content_sha256[:12]}..; run train-judge on it"
+        )
+    drawn = read_samples(samples, data, config.count).interleaved()
+    found = _measure(config, data, opened, drawn)
+    n_pixels = min(PIXEL_QUERIES, len(drawn.images))
+    near = nearest_images(drawn.images[:n_pixels], data.images("train"))
+    real = nearest_images(data.images("test")[found.matched[:n_pixels]], data.images("train"))
+    values = {**_features(config, found), **_classes(found), **_memorisation(near, real)}
+    facts = _facts(found, model) | {"evaluation_key": evaluation_key(config, data, opened, drawn)}
+    with storage.atomic_folder(out) as folder:
+        storage.write_json(folder / "metrics.json", values)
+        storage.write_json(folder / "evaluation.json", facts)
+        storage.write_bytes(folder / "neighbours.npz", _neighbours(config, found, near, real))
+    flat = {name: entry["value"] for name, entry in values.items()}
+    return {
+        **flat,
+        "judge_sha256": opened.sha256,
+        "evaluation_key": facts["evaluation_key"],
+        "count": len(drawn.images),
+    }
+
+
+def evaluation_key(config: ImageEvaluate, data: ImageDataset, judge: Judge, samples: Samples) -> str:
+    """Equal for two evaluations whose numbers may be compared: same data, judge, sampling settings and measures."""
+    settings = config.model_dump(mode="json", include={"count", "nearest"})
+    parts = [VERSION, data.content_sha256, judge.sha256, samples.settings, settings]
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def _measure(config: ImageEvaluate, data: ImageDataset, judge: Judge, samples: Samples) -> _Measured:
+    if (samples.labels >= 0).all():
+        shares = np.bincount(samples.labels, minlength=data.classes)
+    else:
+        shares = np.asarray(data.metadata["class_histogram"]["train"])
+    reference = in_proportion(data.labels("train"), shares, REFERENCE, shuffled=True)
+    matched = in_proportion(data.labels("test"), shares, data.count("test"), shuffled=True)
+    if min(len(reference), len(matched)) < 2:
+        raise UserError("evaluate: the test split has too few images of the classes that were sampled; add test images")
+    return _Measured(
+        data=data,
+        judge=judge,
+        samples=samples,
+        generated=judge.examine(samples.images, config.batch_size),
+        train=judge.examine(data.images("train")[np.sort(reference)], config.batch_size).rows(_rank(reference)),
+        test=judge.examine(data.images("test"), config.batch_size),
+        test_labels=data.labels("test"),
+        matched=matched,
+    )
+
+
+def _rank(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each value stands among them: undoes a sort that was made for reading from disk in order."""
+    return np.argsort(np.argsort(values))
+
+
+# --- metrics
+
+
+def _features(config: ImageEvaluate, found: _Measured) -> Metrics:
+    n, k = found.n, config.nearest
+    groups, real, train = found.groups(), found.test.features[found.matched[:n]], found.train.features
+    judge = found.judge.sha256
+    frechet = [metrics.frechet_distance(group, train) for group in groups]
+    few = f" Fewer samples than the {FEATURES} features: not comparable with anything." if n <= FEATURES else ""
+    result: Metrics = {
+        "frechet_distance": {
+            **_mean(frechet),
+            "floor": metrics.frechet_distance(real, train),
+            "n": n,
+            "judge": judge,
+            "better": "lower",
+            "text": "How far the samples' cloud of judge features lies from that of real training images." + few,
+        }
+    }
+    kernel = [metrics.kernel_distance(group, train) for group in groups]
+    spread = kernel[0].sd if len(kernel) == 1 else None
+    result["kernel_distance"] = {
+        **_mean([estimate.value for estimate in kernel], spread),
+        "floor": metrics.kernel_distance(real, train).value,
+        "n": n,
+        "judge": judge,
+        "better": "lower",
+    }
+    m = min(n, len(train))
+    if m > k:
+        pairs = [metrics.precision_recall(train[:m], group[:m], k) for group in groups]
+        floors = metrics.precision_recall(train[:m], real[:m], k)
+        for place, name in enumerate(("precision", "recall")):
+            values = [pair[place] for pair in pairs]
+            result[name] = {**_mean(values), "floor": floors[place], "n": m, "judge": judge, "better": "higher"}
+    return result
+
+
+def _mean(values: list[float], sd: float | None = None) -> dict[str, float]:
+    """Mean over groups of samples, with their standard deviation if there are several."""
+    if len(values) > 1:
+        sd = float(np.std(values, ddof=1))
+    return {"value": float(np.mean(values)), **({} if sd is None else {"sd": sd})}
+
+
+def _classes(found: _Measured) -> Metrics:
+    judge, labels, asked = found.judge.sha256, found.samples.labels, found.samples.labels >= 0
+    result: Metrics = {}
+    right = found.generated.classes == labels
+    count = int(asked.sum())
+    if count:
+        result["class_accuracy"] = {
+            "value": float(right[asked].mean()),
+            "floor": float((found.test.classes == found.test_labels).mean()),
+            "n": count,
+            "judge": judge,
+            "better": "higher",
+        }
+    classes = found.data.classes
+    training = np.asarray(found.data.metadata["class_histogram"]["train"], np.float64)
+    conditional = bool(asked.all())
+    expected = np.bincount(labels, minlength=classes) if conditional else training
+    real_expected = np.bincount(found.test_labels, minlength=classes) if conditional else training
+    chi2 = metrics.histogram_chi2(np.bincount(found.generated.classes, minlength=classes), expected)
+    result["class_chi2"] = {
+        "value": chi2 if math.isfinite(chi2) else None,  # a class that was not asked for was drawn
+        "floor": metrics.histogram_chi2(np.bincount(found.test.classes, minlength=classes), real_expected),
+        "n": len(labels),
+        "judge": judge,
+        "better": "lower",
+    }
+    if not math.isfinite(result["class_chi2"]["floor"]):
+        result["class_chi2"]["floor"] = None
+    result["confidence"] = {
+        "value": float(found.generated.probabilities.max(1).mean()),
+        "floor": float(found.test.probabilities.max(1).mean()),
+        "n": len(labels),
+        "judge": judge,
+        "better": "higher",
+    }
+    return result
+
+
+def _memorisation(near: Neighbours, real: Neighbours) -> Metrics:
+    n = len(near.distances)
+    return {
+        "nearest_neighbour": {
+            "value": float(np.median(near.distances)),
+            "floor": float(np.median(real.distances)),
+            "n": n,
+            "judge": None,
+        },
+        "memorised": {
+            "value": float(near.copies().mean()),
+            "floor": float(real.copies().mean()),
+            "n": n,
+            "judge": None,
+            "better": "lower",
+            "text": "Share of samples whose nearest training image is at least three times closer than the next.",
+        },
+    }
+
+
+# --- everything else
+
+
+def _facts(found: _Measured, model: Path) -> dict[str, Any]:
+    classes, labels = found.data.classes, found.samples.labels
+    asked = labels >= 0
+    right = found.generated.classes == labels
+    per_class = [float(right[labels == c].mean()) if (labels == c).any() else None for c in range(classes)]
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (labels[asked], found.generated.classes[asked]), 1)
+    count = int(asked.sum())
+    return {
+        "modality": "images",
+        "count": len(labels),
+        "class_names": found.data.class_names,
+        "per_class_accuracy": per_class if count else None,
+        "class_accuracy_interval": list(wilson(int(right[asked].sum()), count)) if count else None,
+        "confusion": confusion.tolist() if count else None,  # rows: asked for, columns: read by the judge
+        "class_histogram": {
+            "samples": np.bincount(found.generated.classes, minlength=classes).tolist(),
+            "real": found.data.metadata["class_histogram"]["test"],
+        },
+        "mean_confidence": {
+            "samples": float(found.generated.probabilities.max(1).mean()),
+            "real": float(found.test.probabilities.max(1).mean()),
+        },
+        "validation_loss": validation_loss(model),
+        "judge": {key: found.judge.description[key] for key in ("sha256", "accuracy", "n", "interval")},
+        "data_sha256": found.data.content_sha256,
+        "weights_sha256": found.samples.weights_sha256,
+    }
+
+
+def validation_loss(model: Path) -> dict[str, float] | None:
+    """The last validation in the model's train_log.jsonl, `loss` and `loss/sigma=..`; None if there is none."""
+    path = model / "train_log.jsonl"
+    if not path.is_file():
+        return None
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON lines: {error}") from None
+    found = [row["validation"] for row in rows if "validation" in row]
+    return {str(name): float(value) for name, value in found[-1].items()} if found else None
+
+
+def _neighbours(config: ImageEvaluate, found: _Measured, near: Neighbours, real: Neighbours) -> bytes:
+    labels = found.samples.labels[: len(near.distances)]
+    read = np.where(labels >= 0, labels, found.generated.classes[: len(labels)])
+    shown = closest_of_each_class(near.distances, read, config.neighbours)
+    places = near.indices[shown]
+    stream = io.BytesIO()
+    np.savez_compressed(
+        stream,
+        samples=found.samples.images[shown],
+        labels=labels[shown],
+        neighbours=np.asarray(found.data.images("train")[places]),
+        neighbour_labels=found.data.labels("train")[places],
+        pair_distances=near.distances[shown],
+        distances=near.distances,
+        test_distances=real.distances,
+    )
+    return stream.getvalue()

@@ -1,0 +1,69 @@
+"""Nearest training images, in pixels: has a model learned its images, or learned them by heart?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+TRAIN_BLOCK = 4096  # training images held as floats at once
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """For each of N images: `distances` float64 [N] to, and `indices` int64 [N] of, the nearest training image.
+
+    The distance is the root mean square over pixels and channels, with pixels in 0..1; so it doesn't grow with size.
+    `second` float64 [N] is the distance to the second nearest, infinite if there is only one.
+    """
+
+    distances: NDArray[np.float64]
+    indices: NDArray[np.int64]
+    second: NDArray[np.float64]
+
+    def copies(self) -> NDArray[np.bool_]:
+        """True where the nearest is at least three times closer than the second nearest (Yoon et al. 2023).
+
+        Learned by heart, by this definition. An image that is twice in the training set is not noticed.
+        """
+        result: NDArray[np.bool_] = self.distances <= self.second / 3
+        return result & (self.second > 0)
+
+
+def nearest_images(images: NDArray[np.uint8], training: NDArray[np.uint8]) -> Neighbours:
+    """The nearest of `training` [M, ...] for each of `images` [N, ...]; `training` may be memory-mapped, of any M."""
+    queries = torch.from_numpy(np.array(images)).flatten(1).float()  # [N, P]
+    best = torch.full((len(queries), 2), torch.inf)
+    indices = torch.zeros((len(queries), 2), dtype=torch.int64)
+    for start in range(0, len(training), TRAIN_BLOCK):
+        block = torch.from_numpy(np.array(training[start : start + TRAIN_BLOCK])).flatten(1).float()
+        # |q - t|^2 without |q|^2, which is the same for all t.
+        values, places = torch.addmm((block * block).sum(1), queries, block.T, alpha=-2).topk(
+            min(2, len(block)), largest=False
+        )
+        best, order = torch.cat([best, values], 1).topk(2, largest=False)
+        indices = torch.cat([indices, places + start], 1).gather(1, order)
+    found = indices.numpy()
+    first, second = (_distance(images, training[found[:, i]]) for i in (0, 1))
+    if len(training) < 2:
+        second = np.full(len(images), np.inf)
+    return Neighbours(np.minimum(first, second), np.where(first <= second, *found.T), np.maximum(first, second))
+
+
+def _distance(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Between images in pairs, from differences: no cancellation, so a copy is at exactly 0."""
+    difference = np.asarray(images, np.float64) - np.asarray(others, np.float64)
+    result: NDArray[np.float64] = np.sqrt((difference.reshape(len(images), -1) ** 2).mean(1)) / 255
+    return result
+
+
+def closest_of_each_class(distances: NDArray[np.float64], labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Indices of `count` rows: the closest of every class, then the second of every class, and so on."""
+    order = np.argsort(distances, kind="stable")
+    rank = np.empty(len(order), np.int64)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        rank[members] = np.arange(len(members))
+    return np.lexsort((distances, rank))[:count].astype(np.int64)

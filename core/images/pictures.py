@@ -1,0 +1,45 @@
+"""Images as tensors, as uint8 arrays and as PNG files, and grids of them."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 [N, H, W] or [N, H, W, 3] -> float32 [N, C, H, W] in [-1, 1]"""
+    images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> NDArray[np.uint8]:
+    """float [N, C, H, W] in [-1, 1] (clipped) -> uint8 [N, H, W] or [N, H, W, 3]"""
+    pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    array: NDArray[np.uint8] = pixels.contiguous().numpy()
+    return array[..., 0] if array.shape[-1] == 1 else array
+
+
+def grid(images: NDArray[np.uint8], columns: int, *, gap: int = 1, shade: int = 64) -> NDArray[np.uint8]:
+    """Images [N, H, W(, 3)] in rows of `columns`, `gap` pixels of grey `shade` between and around them."""
+    count, height, width = images.shape[:3]
+    rows = math.ceil(count / columns)
+    shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, *images.shape[3:])
+    canvas = np.full(shape, shade, np.uint8)
+    for i, image in enumerate(images):
+        top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def png(image: NDArray[np.uint8], *, smallest_side: int = 320) -> bytes:
+    """PNG bytes of [H, W] or [H, W, 3], enlarged by whole pixels until its smaller side has `smallest_side`."""
+    factor = max(1, math.ceil(smallest_side / min(image.shape[:2])))
+    buffer = io.BytesIO()
+    Image.fromarray(image.repeat(factor, 0).repeat(factor, 1)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

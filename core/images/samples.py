@@ -1,0 +1,86 @@
+"""The samples artifact as its readers see it: checked against the data set it is to be compared with."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core import storage
+from core.errors import UserError
+from core.images.dataset import ImageDataset
+
+# Of sample.json, where it doesn't hold the whole section: what decides which images are drawn.
+SETTINGS = ("sampler", "steps", "nfe", "guidance", "seed", "count")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`images` uint8 [N, H, W] or [N, H, W, 3]; `labels` int64 [N], -1 where no class was asked for."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    settings: dict[str, Any]
+    weights_sha256: str | None
+
+    def interleaved(self) -> Samples:
+        """The same samples in an order in which every contiguous part has the same mixture of classes."""
+        order = in_proportion(self.labels + 1, np.bincount(self.labels + 1), len(self.labels))
+        return replace(self, images=self.images[order], labels=self.labels[order])
+
+
+def in_proportion(
+    labels: NDArray[np.int64], shares: NDArray[np.int64], count: int, *, shuffled: bool = False
+) -> NDArray[np.int64]:
+    """Indices of up to `count` of `labels` [N] with classes in proportion to `shares` [K], and so in every part.
+
+    As many as the class that runs out first allows. Within a class they come in order, or `shuffled` the same way
+    every time: collected data is rarely in random order (the first half of MNIST's test split is the easier one).
+    """
+    order = np.arange(len(labels))
+    if shuffled:
+        order = np.argsort(np.random.Philox(0).random_raw(len(labels)), kind="stable")
+    place = np.full(len(labels), np.inf)  # where an index stands, if the whole is 1 long
+    limit = float(count) / shares.sum()
+    for label in np.flatnonzero(shares):
+        members = order[labels[order] == label]
+        place[members] = (np.arange(len(members)) + 0.5) / shares[label]
+        limit = min(limit, len(members) / shares[label])
+    chosen = np.argsort(place, kind="stable")
+    return chosen[place[chosen] < limit + 1e-9][:count].astype(np.int64)
+
+
+def read_samples(folder: Path, data: ImageDataset, count: int) -> Samples:
+    """The first `count` samples in `folder`; fewer if fewer were drawn.
+
+    Raises:
+        UserError: the file is damaged, or holds images of another shape or classes than `data`.
+    """
+    path = folder / "samples.npz"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a folder written by sample")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, labels = arrays["images"][:count], arrays["labels"][:count].astype(np.int64)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: not a whole npz of images and labels: {error}") from None
+    if (
+        images.dtype != np.uint8
+        or images.shape[1:] != data.shape
+        or labels.shape != images.shape[:1]
+        or len(images) < 2
+    ):
+        raise UserError(
+            f"{path}: images {images.dtype} {images.shape}, labels {labels.shape}; "
+            f"expected at least two uint8 images of the data set's shape {data.shape}, and as many labels"
+        )
+    if labels.min() < -1 or labels.max() >= data.classes:
+        raise UserError(f"{path}: labels from {labels.min()} to {labels.max()}; allowed are -1 to {data.classes - 1}")
+    facts = storage.read_json(folder / "sample.json") if (folder / "sample.json").is_file() else {}
+    settings = facts.get("config") or {key: facts.get(key) for key in SETTINGS}
+    return Samples(images, labels, settings, facts.get("weights_sha256"))

@@ -1,0 +1,70 @@
+"""Where images come from: each reader opens a source, checks what its headers say, and streams batches in order.
+
+`open_source` returns labels at once and images as an iterator, so that a million images need no more memory than
+one batch. Everything wrong with the input is a `UserError` that names the file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from core.errors import UserError
+from core.images.config import ImageData
+from core.images.sources.folder import open_folder
+from core.images.sources.idx import open_idx
+from core.images.sources.npz import open_npz
+from core.images.sources.source import Batch, Labels, Pool, Source
+
+__all__ = ["Batch", "Labels", "Pool", "Source", "open_source"]
+
+
+def open_source(config: ImageData) -> Source:
+    """The source that `config` names.
+
+    Raises:
+        UserError: it is missing, damaged, or holds what cannot be used.
+    """
+    if config.source == "digits":
+        if config.data_dir is not None:
+            raise UserError(
+                f"data.data_dir: found {config.data_dir!r}, but the source `digits` is embedded and reads no folder; "
+                "set data.source to mnist, idx, folder or npz"
+            )
+        return _digits()
+    if config.source == "mnist" and config.data_dir is None:
+        return open_idx(_download_mnist(), need_test=True)
+    if config.data_dir is None:
+        raise UserError(f"data.data_dir: not set; the source `{config.source}` needs a path or a gs:// prefix")
+    if config.source == "folder":
+        return open_folder(config.data_dir, config)
+    if config.source == "npz":
+        return open_npz(config.data_dir)
+    return open_idx(config.data_dir, need_test=config.source == "mnist")
+
+
+def _digits() -> Source:
+    """scikit-learn's copy of the UCI optical digits: 1,797 scans of 8x8 pixels with values 0..16."""
+    from sklearn.datasets import load_digits
+
+    scans = load_digits()
+    images = np.rint(scans.images * (255 / 16)).astype(np.uint8)
+    pool = Pool("digits", scans.target.astype(np.int64), lambda: iter([images]))
+    return Source(train=pool, class_names=tuple(str(digit) for digit in range(10)))
+
+
+def _download_mnist() -> str:
+    """The folder of MNIST's IDX files, fetched once (11 MB, MD5 checked by torchvision) into the cache folder."""
+    cache = Path(os.environ.get("TEXTDIFFUSION_CACHE") or Path.home() / ".cache" / "textdiffusion")
+    from torchvision.datasets import MNIST
+
+    try:
+        MNIST(str(cache), train=True, download=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"data.data_dir: not set, and MNIST cannot be downloaded to {cache}: {error}; "
+            "set data.data_dir to a folder or gs:// prefix that holds its four IDX files"
+        ) from None
+    return str(cache)

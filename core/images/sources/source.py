@@ -1,0 +1,111 @@
+"""What every reader of images shares: the shape of a source, and the checks that protect memory and disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import UserError
+
+Labels = NDArray[np.int64]
+Batch = NDArray[np.uint8]
+
+BATCH_BYTES = 4 << 20  # of pixels read at once
+MAX_SIDE = 4096  # pixels; larger is refused before it is decoded
+MAX_CLASSES = 100_000
+MAX_EXPANSION = 200  # compressed data that expands further, and past BOMB_BYTES, is refused
+BOMB_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images of one part of a source: `labels` int64 [N], `batches` yields uint8 [B, H, W] or [B, H, W, 3]."""
+
+    name: str
+    labels: Labels
+    batches: Callable[[], Iterator[Batch]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source's parts. Those it does not bring itself (None) are carved from `train`."""
+
+    train: Pool
+    class_names: tuple[str, ...]
+    validation: Pool | None = None
+    test: Pool | None = None
+    ignored_files: int = 0
+
+
+def with_contiguous_classes(source: Source, where: str) -> Source:
+    """`source` with labels 0..K-1. Labels may start at 0 or at 1 and must not skip a value.
+
+    Raises:
+        UserError: a negative or very large label, a class without training images, or a label only seen elsewhere.
+    """
+    labels = source.train.labels
+    if len(labels) == 0:
+        raise UserError(f"{where}: holds no training images")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > MAX_CLASSES:
+        raise UserError(f"{where}: found labels from {low} to {high}; allowed are 0 to {MAX_CLASSES}")
+    start = 1 if low == 1 else 0
+    counts = np.bincount(labels, minlength=high + 1)[start:]
+    if (counts == 0).any():
+        empty = int(np.argmin(counts != 0)) + start
+        raise UserError(
+            f"{where}: class {empty} has no images; labels run from {start} to {high} and none may be empty"
+        )
+    for pool in (source.validation, source.test):
+        if (
+            pool is not None
+            and len(pool.labels)
+            and not start <= int(pool.labels.min()) <= int(pool.labels.max()) <= high
+        ):
+            raise UserError(
+                f"{pool.name}: found labels from {pool.labels.min()} to {pool.labels.max()}; "
+                f"the training images have {start} to {high}"
+            )
+
+    def shifted(pool: Pool) -> Pool:
+        return replace(pool, labels=pool.labels - start)
+
+    names = source.class_names or tuple(str(value) for value in range(start, high + 1))
+    if len(names) != high + 1 - start:
+        raise UserError(f"{where}: found {len(names)} class names and {high + 1 - start} classes")
+    return replace(
+        source,
+        class_names=names,
+        train=shifted(source.train),
+        validation=shifted(source.validation) if source.validation else None,
+        test=shifted(source.test) if source.test else None,
+    )
+
+
+def check_side(name: str, height: int, width: int) -> None:
+    """Refuses image sizes that are empty or absurd, before memory is taken for them."""
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise UserError(f"{name}: found images of {width} x {height} pixels; allowed are 1 to {MAX_SIDE} on each side")
+
+
+def refuse_bomb(name: str, compressed: int, expanded: int) -> None:
+    """Refuses data that expands so far that it was made to fill a disk."""
+    if expanded > BOMB_BYTES and expanded > MAX_EXPANSION * max(compressed, 1):
+        raise UserError(
+            f"{name}: {compressed} bytes expand to {expanded}; more than {MAX_EXPANSION}-fold is refused "
+            "as a decompression bomb"
+        )
+
+
+def rows_per_batch(shape: Sequence[int]) -> int:
+    """How many images of `shape` make up a batch of about `BATCH_BYTES`."""
+    return max(1, BATCH_BYTES // max(1, int(np.prod(shape))))
+
+
+def natural_order(name: str) -> list[int | str]:
+    """Sort key under which `class2` comes before `class10`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]

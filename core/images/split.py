@@ -1,0 +1,67 @@
+"""Which images are for training, which for validation and which for the test: a pure function of labels and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import UserError
+from core.images.config import ImageData
+from core.images.dataset import SPLITS, Split
+from core.images.sources import Labels, Source
+
+UNUSED = len(SPLITS)  # the code of images that data.limit leaves out
+
+
+def hold_out(labels: Labels, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """A mask of floor(fraction * N) images, drawn by `seed`, in which every class has its share."""
+    # Raw Philox words, not Generator methods: numpy promises their stream over versions.
+    order = np.argsort(np.random.Philox(seed).random_raw(len(labels)), kind="stable")
+    order = order[np.argsort(labels[order], kind="stable")]  # by class, at random within it
+    count = int(len(labels) * fraction + 1e-9)
+    steps = np.arange(len(labels) + 1) * count // max(1, len(labels))  # every N/count-th of them
+    mask = np.zeros(len(labels), bool)
+    mask[order[np.diff(steps) > 0]] = True
+    return mask
+
+
+def assign_splits(source: Source, config: ImageData) -> dict[Split, NDArray[np.uint8]]:
+    """For each part that the source has: the split of each of its images, as an index of `SPLITS` or `UNUSED`.
+
+    A test or validation part that the source brings stays whole; what it lacks is carved from its training part.
+    """
+    train = np.zeros(len(source.train.labels), np.uint8)
+    seed = config.split_seed
+    if source.test is None:
+        train[hold_out(source.train.labels, config.test_fraction, seed)] = SPLITS.index("test")
+    if source.validation is None:
+        left = np.flatnonzero(train == 0)
+        held = hold_out(source.train.labels[left], config.validation_fraction, seed + 1)
+        train[left[held]] = SPLITS.index("validation")
+    if config.limit is not None:
+        left = np.flatnonzero(train == 0)
+        if len(left) > config.limit:
+            keep = hold_out(source.train.labels[left], config.limit / len(left), seed + 2)
+            train[left[~keep]] = UNUSED
+    assignment: dict[Split, NDArray[np.uint8]] = {"train": train}
+    for split, pool in (("validation", source.validation), ("test", source.test)):
+        if pool is not None:
+            assignment[split] = np.full(len(pool.labels), SPLITS.index(split), np.uint8)  # type: ignore[index]
+    _check_splits(source, assignment)
+    return assignment
+
+
+def _check_splits(source: Source, assignment: Mapping[Split, NDArray[np.uint8]]) -> None:
+    counts = np.bincount(source.train.labels[assignment["train"] == 0], minlength=len(source.class_names))
+    if (counts == 0).any():
+        name = source.class_names[int(np.argmin(counts))]
+        raise UserError(
+            f"{source.train.name}: class {name!r} has no image left for training after the split; add images"
+        )
+    for split in SPLITS:
+        if not any((codes == SPLITS.index(split)).any() for codes in assignment.values()):
+            raise UserError(
+                f"{source.train.name}: {len(source.train.labels)} images are too few to hold out a {split} split"
+            )

@@ -1,0 +1,274 @@
+"""The steps of an image pipeline: folders in, a folder out. See core/steps.py for what calls them."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core import distributed, noise, precision, samplers, storage
+from core.checkpoint import CheckpointStore, deserialize
+from core.config import TrainConfig, config_hash, validate
+from core.errors import UserError
+from core.images import pictures
+from core.images.config import ImageData, ImageEvaluate, ImageModel, ImageSample
+from core.images.dataset import ImageDataset
+from core.images.diffusion import ImageDiffusion, guided
+from core.images.model import WEIGHTS, ImageShape, NoiseProcess, TrainedModel, load_model, load_weights, save_model
+from core.randomness import seed_of
+from core.training import FitResult, fit, write_records
+
+Section = Mapping[str, Any]
+GRID_ROWS = 10
+TRAJECTORY_SAMPLES, TRAJECTORY_FRAMES = 20, 40
+
+
+def prepare_data(data: Section, out: Path) -> dict[str, Any]:
+    """Reads, checks, splits and hashes the images that `data` names into the folder `out`."""
+    from core.images.data import prepare_data as prepare
+
+    return prepare(validate(ImageData, data, "data"), out)
+
+
+def train_judge(evaluate: Section, dataset: Path, out: Path) -> dict[str, Any]:
+    """Trains the classifier that judges samples, on the real training split."""
+    from core.images.judge import train
+
+    return train(validate(ImageEvaluate, evaluate, "evaluate"), dataset, out)
+
+
+def train(
+    model: Section,
+    train: Section,
+    dataset: Path,
+    out: Path,
+    *,
+    objective: str = "diffusion",
+    work: str | None = None,
+    warm_start: Path | None = None,
+) -> dict[str, Any]:
+    """Trains a diffusion model of the images in `dataset` into the model folder `out`.
+
+    Checkpoints go to `<work>/<key of what is trained>`; `work` defaults to TEXTDIFFUSION_WORK, then to a folder
+    beside `out`. Run again after a kill it goes on from there.
+
+    Raises:
+        UserError: the configuration does not suit the data.
+    """
+    if objective != "diffusion":
+        raise UserError(f"objective: found {objective!r}; images allow: diffusion")
+    config, settings = validate(ImageModel, model, "model"), validate(TrainConfig, train, "train")
+    data = ImageDataset.open(dataset)
+    shape = shape_of(data)
+    train_split, validation_split = ((data.images(split), data.labels(split)) for split in ("train", "validation"))
+    goal = ImageDiffusion(config, shape, train_split, validation_split, seed=settings.seed)
+    if warm_start is not None:
+        uri = storage.join(warm_start, WEIGHTS)
+        load_weights(goal.model, deserialize(storage.read_bytes(uri), uri), uri)
+    key = config_hash(
+        {
+            "model": config.model_dump(mode="json"),
+            "train": settings.model_dump(mode="json"),
+            "data": data.metadata["content_sha256"],
+            "warm_start": storage.sha256(warm_start / WEIGHTS) if warm_start else None,
+            "code": os.environ.get("TEXTDIFFUSION_CODE_VERSION", "unknown"),
+        }
+    )
+    root = storage.join(work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", key)
+    events = out.with_name(f".{out.name}.tensorboard")
+    with distributed.world() as world:
+        result = fit(goal, settings, CheckpointStore(root, settings.keep), world, tensorboard=events)
+        if not world.is_first:
+            return {}
+        facts = _facts(result, data, settings)
+        with storage.atomic_folder(out) as folder:
+            model_json = save_model(folder, result.model, config, shape, facts)
+            write_records(result, folder)
+            if events.exists():
+                shutil.move(str(events), folder / "tensorboard")
+    return {"parameters": model_json["parameters"], "weights_sha256": model_json["weights_sha256"], **facts}
+
+
+def _facts(result: FitResult, data: ImageDataset, settings: TrainConfig) -> dict[str, Any]:
+    """What is worth knowing about a training, flat."""
+    validations = [row["validation"]["loss"] for row in result.log if "validation" in row]
+    return {
+        "examples_seen": result.examples_seen,
+        "train_seconds": round(result.seconds, 1),
+        "examples_per_second": round(result.examples_seen / max(result.seconds, 1e-9), 1),
+        "validation_loss": round(validations[-1], 6) if validations else None,
+        "effective_batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "precision": result.precision.reason,
+        "device": str(result.device),
+        "skipped_steps": result.skipped_steps,
+        "data_sha256": data.metadata["content_sha256"],
+    }
+
+
+def sample(
+    sample: Section, model: Path, out: Path, *, autoregressive: Path | None = None, **_: object
+) -> dict[str, Any]:
+    """Draws images from a trained model: samples.npz, trajectory.npz, grid.png and sample.json in `out`.
+
+    Raises:
+        UserError: the model is damaged, or the settings ask for what it cannot do.
+    """
+    settings = validate(ImageSample, sample, "sample")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trained = load_model(model, device)
+    labels = choose_labels(settings, trained)
+    sigmas = choose_sigmas(settings, trained.process)
+    began = time.monotonic()
+    images, frames, frame_sigmas = draw(trained, settings, labels, sigmas, device)
+    seconds = time.monotonic() - began
+    per_step = 2 if settings.guidance != 1 else 1
+    facts = {
+        "sampler": settings.sampler,
+        "steps": settings.steps,
+        "nfe": samplers.evaluations(settings.sampler, settings.steps) * per_step,
+        "guidance": settings.guidance,
+        "seed": settings.seed,
+        "count": settings.count,
+        "seconds": round(seconds, 2),
+        "device": str(device),
+        "weights_sha256": trained.description["weights_sha256"],
+    }
+    stored = np.where(labels == len(trained.shape.class_names), -1, labels).astype(np.int64)
+    with storage.atomic_folder(out) as folder:
+        storage.write_bytes(folder / "samples.npz", _npz(images=images, labels=stored))
+        storage.write_bytes(folder / "trajectory.npz", _npz(images=frames, sigmas=frame_sigmas))
+        storage.write_bytes(folder / "grid.png", pictures.png(grid_by_class(images, stored)))
+        storage.write_json(folder / "sample.json", {**facts, "config": settings.model_dump(mode="json")})
+    return facts
+
+
+def evaluate(
+    evaluate: Section,
+    dataset: Path,
+    judge: Path,
+    model: Path,
+    samples: Path,
+    out: Path,
+    *,
+    autoregressive: Path | None = None,
+    **_: object,
+) -> dict[str, Any]:
+    """Measures samples against the test split: metrics.json, each metric with floor, count and judge."""
+    from core.images.evaluation import evaluate as measure
+
+    return dict(measure(validate(ImageEvaluate, evaluate, "evaluate"), dataset, judge, model, samples, out))
+
+
+def shape_of(data: ImageDataset) -> ImageShape:
+    """Shape and classes of a data set."""
+    height, width = data.shape[:2]
+    return ImageShape(channels=data.channels, height=height, width=width, class_names=tuple(data.class_names))
+
+
+def choose_labels(settings: ImageSample, trained: TrainedModel) -> NDArray[np.int64]:
+    """The class of each sample, in turn; the number of classes stands for none. int64 [count]
+
+    Raises:
+        UserError: the model does not know a class that is asked for.
+    """
+    classes = len(trained.shape.class_names)
+    wanted = settings.labels
+    if wanted is None:
+        wanted = tuple(range(classes)) if trained.config.conditional else (-1,)
+    if any(label >= classes for label in wanted) or (not trained.config.conditional and any(x >= 0 for x in wanted)):
+        allowed = f"-1 to {classes - 1}" if trained.config.conditional else "only -1: the model has no classes"
+        raise UserError(f"sample.labels: found {list(wanted)}; allowed: {allowed}")
+    turns = np.resize(np.array(wanted, np.int64), settings.count)
+    return np.where(turns < 0, classes, turns)
+
+
+def choose_sigmas(settings: ImageSample, process: NoiseProcess) -> Tensor:
+    """The noise levels that sampling steps through. float64 [steps + 1]"""
+    if settings.grid == "karras":
+        return noise.karras_sigmas(settings.steps, settings.sigma_min, settings.sigma_max, settings.rho)
+    if settings.grid == "flow":
+        return noise.flow_sigmas(settings.steps, settings.sigma_min, settings.sigma_max)
+    if settings.steps > len(process.table):
+        raise UserError(f"sample.steps: found {settings.steps}; the model's schedule has {len(process.table)}")
+    return noise.schedule_sigmas(settings.steps, process.table)
+
+
+@torch.inference_mode()
+def draw(
+    trained: TrainedModel,
+    settings: ImageSample,
+    labels: NDArray[np.int64],
+    sigmas: Tensor,
+    device: torch.device,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]]:
+    """Images for `labels`, and the denoising path of the first few.
+
+    Sample i depends on (seed, i) and its label alone, not on the batch it is drawn in.
+
+    Returns:
+        uint8 [N, H, W(, 3)]; frames uint8 [T, M, H, W(, 3)], the last one finished; their sigmas [T].
+    """
+    number_format = precision.choose(device)
+    no_class = len(trained.shape.class_names)
+    interval = (settings.guidance_low, settings.guidance_high)
+    seeds = [seed_of(settings.seed, "sample", i) for i in range(len(labels))]
+    every = max(1, -(-settings.steps // TRAJECTORY_FRAMES))
+    parts: list[NDArray[np.uint8]] = []
+    frames: list[NDArray[np.uint8]] = []
+    frame_sigmas: list[float] = []
+
+    def record(step: samplers.Step) -> None:
+        if step.index % every == 0:  # shown as the variance-preserving state, which fades from noise to image
+            state = step.x[:TRAJECTORY_SAMPLES] / (1 + step.sigma**2) ** 0.5
+            frames.append(pictures.to_uint8(state.cpu()))
+            frame_sigmas.append(step.sigma)
+
+    for start in range(0, len(labels), settings.batch_size):
+        part = slice(start, start + settings.batch_size)
+        source = samplers.SampleNoise(seeds[part], trained.shape.size, device)
+        denoiser = guided(
+            trained.network,
+            trained.process,
+            torch.from_numpy(labels[part]).to(device),
+            no_class,
+            scale=settings.guidance,
+            interval=interval,
+        )
+        with number_format.autocast(device):
+            x = samplers.SAMPLERS[settings.sampler](
+                denoiser,
+                float(sigmas[0]) * source(),
+                sigmas,
+                noise=source,
+                callback=record if start == 0 else None,
+            )
+        parts.append(pictures.to_uint8(x.cpu()))
+    images = np.concatenate(parts)
+    frames.append(images[: len(frames[0])])
+    return images, np.stack(frames), np.array([*frame_sigmas, 0.0])
+
+
+def grid_by_class(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """A column for each class (twelve at most), ten rows; without classes, the first hundred."""
+    classes = np.unique(labels)[:12]
+    rows = min([GRID_ROWS, *(int((labels == c).sum()) for c in classes)])
+    if len(classes) == 1:
+        return pictures.grid(images[: GRID_ROWS * 10], columns=10)
+    chosen = [np.flatnonzero(labels == c)[row] for row in range(rows) for c in classes]
+    return pictures.grid(images[chosen], columns=len(classes))
+
+
+def _npz(**arrays: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()

@@ -1,0 +1,43 @@
+"""Which number format training runs in, chosen by what the hardware really has, with the reason."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The choice: autocast type (None: fp32), whether gradients need a scaler, and why."""
+
+    dtype: torch.dtype | None
+    scaled: bool
+    reason: str
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """The context in which forward passes run. Weights, losses and normalisation statistics stay fp32."""
+        return nullcontext() if self.dtype is None else torch.autocast(device.type, self.dtype)
+
+
+def choose(device: torch.device, requested: str = "auto") -> Precision:
+    """The precision for `device`; `requested` is auto, fp32, bf16 or fp16.
+
+    bf16 where the hardware multiplies it natively (Ampere and later, AVX512-BF16, AMX), because emulated bf16 is
+    slower than fp32; fp16 with a gradient scaler on older GPUs such as the T4; fp32 otherwise.
+    """
+    if requested == "fp32":
+        return Precision(None, False, "fp32: requested")
+    if requested == "bf16":
+        return Precision(torch.bfloat16, False, "bf16: requested")
+    if requested == "fp16":
+        return Precision(torch.float16, device.type == "cuda", "fp16: requested")
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        if torch.cuda.get_device_capability(device) >= (8, 0):
+            return Precision(torch.bfloat16, False, f"bf16: {name} has it natively")
+        return Precision(torch.float16, True, f"fp16 with gradient scaling: {name} has no native bf16")
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return Precision(torch.bfloat16, False, "bf16: this CPU has it natively")
+    return Precision(None, False, "fp32: this CPU has no native bf16")

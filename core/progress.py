@@ -1,0 +1,82 @@
+"""Progress of long work: a live bar on a terminal, plain lines in a log, JSON events for whoever watches the step."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+EVENTS_VARIABLE = "TEXTDIFFUSION_EVENTS"  # file to which events are appended, one JSON object a line
+PLAIN_SECONDS = 10.0
+EVENT_SECONDS = 0.5
+
+
+class Progress:
+    """Reports `done` of `total`; use as a context manager.
+
+    Args:
+        step: what is being done, for the reader.
+        total: how many units there are, or None while that is not known.
+        unit: what is counted, for example "examples".
+        start: units already done by an earlier process: they do not count as this one's speed.
+    """
+
+    def __init__(self, step: str, total: int | None, unit: str, *, start: int = 0) -> None:
+        self.step, self.total, self.unit = step, total, unit
+        self._start, self._began = start, time.monotonic()
+        self._last_plain = self._last_event = 0.0
+        self._events = os.environ.get(EVENTS_VARIABLE)
+        self._bar = _terminal_bar(step, total, start) if sys.stderr.isatty() else None
+
+    def update(self, done: int, *, total: int | None = None, **fields: float) -> None:
+        """Says that `done` units are finished; `fields` (loss, accuracy, ...) are shown beside them."""
+        self.total = total if total is not None else self.total
+        now = time.monotonic()
+        rate = (done - self._start) / max(now - self._began, 1e-9)
+        eta = (self.total - done) / rate if self.total and rate > 0 else None
+        finished = self.total is not None and done >= self.total
+        text = "  ".join(f"{name} {value:.4g}" for name, value in fields.items())
+        if self._bar is not None:
+            progress, task = self._bar
+            progress.update(task, completed=done, total=self.total, text=f"{rate:.0f} {self.unit}/s  {text}")
+        elif finished or now - self._last_plain >= PLAIN_SECONDS:
+            self._last_plain = now
+            of = f"/{self.total}" if self.total else ""
+            left = f"  {eta:.0f} s left" if eta else ""
+            print(f"{self.step}: {done}{of} {self.unit}  {rate:.0f}/s  {text}{left}", file=sys.stderr, flush=True)
+        if self._events and (finished or now - self._last_event >= EVENT_SECONDS):
+            self._last_event = now
+            event = {"step": self.step, "done": done, "total": self.total, "unit": self.unit, "rate": rate}
+            with open(self._events, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps({**event, "eta_seconds": eta, **fields}) + "\n")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar[0].start()
+        return self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar[0].stop()
+
+
+def _terminal_bar(step: str, total: int | None, start: int):  # type: ignore[no-untyped-def]
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    bar = RichProgress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    return bar, bar.add_task(step, total=total, completed=start, text="")

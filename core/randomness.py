@@ -1,0 +1,77 @@
+"""Random numbers of training as pure functions of (seed, examples seen): nothing to save, nothing to restore."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def seed_of(*parts: int | str) -> int:
+    """A 63-bit seed from any parts; unlike sums of seeds, different parts never collide by design."""
+    digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def generator_of(*parts: int | str) -> torch.Generator:
+    """A CPU generator seeded from `parts`. CPU, so that every device sees the same numbers."""
+    return torch.Generator().manual_seed(seed_of(*parts))
+
+
+class Draws:
+    """Random numbers for the slice [start, stop) of a global batch of `total` examples.
+
+    The numbers are drawn for the global batch and then cut, so the same example meets the same noise however the
+    batch is spread over processes and micro-batches.
+    """
+
+    def __init__(self, seed: int, examples_seen: int, start: int, stop: int, total: int, device: torch.device) -> None:
+        self.generator = generator_of(seed, "batch", examples_seen)
+        self._start, self._stop, self._total, self.device = start, stop, total, device
+
+    def _cut(self, numbers: Tensor) -> Tensor:
+        return numbers[self._start : self._stop].to(self.device)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normals, [stop - start, *shape]."""
+        return self._cut(torch.randn(self._total, *shape, generator=self.generator))
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniforms in [0, 1), [stop - start, *shape]."""
+        return self._cut(torch.rand(self._total, *shape, generator=self.generator))
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Integers in [0, high), [stop - start, *shape]."""
+        return self._cut(torch.randint(high, (self._total, *shape), generator=self.generator))
+
+    def stratified(self) -> Tensor:
+        """One uniform in [0, 1) for each example, one from each of `total` equal strata: [stop - start].
+
+        Each is uniform by itself, together they cover the interval evenly: less variance at no cost.
+        """
+        strata = torch.randperm(self._total, generator=self.generator)
+        return self._cut((strata + torch.rand(self._total, generator=self.generator)) / self._total)
+
+
+class DataOrder:
+    """Which example stands at each position of the endless training stream: a new permutation every epoch."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        if size < 1:
+            raise ValueError("the data set is empty")
+        self._size, self._seed = size, seed
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """Indices into the data set for positions [start, stop) of the stream: int64 [stop - start]."""
+        parts = []
+        while start < stop:
+            epoch, offset = divmod(start, self._size)
+            if epoch != self._epoch:
+                self._epoch = epoch
+                self._order = torch.randperm(self._size, generator=generator_of(self._seed, "epoch", epoch))
+            count = min(stop - start, self._size - offset)
+            parts.append(self._order[offset : offset + count])
+            start += count
+        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)

@@ -1,0 +1,54 @@
+"""The report of a run: one HTML file with everything inline that opens anywhere, without a network.
+
+    from core.report import build
+    build(Path("report.html"), dataset=..., judge=..., model=..., samples=..., evaluation=..., run=...)
+
+It reads only what the steps left behind; whatever is missing is left out with a quiet note. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from core.report.artifacts import read
+from core.report.page import render
+
+__all__ = ["build"]
+
+
+def build(
+    out: Path,
+    *,
+    dataset: Path | None = None,
+    judge: Path | None = None,
+    model: Path | None = None,
+    autoregressive: Path | None = None,
+    samples: Path | None = None,
+    evaluation: Path | None = None,
+    run: dict[str, Any] | None = None,
+) -> Path:
+    """Write the report of one run to the file `out` and return its path.
+
+    The folders are the artifact directories of the steps, `run` is the content of run.json. Any of them may be
+    missing, incomplete or broken. Raises OSError if `out` cannot be written.
+    """
+    found = read(
+        run,
+        dataset=dataset,
+        judge=judge,
+        model=model,
+        autoregressive=autoregressive,
+        samples=samples,
+        evaluation=evaluation,
+    )
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        draft.write_text(render(found), encoding="utf-8")
+        draft.replace(out)
+    finally:
+        draft.unlink(missing_ok=True)
+    return out

@@ -1,0 +1,175 @@
+"""What a run left behind, read with patience: a missing or broken file becomes a note, never an exception."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One artifact directory, or its absence (`path` None). Unreadable files are listed in `faults`."""
+
+    path: Path | None
+    faults: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return self.path is not None and self.path.is_dir()
+
+    def file(self, name: str) -> Path | None:
+        """Path of `name` inside the folder if it exists."""
+        if self.path is None or not (self.path / name).is_file():
+            return None
+        return self.path / name
+
+    def json(self, name: str) -> Json:
+        """The JSON object in `name`; empty when missing, broken or not an object."""
+        path = self.file(name)
+        if path is None:
+            return {}
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            self.faults.append(f"{path.name} could not be read ({type(error).__name__}).")
+            return {}
+        if not isinstance(content, dict):
+            self.faults.append(f"{path.name} does not hold a JSON object.")
+            return {}
+        return content
+
+    def lines(self, name: str) -> list[Json]:
+        """The JSON objects of a .jsonl file; broken lines (a run killed while writing) are skipped and counted."""
+        path = self.file(name)
+        if path is None:
+            return []
+        rows: list[Json] = []
+        broken = 0
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            self.faults.append(f"{path.name} could not be read ({type(error).__name__}).")
+            return []
+        for line in text.splitlines():
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError:
+                broken += 1
+                continue
+            if isinstance(row, dict):
+                rows.append(row)
+        if broken:
+            self.faults.append(f"{path.name}: {broken} unreadable line{'s' if broken > 1 else ''} skipped.")
+        return rows
+
+    def arrays(self, name: str) -> dict[str, np.ndarray[Any, Any]]:
+        """The arrays of an .npz file (never unpickled); empty when missing or broken."""
+        path = self.file(name)
+        if path is None:
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                return {key: content[key] for key in content.files}
+        except Exception as error:  # zipfile, zlib and numpy each raise their own kinds
+            self.faults.append(f"{path.name} could not be read ({type(error).__name__}).")
+            return {}
+
+    def files(self, pattern: str) -> list[Path]:
+        """Files matching `pattern`, sorted by the number in their name, then by name."""
+        if self.path is None:
+            return []
+
+        def order(path: Path) -> tuple[int, str]:
+            digits = "".join(character for character in path.stem if character.isdigit())
+            return (int(digits) if digits else 0, path.name)
+
+        return sorted((path for path in self.path.glob(pattern) if path.is_file()), key=order)
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Every artifact of one run, as the report's sections read them."""
+
+    dataset: Folder
+    judge: Folder
+    model: Folder
+    autoregressive: Folder
+    samples: Folder
+    evaluation: Folder
+    run: Json
+    faults: list[str]
+
+    @property
+    def data_facts(self) -> Json:
+        return self.dataset.json("dataset.json")
+
+    @property
+    def judge_facts(self) -> Json:
+        return self.judge.json("judge.json")
+
+    @property
+    def model_facts(self) -> Json:
+        return self.model.json("model.json")
+
+    @property
+    def model_notes(self) -> Json:
+        """The plain values of model.json, whether they stand in it or in its `metadata`."""
+        facts = self.model_facts
+        inner = facts.get("metadata")
+        nested = inner if isinstance(inner, dict) else {}
+        return {key: value for key, value in {**facts, **nested}.items() if isinstance(value, (str, int, float))}
+
+    @property
+    def sample_facts(self) -> Json:
+        return self.samples.json("sample.json")
+
+    @property
+    def metrics(self) -> Json:
+        return self.evaluation.json("metrics.json")
+
+    @property
+    def evaluation_facts(self) -> Json:
+        return self.evaluation.json("evaluation.json")
+
+    @property
+    def modality(self) -> str:
+        """`images` or `text`, from whichever artifact says so."""
+        for facts in (self.model_facts, self.data_facts, self.run.get("config") or {}):
+            if isinstance(facts, Mapping) and facts.get("modality") in ("images", "text"):
+                return str(facts["modality"])
+        return "text" if self.samples.file("samples.jsonl") else "images"
+
+
+def read(run: Json | None = None, **folders: Path | None) -> Artifacts:
+    """Open the artifact directories of a run; all of them share one list of faults."""
+    faults: list[str] = []
+    opened = {name: Folder(None if path is None else Path(path), faults) for name, path in folders.items()}
+    return Artifacts(run=dict(run or {}), faults=faults, **opened)
+
+
+def number(value: object) -> float | None:
+    """`value` as a finite float, or None; booleans are not numbers."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return None
+    result = float(value)
+    return result if np.isfinite(result) else None
+
+
+def numbers(values: object) -> list[float]:
+    """The finite numbers of a list; anything else is dropped."""
+    if not isinstance(values, (list, tuple)):
+        return []
+    return [found for found in map(number, values) if found is not None]
+
+
+def short_hash(value: object, length: int = 10) -> str:
+    """The first characters of a digest, without its algorithm prefix."""
+    return str(value).removeprefix("sha256:")[:length] if value else ""

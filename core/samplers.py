@@ -1,0 +1,180 @@
+"""Samplers of one signature: from noise to images along a falling list of noise levels.
+
+    sample_x(denoiser, x, sigmas, *, noise=None, callback=None) -> images [B, ...]
+
+`denoiser(x, sigma)` estimates the clean image from x = y + sigma n, sigma a scalar; `x` starts as sigmas[0] times
+standard normal noise; `sigmas` [steps + 1] falls, and ends with 0 for finished images. The probability-flow ODE
+is dx/dsigma = (x - D) / sigma (EDM, equation 1). A network evaluation (NFE) is one call of the denoiser.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a callback sees before each step: the state `x`, its estimate `denoised` of the end, and where it is."""
+
+    index: int
+    sigma: float
+    x: Tensor
+    denoised: Tensor
+
+
+Callback = Callable[[Step], None]
+
+
+class SampleNoise:
+    """Standard normal noise with one CPU generator per sample: the same image whatever batch it is drawn in."""
+
+    def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> None:
+        """Noise for len(seeds) samples of `shape` each."""
+        self._generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        self._shape = tuple(shape)
+        self._device = device
+
+    def __call__(self) -> Tensor:
+        """The next noise. float32 [len(seeds), *shape]"""
+        return torch.stack([torch.randn(self._shape, generator=g) for g in self._generators]).to(self._device)
+
+
+class Sampler(Protocol):
+    """The one signature."""
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        sigmas: Tensor,
+        *,
+        noise: Callable[[], Tensor] | None = None,
+        callback: Callback | None = None,
+    ) -> Tensor: ...
+
+
+def sample_ddim(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    noise: Callable[[], Tensor] | None = None,
+    callback: Callback | None = None,
+    eta: float = 0.0,
+) -> Tensor:
+    """DDIM (Song et al. 2021, equation 12), which is Euler's method; `eta` adds noise, 1 being DDPM. First order."""
+    for i, (sigma, after) in enumerate(_pairs(sigmas)):
+        denoised = denoiser(x, x.new_tensor(sigma))
+        _report(callback, i, sigma, x, denoised)
+        up = eta * after * max(0.0, 1 - (after / sigma) ** 2) ** 0.5  # posterior standard deviation
+        down = max(0.0, after**2 - up**2) ** 0.5
+        x = denoised + (down / sigma) * (x - denoised)
+        if up > 0:
+            x = x + up * _required(noise)()
+    return x
+
+
+def sample_ddpm(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    noise: Callable[[], Tensor] | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Ancestral sampling (Ho et al. 2020, algorithm 2) with the posterior's variance ("fixed small").
+
+    In sigma: x_s ~ N(D + (s/t)^2 (x - D), s^2 (1 - (s/t)^2)) for a step from noise level t to s.
+    """
+    return sample_ddim(denoiser, x, sigmas, noise=noise, callback=callback, eta=1.0)
+
+
+def sample_heun(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    noise: Callable[[], Tensor] | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Heun's method (EDM, algorithm 1 without churn). Second order, 2 steps - 1 evaluations when it ends at 0."""
+    for i, (sigma, after) in enumerate(_pairs(sigmas)):
+        denoised = denoiser(x, x.new_tensor(sigma))
+        _report(callback, i, sigma, x, denoised)
+        slope = (x - denoised) / sigma
+        euler = x + (after - sigma) * slope
+        if after == 0:
+            return euler
+        slope_after = (euler - denoiser(euler, x.new_tensor(after))) / after
+        x = x + (after - sigma) * (slope + slope_after) / 2
+    return x
+
+
+def sample_dpmpp(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    noise: Callable[[], Tensor] | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order at one evaluation a step.
+
+    With time lambda = -ln sigma the ODE is dx/dlambda = D - x; the step is exact for a D linear in lambda, its
+    slope taken from the previous evaluation. The first and the last step (to sigma 0) are of first order.
+    """
+    previous: Tensor | None = None
+    h_previous = 0.0
+    for i, (sigma, after) in enumerate(_pairs(sigmas)):
+        denoised = denoiser(x, x.new_tensor(sigma))
+        _report(callback, i, sigma, x, denoised)
+        if after == 0:
+            return denoised
+        ratio = after / sigma
+        h = -math.log(ratio)
+        estimate = denoised
+        if previous is not None:
+            estimate = denoised + (denoised - previous) * (h / (2 * h_previous))
+        x = ratio * x + (1 - ratio) * estimate
+        previous, h_previous = denoised, h
+    return x
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "dpmpp": sample_dpmpp,
+    "heun": sample_heun,
+    "ddim": sample_ddim,
+    "ddpm": sample_ddpm,
+}
+
+
+def evaluations(sampler: str, steps: int) -> int:
+    """Network evaluations (NFE) that `steps` steps of a sampler cost when they end at sigma 0."""
+    return 2 * steps - 1 if sampler == "heun" else steps
+
+
+def _pairs(sigmas: Tensor) -> list[tuple[float, float]]:
+    values = [float(s) for s in sigmas]
+    if len(values) < 2 or any(not a > b >= 0 for a, b in pairwise(values)):
+        raise ValueError(f"sigmas must fall and stay non-negative, at least two of them; found {values[:4]}...")
+    return list(pairwise(values))
+
+
+def _report(callback: Callback | None, index: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
+    if callback is not None:
+        callback(Step(index, sigma, x, denoised))
+
+
+def _required(noise: Callable[[], Tensor] | None) -> Callable[[], Tensor]:
+    if noise is None:
+        raise ValueError("a stochastic sampler needs a noise source")
+    return noise

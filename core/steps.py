@@ -1,0 +1,70 @@
+"""The steps of a pipeline, for either modality: paths in, paths out, a configuration, nothing global.
+
+Components call these and nothing else of core. Each takes the sections of the configuration that it depends on and
+returns flat metadata for the artifact that it wrote. A modality's code is imported when one of its steps runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from core.errors import UserError
+
+Section = Mapping[str, Any]
+Metadata = dict[str, Any]
+
+
+def _steps_of(modality: str) -> Any:
+    if modality not in ("images", "text"):
+        raise UserError(f"modality: found {modality!r}; allowed: images, text")
+    return import_module(f"core.{modality}.steps")
+
+
+def prepare_data(modality: str, data: Section, out: Path) -> Metadata:
+    """Reads, checks, splits and hashes the data set that `data` names into the folder `out`."""
+    return dict(_steps_of(modality).prepare_data(data, out))
+
+
+def train_judge(modality: str, evaluate: Section, dataset: Path, out: Path) -> Metadata:
+    """Trains the model that judges samples, on the real training split."""
+    return dict(_steps_of(modality).train_judge(evaluate, dataset, out))
+
+
+def train(
+    modality: str,
+    model: Section,
+    train: Section,
+    dataset: Path,
+    out: Path,
+    *,
+    objective: str = "diffusion",
+    work: str | None = None,
+    warm_start: Path | None = None,
+) -> Metadata:
+    """Trains a model. `work` is a stable place for checkpoints, so that a killed step resumes wherever it is run."""
+    steps = _steps_of(modality)
+    return dict(steps.train(model, train, dataset, out, objective=objective, work=work, warm_start=warm_start))
+
+
+def sample(modality: str, sample: Section, model: Path, out: Path, *, autoregressive: Path | None = None) -> Metadata:
+    """Draws samples from a trained model."""
+    return dict(_steps_of(modality).sample(sample, model, out, autoregressive=autoregressive))
+
+
+def evaluate(
+    modality: str,
+    evaluate: Section,
+    dataset: Path,
+    judge: Path,
+    model: Path,
+    samples: Path,
+    out: Path,
+    *,
+    autoregressive: Path | None = None,
+) -> Metadata:
+    """Measures samples against real data: metrics.json, each with its floor, count and judge."""
+    steps = _steps_of(modality)
+    return dict(steps.evaluate(evaluate, dataset, judge, model, samples, out, autoregressive=autoregressive))

@@ -1,0 +1,67 @@
+"""The variational bound of a Gaussian diffusion over embeddings (Kingma et al. 2021; Gulrajani & Hashimoto 2023).
+
+-log p(x) <= E[-log p(x | z_low)] + 1/2 integral e^-gamma |x - mean(z_gamma)|^2 dgamma + KL(q(z_high | x) | N(0, I))
+
+For the exact posterior of independent tokens it is their entropy, which is how it is tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core.text.schedule import alpha_sigma, diffuse
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # z [B, L, d] and gamma [B, L] to logits [B, L, V]
+
+
+@torch.no_grad()
+def variational_bound(
+    denoise: Denoiser,
+    tokens: Tensor,
+    embeddings: Tensor,
+    low: float,
+    high: float,
+    generator: torch.Generator,
+    draws: int = 8,
+) -> float:
+    """The bound in nats per token of `tokens` [B, L], given the logits of a denoiser.
+
+    Args:
+        denoise: logits of clean tokens; noise levels are constant along a row.
+        embeddings: [V, d].
+        low, high: the range of gamma; the embeddings must be certain at `low` and lost at `high`.
+        draws: noise levels for each row, stratified over the range.
+    """
+    x = embeddings[tokens]
+    rows = len(tokens)
+
+    def at(gamma: Tensor) -> Tensor:
+        noise = torch.randn(x.shape, generator=generator).to(x.device)
+        return denoise(diffuse(x, gamma, noise), gamma)
+
+    lowest = torch.full(tokens.shape, low, device=x.device)
+    reconstruction = F.cross_entropy(at(lowest).flatten(0, 1).double(), tokens.flatten())
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for index in range(draws):
+        strata = (torch.randperm(rows, generator=generator) + torch.rand(rows, generator=generator)) / rows
+        u = (strata + index) / draws
+        gamma = (low + (high - low) * u).to(x.device)[:, None].expand(tokens.shape)
+        mean = at(gamma).softmax(dim=-1) @ embeddings
+        error = (x - mean).square().sum(dim=-1)
+        total += (torch.exp(-gamma) * error).double().mean() / draws
+    alpha, sigma = alpha_sigma(torch.tensor(high, dtype=torch.float64))
+    size = embeddings.shape[1]
+    squares = embeddings.double().square().sum(dim=-1)[tokens].mean()
+    prior = 0.5 * (alpha**2 * squares + size * (sigma**2 - 1 - 2 * sigma.log()))
+    return float(reconstruction + 0.5 * (high - low) * total + prior)
+
+
+def unigram_denoiser(unigram: Tensor, embeddings: Tensor) -> Denoiser:
+    """The exact posterior when tokens are independent: what can be known without context."""
+    from core.text.schedule import evidence
+
+    return lambda z, gamma: unigram + evidence(z, gamma, embeddings)

@@ -1,0 +1,150 @@
+"""Gaussian diffusion of token embeddings, block after block, with an autoregressive model inside.
+
+Two streams run through one transformer. The clean stream reads the text causally: it is the autoregressive model. The
+noisy stream denoises blocks of tokens; each block looks at the clean text before it and, both ways, at itself (as in
+block diffusion, Arriola et al. 2025). One block as long as the context is diffusion of the whole text at once.
+
+A noisy slot is built so that an autoregressive model is already a denoiser: it stands where the clean stream predicts
+that token and is fed the *previous* token, the true one where it is known, else the mean of what it may be. With the
+evidence of its own noisy embedding added to the logits, the first slot of a block begins as the exact posterior given
+the text before it. Training adds the rest: what the other noisy tokens say.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from core.text.autoregressive import Autoregressive
+from core.text.config import TextModel
+from core.text.schedule import Warp, evidence
+from core.text.transformer import Cache
+
+GAMMA_FEATURES = 64
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Slots of the noisy stream; B rows of L slots each.
+
+    Args:
+        z: noisy embeddings [B, L, d].
+        gamma: noise levels [B, L].
+        tokens: ids [B, L]; read only where `known`, and by the slot after it.
+        known: clean tokens given as context, bool [B, L].
+        before: id [B, L] of the token before each slot that begins a block.
+        begins: bool [L]: the slot begins a block.
+        has_prefix: whether text before the block is given at all.
+        guess: mean embeddings [B, L, d] that the model found before (self-conditioning), or None.
+    """
+
+    z: Tensor
+    gamma: Tensor
+    tokens: Tensor
+    known: Tensor
+    before: Tensor
+    begins: Tensor
+    has_prefix: bool = True
+    guess: Tensor | None = None
+
+
+class Diffusion(nn.Module):
+    """Denoiser of token embeddings: logits of the clean token at every noisy slot.
+
+    Args:
+        vocabulary: tokens.
+        config: sizes and noise process.
+        unigram: log-probabilities [V] of single tokens.
+    """
+
+    unigram: Tensor
+
+    def __init__(self, vocabulary: int, config: TextModel, unigram: Tensor) -> None:
+        super().__init__()
+        self.vocabulary, self.config = vocabulary, config
+        self.autoregressive = Autoregressive(vocabulary, config, unigram)
+        self.warp = Warp(config.process)
+        self.register_buffer("unigram", unigram.clone())
+        size, width = config.process.embedding, config.transformer.width
+        self.from_noise = nn.Linear(size, width, bias=False)
+        self.from_guess = nn.Linear(size, width, bias=False)
+        self.from_known = nn.Linear(size, width, bias=False)
+        self.from_gamma = nn.Linear(GAMMA_FEATURES, width)
+        for layer in (self.from_noise, self.from_guess, self.from_known, self.from_gamma):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.from_gamma.bias)
+
+    def embeddings(self) -> Tensor:
+        """Embeddings of the tokens [V, d], each of length sqrt(d)."""
+        return self.autoregressive.embeddings()[:-1]
+
+    def mean(self, logits: Tensor) -> Tensor:
+        """The mean embedding [B, L, d] of laws [B, L, V]: the denoised x0 = softmax(logits) E."""
+        return logits.softmax(dim=-1) @ self.embeddings()
+
+    def forward(self, noisy: Noisy, block: int) -> tuple[Tensor, Tensor | None]:
+        """Logits [B, L, V] of whole contexts cut into blocks, and the next-token logits [B, C, V] of the clean stream.
+
+        Without a prefix every block is alone; the clean stream is None then, and when one block is the whole context.
+        """
+        batch, length = noisy.tokens.shape
+        inputs, own = self._slots(noisy)
+        positions = torch.arange(length, device=inputs.device)
+        model = self.autoregressive
+        if not noisy.has_prefix:
+            alone = model.transformer(inputs.view(-1, block, inputs.shape[-1]), positions[:block])
+            return model.head(alone).view(batch, length, -1) + own, None
+        read = length - block  # the last block's first slot carries the token before it, and nobody comes after
+        clean = model.embed(model.embeddings()[model.shifted(noisy.tokens)[:, :read]])
+        mask = _two_stream_mask(length, block, str(inputs.device))
+        both = model.transformer(torch.cat((clean, inputs), dim=1), torch.cat((positions[:read], positions)), mask=mask)
+        logits = model.head(both)
+        return logits[:, read:] + own, logits[:, :read] if read else None
+
+    def denoise(self, noisy: Noisy, start: int, past: Cache | None) -> Tensor:
+        """Logits [B, L, V] of one block whose first slot is at position `start`, after the clean text in `past`."""
+        inputs, own = self._slots(noisy)
+        positions = torch.arange(start, start + inputs.shape[1], device=inputs.device)
+        model = self.autoregressive
+        logits: Tensor = model.head(model.transformer(inputs, positions, past=past)) + own
+        return logits
+
+    def _slots(self, noisy: Noisy) -> tuple[Tensor, Tensor]:
+        """Inputs of the noisy stream [B, L, width] and the evidence of each slot's own noisy embedding [B, L, V]."""
+        model = self.autoregressive
+        table = model.embeddings()
+        own = evidence(noisy.z, noisy.gamma, table[:-1])
+        guess = noisy.guess if noisy.guess is not None else (own + self.unigram).softmax(dim=-1) @ table[:-1]
+        known = noisy.known[..., None]
+        clean = table[noisy.tokens]
+        believed = torch.where(known, clean, guess)
+        first = table[noisy.before] if noisy.has_prefix else torch.zeros_like(believed)
+        previous = torch.where(noisy.begins[:, None], first, believed.roll(1, dims=1))
+        inputs = model.embed(previous) + self.from_noise(noisy.z) + self.from_gamma(_fourier(noisy.gamma))
+        inputs = inputs + self.from_known(torch.where(known, clean, 0.0))
+        if noisy.guess is not None:
+            inputs = inputs + self.from_guess(noisy.guess)
+        return inputs, own if self.config.process.output_prior else torch.zeros_like(own)
+
+
+@lru_cache(maxsize=64)
+def _two_stream_mask(length: int, block: int, device: str) -> Tensor:
+    """Who looks at whom, bool [C + L, C + L]: clean slots at earlier clean ones, a block at its prefix and itself."""
+    read = length - block
+    clean, noisy = torch.arange(read), torch.arange(length)
+    mask = torch.zeros(read + length, read + length, dtype=torch.bool)
+    mask[:read, :read] = clean[:, None] >= clean
+    mask[read:, :read] = clean < (noisy // block * block)[:, None]  # clean slot i holds token i - 1
+    mask[read:, read:] = (noisy // block)[:, None] == noisy // block
+    return mask.to(device)
+
+
+def _fourier(gamma: Tensor) -> Tensor:
+    """Sines and cosines of gamma [B, L] at 32 frequencies: [B, L, 64]."""
+    frequencies = torch.exp(torch.linspace(math.log(0.05), math.log(3.0), GAMMA_FEATURES // 2, device=gamma.device))
+    angles = gamma[..., None] * frequencies
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)

@@ -1,0 +1,56 @@
+"""Masked discrete diffusion (MDLM, Sahoo et al. 2024): the control that corrupts by masks instead of Gaussian noise."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.text.autoregressive import draw
+from core.text.config import TextModel
+from core.text.transformer import Transformer
+
+
+class Masked(nn.Module):
+    """Predicts masked tokens from the others, both ways. The last row of the table is the mask."""
+
+    def __init__(self, vocabulary: int, config: TextModel, unigram: Tensor) -> None:
+        super().__init__()
+        width, size = config.transformer.width, config.process.embedding
+        self.vocabulary, self.context = vocabulary, config.context
+        self.directions = nn.Parameter(0.02 * torch.randn(vocabulary + 1, size))
+        self.embed = nn.Linear(size, width, bias=False)
+        self.transformer = Transformer(config.transformer)
+        self.head = nn.Linear(width, vocabulary)
+        nn.init.zeros_(self.head.weight)
+        with torch.no_grad():
+            self.head.bias.copy_(unigram)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Logits [B, L, V] of ids [B, L], in which `vocabulary` stands for a mask."""
+        table = F.normalize(self.directions, dim=-1) * math.sqrt(self.directions.shape[1])
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        logits: Tensor = self.head(self.transformer(self.embed(table[ids]), positions))
+        return logits
+
+
+def masked_loss(logits: Tensor, tokens: Tensor, masked: Tensor, share: Tensor) -> Tensor:
+    """The bound [B] in nats per token: cross-entropy at masks, weighted by 1 / share of masks (MDLM, equation 10)."""
+    losses = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+    return (losses * masked).sum(dim=1) / share / tokens.shape[1]
+
+
+@torch.no_grad()
+def generate(
+    model: Masked, count: int, length: int, steps: int, generator: torch.Generator, temperature: float = 1.0
+) -> Tensor:
+    """Tokens [count, length]: all masks at first, of which each step reveals its share."""
+    device = model.directions.device
+    ids = torch.full((count, length), model.vocabulary, device=device)
+    for step in range(steps, 0, -1):
+        drawn = draw(model(ids) / temperature, generator)
+        reveal = (torch.rand(ids.shape, generator=generator) < 1 / step).to(device)
+        ids = torch.where((ids == model.vocabulary) & reveal, drawn, ids)
+    return ids

@@ -1,0 +1,97 @@
+"""Noise levels of embeddings, the evidence in a noisy embedding, and the time warp.
+
+gamma = log(sigma^2 / alpha^2) of the variance-preserving process z = alpha x + sigma noise, alpha^2 + sigma^2 = 1.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.text.config import ProcessConfig
+
+OBSERVATIONS = 200.0  # after so many, an older one weighs 1/e in the histogram of a bin
+
+
+def alpha_sigma(gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma of the variance-preserving process, shaped as gamma."""
+    return torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt()
+
+
+def diffuse(x: Tensor, gamma: Tensor, noise: Tensor) -> Tensor:
+    """z [B, L, d] of embeddings x [B, L, d] at gamma [B, L]."""
+    alpha, sigma = alpha_sigma(gamma)
+    return alpha[..., None] * x + sigma[..., None] * noise
+
+
+def evidence(z: Tensor, gamma: Tensor, embeddings: Tensor) -> Tensor:
+    """log p(z | token), up to a constant of the tokens: [B, L, V] of z [B, L, d] and embeddings [V, d].
+
+    -|z - alpha e|^2 / (2 sigma^2) with all |e| equal leaves (alpha / sigma^2) z . e. Added to the logits of a prior it
+    gives the exact posterior, so that the network has to learn the prior in context alone (Plaid's output prior).
+    """
+    alpha, sigma = alpha_sigma(gamma)
+    return (alpha / sigma**2)[..., None] * (z @ embeddings.T)
+
+
+def tilted(u: Tensor, block: int, tilt: float) -> Tensor:
+    """Times [..., block] of the slots of a block at block times u [...], both from 1 (noise) to 0 (clean).
+
+    Slots on the left run ahead, as in AR-Diffusion (Wu et al. 2023): with tilt 0 all are alike, with a tilt of
+    block - 1 or more a slot starts when the one before it is done, which is autoregressive generation.
+    """
+    place = torch.arange(block, device=u.device) / max(1, block - 1)
+    return (u[..., None] * (1 + tilt) - tilt * (1 - place)).clamp(0, 1)
+
+
+class Warp(nn.Module):
+    """Draws noise levels where the loss changes, in training and for the sampling grid alike (CDCD, section 4).
+
+    A histogram of the loss over gamma is kept in buffers, so it is part of every checkpoint. The density of gamma is
+    the slope of the loss mixed with some uniform density: equal steps in u are then equal steps of information.
+    """
+
+    losses: Tensor
+    counts: Tensor
+
+    def __init__(self, config: ProcessConfig) -> None:
+        super().__init__()
+        self.low, self.high, self.uniform = config.gamma_min, config.gamma_max, config.warp_uniform
+        self.register_buffer("losses", torch.zeros(config.warp_bins))
+        self.register_buffer("counts", torch.zeros(config.warp_bins))
+
+    @torch.no_grad()
+    def observe(self, gamma: Tensor, losses: Tensor) -> None:
+        """Takes in the losses of tokens at noise levels `gamma` of the same shape."""
+        bins = len(self.losses)
+        index = ((gamma - self.low) / (self.high - self.low) * bins).long().clamp(0, bins - 1).flatten()
+        count = torch.bincount(index, minlength=bins).to(self.counts.dtype)
+        total = torch.zeros_like(self.losses).index_add_(0, index, losses.detach().float().flatten())
+        share = torch.where(self.counts > 0, 1 - torch.exp(-count / OBSERVATIONS), (count > 0).float())
+        self.losses.lerp_(total / count.clamp_min(1), share)
+        self.counts += count
+
+    def distribution(self) -> Tensor:
+        """F at the edges of the bins: increasing from 0 to 1, [bins + 1]. Uniform until every bin was observed."""
+        bins = len(self.losses)
+        if not bool((self.counts > 0).all()):
+            return torch.linspace(0, 1, bins + 1, device=self.losses.device)
+        slope = self.losses.diff().clamp_min(0)
+        slope = torch.cat((slope[:1], slope))
+        slope = F.avg_pool1d(F.pad(slope[None, None], (2, 2), mode="replicate"), 5, 1)[0, 0]
+        density = (1 - self.uniform) * slope / slope.sum().clamp_min(1e-9) + self.uniform / bins
+        distribution = F.pad(density.cumsum(0), (1, 0))
+        return distribution / distribution[-1]
+
+    def gamma(self, u: Tensor) -> Tensor:
+        """The noise level at quantile u in [0, 1]: the inverse of F, by linear interpolation."""
+        distribution = self.distribution()
+        bins = len(self.losses)
+        index = (torch.searchsorted(distribution, u.contiguous(), right=True) - 1).clamp(0, bins - 1)
+        inside = (u - distribution[index]) / (distribution[index + 1] - distribution[index])
+        return self.low + (self.high - self.low) * (index + inside.clamp(0, 1)) / bins
+
+    def grid(self, steps: int, block: int = 1, tilt: float = 0.0) -> Tensor:
+        """Noise levels [steps + 1, block] of a block's slots, from gamma_max down to gamma_min."""
+        return self.gamma(tilted(torch.linspace(1, 0, steps + 1, device=self.losses.device), block, tilt))

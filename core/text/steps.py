@@ -1,0 +1,209 @@
+"""The steps of a text pipeline: folders in, a folder out. See core/steps.py for what calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core import distributed, storage
+from core.checkpoint import CheckpointStore
+from core.config import TrainConfig, config_hash, validate
+from core.errors import UserError
+from core.text import data, evaluation
+from core.text.config import TextData, TextEvaluate, TextModel, TextSample
+from core.text.drawing import Sampler
+from core.text.metrics import NGramJudge
+from core.text.model import WEIGHTS, load_autoregressive, load_model, save_model, warm_start
+from core.text.objectives import OBJECTIVES
+from core.training import FitResult, fit, write_records
+
+Section = Mapping[str, Any]
+
+
+def prepare_data(data: Section, out: Path) -> dict[str, Any]:
+    """Reads, checks, splits, tokenizes and hashes the text that `data` names into the folder `out`."""
+    from core.text.data import prepare
+
+    return prepare(validate(TextData, data, "data"), out)
+
+
+def train_judge(evaluate: Section, dataset: Path, out: Path) -> dict[str, Any]:
+    """Describes the n-gram judge of the training split, with its surprise at held-out text."""
+    settings = validate(TextEvaluate, evaluate, "evaluate")
+    texts = data.load(dataset)
+    judge = NGramJudge(texts.texts["train"], settings.judge_order)
+    facts = evaluation.judge_description(texts.texts["train"], settings.judge_order) | {
+        "validation_nats_per_character": round(judge.nats_per_character([texts.texts["validation"][:20_000]]), 5),
+        "content_sha256": texts.metadata["content_sha256"],
+    }
+    with storage.atomic_folder(out) as folder:
+        storage.write_json(folder / "judge.json", facts)
+    return facts
+
+
+def train(
+    model: Section,
+    train: Section,
+    dataset: Path,
+    out: Path,
+    *,
+    objective: str = "diffusion",
+    work: str | None = None,
+    warm_start: Path | None = None,
+) -> dict[str, Any]:
+    """Trains a model of the text in `dataset` into the model folder `out`.
+
+    Checkpoints go to `<work>/<key of what is trained>`; `work` defaults to TEXTDIFFUSION_WORK, then to a folder
+    beside `out`. Run again after a kill it goes on from there.
+
+    Args:
+        objective: diffusion, autoregressive, masked or original.
+        warm_start: a trained model to begin from; for diffusion usually the autoregressive one.
+
+    Raises:
+        UserError: the configuration does not suit the data.
+    """
+    if objective not in OBJECTIVES:
+        raise UserError(f"objective: found {objective!r}; text allows: {', '.join(OBJECTIVES)}")
+    config, settings = validate(TextModel, model, "model"), validate(TrainConfig, train, "train")
+    texts = data.load(dataset)
+    torch.manual_seed(settings.seed)  # fresh weights are a function of the seed
+    goal = OBJECTIVES[objective](config, texts, settings.seed)
+    if warm_start is not None:
+        _begin_from(goal.model, warm_start, texts)
+    key = config_hash(
+        {
+            "objective": objective,
+            "model": config.model_dump(mode="json"),
+            "train": settings.model_dump(mode="json"),
+            "data": texts.metadata["content_sha256"],
+            "warm_start": storage.sha256(warm_start / WEIGHTS) if warm_start else None,
+            "code": os.environ.get("TEXTDIFFUSION_CODE_VERSION", "unknown"),
+        }
+    )
+    root = storage.join(work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", key)
+    events = out.with_name(f".{out.name}.tensorboard")
+    with distributed.world() as world:
+        store = CheckpointStore(root, settings.keep)
+        result = fit(goal, settings, store, world, name=f"train {objective}", tensorboard=events)
+        if not world.is_first:
+            return {}
+        facts = _facts(result, texts, settings, warm_start)
+        with storage.atomic_folder(out) as folder:
+            saved = save_model(folder, result.model, objective, config, texts.tokenizer, facts)
+            write_records(result, folder)
+            if events.exists():
+                shutil.move(str(events), folder / "tensorboard")
+    return {
+        "objective": objective,
+        "parameters": saved["parameters"],
+        "weights_sha256": saved["weights_sha256"],
+        **facts,
+    }
+
+
+def _begin_from(network: torch.nn.Module, folder: Path, texts: data.TextSet) -> None:
+    warm_start(network, folder, texts.tokenizer)
+
+
+def _facts(result: FitResult, texts: data.TextSet, settings: TrainConfig, began_from: Path | None) -> dict[str, Any]:
+    """What is worth knowing about a training, flat. Time counts the model it began from too."""
+    validations = [row["validation"]["loss"] for row in result.log if "validation" in row]
+    before = float(load_model(began_from).description.get("total_seconds", 0)) if began_from else 0.0
+    return {
+        "examples_seen": result.examples_seen,
+        "train_seconds": round(result.seconds, 1),
+        "total_seconds": round(result.seconds + before, 1),
+        "warm_start": began_from is not None,
+        "examples_per_second": round(result.examples_seen / max(result.seconds, 1e-9), 1),
+        "validation_loss": round(validations[-1], 6) if validations else None,
+        "effective_batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "precision": result.precision.reason,
+        "device": str(result.device),
+        "skipped_steps": result.skipped_steps,
+        "data_sha256": texts.metadata["content_sha256"],
+        "characters_per_token": round(texts.characters_per_token, 4),
+    }
+
+
+def sample(
+    sample: Section, model: Path, out: Path, *, autoregressive: Path | None = None, **_: object
+) -> dict[str, Any]:
+    """Draws texts of every mode: samples.jsonl, trajectory.jsonl and sample.json in `out`.
+
+    Raises:
+        UserError: the model is damaged, or the settings ask for what it cannot do.
+    """
+    settings = validate(TextSample, sample, "sample")
+    device = _device()
+    trained = load_model(model, device)
+    other = load_autoregressive(autoregressive, trained, device) if autoregressive else None
+    sampler = Sampler(trained, other, settings, device)
+    began = time.monotonic()
+    rows, frames = sampler.rows()
+    blocks = -(-sampler.length // sampler.block)
+    facts = {
+        "sampler": settings.sampler,
+        "steps": settings.steps,
+        "block": sampler.block,
+        "nfe": blocks * settings.steps * (2 if settings.guidance != 1 else 1),
+        "temperature": settings.temperature,
+        "guidance": settings.guidance,
+        "seed": settings.seed,
+        "count": len(rows),
+        "seconds": round(time.monotonic() - began, 2),
+        "device": str(device),
+        "weights_sha256": trained.description["weights_sha256"],
+    }
+    with storage.atomic_folder(out) as folder:
+        storage.write_bytes(folder / "samples.jsonl", _lines(rows))
+        if frames:
+            storage.write_bytes(folder / "trajectory.jsonl", _lines(frames))
+        storage.write_json(folder / "sample.json", {**facts, "settings": settings.model_dump(mode="json")})
+    return facts
+
+
+def evaluate(
+    evaluate: Section,
+    dataset: Path,
+    judge: Path,
+    model: Path,
+    samples: Path,
+    out: Path,
+    *,
+    autoregressive: Path | None = None,
+    **_: object,
+) -> dict[str, Any]:
+    """Measures samples against held-out text: metrics.json, each metric with floor, count and judge; the curves."""
+    settings = validate(TextEvaluate, evaluate, "evaluate")
+    device, texts = _device(), data.load(dataset)
+    trained = load_model(model, device)
+    if trained.tokenizer.to_json() != texts.tokenizer.to_json():
+        raise UserError(f"{model}: its tokenizer is not the data set's; evaluate on the data it was trained on")
+    other = load_autoregressive(autoregressive, trained, device) if autoregressive else None
+    ngrams, judge_sha256 = evaluation.load_judge(judge, texts)
+    sampling = storage.read_json(samples / "sample.json")
+    drawn = validate(TextSample, sampling.get("settings"), f"{samples / 'sample.json'}: settings")
+    rows = [json.loads(line) for line in storage.read_bytes(samples / "samples.jsonl").decode().splitlines()]
+    found, facts = evaluation.evaluate(settings, drawn, rows, texts, ngrams, judge_sha256, trained, other, device)
+    facts["sampling"] = {name: value for name, value in sampling.items() if name != "settings"}
+    with storage.atomic_folder(out) as folder:
+        storage.write_json(folder / "metrics.json", found)
+        storage.write_json(folder / "evaluation.json", facts)
+    return {name: entry["value"] for name, entry in found.items()}
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()

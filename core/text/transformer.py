@@ -1,0 +1,107 @@
+"""The transformer that every model of text shares; causal or bidirectional by a flag, or by any mask.
+
+Pre-RMSNorm, rotary positions (Su et al. 2021), normalised queries and keys (Henry et al. 2020), squared ReLU
+(So et al. 2021), no biases; residual projections start at zero, so that depth costs nothing at the start.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.text.config import TransformerConfig
+
+Cache = list[tuple[Tensor, Tensor]]  # keys and values [B, heads, L, D / heads] of each layer
+
+
+Rotation = tuple[Tensor, Tensor]  # cosines and sines [L, D / 2]
+
+
+def rotation(positions: Tensor, size: int) -> Rotation:
+    """The rotary angles of integer positions [L] for vectors of `size`."""
+    frequencies = 10_000.0 ** (-2 * torch.arange(size // 2, device=positions.device, dtype=torch.float32) / size)
+    angles = positions.float()[:, None] * frequencies
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, by: Rotation) -> Tensor:
+    """Rotary embedding of x [..., L, D]: dot products come to depend on distances alone."""
+    cos, sin = by[0].to(x.dtype), by[1].to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+
+
+class Layer(nn.Module):
+    """Attention and a two-layer network, each added to the residual stream."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.heads = config.heads
+        self.attention_norm, self.mlp_norm = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.attention_out = nn.Linear(width, width, bias=False)
+        self.gain = nn.Parameter(torch.full((config.heads, 1, 1), 2.0))  # of normalised queries
+        self.up = nn.Linear(width, 4 * width, bias=False)
+        self.down = nn.Linear(4 * width, width, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        nn.init.zeros_(self.attention_out.weight)
+        nn.init.zeros_(self.down.weight)
+
+    def forward(
+        self, x: Tensor, by: Rotation, mask: Tensor | None, causal: bool, past: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        batch, length, width = x.shape
+        projected = self.query_key_value(self.attention_norm(x)).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = projected.permute(2, 0, 3, 1, 4)  # [B, heads, L, D / heads]
+        query = rotate(_normalise(query) * self.gain, by)
+        key = rotate(_normalise(key), by)
+        if past is not None:
+            key, value = torch.cat((past[0], key), dim=2), torch.cat((past[1], value), dim=2)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        x = x + self.dropout(self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width)))
+        x = x + self.dropout(self.down(F.relu(self.up(self.mlp_norm(x))).square()))
+        return x, (key, value)
+
+
+class Transformer(nn.Module):
+    """Layers with a norm before and after."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.head_width = config.width // config.heads
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
+        self.first_norm, self.last_norm = nn.RMSNorm(config.width), nn.RMSNorm(config.width)
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        past: Cache | None = None,
+        keep: Cache | None = None,
+    ) -> Tensor:
+        """Features [B, L, D] of inputs x [B, L, D].
+
+        Args:
+            positions: [L], of x.
+            mask: boolean [L, P + L], true where a row may look at a column; P is the length of `past`.
+            causal: look at no later position (without `past` and `mask`).
+            past: keys and values of P earlier positions, which all may be looked at.
+            keep: an empty list that takes the keys and values of past and x.
+        """
+        x = self.first_norm(x)
+        by = rotation(positions, self.head_width)
+        for index, layer in enumerate(self.layers):
+            x, entry = layer(x, by, mask, causal, past[index] if past else None)
+            if keep is not None:
+                keep.append(entry)
+        features: Tensor = self.last_norm(x)
+        return features
+
+
+def _normalise(x: Tensor) -> Tensor:
+    return F.rms_norm(x, (x.shape[-1],))

@@ -1,0 +1,292 @@
+"""The one training loop, for every model. Its clock is examples seen.
+
+Learning rate, EMA, noise, dropout and data order are pure functions of (seed, examples seen); so a training that was
+killed at any moment goes on from its last checkpoint and ends with the very same weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core import distributed, precision, storage
+from core.budget import Budget
+from core.checkpoint import CheckpointStore
+from core.config import TrainConfig
+from core.distributed import World
+from core.ema import PowerEMA
+from core.errors import UserError
+from core.interrupt import stop_requested
+from core.objective import Objective
+from core.optim import Optimizers
+from core.progress import Progress
+from core.randomness import DataOrder, Draws, seed_of
+from core.training_log import TrainingLog
+
+log = logging.getLogger(__name__)
+MAX_BAD_STEPS = 25  # in a row; fp16 scaling needs up to about 16 to find its scale
+
+
+@dataclass
+class FitResult:
+    """A finished training."""
+
+    model: nn.Module  # averaged weights
+    examples_seen: int
+    seconds: float
+    log: list[dict[str, Any]]
+    previews: dict[str, bytes]
+    precision: precision.Precision
+    device: torch.device
+    resumed_at: int
+    skipped_steps: int
+
+
+class InterruptedTrainingError(Exception):
+    """A signal asked training to stop; a checkpoint was written first."""
+
+
+class DivergedError(UserError):
+    """Loss or gradients are no longer finite."""
+
+
+@dataclass
+class _State:
+    """All that changes while training, besides weights; goes into a checkpoint's JSON as it is."""
+
+    examples_seen: int = 0
+    seconds: float = 0.0
+    total: int | None = None
+    best_loss: float | None = None
+    bad_validations: int = 0
+    bad_steps: int = 0
+    skipped_steps: int = 0
+    scaler: dict[str, Any] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)  # of the steps since the last row of the log
+
+
+def fit(
+    objective: Objective,
+    config: TrainConfig,
+    store: CheckpointStore,
+    world: World,
+    *,
+    name: str = "train",
+    tensorboard: Path | None = None,
+) -> FitResult:
+    """Trains `objective.model` until the budget is spent, resuming from `store` if there is a checkpoint.
+
+    Raises:
+        InterruptedTrainingError: SIGTERM or SIGINT came; the checkpoint is written.
+        DivergedError: too many steps in a row were not finite; the examples at fault are named.
+    """
+    return _Training(objective, config, store, world, name, tensorboard).run()
+
+
+class _Training:
+    def __init__(
+        self,
+        objective: Objective,
+        config: TrainConfig,
+        store: CheckpointStore,
+        world: World,
+        name: str,
+        tensorboard: Path | None,
+    ) -> None:
+        self.objective, self.config, self.store, self.world, self.name = objective, config, store, world, name
+        self.model = objective.model.to(world.device)
+        self.precision = precision.choose(world.device, config.precision)
+        self.order = DataOrder(objective.dataset_size, config.seed)
+        self.optimizers = Optimizers(objective.parameter_groups(), config, world.device)
+        self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision.scaled)
+        self.ema = PowerEMA(self.model, config.ema_std)
+        self.best: dict[str, Tensor] = {}
+        self.previews: dict[str, bytes] = {}
+        self.state = _State()
+        rows = self._restore()
+        distributed.broadcast_weights(self.model, world)
+        self.losses = [torch.tensor(loss, device=world.device) for loss in self.state.losses]
+        self.resumed_at = self.state.examples_seen
+        self.budget = Budget(config, self.state.total)
+        self.log = TrainingLog(rows, tensorboard if world.is_first else None)
+        self.forward: Callable[..., Any] = torch.compile(self.model) if config.compile else self.model
+        if world.is_first:
+            log.info("%s in %s", name, self.precision.reason)
+
+    def run(self) -> FitResult:
+        state, config = self.state, self.config
+        with (
+            stop_requested() as stop,
+            Progress(self.name, self.budget.total, "examples", start=state.examples_seen) as bar,
+        ):
+            began, before = time.monotonic(), state.seconds
+            saved = time.monotonic()
+            last_row = (state.examples_seen, time.monotonic())
+            while not self.budget.finished(state.examples_seen) and not self._stopped_early():
+                loss, norm = self._step()
+                self.losses.append(loss)
+                state.seconds = before + time.monotonic() - began
+                fixed = self.budget.observe(state.examples_seen, self._slowest_seconds())
+                state.total = self.budget.total
+                step = state.examples_seen // config.batch_size
+                if step % config.log_every == 0 or self.budget.finished(state.examples_seen):
+                    mean = float(distributed.sum_over_processes(torch.stack(self.losses).mean(), self.world))
+                    now = time.monotonic()
+                    rate = (state.examples_seen - last_row[0]) / max(now - last_row[1], 1e-9)
+                    last_row, self.losses = (state.examples_seen, now), []
+                    factor = self.budget.learning_rate(state.examples_seen - config.batch_size)
+                    self.log.add(
+                        state.examples_seen,
+                        seconds=round(state.seconds, 3),
+                        rate=round(rate, 1),
+                        loss=mean,
+                        lr=factor * config.learning_rate,
+                        grad_norm=norm,
+                    )
+                    bar.update(state.examples_seen, total=self.budget.total, loss=mean)
+                self._look()
+                if distributed.any_process(stop.is_set(), self.world):
+                    self._save()
+                    raise InterruptedTrainingError(
+                        f"{self.name}: stopped by a signal at {state.examples_seen} examples"
+                    )
+                due = self.world.is_first and time.monotonic() - saved >= 60 * config.checkpoint_minutes
+                if distributed.any_process(fixed or due, self.world):
+                    self._save()
+                    saved = time.monotonic()
+        if state.examples_seen > self.resumed_at:
+            self._save()
+        self.log.close()
+        if self.best:
+            self.ema.model.load_state_dict(self.best)
+        return FitResult(
+            model=self.ema.model,
+            examples_seen=state.examples_seen,
+            seconds=state.seconds,
+            log=self.log.rows,
+            previews=self.previews,
+            precision=self.precision,
+            device=self.world.device,
+            resumed_at=self.resumed_at,
+            skipped_steps=state.skipped_steps,
+        )
+
+    def _step(self) -> tuple[Tensor, float]:
+        """One optimizer step; the loss of this process's share (their sum over processes is the mean) and the norm."""
+        config, state, seen = self.config, self.state, self.state.examples_seen
+        self.model.train()
+        self.optimizers.set_learning_rate(self.budget.learning_rate(seen))
+        self.optimizers.zero_grad()
+        first, last = self.world.share(config.batch_size)
+        total_loss = torch.zeros((), device=self.world.device)
+        for start in range(first, last, config.micro_batch or config.batch_size):
+            stop = min(last, start + (config.micro_batch or config.batch_size))
+            torch.manual_seed(seed_of(config.seed, "dropout", seen, start))
+            draws = Draws(config.seed, seen, start, stop, config.batch_size, self.world.device)
+            with self.precision.autocast(self.world.device):
+                losses = self.objective.loss(self.forward, self.order(seen + start, seen + stop), draws)
+            loss = losses.float().sum() / config.batch_size
+            self.scaler.scale(loss * self.world.size).backward()
+            total_loss += loss.detach()
+        for optimizer in self.optimizers.parts.values():
+            self.scaler.unscale_(optimizer)
+        distributed.average_gradients(self.model, self.world)
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), config.clip))
+        finite = norm == norm and norm != float("inf")
+        if finite:
+            for optimizer in self.optimizers.parts.values():
+                self.scaler.step(optimizer)
+        if self.precision.scaled:
+            self.scaler.update()
+        state.examples_seen += config.batch_size
+        if finite:
+            self.ema.update(self.model, state.examples_seen, config.batch_size)
+            state.bad_steps = 0
+        else:
+            self._count_bad_step(seen)
+            norm = 0.0  # JSON has no infinity; skipped_steps tells
+        return total_loss, norm
+
+    def _count_bad_step(self, seen: int) -> None:
+        self.state.bad_steps += 1
+        self.state.skipped_steps += 1
+        if self.state.bad_steps >= MAX_BAD_STEPS:
+            indices = self.order(seen, seen + self.config.batch_size).tolist()
+            raise DivergedError(
+                f"{self.name}: loss or gradients were not finite in {MAX_BAD_STEPS} steps in a row, the last at"
+                f" {seen} examples seen (data set indices {indices[:8]}...);"
+                " lower train.learning_rate, or look at the data"
+            )
+
+    def _look(self) -> None:
+        """Validation and previews when they are due."""
+        seen, config = self.state.examples_seen, self.config
+        end = self.budget.finished(seen)
+        if self.budget.crosses(seen, config.validate_every) or end:
+            losses = self.objective.validate(self.ema.model)
+            self.log.add(seen, seconds=round(self.state.seconds, 3), validation=losses)
+            if self.state.best_loss is None or losses["loss"] < self.state.best_loss:
+                self.state.best_loss, self.state.bad_validations = losses["loss"], 0
+                if config.early_stop is not None:
+                    self.best = {name: value.clone() for name, value in self.ema.state_dict().items()}
+            else:
+                self.state.bad_validations += 1
+        if self.world.is_first and (self.budget.crosses(seen, config.preview_every) or end):
+            preview = self.objective.preview(self.ema.model)
+            if preview is not None:
+                self.previews[f"preview-{seen:012d}{preview[0]}"] = preview[1]
+
+    def _stopped_early(self) -> bool:
+        return self.config.early_stop is not None and self.state.bad_validations >= self.config.early_stop
+
+    def _slowest_seconds(self) -> float:
+        """Training time of the slowest process, while the budget still depends on it."""
+        if self.world.size == 1 or self.budget.total is not None:
+            return self.state.seconds
+        seconds = torch.tensor(self.state.seconds, device=self.world.device)
+        torch.distributed.all_reduce(seconds, op=torch.distributed.ReduceOp.MAX)
+        return float(seconds)
+
+    def _save(self) -> None:
+        if not self.world.is_first:
+            return
+        self.state.scaler = self.scaler.state_dict()
+        self.state.losses = [float(loss) for loss in self.losses]
+        tensors = {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizers.state_dict(),
+        }
+        if self.best:
+            tensors["best"] = self.best
+        self.store.save(tensors, {"log.jsonl": self.log.to_bytes(), **self.previews}, vars(self.state))
+
+    def _restore(self) -> list[dict[str, Any]]:
+        """Continues from the newest whole checkpoint, if any; the rows of its log."""
+        checkpoint = self.store.load()
+        if checkpoint is None:
+            return []
+        self.state = _State(**checkpoint.meta)
+        self.model.load_state_dict(checkpoint.tensors["model"])
+        self.ema.load_state_dict(checkpoint.tensors["ema"])
+        self.optimizers.load_state_dict(checkpoint.tensors["optimizer"])
+        self.best = checkpoint.tensors.get("best", {})
+        if self.precision.scaled:
+            self.scaler.load_state_dict(self.state.scaler)
+        self.previews = {name: data for name, data in checkpoint.files.items() if name.startswith("preview-")}
+        log.info("%s goes on at %d examples, from %s", self.name, self.state.examples_seen, self.store.root)
+        return TrainingLog.parse(checkpoint.files["log.jsonl"])
+
+
+def write_records(result: FitResult, out: Path) -> None:
+    """Writes train_log.jsonl and previews/ of a finished training into a model folder."""
+    storage.write_bytes(out / "train_log.jsonl", TrainingLog(result.log, None).to_bytes())
+    for name, data in result.previews.items():
+        storage.write_bytes(out / "previews" / name.removeprefix("preview-"), data)

@@ -1,0 +1,46 @@
+"""What training writes down: JSON lines that resume exactly, TensorBoard beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+TIMING = ("seconds", "rate")  # the fields that differ between two runs of the same training
+
+
+class TrainingLog:
+    """Rows of the log, in memory and in every checkpoint, so that a resumed log has neither gap nor repetition.
+
+    Args:
+        rows: rows of the checkpoint that training resumes from.
+        tensorboard: folder for event files, or None.
+    """
+
+    def __init__(self, rows: list[dict[str, Any]], tensorboard: Path | None) -> None:
+        self.rows = rows
+        self._writer = None
+        if tensorboard is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            purge = int(rows[-1]["examples"]) + 1 if rows else 0  # drops what came after the checkpoint
+            self._writer = SummaryWriter(str(tensorboard), purge_step=purge)
+
+    def add(self, examples: int, **fields: Any) -> None:
+        """One row; nested mappings become `name/key` in TensorBoard."""
+        self.rows.append({"examples": examples, **fields})
+        if self._writer is not None:
+            for name, value in fields.items():
+                for key, number in value.items() if isinstance(value, dict) else [("", value)]:
+                    self._writer.add_scalar(f"{name}/{key}".rstrip("/"), number, examples)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def to_bytes(self) -> bytes:
+        return "".join(json.dumps(row) + "\n" for row in self.rows).encode()
+
+    @staticmethod
+    def parse(data: bytes) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in data.decode().splitlines()]

@@ -1,0 +1,153 @@
+"""Training and sampling as a pipeline runs them: folders in, folders out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.errors import UserError
+from core.images import steps
+from core.images.config import ImageSample
+from core.images.model import load_model
+
+MODEL = {"network": {"name": "unet", "channels": [16, 32], "blocks": [1, 1], "embedding": 32, "head_channels": 16}}
+TRAIN = {"examples": 256, "batch_size": 32, "learning_rate": 2e-3, "warmup_examples": 64}
+
+
+def shapes(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two classes of 8x8 images that nobody confuses: a bright left half, a bright lower half."""
+    labels = np.arange(count) % 2
+    images = np.zeros((count, 8, 8), np.uint8)
+    images[labels == 0, :, :4] = 255
+    images[labels == 1, 4:, :] = 255
+    return images, labels.astype(np.int64)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    images, labels = shapes(96)
+    np.savez(tmp_path / "shapes.npz", images=images, labels=labels, class_names=["left", "lower"])
+    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz")}, tmp_path / "dataset")
+    return tmp_path / "dataset"
+
+
+def samples_of(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(folder / "samples.npz") as arrays:
+        return arrays["images"], arrays["labels"]
+
+
+@pytest.fixture
+def model(dataset: Path, tmp_path: Path) -> Path:
+    steps.train(MODEL, TRAIN, dataset, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_trained_model_draws_the_class_it_is_asked_for(dataset, tmp_path):
+    longer = {**TRAIN, "examples": 9600}
+    metadata = steps.train(MODEL, longer, dataset, tmp_path / "model")
+    assert metadata["examples_seen"] == 9600
+    steps.sample({"count": 20}, tmp_path / "model", tmp_path / "samples")
+    images, labels = samples_of(tmp_path / "samples")
+    wanted = shapes(2)[0][labels].astype(float)
+    assert np.abs(images - wanted).mean() < 16  # of 255
+    assert labels.tolist() == [0, 1] * 10
+
+
+def test_a_killed_training_ends_with_the_same_weights(dataset, tmp_path, monkeypatch):
+    whole = steps.train(MODEL, TRAIN, dataset, tmp_path / "whole", work=str(tmp_path / "a"))
+    from core.training import _Training
+
+    step, calls = _Training._step, []
+
+    def killed(self):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return step(self)
+
+    often = {**TRAIN, "checkpoint_minutes": 1e-9}
+    monkeypatch.setattr(_Training, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        steps.train(MODEL, often, dataset, tmp_path / "resumed", work=str(tmp_path / "b"))
+    assert not (tmp_path / "resumed").exists()
+    monkeypatch.undo()
+    resumed = steps.train(MODEL, often, dataset, tmp_path / "resumed", work=str(tmp_path / "b"))
+    assert resumed["weights_sha256"] == whole["weights_sha256"]
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp", "heun", "ddim", "ddpm"])
+def test_a_sample_is_the_same_whatever_the_batch(model, tmp_path, sampler):
+    settings = {"count": 7, "steps": 6, "sampler": sampler, "guidance": 1.5}
+    steps.sample({**settings, "batch_size": 7}, model, tmp_path / "one")
+    steps.sample({**settings, "batch_size": 3}, model, tmp_path / "three")
+    one, three = samples_of(tmp_path / "one")[0], samples_of(tmp_path / "three")[0]
+    # sums in another order differ in the last bit, which rounding to 255 levels can show as one level
+    assert np.abs(one.astype(int) - three).max() <= 1
+    assert len({image.tobytes() for image in one}) == 7
+
+
+def test_sampling_leaves_samples_a_path_a_picture_and_facts(model, tmp_path):
+    facts = steps.sample({"count": 30, "steps": 5, "guidance": 2.0}, model, tmp_path / "out")
+    with np.load(tmp_path / "out" / "trajectory.npz") as path:
+        frames, sigmas = path["images"], path["sigmas"]
+    images, labels = samples_of(tmp_path / "out")
+    assert frames.shape == (6, 20, 8, 8)
+    assert (np.diff(sigmas) < 0).all()
+    assert sigmas[-1] == 0
+    assert np.array_equal(frames[-1], images[:20])
+    assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
+    assert (tmp_path / "out" / "grid.png").read_bytes().startswith(b"\x89PNG")
+    assert facts["nfe"] == 10  # guidance evaluates twice
+    kept = json.loads((tmp_path / "out" / "sample.json").read_text())
+    assert ImageSample(**kept.pop("config")) == ImageSample(count=30, steps=5, guidance=2.0)
+    assert kept == facts
+    assert facts["weights_sha256"] == load_model(model).description["weights_sha256"]
+
+
+def test_a_long_sampling_keeps_at_most_forty_frames_of_its_path(model, tmp_path):
+    steps.sample({"count": 2, "steps": 100, "sampler": "ddpm", "grid": "ddpm"}, model, tmp_path / "out")
+    with np.load(tmp_path / "out" / "trajectory.npz") as path:
+        assert 20 <= len(path["images"]) <= 41
+
+
+def test_samples_without_a_class_are_labelled_minus_one(model, tmp_path):
+    steps.sample({"count": 3, "steps": 2, "labels": [-1]}, model, tmp_path / "out")
+    assert samples_of(tmp_path / "out")[1].tolist() == [-1, -1, -1]
+
+
+def test_a_class_the_model_does_not_know_is_refused(model, tmp_path):
+    with pytest.raises(UserError, match=r"sample\.labels: found \[2\]; allowed: -1 to 1"):
+        steps.sample({"labels": [2]}, model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_goes_on_from_another_model(dataset, model, tmp_path):
+    still = {**TRAIN, "examples": 32, "learning_rate": 1e-12}
+    steps.train(MODEL, still, dataset, tmp_path / "next", warm_start=model)
+    old, new = load_model(model).network.state_dict(), load_model(tmp_path / "next").network.state_dict()
+    assert all(np.allclose(old[name], new[name], atol=1e-6) for name in old)
+
+
+def test_warm_start_from_another_architecture_is_refused_naming_the_first_difference(dataset, model, tmp_path):
+    other = {"network": {**MODEL["network"], "channels": [16, 16]}}
+    with pytest.raises(UserError, match=r"attention\.norm\.bias: found \(32,\), the configured network has \(16,\)"):
+        steps.train(other, TRAIN, dataset, tmp_path / "next", warm_start=model)
+
+
+def test_the_classic_ddpm_configuration_trains_and_samples(dataset, tmp_path):
+    process = {"parameterisation": "epsilon", "density": "uniform", "schedule": {"steps": 50, "beta_end": 0.3}}
+    classic = {"network": {"name": "ddpm_unet", "channels": [8, 16]}, "process": process}
+    steps.train(classic, {**TRAIN, "decay": "constant"}, dataset, tmp_path / "model")
+    facts = steps.sample(
+        {"count": 4, "sampler": "ddpm", "grid": "ddpm", "steps": 50}, tmp_path / "model", tmp_path / "out"
+    )
+    assert facts["nfe"] == 50
+
+
+def test_a_damaged_data_set_is_refused_naming_the_file(dataset, tmp_path):
+    path = dataset / "train_images.npy"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"train_images\.npy: found 1000 bytes"):
+        steps.train(MODEL, TRAIN, dataset, tmp_path / "model")
+    assert not (tmp_path / "model").exists()

@@ -1,0 +1,108 @@
+"""Both networks: shapes, what they depend on, and where they start."""
+
+import pytest
+import torch
+from torch import nn
+
+from core.errors import UserError
+from core.images.config import DDPMUNetConfig, ImageModel, UNetConfig
+from core.images.model import ImageShape, build_network
+from core.images.unet import UNet
+
+SMALL = UNetConfig(channels=(8, 16), blocks=(1, 1), embedding=16, head_channels=8)
+
+
+def shape(side: int, channels: int = 1, classes: int = 3) -> ImageShape:
+    return ImageShape(channels=channels, height=side, width=side, class_names=tuple("abcdefghij"[:classes]))
+
+
+def inputs(side: int, channels: int = 1, count: int = 3):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, channels, side, side, generator=generator)
+    return x, torch.randn(count, generator=generator), torch.arange(count) % 4
+
+
+def awake(network: nn.Module) -> nn.Module:
+    """The same network with no weight at zero, as after some training."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return network.eval()
+
+
+NETWORKS = [
+    pytest.param(SMALL, id="unet"),
+    pytest.param(SMALL.model_copy(update={"patch": 2}), id="unet-patch2"),
+    pytest.param(DDPMUNetConfig(channels=(8, 16)), id="ddpm_unet"),
+]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(("side", "channels"), [(8, 1), (28, 1), (32, 3)])
+def test_output_has_the_shape_of_the_image(network, side, channels):
+    model = build_network(ImageModel(network=network), shape(side, channels))
+    x, level, labels = inputs(side, channels)
+    assert model(x, level, labels).shape == x.shape
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_output_depends_on_image_noise_level_and_class(network):
+    model = awake(build_network(ImageModel(network=network), shape(8)))
+    x, level, labels = inputs(8)
+    base = model(x, level, labels)
+    for other in [(x + 0.1, level, labels), (x, level + 0.1, labels), (x, level, (labels + 1) % 4)]:
+        assert (model(*other) - base).abs().amax((1, 2, 3)).min() > 1e-4
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_images_of_a_batch_do_not_see_each_other(network):
+    model = awake(build_network(ImageModel(network=network), shape(8)))
+    x, level, labels = inputs(8)
+    together, alone = model(x, level, labels), model(x[1:2], level[1:2], labels[1:2])
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_parameter_gets_a_gradient(network):
+    model = awake(build_network(ImageModel(network=network), shape(8)))
+    x, level, _ = inputs(8, count=4)
+    model(x, level, torch.arange(4)).square().mean().backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert silent == []
+
+
+def test_unet_starts_at_zero_output():
+    model = UNet(SMALL, 1, 3)
+    assert model(*inputs(8)).abs().max() == 0
+
+
+def test_every_residual_block_sees_the_whole_image_through_attention_at_the_lowest_resolution():
+    model = awake(UNet(SMALL, 1, 3))
+    x, level, labels = inputs(28, count=1)
+    x.requires_grad_()
+    model(x, level, labels)[0, 0, 0, 0].backward()
+    assert x.grad is not None
+    assert (x.grad != 0).all()
+
+
+def test_an_image_size_that_levels_do_not_divide_is_refused_naming_the_divisor():
+    config = ImageModel(network=UNetConfig(channels=(8, 8, 8), blocks=(1, 1, 1)))
+    with pytest.raises(UserError, match=r"30x30 pixels; this network needs sides divisible by 4"):
+        build_network(config, shape(30))
+
+
+def test_absurd_widths_are_refused():
+    with pytest.raises(ValueError, match="less than or equal to 2048"):
+        UNetConfig(channels=(10**12, 64), blocks=(1, 1))
+
+
+def test_levels_of_channels_and_blocks_must_agree():
+    with pytest.raises(ValueError, match="channels has 3 levels and blocks 2"):
+        UNetConfig(channels=(8, 8, 8), blocks=(1, 1))
+
+
+def test_a_network_without_a_name_is_the_unet_and_an_unknown_name_is_refused():
+    assert ImageModel.model_validate({"network": {"channels": [8], "blocks": [1]}}).network.name == "unet"
+    with pytest.raises(ValueError, match="one of the networks unet, ddpm_unet"):
+        ImageModel.model_validate({"network": {"name": "dit"}})

@@ -1,0 +1,76 @@
+"""The same promises as for local folders, kept on Google Cloud Storage: gcsfs against a real server."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from core import storage
+from core.checkpoint import CheckpointStore
+from core.errors import UserError
+from core.training import InterruptedTrainingError, fit
+from tests.core.test_training import CPU, SHORT, StopAfter, same, timeless, train
+from tests.core.toy import ToyObjective
+from tests.fakes.gcs import GcsServer
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[GcsServer]:
+    with GcsServer() as gcs:
+        gcs.create_bucket("bucket")
+        yield gcs
+
+
+@pytest.fixture
+def bucket(server: GcsServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"gs://bucket/{request.node.name[:40].replace('[', '-').replace(']', '')}"
+
+
+def test_files_come_back_as_they_went(bucket: str, tmp_path: Path) -> None:
+    storage.write_bytes(f"{bucket}/a/b.bin", bytes(range(256)))
+    storage.write_json(f"{bucket}/a/c.json", {"x": [1, None]})
+    assert storage.list_files(bucket) == ["a/b.bin", "a/c.json"]
+    assert storage.read_json(f"{bucket}/a/c.json") == {"x": [1, None]}
+    storage.copy_tree(bucket, tmp_path / "down")
+    assert storage.sha256(tmp_path / "down/a/b.bin") == storage.sha256(f"{bucket}/a/b.bin")
+    storage.remove(f"{bucket}/a")
+    assert not storage.exists(f"{bucket}/a/b.bin")
+    assert storage.list_files(bucket) == []
+
+
+def test_create_has_exactly_one_winner(bucket: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda n: storage.create(f"{bucket}/manifest", str(n).encode()), range(8)))
+    assert sum(won) == 1
+    assert storage.read_bytes(f"{bucket}/manifest") == str(won.index(True)).encode()
+
+
+def test_what_is_not_there_is_one_line(bucket: str) -> None:
+    with pytest.raises(UserError, match="cannot be read") as error:
+        storage.read_bytes(f"{bucket}/nothing")
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_object_is_passed_over(bucket: str) -> None:
+    store = CheckpointStore(bucket)
+    for value in (1.0, 2.0):
+        store.save({"model": {"w": torch.full((3,), value)}}, {}, {"value": value})
+    (victim,) = [name for name in storage.list_files(f"{bucket}/data") if name.startswith("1-")]
+    storage.write_bytes(f"{bucket}/data/{victim}", b"half an upl")
+    loaded = store.load()
+    assert loaded is not None
+    assert loaded.meta["value"] == 1.0
+
+
+def test_training_resumes_from_a_bucket_bit_exactly(bucket: str, tmp_path: Path) -> None:
+    undisturbed = train(tmp_path)
+    with pytest.raises(InterruptedTrainingError):
+        fit(StopAfter(17), SHORT, CheckpointStore(bucket), CPU)
+    resumed = fit(ToyObjective(), SHORT, CheckpointStore(bucket), CPU)
+    assert resumed.resumed_at == 17 * 16
+    assert same(undisturbed, resumed)
+    assert timeless(undisturbed) == timeless(resumed)

@@ -1,0 +1,111 @@
+"""A text becomes a data set whole and unmixed, or one line says why not."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import UserError
+from core.text import data
+from core.text.config import TextData
+
+LINES = "".join(f"line {index}: the quick brown fox\n" for index in range(400))
+
+
+def config(**values: object) -> TextData:
+    return TextData.model_validate({"source": "file", "tokenizer": {"kind": "bpe", "vocabulary": 280}} | values)
+
+
+@given(st.text(min_size=1, max_size=2000), st.floats(0.01, 0.4), st.floats(0.01, 0.4))
+def test_splits_are_contiguous_and_lose_nothing(text: str, validation: float, test: float) -> None:
+    parts = data.split(text, validation, test)
+    assert parts["train"] + parts["validation"] + parts["test"] == text
+
+
+def test_splits_are_cut_at_line_ends() -> None:
+    parts = data.split(LINES, 0.1, 0.1)
+    assert all(part.endswith("\n") for part in parts.values())
+    assert len(parts["train"]) == pytest.approx(0.8 * len(LINES), abs=200)
+
+
+def test_pydoc_needs_no_download_and_is_english(tmp_path: Path) -> None:
+    metadata = data.prepare(TextData(), tmp_path / "dataset")
+    texts = data.load(tmp_path / "dataset").texts
+    assert metadata["counts"]["train"] > 300_000
+    assert texts["train"].count(" the ") > 1000
+
+
+def test_a_loaded_data_set_is_what_was_prepared(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text(LINES)
+    metadata = data.prepare(config(data_dir=str(tmp_path / "in.txt")), tmp_path / "dataset")
+    found = data.load(tmp_path / "dataset")
+    assert "".join(found.texts.values()) == LINES
+    for name, part in found.texts.items():
+        assert found.tokenizer.decode(found.tokens[name].tolist()) == part
+        assert metadata["split_sha256"][name] == hashlib.sha256(part.encode()).hexdigest()
+
+
+def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("second\n" * 200)
+    (tmp_path / "a.txt").write_text("first\n" * 200)
+    (tmp_path / "c.md").write_text("not text")
+    text, _ = data.read_source(config(data_dir=str(tmp_path)))
+    assert text == "first\n" * 200 + "\n" + "second\n" * 200
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "found 0 characters of text"),
+        (b" \n" * 5000, "found 0 characters of text"),
+        (b"abc", "at least 1000"),
+        (b"x" * 2000 + b"\xff\xfe", "not UTF-8: byte 0xff at offset 2000"),
+    ],
+)
+def test_unusable_text_is_named_in_one_line(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        data.prepare(config(data_dir=str(tmp_path / "in.txt")), tmp_path / "dataset")
+    assert "\n" not in str(caught.value)
+    assert "in.txt" in str(caught.value)
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_held_out_characters_outside_the_vocabulary_are_named(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text(LINES + "ß" * 5)
+    with pytest.raises(UserError, match=r"in\.txt \(test split\): token outside the vocabulary: found 'ß'"):
+        data.prepare(config(data_dir=str(tmp_path / "in.txt"), tokenizer={"kind": "characters"}), tmp_path / "dataset")
+
+
+def test_a_wrong_checksum_a_missing_file_and_a_missing_place_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text(LINES)
+    with pytest.raises(UserError, match="SHA-256"):
+        data.read_source(config(data_dir=str(tmp_path / "in.txt"), sha256="0" * 64))
+    with pytest.raises(UserError, match="found no text"):
+        data.read_source(config(data_dir=str(tmp_path / "absent")))
+    with pytest.raises(UserError, match=r"allowed: an http\(s\) address"):
+        data.read_source(TextData(source="shakespeare", url="file:///etc/passwd"))
+
+
+def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text(LINES)
+    data.prepare(config(data_dir=str(tmp_path / "in.txt")), tmp_path / "dataset")
+    (tmp_path / "dataset" / "train.txt").write_text("other")
+    with pytest.raises(UserError, match="does not match the SHA-256"):
+        data.load(tmp_path / "dataset")
+
+
+def test_text_shorter_than_one_context_is_refused() -> None:
+    with pytest.raises(UserError, match="too short for one context of 128"):
+        data.require_context(torch.zeros(127, dtype=torch.int64), 128, "train split")
+
+
+def test_held_out_windows_do_not_overlap() -> None:
+    tokens = torch.arange(1000)
+    found = data.held_out(tokens, 32, 10)
+    assert found.shape == (10, 32)
+    assert len(found.unique()) == 320
+    assert (found.diff(dim=1) == 1).all()

@@ -1,0 +1,139 @@
+"""Noise levels, evidence and the warp, against their definitions."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.text.bound import unigram_denoiser, variational_bound
+from core.text.config import ProcessConfig
+from core.text.samplers import STEPS
+from core.text.schedule import Warp, alpha_sigma, diffuse, evidence, tilted
+
+
+def sphere(tokens: int, size: int, seed: int = 0) -> torch.Tensor:
+    x = torch.randn(tokens, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.nn.functional.normalize(x, dim=-1) * math.sqrt(size)
+
+
+@given(st.floats(-15, 15))
+def test_gamma_is_the_log_of_noise_to_signal(value: float) -> None:
+    alpha, sigma = alpha_sigma(torch.tensor(value, dtype=torch.float64))
+    assert float((sigma**2 / alpha**2).log()) == pytest.approx(value, abs=1e-6)
+    assert float(alpha**2 + sigma**2) == pytest.approx(1)
+
+
+@settings(deadline=None)
+@given(st.floats(-1, 9), st.integers(0, 100))
+def test_unigram_plus_evidence_is_bayes_rule(value: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    table, prior = sphere(7, 5), torch.randn(7, generator=generator, dtype=torch.float64).log_softmax(0)
+    gamma = torch.full((1, 1), value, dtype=torch.float64)
+    z = diffuse(table[None, 3:4], gamma, torch.randn(1, 1, 5, generator=generator, dtype=torch.float64))
+    alpha, sigma = alpha_sigma(gamma)
+    likelihood = torch.distributions.Normal(alpha * table, sigma).log_prob(z[0]).sum(dim=-1)
+    expected = (likelihood + prior).log_softmax(dim=-1)
+    torch.testing.assert_close((evidence(z, gamma, table) + prior).log_softmax(dim=-1)[0, 0], expected)
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_the_bound_of_the_exact_unigram_posterior_is_the_entropy(size: int) -> None:
+    """E log p(x) = -H0 holds with equality for the true posterior: any mistake in the bound shows."""
+    generator = torch.Generator().manual_seed(1)
+    prior = (1 / torch.arange(1.0, 41)).log().log_softmax(0)  # Zipf
+    tokens = torch.multinomial(prior.exp(), 128 * 64, replacement=True, generator=generator).view(128, 64)
+    table = sphere(40, size).float()
+    entropy = -float(prior[tokens].mean())  # of this very sample
+    low, high = math.log(size / 64) - 3, math.log(size) + 7
+    bound = variational_bound(unigram_denoiser(prior, table), tokens, table, low, high, generator, draws=24)
+    assert bound == pytest.approx(entropy, rel=0.015)
+
+
+def test_a_denoiser_that_knows_less_has_a_looser_bound() -> None:
+    generator = torch.Generator().manual_seed(1)
+    prior = (1 / torch.arange(1.0, 41)).log().log_softmax(0)
+    tokens = torch.multinomial(prior.exp(), 64 * 64, replacement=True, generator=generator).view(64, 64)
+    table = sphere(40, 16).float()
+
+    def bound(logits: torch.Tensor) -> float:
+        return variational_bound(unigram_denoiser(logits, table), tokens, table, -3, 9, generator)
+
+    assert bound(torch.zeros(40)) > bound(prior) + 0.3
+
+
+def test_the_warp_is_uniform_before_it_has_seen_anything() -> None:
+    warp = Warp(ProcessConfig(gamma_min=-1, gamma_max=9))
+    torch.testing.assert_close(warp.gamma(torch.tensor([0.0, 0.5, 1.0])), torch.tensor([-1.0, 4.0, 9.0]))
+
+
+def test_equal_steps_of_the_warp_are_equal_steps_of_information() -> None:
+    warp = Warp(ProcessConfig(gamma_min=-1, gamma_max=9, warp_uniform=0.01))
+    gamma = torch.linspace(-1, 9, 20_001)[:-1]
+    warp.observe(gamma, torch.sigmoid(1.5 * (gamma - 4)))
+    grid = warp.grid(10)[:, 0]
+    losses = torch.sigmoid(1.5 * (grid - 4))
+    torch.testing.assert_close(losses.diff().neg(), torch.full((10,), 0.1), atol=0.03, rtol=0)
+
+
+def test_the_warp_inverts_its_own_distribution() -> None:
+    warp = Warp(ProcessConfig())
+    warp.observe(torch.linspace(-1, 9, 5000), torch.linspace(0, 1, 5000) ** 3)
+    edges = torch.linspace(-1, 9, len(warp.distribution()))
+    torch.testing.assert_close(warp.gamma(warp.distribution()[1:-1]), edges[1:-1], atol=1e-4, rtol=0)
+
+
+def test_the_warp_follows_what_it_sees_and_lives_in_the_checkpoint() -> None:
+    warp, other = Warp(ProcessConfig()), Warp(ProcessConfig())
+    gamma = torch.linspace(-1, 9, 5000)
+    warp.observe(gamma, (gamma > 6).float())
+    assert 5.5 < float(warp.gamma(torch.tensor([0.5]))) < 6.5
+    for _ in range(200):
+        warp.observe(gamma, (gamma > 2).float())
+    assert 1.5 < float(warp.gamma(torch.tensor([0.5]))) < 2.5
+    other.load_state_dict(warp.state_dict())
+    torch.testing.assert_close(other.grid(9), warp.grid(9), rtol=0, atol=0)
+
+
+def test_tilt_runs_from_all_at_once_to_one_after_the_other() -> None:
+    u = torch.linspace(1, 0, 50)
+    torch.testing.assert_close(tilted(u, 4, 0.0), u[:, None].expand(50, 4))
+    for tilt in (0.5, 3.0):
+        times = tilted(u, 4, tilt)
+        assert (times[0] == 1).all()
+        assert (times[-1] == 0).all()
+        assert (times.diff(dim=0) <= 1e-6).all()  # time runs one way
+        assert (times.diff(dim=1) >= -1e-6).all()  # the left is ahead
+    moving = (tilted(u, 4, 3.0) > 1e-6) & (tilted(u, 4, 3.0) < 1 - 1e-6)
+    assert int(moving.sum(dim=1).max()) == 1
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "q"])
+def test_samplers_draw_the_data_distribution_from_the_exact_posterior(name: str) -> None:
+    """Two embeddings with probabilities .8 and .2 in one dimension: the ideal denoiser's samples have that law."""
+    generator = torch.Generator().manual_seed(0)
+    table, prior = torch.tensor([[1.0], [-1.0]]), torch.tensor([0.8, 0.2]).log()
+    z = torch.randn(20_000, 1, 1, generator=generator)
+    grid = torch.linspace(8, -6, 201)
+    for gamma, after in itertools.pairwise(grid):
+        mean = (prior + evidence(z, gamma.expand(len(z), 1), table)).softmax(dim=-1) @ table
+        z = STEPS[name](z, mean, gamma, after, torch.randn(z.shape, generator=generator))
+    share = float((z > 0).float().mean())
+    if name == "q":  # forgets z at every step: right in the mean alone, which many steps push to a mode
+        assert share > 0.8
+    else:
+        assert share == pytest.approx(0.8, abs=0.015)
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm"])
+def test_a_step_of_a_known_token_keeps_the_marginal(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.full((200_000, 1, 1), 1.5)
+    gamma, after = torch.tensor(2.0), torch.tensor(0.5)
+    z = diffuse(x, gamma.expand(len(x), 1), torch.randn(x.shape, generator=generator))
+    out = STEPS[name](z, x, gamma, after, torch.randn(x.shape, generator=generator))
+    alpha, sigma = alpha_sigma(after)
+    assert float(out.mean()) == pytest.approx(float(1.5 * alpha), abs=0.01)
+    assert float(out.std()) == pytest.approx(float(sigma), abs=0.01)

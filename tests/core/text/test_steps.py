@@ -1,0 +1,151 @@
+"""The steps of a text job on a tiny text: folders in, folders out, each mistake one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import UserError
+from core.text import steps
+
+MODEL = {
+    "context": 16,
+    "transformer": {"width": 32, "depth": 1, "heads": 2},
+    "process": {"embedding": 16, "blocks": [4, 8]},
+}
+TRAIN = {"examples": 64, "batch_size": 16, "optimizer": "muon", "warmup_examples": 16, "log_every": 1}
+SAMPLE = {
+    "count": 3,
+    "steps": 3,
+    "gap": 3,
+    "modes": ["diffusion", "autoregressive", "guided"],
+    "prompts": ["Anna said", "Anna ___ that the moon"],
+}
+EVALUATE = {
+    "judge_order": 3,
+    "temperatures": [0.8, 1.0],
+    "frontier_count": 2,
+    "spans": [4, 8],
+    "span_count": 3,
+    "bound_windows": 4,
+    "weights": [0.0, 0.5, 1.0],
+}
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A whole pipeline: judge, autoregressive, diffusion begun from it, samples, evaluation."""
+    place = tmp_path_factory.mktemp("run")
+    steps.train_judge(EVALUATE, folder, place / "judge")
+    work = str(place / "work")
+    first = steps.train(MODEL, TRAIN, folder, place / "ar", objective="autoregressive", work=work)
+    facts = steps.train(MODEL, TRAIN, folder, place / "model", work=work, warm_start=place / "ar")
+    steps.sample(SAMPLE, place / "model", place / "samples", autoregressive=place / "ar")
+    found = steps.evaluate(
+        EVALUATE,
+        folder,
+        place / "judge",
+        place / "model",
+        place / "samples",
+        place / "evaluation",
+        autoregressive=place / "ar",
+    )
+    return {"place": place, "dataset": folder, "ar": first, "diffusion": facts, "metrics": found, "work": work}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_mode_has_its_samples_and_they_keep_what_was_given(run: dict[str, Any]) -> None:
+    rows = lines(run["place"] / "samples" / "samples.jsonl")
+    assert {row["mode"] for row in rows} == {"diffusion", "autoregressive", "guided", "infill"}
+    assert sum(row["mode"] == "diffusion" and not row["prompt"] for row in rows) == 3
+    for row in rows:
+        before, _, after = row["prompt"].partition("___")
+        assert row["text"].startswith(before)
+        assert row["text"].endswith(after)
+
+
+def test_the_path_from_noise_to_text_ends_in_the_text(run: dict[str, Any]) -> None:
+    frames = lines(run["place"] / "samples" / "trajectory.jsonl")
+    assert frames[0]["gamma"] > frames[1]["gamma"]
+    assert all(len(text) <= 16 for frame in frames for text in frame["tokens"])
+    texts = [row["text"] for row in lines(run["place"] / "samples" / "samples.jsonl") if row["mode"] == "diffusion"]
+    assert "".join(frames[-1]["tokens"][0]) == texts[0]
+
+
+def test_every_metric_has_its_floor_count_and_judge(run: dict[str, Any]) -> None:
+    metrics = json.loads((run["place"] / "evaluation" / "metrics.json").read_text())
+    for name in ("word_validity", "word_validity_4", "js_4", "judge_nll", "entropy", "longest_copy", "distinct_2"):
+        for suffix in ("", "_autoregressive", "_guided"):
+            assert {"value", "floor", "n", "judge"} <= metrics[name + suffix].keys()
+            assert metrics[name + suffix]["floor"] is not None
+    assert metrics["judge_nll"]["judge"] is not None
+    assert metrics["word_validity"]["better"] == "higher"
+    assert metrics["bound_bits_per_character"]["value"] > 0
+
+
+def test_the_curves_begin_and_end_at_the_single_models(run: dict[str, Any]) -> None:
+    facts = json.loads((run["place"] / "evaluation" / "evaluation.json").read_text())
+    assert [curve["span"] for curve in facts["fusion"]] == [4, 8]
+    for curve in facts["fusion"]:
+        assert curve["nats_alpha"][0] == pytest.approx(curve["nats_w"][0], abs=1e-6)  # the autoregressive model
+        assert len(curve["alpha"]) == len(curve["nats_alpha"]) == len(curve["w"]) == len(curve["nats_w"])
+    assert {row["mode"] for row in facts["frontier"]} == {"diffusion", "autoregressive"}
+    assert all({"gamma", "loss", "no_context"} <= row.keys() for row in facts["gamma_bins"])
+
+
+def test_time_of_the_warm_start_is_counted(run: dict[str, Any]) -> None:
+    both = run["ar"]["train_seconds"] + run["diffusion"]["train_seconds"]
+    assert run["diffusion"]["total_seconds"] == pytest.approx(both, abs=0.2)
+
+
+def test_the_log_shows_context_being_learned(run: dict[str, Any]) -> None:
+    rows = [row for row in lines(run["place"] / "model" / "train_log.jsonl") if "validation" in row]
+    assert any(key.startswith("loss/") for key in rows[-1]["validation"])
+    assert any(key.startswith("no_context/") for key in rows[-1]["validation"])
+
+
+def test_training_twice_gives_the_same_weights_to_the_bit(run: dict[str, Any], tmp_path: Path) -> None:
+    again = steps.train(
+        MODEL, TRAIN, run["dataset"], tmp_path / "m", work=str(tmp_path), warm_start=run["place"] / "ar"
+    )
+    assert again["weights_sha256"] == run["diffusion"]["weights_sha256"]
+
+
+@pytest.mark.parametrize("objective", ["masked", "original"])
+def test_controls_go_through_the_same_steps(objective: str, run: dict[str, Any], tmp_path: Path) -> None:
+    steps.train(MODEL, TRAIN, run["dataset"], tmp_path / "m", objective=objective, work=str(tmp_path / "w"))
+    steps.sample({"count": 2, "steps": 3, "modes": ["diffusion"]}, tmp_path / "m", tmp_path / "s")
+    found = steps.evaluate(
+        EVALUATE, run["dataset"], run["place"] / "judge", tmp_path / "m", tmp_path / "s", tmp_path / "e"
+    )
+    assert 0 <= found["word_validity"] <= 1
+    assert ("bound_bits_per_character" in found) == (objective == "masked")
+
+
+def test_mistakes_are_one_line(run: dict[str, Any], tmp_path: Path) -> None:
+    place, dataset = run["place"], run["dataset"]
+    with pytest.raises(UserError, match="objective: found 'gan'; text allows"):
+        steps.train(MODEL, TRAIN, dataset, tmp_path / "m", objective="gan")
+    with pytest.raises(UserError, match="too short for one context of 2048"):
+        steps.train({"context": 2048}, TRAIN, dataset, tmp_path / "m")
+    with pytest.raises(UserError, match="does not divide the context"):
+        steps.train({"context": 30}, TRAIN, dataset, tmp_path / "m")
+    with pytest.raises(UserError, match="the configured network has"):
+        wide = {**MODEL, "transformer": {"width": 64, "depth": 1, "heads": 2}}
+        steps.train(wide, TRAIN, dataset, tmp_path / "m", warm_start=place / "ar")
+    with pytest.raises(UserError, match=r"at most 7 tokens"):
+        steps.sample({**SAMPLE, "gap": 8}, place / "model", tmp_path / "s")
+    with pytest.raises(UserError, match="more than one ___"):
+        steps.sample({**SAMPLE, "prompts": ["a ___ b ___"]}, place / "model", tmp_path / "s")
+    (tmp_path / "damaged").mkdir()
+    for name in ("model.json", "tokenizer.json"):
+        (tmp_path / "damaged" / name).write_bytes((place / "model" / name).read_bytes())
+    (tmp_path / "damaged" / "weights.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(UserError, match="does not match weights_sha256"):
+        steps.sample(SAMPLE, tmp_path / "damaged", tmp_path / "s")
+    assert not (tmp_path / "m").exists()
+    assert not (tmp_path / "s").exists()

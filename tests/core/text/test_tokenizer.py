@@ -1,0 +1,70 @@
+"""Tokenizers lose nothing, and say so where they cannot help it."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core import storage
+from core.errors import UserError
+from core.text import tokenizer as tokenizers
+from core.text.config import TokenizerConfig
+
+TEXT = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n" * 30
+BPE = tokenizers.train_tokenizer(TEXT, TokenizerConfig(kind="bpe", vocabulary=300))
+assert isinstance(BPE, tokenizers.BPETokenizer)
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=300, deadline=None)
+def test_bpe_round_trips_every_byte_sequence(data: bytes) -> None:
+    ids = BPE.encode_bytes(data)
+    assert BPE.decode_bytes(ids) == data
+    assert all(0 <= index < BPE.size for index in ids)
+
+
+@given(st.text(max_size=200))
+@settings(max_examples=300, deadline=None)
+def test_bpe_round_trips_every_text(text: str) -> None:
+    ids = BPE.encode(text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return  # lone surrogates are no text; bytes are covered above
+    assert BPE.decode(ids) == text
+
+
+def test_bpe_has_its_vocabulary_and_shortens_text() -> None:
+    assert BPE.size == 300
+    assert len(BPE.encode(TEXT)) < len(TEXT) / 1.3
+
+
+@given(st.text(alphabet=sorted(set(TEXT)), max_size=200))
+@settings(deadline=None)
+def test_characters_round_trip(text: str) -> None:
+    tokenizer = tokenizers.train_tokenizer(TEXT, TokenizerConfig(kind="characters"))
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.size == len(set(TEXT))
+
+
+def test_a_character_outside_the_vocabulary_is_named() -> None:
+    tokenizer = tokenizers.train_tokenizer("abc", TokenizerConfig(kind="characters"))
+    with pytest.raises(UserError, match=r"outside the vocabulary: found 'é' at character 2"):
+        tokenizer.encode("abé")
+
+
+@pytest.mark.parametrize("kind", ["characters", "bpe"])
+def test_a_saved_tokenizer_is_the_same_tokenizer(kind: str, tmp_path: Path) -> None:
+    tokenizer = tokenizers.train_tokenizer(TEXT, TokenizerConfig.model_validate({"kind": kind, "vocabulary": 300}))
+    storage.write_json(tmp_path / "tokenizer.json", tokenizer.to_json())
+    loaded = tokenizers.load(tmp_path / "tokenizer.json")
+    assert loaded.encode(TEXT) == tokenizer.encode(TEXT)
+    assert loaded.size == tokenizer.size
+
+
+@pytest.mark.parametrize("value", [{}, [], {"kind": "words"}, {"kind": "bpe", "tokenizer": {"model": 3}}])
+def test_a_file_that_is_no_tokenizer_is_refused_in_one_line(value: object, tmp_path: Path) -> None:
+    storage.write_json(tmp_path / "t.json", value)
+    with pytest.raises(UserError, match=r"t\.json"):
+        tokenizers.load(tmp_path / "t.json")
