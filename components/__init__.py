@@ -1,0 +1,1 @@
+"""KFP components: thin typed wrappers over `core.steps`, one file a step."""

@@ -1,0 +1,58 @@
+"""gate: compares the challenger with the champion on the same evaluation and says promote or keep, and why."""
+
+# mypy: disable-error-code="type-arg, untyped-decorator"
+from kfp import dsl
+
+from components.step import component
+
+
+@component("gate")
+def gate(
+    modality: str,
+    gate_config: dict,
+    sample_config: dict,
+    evaluate_config: dict,
+    registry: str,
+    model_name: str,
+    dataset: dsl.Input[dsl.Dataset],
+    judge: dsl.Input[dsl.Model],
+    model: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Artifact],
+    verdict: dsl.Output[dsl.Artifact],
+) -> str:
+    """Decides.
+
+    Args:
+        modality: images or text.
+        gate_config: the job's `gate` section.
+        sample_config: the job's `sample` section, for a champion that has to be measured again.
+        evaluate_config: the job's `evaluate` section, likewise.
+        registry: folder or gs:// prefix.
+        model_name: the registered model whose champion is challenged.
+
+    Returns:
+        promote or keep.
+    """
+    import tempfile
+    from pathlib import Path
+
+    from components.step import describe, step
+    from core import storage
+    from core.gate import compare
+
+    with step(), tempfile.TemporaryDirectory() as scratch:
+        inputs = {"dataset": dataset, "judge": judge, "model": model, "evaluation": evaluation}
+        decided = compare(
+            modality,
+            gate=gate_config,
+            sample=sample_config,
+            evaluate=evaluate_config,
+            registry=registry,
+            model_name=model_name,
+            scratch=Path(scratch),
+            **{name: Path(artifact.path) for name, artifact in inputs.items()},
+        )
+        storage.write_json(Path(verdict.path) / "verdict.json", decided)
+        describe(verdict, decided, {"gate": gate_config}, inputs)
+        print(f"{decided['decision']}: {decided['reason']}", flush=True)
+    return str(decided["decision"])

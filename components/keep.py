@@ -1,0 +1,31 @@
+"""keep: the champion stays; the history of the model says why."""
+
+# mypy: disable-error-code="type-arg, untyped-decorator"
+from kfp import dsl
+
+from components.step import component
+
+
+@component("keep")
+def keep(
+    registry: str, model_name: str, run: str, verdict: dsl.Input[dsl.Artifact], kept: dsl.Output[dsl.Artifact]
+) -> None:
+    """Records that a challenger was refused.
+
+    Args:
+        registry: folder or gs:// prefix.
+        model_name: the model whose champion stays.
+        run: id of this run.
+    """
+    from pathlib import Path
+
+    from components.step import describe, run_of, step
+    from core import storage
+    from core.registry import Registry
+
+    with step():
+        run = run or run_of(kept.uri)
+        decided = storage.read_json(Path(verdict.path) / "verdict.json")
+        Registry(registry).record(model_name, "keep", decided["reason"], run=run, challenger=decided["challenger"])
+        storage.write_json(Path(kept.path) / "kept.json", {"model": model_name, "run": run, **decided})
+        describe(kept, {"reason": decided["reason"]}, {}, {"verdict": verdict})

@@ -1,0 +1,125 @@
+"""Between KFP artifacts and core: metrics for the console, versions for the registry, models out of it."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.step import describe, run_of
+from components.vertex_registry import mirror_from_step
+from core import storage
+from core.errors import UserError
+from core.gate import evaluation_key
+from core.registry import Registry
+
+_LINEAGE = ("data_hash", "code_version", "image", "seed", "examples_seen", "effective_batch_size", "device", "config")
+
+
+def publish_metrics(evaluation: Path, metrics: Any, classification: Any | None) -> None:
+    """Shows metrics.json as `system.Metrics`, and the judge's confusion matrix if the evaluation has one.
+
+    Args:
+        evaluation: folder of the evaluation.
+        metrics: the `dsl.Metrics` output.
+        classification: the `dsl.ClassificationMetrics` output, or None.
+    """
+    for name, entry in storage.read_json(evaluation / "metrics.json").items():
+        for key in ("value", "floor"):
+            number = entry.get(key)
+            if isinstance(number, int | float) and math.isfinite(number):
+                metrics.log_metric(name if key == "value" else f"{name} (floor)", float(number))
+    _leave_file(metrics)
+    confusion = storage.read_json(evaluation / "evaluation.json").get("confusion")
+    if classification is not None:
+        if isinstance(confusion, list) and confusion:
+            names = [str(index) for index in range(len(confusion))]
+            classification.log_confusion_matrix(names, confusion)
+        _leave_file(classification)
+
+
+def _leave_file(artifact: Any) -> None:
+    """Metrics live in metadata; but the local cache takes an artifact without a file for one that was lost."""
+    storage.write_json(Path(artifact.path), dict(artifact.metadata))
+
+
+def publish_version(
+    registry: str,
+    model_name: str,
+    run: str,
+    parts: Mapping[str, Any],
+    evaluation: Any,
+    verdict: Any,
+    registered: Any,
+) -> None:
+    """Registers the model artifacts in `parts`, makes the version champion and writes its card.
+
+    Args:
+        registry: folder or gs:// prefix.
+        model_name: the model that gets a version.
+        run: id of the run, for the lineage.
+        parts: the `dsl.Model` artifacts of the version by name: model, autoregressive.
+        evaluation: artifact of the evaluation.
+        verdict: artifact of the gate's verdict.
+        registered: output artifact.
+    """
+    model, out = parts["model"], Path(registered.path)
+    metrics = storage.read_json(Path(evaluation.path) / "metrics.json")
+    decided = storage.read_json(Path(verdict.path) / "verdict.json")
+    weights = str(storage.read_json(Path(model.path) / "model.json").get("weights_sha256", ""))
+    lineage = {key: model.metadata[key] for key in _LINEAGE if key in model.metadata}
+    lineage["run"] = run or run_of(registered.uri)
+    lineage["parents"] = {name: artifact.uri for name, artifact in parts.items()}
+    store = Registry(registry)
+    version = store.register(
+        model_name,
+        {name: Path(artifact.path) for name, artifact in parts.items()},
+        metrics=metrics,
+        evaluation_key=evaluation_key(Path(evaluation.path)),
+        weights_sha256=weights,
+        lineage=lineage,
+    )
+    store.promote(model_name, version.version, decided["reason"])
+    mirror_from_step(store, model_name)
+    card = {"model": model_name, "version": version.version, "uri": version.uri, "reason": decided["reason"]}
+    storage.write_json(out / "version.json", card)
+    storage.write_bytes(out / "model_card.md", _card(card, metrics, lineage).encode())
+    describe(registered, {**card, "weights_sha256": weights}, {}, {**parts, "evaluation": evaluation})
+
+
+def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
+    """Lets `artifact` be the model that `name` means: model, model@champion, model@3, or a folder's path or URI.
+
+    Raises:
+        UserError: there is no such model, or its weights are not the ones its model.json states.
+    """
+    facts: dict[str, Any] = {"source": name}
+    if "/" in name:
+        uri = name.rstrip("/")
+        stated = storage.read_json(storage.join(uri, "model.json")).get("weights_sha256")
+        if stated and storage.sha256(storage.join(uri, "weights.safetensors")) != stated:
+            raise UserError(f"{uri}: weights.safetensors is damaged: its SHA-256 is not the one in model.json")
+        facts["weights_sha256"] = stated
+    else:
+        version = Registry(registry).resolve(name)
+        version.verify()
+        uri = version.folder(part)
+        facts |= {key: version.lineage[key] for key in _LINEAGE if key in version.lineage}
+        facts |= {"model_name": version.model, "version": version.version, "weights_sha256": version.weights_sha256}
+    if storage.is_remote(uri) and not str(artifact.path).startswith("/gcs/"):
+        storage.copy_tree(uri, Path(artifact.path))
+    else:  # the artifact is the registered folder itself: the same version gives the same cache key downstream
+        artifact.uri = uri if storage.is_remote(uri) else str(Path(uri).absolute())
+    describe(artifact, facts, {"source": name})
+
+
+def _card(card: Mapping[str, Any], metrics: Mapping[str, Any], lineage: Mapping[str, Any]) -> str:
+    rows = "\n".join(
+        f"| {name} | {entry.get('value')} | {entry.get('floor')} | {entry.get('n')} |"
+        for name, entry in metrics.items()
+    )
+    facts = "\n".join(f"- {key}: {json.dumps(value)}" for key, value in lineage.items())
+    return (
+        f"# {card['model']} version {card['version']}\n\nPromoted: {card['reason']}\n\n"
+        f"| metric | value | floor | n |\n|---|---|---|---|\n{rows}\n\n## Lineage\n\n{facts}\n"
+    )

@@ -1,0 +1,94 @@
+"""What every component shares: the name of its image, errors as one line, and the lineage on its outputs."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+IMAGE = "textdiffusion-image:unresolved"
+"""Stands for the image until `pipelines.compile` puts in the one whose tag is the hash of its content."""
+
+
+def component(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Makes a KFP component of a function; its task is called `name`, whatever the function is called."""
+    from kfp import dsl
+
+    def make(function: Callable[..., Any]) -> Any:
+        made = dsl.component(function, base_image=IMAGE, install_kfp_package=False)
+        made.name = made.component_spec.name = name
+        return made
+
+    return make
+
+
+@contextmanager
+def step() -> Iterator[None]:
+    """Runs a step's body: a `UserError` becomes its one line on stderr and exit code 2, without a traceback."""
+    from core.errors import UserError
+
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(UserError.EXIT_CODE) from None
+
+
+def whole(value: Any) -> Any:
+    """`value` with 16.0 as 16 at any depth: pipeline backends carry every number as a double."""
+    if isinstance(value, Mapping):
+        return {key: whole(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def describe(
+    artifact: Any, metadata: Mapping[str, Any], config: Mapping[str, Any], parents: Mapping[str, Any] | None = None
+) -> None:
+    """Puts the lineage of an output on it: configuration, hashes, code version, image and the artifacts it came from.
+
+    Args:
+        artifact: the output.
+        metadata: what the step returned; nested values become JSON text, because Vertex shows only flat ones.
+        config: the sections the step was given, by name.
+        parents: the input artifacts, by name.
+    """
+    from core.config import canonical_json, config_hash
+
+    config = whole(config)
+    inputs = {
+        name: {"uri": parent.uri, "hash": content_hash(parent.metadata)} for name, parent in (parents or {}).items()
+    }
+    common: dict[str, Any] = {
+        "config": config,
+        "config_hash": config_hash(config),
+        "code_version": os.environ.get("TEXTDIFFUSION_CODE_VERSION", "unknown"),
+        "image": os.environ.get("TEXTDIFFUSION_IMAGE", "unknown"),
+        "parents": inputs,
+    }
+    for parent in (parents or {}).values():  # what holds for the input holds for what was made of it
+        for key in ("data_hash", "seed", "examples_seen", "effective_batch_size"):
+            if key in parent.metadata:
+                common.setdefault(key, parent.metadata[key])
+    for key, value in {**common, **metadata}.items():
+        if value is not None:
+            artifact.metadata[key] = canonical_json(value) if isinstance(value, Mapping | list | tuple) else value
+
+
+def content_hash(metadata: Mapping[str, Any]) -> str:
+    """The hash that stands for an artifact's content, from its metadata; empty if it states none."""
+    for key in ("weights_sha256", "content_sha256", "judge_sha256", "samples_sha256", "sha256", "data_hash"):
+        if metadata.get(key):
+            return str(metadata[key])
+    return ""
+
+
+def run_of(uri: str) -> str:
+    """The run that an artifact belongs to, from where Vertex AI puts it: .../PROJECT NUMBER/RUN/STEP_-ID/NAME.
+
+    Runs that a schedule starts get their id only when they start, so it is not among their parameters.
+    """
+    found = re.search(r"/\d+/([a-z][-a-z0-9]*)/[^/]+_-?\d+/", uri)
+    return found[1] if found else ""

@@ -1,0 +1,113 @@
+"""train: one model. Image jobs train a diffusion model; text jobs train one and an autoregressive one beside it.
+
+Killed and run again, each goes on from its last checkpoint in `work` (a folder or gs:// prefix; empty: what the
+environment variable TEXTDIFFUSION_WORK names).
+"""
+
+# mypy: disable-error-code="type-arg, untyped-decorator"
+from kfp import dsl
+
+from components.step import component
+
+
+@component("train")
+def train(
+    modality: str,
+    model_config: dict,
+    train_config: dict,
+    work: str,
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+) -> None:
+    """Trains a diffusion model."""
+    from pathlib import Path
+
+    from components.step import describe, step
+    from core import steps
+
+    with step():
+        metadata = steps.train(
+            modality, model_config, train_config, Path(dataset.path), Path(model.path), work=work or None
+        )
+        describe(model, metadata, {"model": model_config, "train": train_config}, {"dataset": dataset})
+
+
+@component("train-diffusion")
+def train_diffusion(
+    modality: str,
+    model_config: dict,
+    train_config: dict,
+    work: str,
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+) -> None:
+    """Trains a diffusion model of text from fresh weights."""
+    from pathlib import Path
+
+    from components.step import describe, step
+    from core import steps
+
+    with step():
+        metadata = steps.train(
+            modality, model_config, train_config, Path(dataset.path), Path(model.path), work=work or None
+        )
+        describe(model, metadata, {"model": model_config, "train": train_config}, {"dataset": dataset})
+
+
+@component("train-diffusion")
+def train_diffusion_warm(
+    modality: str,
+    model_config: dict,
+    train_config: dict,
+    work: str,
+    dataset: dsl.Input[dsl.Dataset],
+    autoregressive: dsl.Input[dsl.Model],
+    model: dsl.Output[dsl.Model],
+) -> None:
+    """Trains a diffusion model of text that begins from the autoregressive model's weights."""
+    from pathlib import Path
+
+    from components.step import describe, step
+    from core import steps
+
+    with step():
+        metadata = steps.train(
+            modality,
+            model_config,
+            train_config,
+            Path(dataset.path),
+            Path(model.path),
+            work=work or None,
+            warm_start=Path(autoregressive.path),
+        )
+        parents = {"dataset": dataset, "autoregressive": autoregressive}
+        describe(model, metadata, {"model": model_config, "train": train_config}, parents)
+
+
+@component("train-autoregressive")
+def train_autoregressive(
+    modality: str,
+    model_config: dict,
+    train_config: dict,
+    work: str,
+    dataset: dsl.Input[dsl.Dataset],
+    autoregressive: dsl.Output[dsl.Model],
+) -> None:
+    """Trains an autoregressive model of text."""
+    from pathlib import Path
+
+    from components.step import describe, step
+    from core import steps
+
+    with step():
+        metadata = steps.train(
+            modality,
+            model_config,
+            train_config,
+            Path(dataset.path),
+            Path(autoregressive.path),
+            objective="autoregressive",
+            work=work or None,
+        )
+        config = {"model": model_config, "autoregressive": train_config}
+        describe(autoregressive, metadata, config, {"dataset": dataset})

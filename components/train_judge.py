@@ -1,0 +1,26 @@
+"""train-judge: the model that samples are judged with, trained on real data alone."""
+
+# mypy: disable-error-code="type-arg, untyped-decorator"
+from kfp import dsl
+
+from components.step import component
+
+
+@component("train-judge")
+def train_judge(
+    modality: str, evaluate_config: dict, dataset: dsl.Input[dsl.Dataset], judge: dsl.Output[dsl.Model]
+) -> None:
+    """Trains the judge on the real training split.
+
+    Args:
+        modality: images or text.
+        evaluate_config: the job's `evaluate` section.
+    """
+    from pathlib import Path
+
+    from components.step import describe, step
+    from core import steps
+
+    with step():
+        metadata = steps.train_judge(modality, evaluate_config, Path(dataset.path), Path(judge.path))
+        describe(judge, metadata, {"evaluate": evaluate_config}, {"dataset": dataset})

@@ -1,0 +1,67 @@
+"""What this machine has for local runs, and the command that mends what is missing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+Check = dict[str, Any]
+_PACKAGES = ("kfp", "torch", "pydantic", "safetensors", "fsspec")
+_FREE_GB = 5
+
+
+def checks() -> list[Check]:
+    """Each check as {"check", "state": ok | missing | optional, "found", "mend"}."""
+    found = [_python(), *(_package(name) for name in _PACKAGES), _accelerator(), _disk()]
+    return [*found, _program("git", "code versions are commits"), _docker()]
+
+
+def _check(name: str, good: bool, found: object, mend: str, *, needed: bool = True) -> Check:
+    state = "ok" if good else ("missing" if needed else "optional")
+    return {"check": name, "state": state, "found": str(found), "mend": "" if good else mend}
+
+
+def _python() -> Check:
+    here = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+    return _check("python", (3, 11) <= sys.version_info < (3, 14), here, "make setup PYTHON=/path/to/python3.12")
+
+
+def _package(name: str) -> Check:
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return _check(name, False, "not installed", "make setup")
+    good = name != "kfp" or found.startswith("2.17.")
+    return _check(name, good, found, "pip install 'kfp>=2.17,<2.18'")
+
+
+def _accelerator() -> Check:
+    if shutil.which("nvidia-smi") is None:
+        return _check("gpu", False, "none: training runs on the CPU", "not needed for small jobs", needed=False)
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    text = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.strip().splitlines()
+    return _check("gpu", bool(text), text[0] if text else "nvidia-smi finds none", "nvidia-smi", needed=False)
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    return _check("disk", free > _FREE_GB, f"{free:.0f} GB free here", f"free {_FREE_GB} GB, or set `runs:` elsewhere")
+
+
+def _program(name: str, why: str) -> Check:
+    path = shutil.which(name)
+    return _check(name, path is not None, path or f"not found: {why}", f"install {name}", needed=False)
+
+
+def _docker() -> Check:
+    program = _program("docker", "for --runner docker")
+    if program["state"] != "ok":
+        return program
+    reached = subprocess.run(["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True)
+    return _check(
+        "docker", reached.returncode == 0, reached.stdout.strip() or "no daemon", "start docker", needed=False
+    )

@@ -1,0 +1,41 @@
+"""Copies of runs and models: verified where hashes are known, and picked up where an earlier copy stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core import storage
+from core.errors import UserError
+from core.registry import Registry
+from local.runs import find_run
+
+
+def fetch(name: str, target: Path, runs: Path, registry: str) -> int:
+    """Copies a run, a model version or any folder into `target`; returns the number of files.
+
+    Args:
+        name: a run on this machine, MODEL or MODEL@VERSION of the registry, or a folder's URI.
+        target: folder; files that are already there with the registered hash are left alone.
+        runs: folder of runs.
+        registry: model registry.
+
+    Raises:
+        UserError: there is no such thing, or a file is not what was registered.
+    """
+    if storage.is_remote(name):
+        storage.copy_tree(name, target)
+        return len(storage.list_files(name))
+    store = Registry(registry)
+    if "@" in name or name in store.models():
+        version = store.resolve(name)
+        for file, expected in version.files.items():
+            if (target / file).exists() and storage.sha256(target / file) == expected:
+                continue
+            storage.write_bytes(target / file, storage.read_bytes(storage.join(version.uri, file)))
+            if storage.sha256(target / file) != expected:
+                (target / file).unlink()
+                raise UserError(f"{name}: {file} is damaged in the registry: its SHA-256 is another one")
+        return len(version.files)
+    folder = find_run(runs, name).folder
+    storage.copy_tree(folder, target)
+    return len(storage.list_files(folder))

@@ -1,0 +1,68 @@
+"""Where the runner looks into `kfp.local`: when a task begins and ends, and how its process is started.
+
+kfp.local has no hooks, so three of its functions are wrapped while a pipeline runs. It is pinned to 2.17 in
+pyproject.toml, and a test runs a pipeline through each of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+from unittest import mock
+
+Launch = Callable[[list[str], Mapping[str, str]], int]
+
+
+class Observer(Protocol):
+    """What is told about each task of a pipeline."""
+
+    def begin(self, task: str) -> None: ...
+
+    def end(self, task: str, outputs: Mapping[str, Any], succeeded: bool) -> None:
+        """May raise, which ends the pipeline."""
+
+    def launch(self, command: list[str], env: Mapping[str, str]) -> int:
+        """Runs the command of the task that has begun; returns its exit code. Not called for cached tasks."""
+
+
+@contextlib.contextmanager
+def observed(observer: Observer) -> Iterator[None]:
+    """Reports all tasks that kfp.local executes to `observer`, which also starts their processes."""
+    from kfp.local import status, subprocess_task_handler
+    from kfp.local.orchestrator import task_executor
+
+    execute = task_executor.execute_single_task
+
+    def execute_single_task(task_name: str, **arguments: Any) -> Any:
+        observer.begin(task_name)
+        outputs, state = execute(task_name=task_name, **arguments)
+        observer.end(task_name, outputs, state == status.Status.SUCCESS)
+        return outputs, state
+
+    def run_local_subprocess(full_command: list[str], env_vars: Mapping[str, str] | None = None) -> int:
+        return observer.launch(full_command, env_vars or {})
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(task_executor, "execute_single_task", execute_single_task))
+        stack.enter_context(mock.patch.object(subprocess_task_handler, "run_local_subprocess", run_local_subprocess))
+        yield
+
+
+@contextlib.contextmanager
+def observed_docker(
+    observe: Callable[[], contextlib.AbstractContextManager[None]], exited: Callable[[int], None]
+) -> Iterator[None]:
+    """Runs each container of kfp.local's DockerRunner inside `observe()`, and reports its exit code to `exited`."""
+    from kfp.local import docker_task_handler
+
+    run = docker_task_handler.run_docker_container
+
+    def run_docker_container(*arguments: Any, **options: Any) -> int:
+        with observe():
+            code = run(*arguments, **options)
+        exited(code)
+        return int(code)
+
+    with mock.patch.object(docker_task_handler, "run_docker_container", run_docker_container):
+        yield

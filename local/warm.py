@@ -1,0 +1,106 @@
+"""A process that has imported what steps need, and forks itself for each step: torch is imported once a run.
+
+Run as `python -m local.warm` it reads requests, one JSON object a line, from stdin and answers on stdout: first
+{"pid"} of the step, then {"code"} when it has ended. What a step does is what the component's command says; only
+the interpreter is already up. Nothing is computed before a fork, so no thread pool and no CUDA context is carried over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+NEEDS_STEPS = "core import steps"  # what the source of a component says that works with the modality's code
+TRAINS = "steps.train"  # ... and that makes an optimizer, for which torch imports its compiler: seconds, once
+FOR_TRAINING = ("torch._dynamo", "torch.utils.tensorboard")
+
+
+def parse_command(command: list[str]) -> dict[str, Any] | None:
+    """Source, arguments and modality in the command of a lightweight Python component; None if it is not one."""
+    if command[:2] != ["sh", "-ec"] or len(command) < 5 or "kfp.dsl.executor_main" not in command[2]:
+        return None
+    arguments = command[4:]
+    try:
+        executor_input = json.loads(arguments[arguments.index("--executor_input") + 1])
+    except (ValueError, IndexError):
+        return None
+    modality = executor_input.get("inputs", {}).get("parameterValues", {}).get("modality")
+    return {"source": command[3], "arguments": arguments, "modality": modality}
+
+
+def serve(requests: IO[str], answers: IO[str]) -> None:
+    """Forks a step for each request until there are no more."""
+    for name in ("kfp.dsl.executor_main", "components.publish"):  # the latter brings core without torch
+        importlib.import_module(name)
+    for line in requests:
+        request = json.loads(line)
+        with contextlib.suppress(Exception):  # the step will meet the same error, and log it
+            _prepare(request)
+        pid = os.fork()
+        if pid == 0:
+            _step(request)
+        _answer(answers, {"pid": pid})
+        _, status = os.waitpid(pid, 0)
+        _answer(answers, {"code": os.waitstatus_to_exitcode(status)})
+
+
+def _prepare(request: dict[str, Any]) -> None:
+    """Imports what the step would import, so that later steps find it there."""
+    if not request["modality"] or NEEDS_STEPS not in request["source"]:
+        return
+    importlib.import_module(f"core.{request['modality']}.steps")
+    if TRAINS in request["source"] and "torch" in sys.modules:
+        for name in FOR_TRAINING:
+            importlib.import_module(name)
+
+
+def _answer(answers: IO[str], value: dict[str, int]) -> None:
+    answers.write(json.dumps(value) + "\n")
+    answers.flush()
+
+
+def _step(request: dict[str, Any]) -> None:
+    """The forked process: its own session, its output in the log; never returns."""
+    code = 1
+    try:
+        os.setsid()
+        log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for old, new in ((nothing, 0), (log, 1), (log, 2)):
+            os.dup2(old, new)
+        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
+        os.environ.update(request["env"])
+        program = Path(tempfile.mkdtemp()) / "ephemeral_component.py"
+        program.write_text(request["source"], encoding="utf-8")
+        sys.argv = ["executor_main", "--component_module_path", str(program), *request["arguments"]]
+        sys.modules["kfp.dsl.executor_main"].executor_main()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    """Serves on stdin and on what stdout is now; whatever imports print goes nowhere."""
+    answers = os.fdopen(os.dup(1), "w", 1)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The command line. `textdiffusion --help` lists the commands; none imports its room before it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pkgutil import iter_modules
+
+import typer
+
+from core.errors import UserError
+from pipelines import commands
+
+_ORDER = {"jobs": 0, "runs": 1, "models": 2}  # in --help
+
+
+def make_app() -> typer.Typer:
+    """The application with all commands."""
+    app = typer.Typer(
+        name="textdiffusion",
+        help="Train, sample and judge small diffusion models: here, on Kubeflow and on Vertex AI Pipelines.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for module in sorted(iter_modules(commands.__path__), key=lambda module: (_ORDER.get(module.name, 9), module.name)):
+        add = getattr(import_module(f"pipelines.commands.{module.name}"), "register", None)
+        if add is not None:  # every module there that has commands adds them by `register(app)`
+            add(app)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command; what a user is to mend becomes one line on stderr and exit code 2."""
+    try:
+        code = make_app()(arguments, standalone_mode=False)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = UserError.EXIT_CODE
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:  # `textdiffusion runs | head`
+        sys.stderr.close()
+        code = 0
+    except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(str(error))
+            code = 2
+        elif type(error).__name__ == "Abort":
+            code = 130
+        elif hasattr(error, "format_message"):  # click's, or typer's own copy of them
+            print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
+            code = 2
+        else:
+            raise
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""How commands answer: a table for a person, JSON for a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def answer(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: bool, empty: str = "") -> None:
+    """Prints `rows`: as JSON with everything in them, or as a table of `columns`."""
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        print(empty or "nothing there")
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        numeric = all(isinstance(row.get(column), int | float) for row in rows)
+        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell(row.get(column)) for column in columns))
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)
+
+
+def print_json(value: Any) -> None:
+    """Prints `value` as indented JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def cell(value: Any) -> str:
+    """A value as a cell of a table: numbers with four digits, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """metrics.json as rows: metric, value, floor, n and the beginning of the judge's hash."""
+    return [
+        {
+            "metric": name,
+            "value": entry.get("value"),
+            "floor": entry.get("floor"),
+            "n": entry.get("n"),
+            "better": entry.get("better"),
+            "judge": str(entry.get("judge") or "")[:8] or None,
+        }
+        for name, entry in metrics.items()
+    ]

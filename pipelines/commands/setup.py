@@ -1,0 +1,36 @@
+"""doctor: what is installed and reachable, and the command that mends what is not."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipelines.commands.output import Json, answer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    on_cloud: Annotated[
+        bool | None,
+        typer.Option("--cloud/--no-cloud", help="Check the Google Cloud project too; left out: if one is set."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check what this machine and the project have; exit code 1 if something that a run needs is missing."""
+    from local.doctor import checks
+    from pipelines.settings import load_settings
+
+    rows = checks()
+    settings = load_settings()
+    if on_cloud or (on_cloud is None and settings.project):
+        from pipelines import cloud_doctor
+
+        rows += cloud_doctor.checks(settings)
+    answer(rows, ("check", "state", "found", "mend"), as_json)
+    if any(row["state"] == "missing" for row in rows):
+        raise typer.Exit(1)

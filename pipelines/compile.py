@@ -1,0 +1,118 @@
+"""Compiles a job's pipeline to YAML: the same bytes every time, the image named by the hash of what is inside it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from components.step import IMAGE
+from core import storage
+from core.errors import UserError
+from core.job import AnyJob
+from pipelines.custom_job import VertexOptions
+from pipelines.definitions import Placement, Target, define
+from pipelines.jobs import sections
+from pipelines.machines import Machine, load_machines
+
+ROOT = Path(__file__).parents[1]
+INSIDE = ("core", "components", "containers", "requirements.lock")  # what the image is made of
+BUILD = Path("build") / "pipelines"
+TARGETS: Mapping[Target, str] = {"local": ".yaml", "vertex": ".vertex.yaml"}
+
+
+def content_tag(root: Path = ROOT, inside: Sequence[str] = INSIDE) -> str:
+    """16 hex digits of the SHA-256 over names and bytes of all that goes into the image."""
+    digest = hashlib.sha256()
+    for path in _files(root, inside):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def image_name(repository: str = "textdiffusion") -> str:
+    """The image that steps run in: `repository` (without a tag) and the content's tag. An own tag is left as it is."""
+    if "@" in repository or ":" in repository.rpartition("/")[2]:
+        return repository
+    return f"{repository}:{content_tag()}"
+
+
+def compile_job(
+    job: AnyJob,
+    target: Target = "local",
+    *,
+    image: str | None = None,
+    machines: Mapping[str, Machine] | None = None,
+    options: VertexOptions | None = None,
+    definition: Callable[[AnyJob, Placement], Any] = define,
+) -> str:
+    """The job's pipeline as the YAML text of its specification.
+
+    Args:
+        job: its sections become the defaults of the pipeline's parameters.
+        target: "local" (the local runner and Kubeflow) or "vertex".
+        image: full name of the image with its tag; None: textdiffusion:<hash of its content>.
+        machines: rows of resources.yaml; None: as the file has them.
+        options: for Vertex custom jobs.
+        definition: makes the pipeline; another one than the job's own wraps it (retraining).
+
+    Raises:
+        UserError: a machine that the job names is not there.
+    """
+    from kfp import compiler
+
+    place = Placement(target, machines or load_machines(), job.resources, options or VertexOptions())
+    defaults: dict[str, Any] = sections(job)
+    if job.kind == "training":
+        defaults["model_name"] = job.job
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder, _quiet():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "pipeline.yaml"
+        compiler.Compiler().compile(definition(job, place), str(path), pipeline_parameters=defaults)
+        text = path.read_text(encoding="utf-8")
+    # KFP's own comment at the top lists defaults in an order that changes from process to process.
+    body = text[text.index("\ncomponents:") + 1 :]
+    header = f"# Job {job.job}, compiled for {target}: {' '.join(job.description.split())}\n"
+    return header + body.replace(IMAGE, image or image_name())
+
+
+def compile_to(job: AnyJob, folder: Path = BUILD, **options: Any) -> list[Path]:
+    """Compiles for every target, checks the results and writes them into `folder`; returns the files' paths."""
+    from pipelines.checks import check_spec
+
+    texts = {target: compile_job(job, target, **options) for target in TARGETS}
+    for target, text in texts.items():
+        problems = check_spec(text, job)
+        if problems:
+            raise UserError(f"{job.job}{TARGETS[target]}: {problems[0]}")
+    paths = []
+    for target, text in texts.items():
+        paths.append(folder / f"{job.job}{TARGETS[target]}")
+        storage.write_bytes(paths[-1], text.encode())
+    return paths
+
+
+def _files(root: Path, inside: Sequence[str]) -> Iterator[Path]:
+    for name in inside:
+        path = root / name
+        found = [path] if path.is_file() else sorted(path.rglob("*"))
+        for file in found:
+            hidden = any(part.startswith(".") or part == "__pycache__" for part in file.relative_to(root).parts)
+            if file.is_file() and not hidden and file.suffix not in (".pyc", ".tmp"):
+                yield file
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the compiler's log lines: resources have no effect here, as it likes to say."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)

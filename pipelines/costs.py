@@ -1,0 +1,153 @@
+"""What a run costs: before it starts as an estimate, while it runs from the time its steps took.
+
+Prices are the dated rows of resources.yaml (`usd_per_hour`); a row says whether its figure was verified. Beside the
+machines, Vertex AI Pipelines charges a fee for each run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.job import AnyJob
+from pipelines.machines import Machine
+
+RUN_FEE = 0.03  # USD a run; quoted by finout.io, read 2026-11
+STARTUP_HOURS = 0.1  # a machine starts and pulls the image
+STEP_HOURS = 0.1  # a step of which nothing is known
+SPOT = 0.4  # of the price on demand; spot prices float between about 0.1 and 0.6 of it
+_STEPS = {"train": ("train",), "train-diffusion": ("train",), "train-autoregressive": ("autoregressive",)}
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """One step of an estimate; `usd` is None when its machine has no price. `bound` marks an upper bound."""
+
+    step: str
+    machine: str
+    hours: float
+    usd: float | None
+    basis: str
+    bound: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of a run before it starts."""
+
+    steps: tuple[StepCost, ...]
+    verified: bool
+    dates: tuple[str, ...]
+    sources: tuple[str, ...]
+
+    @property
+    def usd(self) -> float:
+        """USD of all steps whose price is known, and the fee."""
+        return RUN_FEE + sum(step.usd or 0.0 for step in self.steps)
+
+    @property
+    def unpriced(self) -> tuple[str, ...]:
+        return tuple(sorted({step.machine for step in self.steps if step.usd is None}))
+
+    def line(self) -> str:
+        """`about 1.23 USD (...)`, or `at most`, when a step's time is only bounded."""
+        words = "at most" if any(step.bound for step in self.steps) else "about"
+        doubt = "" if self.verified else ", prices not verified"
+        missing = f", without {', '.join(self.unpriced)}" if self.unpriced else ""
+        return f"{words} {self.usd:.2f} USD (prices of {max(self.dates, default='no date')}{doubt}{missing})"
+
+
+def estimate(
+    spec: Mapping[str, Any], job: AnyJob, machines: Mapping[str, Machine], history: Mapping[str, float] | None = None
+) -> Estimate:
+    """The cost of running a compiled pipeline once.
+
+    Args:
+        spec: as compiled for Vertex.
+        job: its budgets give the time of training.
+        machines: priced rows.
+        history: hours that steps took in an earlier run of the job, by step.
+    """
+    steps, used = [], []
+    for step, row, replicas, spot in placed(spec, machines):
+        hours, basis, bound = _hours(step, job, history or {})
+        price = row.price() if row else None
+        if row and row.usd_per_hour:
+            used.append(row.usd_per_hour)
+        usd = None if price is None else price * replicas * hours * (SPOT if spot else 1)
+        name = _name(row) + (" spot" if spot else "") if row else "unknown machine"
+        steps.append(StepCost(step, name, hours, usd, basis, bound))
+    return Estimate(
+        tuple(steps),
+        verified=all(price.verified for price in used),
+        dates=tuple(sorted({price.date.isoformat() for price in used})),
+        sources=tuple(sorted({price.source for price in used})),
+    )
+
+
+def hourly(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> dict[str, float]:
+    """USD per hour of each step of a compiled pipeline, for those whose machine has a price."""
+    found = {}
+    for step, row, replicas, spot in placed(spec, machines):
+        price = row.price() if row else None
+        if price is not None:
+            found[step] = price * replicas * (SPOT if spot else 1)
+    return found
+
+
+def placed(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> Iterator[tuple[str, Machine | None, int, bool]]:
+    """(step, its row of resources.yaml or None, replicas, spot) for each step of a compiled pipeline."""
+    executors = spec["deploymentSpec"]["executors"]
+    for name, component in sorted(spec["components"].items()):
+        label = component.get("executorLabel")
+        if label is None or "container" not in executors[label]:
+            continue
+        step = name.removeprefix("comp-")
+        defaults = component.get("inputDefinitions", {}).get("parameters", {})
+        pools = defaults.get("worker_pool_specs", {}).get("defaultValue")
+        if pools:
+            wanted = pools[0]["machine_spec"]
+            row = _row(machines, wanted.get("machine_type"), wanted.get("accelerator_type") or None,
+                       int(wanted.get("accelerator_count") or 0))  # fmt: skip
+            replicas = sum(int(pool.get("replica_count", 1)) for pool in pools)
+            yield step, row, replicas, defaults.get("strategy", {}).get("defaultValue") == "SPOT"
+        else:
+            resources = executors[label]["container"].get("resources", {})
+            yield step, _by_size(machines, resources), 1, False
+
+
+def _row(machines: Mapping[str, Machine], machine: str | None, accelerator: str | None, count: int) -> Machine | None:
+    for row in machines.values():
+        if (row.machine_type, row.accelerator_type) == (machine, accelerator) and (
+            not accelerator or row.accelerator_count == count
+        ):
+            return row
+    return None
+
+
+def _by_size(machines: Mapping[str, Machine], resources: Mapping[str, Any]) -> Machine | None:
+    accelerator = resources.get("accelerator", {})
+    kind = accelerator.get("resourceType") or accelerator.get("type")
+    cpu = float(resources.get("cpuLimit", 0) or resources.get("resourceCpuLimit", 0) or 0)
+    fitting = [row for row in machines.values() if row.accelerator_type == kind and row.cpu >= cpu]
+    return min(fitting, key=lambda row: row.cpu, default=None)
+
+
+def _hours(step: str, job: AnyJob, history: Mapping[str, float]) -> tuple[float, str, bool]:
+    for section in _STEPS.get(step, ()):
+        budget = getattr(job, section, None)
+        if budget is not None and budget.minutes is not None:
+            return budget.minutes / 60 + STARTUP_HOURS, f"{section}.minutes", False
+        if step in history:
+            break
+        return job.resources.timeout_hours, "resources.timeout_hours", True
+    if step in history:
+        return history[step], "an earlier run", False
+    return STEP_HOURS + STARTUP_HOURS, "assumed", False
+
+
+def _name(row: Machine) -> str:
+    if not row.accelerator_type:
+        return row.machine_type
+    return f"{row.machine_type} + {row.accelerator_count} x {row.accelerator_type}"

@@ -1,0 +1,286 @@
+"""The pipelines.
+
+    images          prepare-data -> {train-judge, train} -> sample -> evaluate -> gate -> register | keep
+    text            prepare-data -> {train-judge, train-diffusion, train-autoregressive} -> sample -> ...
+    image-sampling  {import-model, prepare-data -> train-judge} -> sample -> evaluate
+    text-sampling   likewise
+
+Parameters of a pipeline are the sections of the job, so that one compiled file serves every override. A step is
+handed only the sections that it depends on: what it is not handed cannot spoil its cache.
+"""
+
+# mypy: disable-error-code="type-arg, untyped-decorator"
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kfp import dsl
+
+from components.evaluate import evaluate as evaluate_step
+from components.evaluate import evaluate_text as evaluate_text_step
+from components.gate import gate as gate_step
+from components.import_model import import_model as import_model_step
+from components.import_model import import_model_text as import_model_text_step
+from components.keep import keep as keep_step
+from components.prepare_data import prepare_data as prepare_data_step
+from components.register import register as register_step
+from components.register import register_text as register_text_step
+from components.sample import sample as sample_step
+from components.sample import sample_text as sample_text_step
+from components.step import IMAGE
+from components.train import train as train_step
+from components.train import train_autoregressive as train_autoregressive_step
+from components.train import train_diffusion as train_diffusion_step
+from components.train import train_diffusion_warm as train_diffusion_warm_step
+from components.train_judge import train_judge as train_judge_step
+from core.config import ResourcesConfig
+from core.job import AnyJob, ImageTrainingJob, TextTrainingJob
+from pipelines.custom_job import VertexOptions, custom_job
+from pipelines.machines import Machine, choose
+
+Target = Literal["local", "vertex"]  # "local" is also what Kubeflow runs
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where steps run: the machines that a job chose, on one of the targets."""
+
+    target: Target
+    machines: Mapping[str, Machine]
+    resources: ResourcesConfig
+    options: VertexOptions = field(default_factory=VertexOptions)
+
+    def training(self, component: Any) -> Any:
+        """The component that trains: a custom job on Vertex, itself elsewhere. Call it outside of a pipeline."""
+        if self.target != "vertex":
+            return component
+        return custom_job(component, self._machine("train"), self.resources, self.options)
+
+    def trained(self, task: Any) -> Any:
+        """Places a task whose component came from `training`."""
+        if self.target == "vertex":
+            return task  # the custom job carries its machine; the task is only its launcher
+        return self.place(task, "train")
+
+    def place(self, task: Any, kind: str, *, cached: bool = True) -> Any:
+        """Gives a task its machine (`kind` is a key of the job's resources), its image's name and its caching."""
+        machine = self._machine(kind)
+        task.set_env_variable("TEXTDIFFUSION_IMAGE", IMAGE)
+        task.set_cpu_limit(str(machine.cpu)).set_memory_limit(f"{machine.memory_gb}G")
+        if machine.accelerator_type and self.target == "vertex":
+            task.set_accelerator_type(machine.accelerator_type).set_accelerator_limit(machine.accelerator_count)
+        elif machine.accelerator_type:
+            from kfp import kubernetes
+
+            task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(machine.accelerator_count)
+            for label, value in machine.node_selector.items():
+                kubernetes.add_node_selector(task, label_key=label, label_value=value)
+        if not cached:
+            task.set_caching_options(enable_caching=False)
+        return task
+
+    def _machine(self, kind: str) -> Machine:
+        return choose(self.machines, str(getattr(self.resources, kind)), f"resources.{kind}")
+
+
+def define(job: AnyJob, place: Placement) -> Any:
+    """The pipeline of `job`, ready to be compiled."""
+    if isinstance(job, ImageTrainingJob):
+        return _images(job, place)
+    if isinstance(job, TextTrainingJob):
+        return _text(job, place)
+    return _image_sampling(job, place) if job.modality == "images" else _text_sampling(job, place)
+
+
+def _images(job: ImageTrainingJob, place: Placement) -> Any:
+    train_component = place.training(train_step)
+
+    @dsl.pipeline(name="images", description=job.description)
+    def images(
+        data: dict,
+        model: dict,
+        train: dict,
+        sample: dict,
+        evaluate: dict,
+        gate: dict,
+        model_name: str,
+        data_fingerprint: str = "",
+        registry: str = "",
+        run: str = "",
+        work: str = "",
+    ) -> None:
+        prepared = place.place(
+            prepare_data_step(modality="images", data_config=data, data_fingerprint=data_fingerprint), "cpu"
+        )
+        dataset = prepared.outputs["dataset"]
+        judged = place.place(train_judge_step(modality="images", evaluate_config=evaluate, dataset=dataset), "sample")
+        trained = place.trained(
+            train_component(modality="images", model_config=model, train_config=train, work=work, dataset=dataset)
+        )
+        sampled = place.place(
+            sample_step(modality="images", sample_config=sample, model=trained.outputs["model"]), "sample"
+        )
+        inputs = {"dataset": dataset, "judge": judged.outputs["judge"], "model": trained.outputs["model"]}
+        measured = place.place(
+            evaluate_step(modality="images", evaluate_config=evaluate, samples=sampled.outputs["samples"], **inputs),
+            "sample",
+        )
+        gated = place.place(
+            gate_step(
+                modality="images",
+                gate_config=gate,
+                sample_config=sample,
+                evaluate_config=evaluate,
+                registry=registry,
+                model_name=model_name,
+                evaluation=measured.outputs["evaluation"],
+                **inputs,
+            ),
+            "sample",
+            cached=False,
+        )
+        verdict = gated.outputs["verdict"]
+        with dsl.If(gated.outputs["Output"] == "promote", name="promote"):
+            registered = register_step(
+                registry=registry,
+                model_name=model_name,
+                run=run,
+                model=trained.outputs["model"],
+                evaluation=measured.outputs["evaluation"],
+                verdict=verdict,
+            )
+            place.place(registered, "cpu", cached=False)
+        with dsl.Else(name="refuse"):
+            kept = keep_step(registry=registry, model_name=model_name, run=run, verdict=verdict)
+            place.place(kept, "cpu", cached=False)
+
+    return images
+
+
+def _text(job: TextTrainingJob, place: Placement) -> Any:
+    warm = job.warm_start
+    diffusion_component = place.training(train_diffusion_warm_step if warm else train_diffusion_step)
+    autoregressive_component = place.training(train_autoregressive_step)
+
+    @dsl.pipeline(name="text", description=job.description)
+    def text(
+        data: dict,
+        model: dict,
+        train: dict,
+        autoregressive: dict,
+        sample: dict,
+        evaluate: dict,
+        gate: dict,
+        model_name: str,
+        data_fingerprint: str = "",
+        registry: str = "",
+        run: str = "",
+        work: str = "",
+    ) -> None:
+        prepared = place.place(
+            prepare_data_step(modality="text", data_config=data, data_fingerprint=data_fingerprint), "cpu"
+        )
+        dataset = prepared.outputs["dataset"]
+        judged = place.place(train_judge_step(modality="text", evaluate_config=evaluate, dataset=dataset), "sample")
+        settings = {"modality": "text", "model_config": model, "work": work, "dataset": dataset}
+        control = place.trained(autoregressive_component(train_config=autoregressive, **settings))
+        models = {"autoregressive": control.outputs["autoregressive"]}
+        start = models if warm else {}
+        trained = place.trained(diffusion_component(train_config=train, **settings, **start))
+        models["model"] = trained.outputs["model"]
+        sampled = place.place(sample_text_step(modality="text", sample_config=sample, **models), "sample")
+        measured = place.place(
+            evaluate_text_step(
+                modality="text",
+                evaluate_config=evaluate,
+                dataset=dataset,
+                judge=judged.outputs["judge"],
+                samples=sampled.outputs["samples"],
+                **models,
+            ),
+            "sample",
+        )
+        gated = place.place(
+            gate_step(
+                modality="text",
+                gate_config=gate,
+                sample_config=sample,
+                evaluate_config=evaluate,
+                registry=registry,
+                model_name=model_name,
+                dataset=dataset,
+                judge=judged.outputs["judge"],
+                model=models["model"],
+                evaluation=measured.outputs["evaluation"],
+            ),
+            "sample",
+            cached=False,
+        )
+        verdict = gated.outputs["verdict"]
+        with dsl.If(gated.outputs["Output"] == "promote", name="promote"):
+            registered = register_text_step(
+                registry=registry,
+                model_name=model_name,
+                run=run,
+                evaluation=measured.outputs["evaluation"],
+                verdict=verdict,
+                **models,
+            )
+            place.place(registered, "cpu", cached=False)
+        with dsl.Else(name="refuse"):
+            kept = keep_step(registry=registry, model_name=model_name, run=run, verdict=verdict)
+            place.place(kept, "cpu", cached=False)
+
+    return text
+
+
+def _image_sampling(job: AnyJob, place: Placement) -> Any:
+    @dsl.pipeline(name="image-sampling", description=job.description)
+    def image_sampling(
+        source: dict, data: dict, sample: dict, evaluate: dict, data_fingerprint: str = "", registry: str = ""
+    ) -> None:
+        imported = place.place(import_model_step(registry=registry, source_config=source), "cpu", cached=False)
+        prepared = place.place(
+            prepare_data_step(modality="images", data_config=data, data_fingerprint=data_fingerprint), "cpu"
+        )
+        dataset = prepared.outputs["dataset"]
+        judged = place.place(train_judge_step(modality="images", evaluate_config=evaluate, dataset=dataset), "sample")
+        model = imported.outputs["model"]
+        sampled = place.place(sample_step(modality="images", sample_config=sample, model=model), "sample")
+        measured = evaluate_step(
+            modality="images",
+            evaluate_config=evaluate,
+            dataset=dataset,
+            judge=judged.outputs["judge"],
+            model=model,
+            samples=sampled.outputs["samples"],
+        )
+        place.place(measured, "sample")
+
+    return image_sampling
+
+
+def _text_sampling(job: AnyJob, place: Placement) -> Any:
+    @dsl.pipeline(name="text-sampling", description=job.description)
+    def text_sampling(
+        source: dict, data: dict, sample: dict, evaluate: dict, data_fingerprint: str = "", registry: str = ""
+    ) -> None:
+        imported = place.place(import_model_text_step(registry=registry, source_config=source), "cpu", cached=False)
+        prepared = place.place(
+            prepare_data_step(modality="text", data_config=data, data_fingerprint=data_fingerprint), "cpu"
+        )
+        dataset = prepared.outputs["dataset"]
+        judged = place.place(train_judge_step(modality="text", evaluate_config=evaluate, dataset=dataset), "sample")
+        models = {"model": imported.outputs["model"], "autoregressive": imported.outputs["autoregressive"]}
+        sampled = place.place(sample_text_step(modality="text", sample_config=sample, **models), "sample")
+        measured = evaluate_text_step(
+            modality="text",
+            evaluate_config=evaluate,
+            dataset=dataset,
+            judge=judged.outputs["judge"],
+            samples=sampled.outputs["samples"],
+            **models,
+        )
+        place.place(measured, "sample")
+
+    return text_sampling

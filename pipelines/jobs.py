@@ -1,0 +1,133 @@
+"""Jobs: the predefined YAML files, overrides laid over them, and the parameters that a pipeline is given for one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core import storage
+from core.config import merge, read_yaml, with_overrides
+from core.errors import UserError
+from core.job import AnyJob, parse_job
+
+CONFIGS = Path(__file__).parent / "configs"
+SECTIONS = ("data", "source", "model", "train", "autoregressive", "sample", "evaluate", "gate")
+_NOT_JOBS = ("resources",)
+_EXACT = 2**53  # pipeline backends carry numbers as doubles
+
+
+def job_names() -> list[str]:
+    """Names of the predefined jobs."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in _NOT_JOBS)
+
+
+def load_job(name: str, overrides: Sequence[str] = (), layers: Sequence[Mapping[str, Any]] = ()) -> AnyJob:
+    """The job called `name`, or the one in a YAML file at that path.
+
+    Args:
+        name: a predefined job, or a path that ends in .yaml.
+        overrides: `section.key=value` texts of the command line, laid on last.
+        layers: mappings laid over the YAML first, in order: settings file, environment.
+
+    Raises:
+        UserError: there is no such job, or it is not valid.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+    elif name in job_names():
+        path = CONFIGS / f"{name}.yaml"
+    else:
+        raise UserError(f"job {name!r}: there is none; allowed: {', '.join(job_names())}, or the path of a .yaml file")
+    values: dict[str, Any] = read_yaml(path)
+    for layer in layers:
+        known = {key: value for key, value in layer.items() if key in values or key == "resources"}
+        values = merge(values, known)
+    job = parse_job(with_overrides(values, overrides), path.name if not overrides else f"{path.name} with --set")
+    check_numbers(job.model_dump(mode="json"), path.name)
+    return job
+
+
+def sections(job: AnyJob) -> dict[str, Any]:
+    """The sections of `job` that are parameters of its pipeline, by name, with every default written out.
+
+    KFP parameters know no null: what is null is left out, and is null again when a step reads its section.
+    """
+    values = job.model_dump(mode="json", exclude_none=True)
+    return {name: values[name] for name in SECTIONS if name in values}
+
+
+def parameters(job: AnyJob, *, registry: str = "", run: str = "", work: str = "") -> dict[str, Any]:
+    """All parameters of the job's pipeline.
+
+    Args:
+        job: the job.
+        registry: folder or gs:// prefix of the model registry.
+        run: id of the run.
+        work: folder or gs:// prefix for checkpoints; empty: what the machine that trains has set.
+    """
+    values = {**sections(job), "data_fingerprint": fingerprint(job), "registry": registry}
+    if job.kind == "training":
+        values |= {"model_name": job.job, "run": run, "work": work}
+    return values
+
+
+def fingerprint(job: AnyJob) -> str:
+    """A hash of names, sizes and times (remote: etags) of the source's files; "embedded" for data that is built in.
+
+    Raises:
+        UserError: data_dir is not there.
+    """
+    data_dir = job.data.data_dir
+    if data_dir is None:
+        return "embedded"
+    entries = _local_entries(Path(data_dir)) if not storage.is_remote(data_dir) else _remote_entries(data_dir)
+    if not entries:
+        raise UserError(f"data.data_dir: no files at {data_dir}")
+    return hashlib.sha256(json.dumps(sorted(entries)).encode()).hexdigest()[:16]
+
+
+def absolute(job: AnyJob, base: Path) -> AnyJob:
+    """`job` with local paths made absolute, so that steps find them wherever they are run."""
+    values = job.model_dump(mode="json")
+    data_dir = job.data.data_dir
+    if data_dir and not storage.is_remote(data_dir):
+        values["data"]["data_dir"] = str((base / Path(data_dir).expanduser()).resolve())
+    for key, name in (values.get("source") or {}).items():
+        if name and "/" in name and not storage.is_remote(name):
+            values["source"][key] = str((base / Path(name).expanduser()).resolve())
+    return parse_job(values, job.job)
+
+
+def _local_entries(root: Path) -> list[list[Any]]:
+    if root.is_file():
+        return [[root.name, root.stat().st_size, root.stat().st_mtime_ns]]
+    found = []
+    for path in root.rglob("*"):
+        if path.is_file():
+            facts = path.stat()
+            found.append([path.relative_to(root).as_posix(), facts.st_size, facts.st_mtime_ns])
+    return found
+
+
+def _remote_entries(uri: str) -> list[list[Any]]:
+    filesystem, path = storage._filesystem(uri)
+    found = []
+    for name, facts in filesystem.find(path, detail=True).items():
+        stamp = facts.get("etag") or facts.get("md5Hash") or facts.get("mtime") or ""
+        found.append([name, facts.get("size"), str(stamp)])
+    return found
+
+
+def check_numbers(value: Any, where: str) -> None:
+    """Raises UserError for an integer that a pipeline parameter, a double, cannot carry."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            check_numbers(item, f"{where}: {key}" if ":" not in where else f"{where}.{key}")
+    elif isinstance(value, list):
+        for item in value:
+            check_numbers(item, where)
+    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT:
+        raise UserError(f"{where}: {value} is above 2^53; pipeline parameters carry numbers as doubles")

@@ -1,0 +1,99 @@
+"""Settings of this machine and project: command line > TEXTDIFFUSION_* > textdiffusion.yaml > job YAML.
+
+    # textdiffusion.yaml, in the folder where commands are run
+    project: my-project
+    region: europe-west4
+    bucket: my-bucket
+    machines: {mine: {machine_type: n1-standard-8, cpu: 8, memory_gb: 30}}
+    set: {train: {batch_size: 64}}      # laid over every job that has such a section
+
+In the environment, TEXTDIFFUSION_REGION sets `region` and TEXTDIFFUSION_TRAIN__BATCH_SIZE a key of the jobs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from core.config import Frozen, merge, read_yaml, validate
+from core.errors import UserError
+
+FILE = Path("textdiffusion.yaml")
+PREFIX = "TEXTDIFFUSION_"
+
+
+class Settings(Frozen):
+    """What is not part of a job. Nothing here has a default project, region or bucket."""
+
+    runs: str = Field(default="runs", description="folder of local runs")
+    registry: str = Field(default="registry", description="model registry: a folder or gs:// prefix")
+    image: str = Field(default="textdiffusion", description="image repository; a tag, if given, is used as it is")
+    project: str | None = None
+    region: str | None = None
+    bucket: str | None = Field(default=None, description="name without gs://")
+    service_account: str | None = None
+    network: str | None = None
+    encryption_key: str | None = Field(default=None, description="CMEK for what Vertex stores")
+    tensorboard: str | None = Field(default=None, description="Vertex TensorBoard instance")
+    experiment: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    kubeflow_host: str | None = None
+    kubeflow_namespace: str | None = None
+    max_cost: float | None = Field(default=None, gt=0, description="USD; a run estimated above it is refused")
+    machines: dict[str, dict[str, Any]] = Field(default_factory=dict, description="rows of resources.yaml")
+    set: dict[str, dict[str, Any]] = Field(default_factory=dict, description="sections laid over every job")
+
+    def require(self, name: str) -> str:
+        """The setting called `name`; a UserError that says the line to write if it is not set."""
+        value = getattr(self, name)
+        if not value:
+            raise UserError(
+                f"{name} is not set: write `{name}: ...` into {FILE}, or set {PREFIX}{name.upper()}, or pass"
+                f" --{name.replace('_', '-')}"
+            )
+        return str(value)
+
+
+def load_settings(
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    file: Path = FILE,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """The settings of all layers; `overrides` come from the command line, where None means not given.
+
+    Raises:
+        UserError: a key is unknown or a value is not valid.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = read_yaml(file) if file.exists() else {}
+    validate(Settings, values, str(file))
+    values = merge(values, _from_environment(environment))
+    values = merge(values, {key: value for key, value in (overrides or {}).items() if value is not None})
+    return validate(Settings, values, "settings")
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, text in sorted(environment.items()):
+        if not name.startswith(PREFIX):
+            continue
+        key = name.removeprefix(PREFIX).lower()
+        section, separator, inner = key.partition("__")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"{name}: value {text[:60]!r} is not valid YAML") from None
+        if separator:
+            nested: Any = value
+            for part in reversed(inner.split("__")):
+                nested = {part: nested}
+            found = merge(found, {"set": {section: nested}})
+        elif key in Settings.model_fields:
+            found[key] = value
+    return found

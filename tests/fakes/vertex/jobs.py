@@ -1,0 +1,132 @@
+"""Custom jobs and their log entries."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from google.cloud import aiplatform_v1 as v1
+
+from tests.fakes.vertex.errors import invalid, not_found
+from tests.fakes.vertex.filters import ordered, page, select
+from tests.fakes.vertex.machines import check_machine
+
+_SEVERITY = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b|(Error|Exception)\b.*:")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Numbers:
+    """Numeric resource ids, as the service draws them (never reused)."""
+
+    def __init__(self, start: int) -> None:
+        self._counter = itertools.count(start)
+
+    def __call__(self) -> str:
+        return str(next(self._counter))
+
+
+class JobService:
+    """`projects.locations.customJobs`: checked, kept and moved through their states by whoever runs them."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, v1.CustomJob] = {}
+        self._number = Numbers(5_000_000_000_000_000_001)
+
+    def create_custom_job(self, request: v1.CreateCustomJobRequest) -> v1.CustomJob:
+        job = request.custom_job
+        if not job.display_name:
+            raise invalid("custom_job.display_name is required.")
+        pools = job.job_spec.worker_pool_specs
+        if not pools:
+            raise invalid("custom_job.job_spec.worker_pool_specs is required.")
+        for pool in pools:
+            machine = pool.machine_spec
+            accelerator = "" if not machine.accelerator_type else machine.accelerator_type.name
+            check_machine(machine.machine_type, accelerator, machine.accelerator_count)
+            if not pool.container_spec.image_uri and not pool.python_package_spec.executor_image_uri:
+                raise invalid("container_spec.image_uri is required.")
+        job.name = f"{request.parent}/customJobs/{self._number()}"
+        job.state = v1.JobState.JOB_STATE_PENDING
+        job.create_time = job.update_time = now()
+        self.jobs[job.name] = job
+        return job
+
+    def start(self, name: str) -> None:
+        job = self.jobs[name]
+        job.state, job.start_time, job.update_time = v1.JobState.JOB_STATE_RUNNING, now(), now()
+
+    def finish(self, name: str, state: v1.JobState, message: str = "") -> None:
+        job = self.jobs[name]
+        job.state, job.end_time, job.update_time = state, now(), now()
+        if message:
+            job.error.code, job.error.message = 3, message
+
+    def get_custom_job(self, request: v1.GetCustomJobRequest) -> v1.CustomJob:
+        if request.name not in self.jobs:
+            raise not_found(request.name)
+        return self.jobs[request.name]
+
+    def list_custom_jobs(self, request: v1.ListCustomJobsRequest) -> v1.ListCustomJobsResponse:
+        jobs = [job for job in self.jobs.values() if job.name.startswith(f"{request.parent}/")]
+        found, token = page(ordered(select(jobs, request.filter), ""), request.page_size, request.page_token)
+        return v1.ListCustomJobsResponse(custom_jobs=found, next_page_token=token)
+
+    def cancel_custom_job(self, request: v1.CancelCustomJobRequest) -> None:
+        if request.name not in self.jobs:
+            raise not_found(request.name)
+        self.finish(request.name, v1.JobState.JOB_STATE_CANCELLED)
+
+
+class LogService:
+    """Cloud Logging's `entries:list` over the lines that the steps printed."""
+
+    def __init__(self, project: str) -> None:
+        self.project = project
+        self.entries: list[dict[str, Any]] = []
+        self._identity = itertools.count(1)
+
+    def write(self, job: str, text: str, *, when: datetime | None = None) -> None:
+        """One line of the job whose resource name is `job`."""
+        found = _SEVERITY.search(text)
+        severity = "ERROR" if found and found[2] else found[1] if found else "INFO"
+        self.entries.append(
+            {
+                "insertId": f"line{next(self._identity):012d}",
+                "logName": f"projects/{self.project}/logs/workerpool0-0",
+                "resource": {
+                    "type": "ml_job",
+                    "labels": {
+                        "job_id": job.rsplit("/", 1)[1],
+                        "project_id": self.project,
+                        "task_name": "workerpool0-0",
+                    },
+                },
+                "timestamp": (when or now()).isoformat().replace("+00:00", "Z"),
+                "severity": severity,
+                "jsonPayload": {"message": text, "levelname": severity},
+            }
+        )
+
+    def lines(self, job: str) -> Iterator[str]:
+        """Text of one job's lines, oldest first."""
+        identity = job.rsplit("/", 1)[1]
+        return (e["jsonPayload"]["message"] for e in self.entries if e["resource"]["labels"]["job_id"] == identity)
+
+    def list_entries(self, body: dict[str, Any]) -> dict[str, Any]:
+        unknown = set(body) - {"resourceNames", "filter", "orderBy", "pageSize", "pageToken"}
+        if unknown:
+            raise invalid(f'Invalid JSON payload received. Unknown name "{sorted(unknown)[0]}": Cannot find field.')
+        if body.get("resourceNames") != [f"projects/{self.project}"]:
+            raise invalid("resource_names must name the project.")
+        if body.get("orderBy", "timestamp asc") not in ("timestamp asc", "timestamp desc"):
+            raise invalid(f"order_by {body['orderBy']!r} is not supported.")
+        found = select(self.entries, body.get("filter", ""))
+        found.sort(key=lambda e: (e["timestamp"], e["insertId"]), reverse=body.get("orderBy") == "timestamp desc")
+        entries, token = page(found, int(body.get("pageSize", 50)), body.get("pageToken", ""), largest=1000)
+        return {"entries": entries} | ({"nextPageToken": token} if token else {})

@@ -1,0 +1,313 @@
+"""One step of a run: its executor input, its custom job, its program in a fork of the runner."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from kfp import dsl
+from kfp.dsl import executor_main
+from kfp.local import executor_input_utils, executor_output_utils
+
+LAUNCHER = "google_cloud_pipeline_components.container.v1.custom_job.launcher"
+
+
+class StepError(Exception):
+    """A step that ended badly, with the words the service uses and its canonical code."""
+
+    def __init__(self, message: str, code: int = 13) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Step:
+    """One leaf task with resolved arguments."""
+
+    def __init__(
+        self,
+        runner: Any,
+        name: str,
+        task: Any,
+        component: Any,
+        executor: Any,
+        arguments: dict[str, Any],
+        identity: int,
+    ) -> None:
+        self.runner, self.name, self.task = runner, name, task
+        self.component, self.executor, self.arguments = component, executor, arguments
+        self.root = f"{runner.order['root']}/{name}_-{identity}"
+        if executor.WhichOneof("spec") == "container":
+            self.message = executor_input_utils.construct_executor_input(
+                component, arguments, task_root=self.root, block_input_artifact=False
+            )
+            mounted = runner.order["mount"]
+            self.message.outputs.output_file = self.message.outputs.output_file.replace("gs://", mounted)
+            for parameter in self.message.outputs.parameters.values():
+                parameter.output_file = parameter.output_file.replace("gs://", mounted)
+            self.input = executor_input_utils.executor_input_to_dict(self.message, component)
+            self._resolve_places()
+        self.job = ""
+
+    def _resolve_places(self) -> None:
+        """Values that only the service knows; what it does not know is left out."""
+        order = self.runner.order
+        known = {
+            "{{$.pipeline_google_cloud_location}}": order["location"],
+            "{{$.pipeline_google_cloud_project_id}}": order["project"],
+            "{{$.pipeline_job_name}}": order["name"].rsplit("/", 1)[1],
+            "{{$.pipeline_job_resource_name}}": order["name"],
+            "{{$.pipeline_root}}": order["root"],
+            "{{$.pipeline_task_name}}": self.name,
+            "{{$.pipeline_persistent_resource_id}}": "",
+            "{{$.pipeline_service_account}}": order["service_account"],
+        }
+        values = self.input.get("inputs", {}).get("parameterValues", {})
+        for key, value in values.items():
+            if isinstance(value, str):
+                for placeholder, meaning in known.items():
+                    value = value.replace(placeholder, meaning)
+                values[key] = value
+
+    def inputs(self) -> dict[str, Any]:
+        parameters = {k: v for k, v in self.arguments.items() if not is_artifact(v)}
+        return {"parameters": parameters, "artifacts": described(self.arguments)["artifacts"]}
+
+    def cache_key(self) -> str:
+        container = self.executor.container
+        key = [
+            self.runner.order["spec"]["pipelineInfo"]["name"],
+            container.image,
+            list(container.command),
+            list(container.args),
+            [(e.name, e.value) for e in container.env],
+            self.inputs(),
+        ]
+        return hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
+
+    def new_job(self) -> str:
+        """Every container step of a run is a custom job of its own, so that its log can be found."""
+        resources = self.executor.container.resources
+        machine: dict[str, Any] = {"machineType": "e2-standard-4"}
+        accelerator = resources.accelerator
+        if accelerator.type or accelerator.resource_type:
+            count = int(accelerator.resource_count or accelerator.count or 1)
+            machine = {
+                "machineType": "n1-standard-8",
+                "acceleratorType": accelerator.resource_type or accelerator.type,
+                "acceleratorCount": count,
+            }
+            if machine["acceleratorType"] == "NVIDIA_L4":
+                machine["machineType"] = "g2-standard-8"
+        pool = {
+            "machineSpec": machine,
+            "replicaCount": 1,
+            "containerSpec": {"imageUri": self.executor.container.image or "python:3.11"},
+        }
+        try:
+            made = self.runner.post("customJobs", {"displayName": self.name, "jobSpec": {"workerPoolSpecs": [pool]}})
+        except StepError as error:
+            self.refused = error
+            return ""
+        self.job = made["name"]
+        return self.job
+
+    refused: StepError | None = None
+
+    def run(self) -> dict[str, Any]:
+        """Runs the step's program once.
+
+        Raises:
+            StepError: It failed.
+        """
+        if self.refused:
+            raise self.refused
+        container = self.executor.container
+        command, environment = [*container.command, *container.args], {e.name: e.value for e in container.env}
+        job = self.job
+        if LAUNCHER in command:
+            command, environment, job = self._launch()
+        for artifacts in self.message.inputs.artifacts.values():
+            for artifact in artifacts.artifacts:
+                self.runner.storage.download(artifact.uri)
+        text = json.dumps(self.input)
+        command = [part.replace("{{$.json_escape[1]}}", text).replace("{{$}}", text) for part in command]
+        fault = self._fault()
+        code = self._spawn(command, environment, job, fault)
+        if code == -signal.SIGKILL and fault == "preempt":
+            self._say(job, "The replica workerpool0-0 was preempted; restarting the job.")
+            code = self._spawn(command, environment, job, None)
+        self.runner.storage.upload(self.root)
+        if code != 0:
+            raise StepError(
+                "The replica workerpool0-0 exited with a non-zero status of 1. To find out more about why your job "
+                f"exited please check the logs: {job}"
+            )
+        outputs = executor_output_utils.get_outputs_for_task(self.message, self.component)
+        missing = set(self.component.output_definitions.parameters) - set(outputs) - {"gcp_resources"}
+        if missing:
+            raise StepError(f"Output parameter {sorted(missing)[0]} of {self.name} was not written.")
+        return outputs
+
+    def _launch(self) -> tuple[list[str], dict[str, str], str]:
+        """What the launcher does: create the custom job that the payload describes, and name it in gcp_resources."""
+        values = self.input["inputs"]["parameterValues"]
+        pools = json.loads(json.dumps(values["worker_pool_specs"]))
+        program = pools[0]["container_spec"]
+        for pool in pools:
+            for number in ("replica_count",):
+                pool[number] = int(pool.get(number, 1))
+            machine = pool["machine_spec"]
+            machine["accelerator_count"] = int(machine.get("accelerator_count", 0))
+            if not machine.get("accelerator_type") or machine["accelerator_type"] == "ACCELERATOR_TYPE_UNSPECIFIED":
+                machine.pop("accelerator_type", None)
+            disk = pool.get("disk_spec", {})
+            if "boot_disk_size_gb" in disk:
+                disk["boot_disk_size_gb"] = int(disk["boot_disk_size_gb"])
+            pool["container_spec"] = {k: v for k, v in program.items() if k not in ("args", "command", "env")}
+        scheduling = {
+            "timeout": values.get("timeout", "604800s"),
+            "restart_job_on_worker_restart": values.get("restart_job_on_worker_restart", False),
+            "strategy": values.get("strategy", "STANDARD"),
+        }
+        self._say(self.job, f"Creating custom job {values.get('display_name')}")
+        if self._fault("stockout"):
+            machine = pools[0]["machine_spec"]
+            raise StepError(
+                f"RESOURCE_EXHAUSTED: Resources are insufficient in region: {self.runner.order['location']}"
+                f" for {machine['machine_type']}. Please try a different region or other machines.",
+                8,
+            )
+        made = self.runner.post(
+            "customJobs",
+            {
+                "display_name": values.get("display_name") or self.name,
+                "job_spec": {
+                    "worker_pool_specs": pools,
+                    "scheduling": scheduling,
+                    "service_account": values.get("service_account", ""),
+                },
+                "labels": values.get("labels") or {},
+            },
+        )
+        resources = {"resources": [{"resourceType": "CustomJob", "resourceUri": f"https://service/v1/{made['name']}"}]}
+        where = Path(self.message.outputs.parameters["gcp_resources"].output_file)
+        where.parent.mkdir(parents=True, exist_ok=True)
+        where.write_text(json.dumps(resources))
+        environment = {item["name"]: item["value"] for item in program.get("env") or []}
+        return [*program["command"], *program["args"]], environment, made["name"]
+
+    def _fault(self, only: str | None = None) -> str | None:
+        """Takes one injected fault for this step, if the test left one (`FOLDER/STEP.KIND`)."""
+        for kind in [only] if only else ["preempt", "crash"]:
+            mark = Path(self.runner.order["faults"], f"{self.name}.{kind}")
+            if mark.exists():
+                left = int(mark.read_text() or 1) - 1
+                mark.write_text(str(left)) if left else mark.unlink()
+                return kind
+        return None
+
+    def _say(self, job: str, text: str) -> None:
+        self.runner.report("log", job=job, text=text)
+
+    def _spawn(self, command: list[str], environment: dict[str, str], job: str, fault: str | None) -> int:
+        """Runs the component's program in a fork of this process, which has the heavy imports already."""
+        source = _source_of(command)
+        if source is None:
+            raise StepError(f"The image's own program cannot be run here: {command[:3]}", 12)
+        reader, writer = os.pipe()
+        sys.stdout.flush()
+        process = os.fork()
+        if process == 0:
+            os.close(reader)
+            _become_step(command, environment, source, writer)
+        os.close(writer)
+        if fault == "preempt":
+            time.sleep(float(os.environ.get("FAKE_PREEMPT_AFTER", "0.5")))
+            os.kill(process, signal.SIGKILL)
+        with open(reader, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.strip():
+                    self._say(job, line.rstrip("\n"))
+        _, result = os.waitpid(process, 0)
+        if fault == "crash":
+            return 1
+        return os.waitstatus_to_exitcode(result)
+
+
+def _become_step(command: list[str], environment: dict[str, str], source: str, output: int) -> None:
+    """The rest of a forked process: standard output to the log, then KFP's own executor; never returns."""
+    code = 1
+    try:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+        import logging
+
+        logging.getLogger().handlers.clear()
+        os.environ.update({key: str(value) for key, value in environment.items()}, _KFP_RUNTIME="true")
+        with tempfile.TemporaryDirectory() as folder:
+            module = Path(folder, "ephemeral_component.py")
+            module.write_text(source)
+            rest = command[command.index("--executor_input") :]
+            sys.argv = ["executor_main", "--component_module_path", str(module), *rest]
+            executor_main.executor_main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _source_of(command: list[str]) -> str | None:
+    """The Python source that a lightweight component carries in its command."""
+    for shell, source in itertools.pairwise(command):
+        if "ephemeral_component.py" in shell and "executor_main" in shell:
+            return source
+    return None
+
+
+def is_artifact(value: Any) -> bool:
+    return isinstance(value, dsl.Artifact) or (isinstance(value, list) and bool(value) and is_artifact(value[0]))
+
+
+def described(values: dict[str, Any]) -> dict[str, Any]:
+    """Values of a step as JSON: parameters, and artifacts with URI, schema and metadata."""
+    artifacts = {}
+    for key, value in values.items():
+        if is_artifact(value):
+            one = value[0] if isinstance(value, list) else value
+            artifacts[key] = {"uri": one.uri, "schema_title": one.schema_title, "metadata": dict(one.metadata)}
+    return {"parameters": {k: v for k, v in values.items() if k not in artifacts}, "artifacts": artifacts}
+
+
+def restored(described: dict[str, Any]) -> dict[str, Any]:
+    made = {
+        key: _artifact_class(a["schema_title"])(name=key, uri=a["uri"], metadata=a["metadata"])
+        for key, a in described["artifacts"].items()
+    }
+    return {**described["parameters"], **made}
+
+
+def _artifact_class(title: str) -> Any:
+    return next(
+        (
+            kind
+            for kind in vars(dsl).values()
+            if isinstance(kind, type) and getattr(kind, "schema_title", None) == title
+        ),
+        dsl.Artifact,
+    )

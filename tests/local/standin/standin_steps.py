@@ -1,0 +1,83 @@
+"""Image steps that take no time: a "model" is one number, its quality, and samples are as good as the model.
+
+What they do is steered by settings that mean something else in earnest: `train.learning_rate` becomes the quality,
+`data.limit` 13 is data that cannot be used, `sample.seed` 666 is a bug, `train.seed` 99 takes a long time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from core.errors import UserError
+from core.progress import Progress
+
+
+def _write(folder: Path, **files: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def prepare_data(data: Any, out: Path) -> dict[str, Any]:
+    if data.get("limit") == 13:
+        raise UserError("data.limit: found 13; allowed: lucky numbers")
+    facts = {"modality": "images", "content_sha256": _hash(data), "counts": {"train": 3}}
+    _write(out, dataset=facts)
+    return {"content_sha256": facts["content_sha256"], "train_count": 3}
+
+
+def train_judge(evaluate: Any, dataset: Path, out: Path) -> dict[str, Any]:
+    _write(out, judge={"sha256": _hash(evaluate)})
+    return {"judge_sha256": _hash(evaluate)}
+
+
+def train(model: Any, train: Any, dataset: Path, out: Path, *, objective: str, work: Any, warm_start: Any) -> Any:
+    remote = work and "://" in work
+    place = (
+        Path(os.environ["TEXTDIFFUSION_WORK"], _hash(train))
+        if remote
+        else Path(work or os.environ["TEXTDIFFUSION_WORK"])
+    )
+    place.mkdir(parents=True, exist_ok=True)
+    begun = (place / "begun").exists()
+    (place / "begun").write_text(str(os.getpid()))
+    with Progress("train", 10, "examples") as progress:
+        for done in range(10):
+            progress.update(done + 1, loss=1.0 / (done + 1))
+            if train["seed"] == 99 and not begun:
+                time.sleep(60)
+    facts = {"quality": train["learning_rate"], "weights_sha256": _hash(train), "modality": "images"}
+    _write(out, model=facts)
+    return {"weights_sha256": facts["weights_sha256"], "examples_seen": 512, "device": "cpu", "resumed": begun}
+
+
+def sample(sample: Any, model: Path, out: Path, *, autoregressive: Any) -> dict[str, Any]:
+    if sample["seed"] == 666:
+        raise RuntimeError("a bug in sampling")
+    quality = json.loads((model / "model.json").read_text())["quality"]
+    _write(out, sample={"quality": quality, "steps": sample["steps"]})
+    return {"samples_sha256": _hash([quality, sample])}
+
+
+def evaluate(
+    evaluate: Any, dataset: Path, judge: Path, model: Path, samples: Path, out: Path, *, autoregressive: Any
+) -> Any:
+    facts = json.loads((samples / "sample.json").read_text())
+    distance = 1.0 / facts["quality"] + 1.0 / facts["steps"]
+    if evaluate["judge_seed"] == 7:
+        distance = float("nan")
+    data = json.loads((dataset / "dataset.json").read_text())["content_sha256"]
+    entry = {"value": distance, "floor": 0.1, "n": 40, "judge": _hash(evaluate), "better": "lower"}
+    _write(
+        out, metrics={"frechet_distance": entry}, evaluation={"evaluation_key": _hash([data, evaluate, facts["steps"]])}
+    )
+    return {"frechet_distance": distance if distance == distance else None}

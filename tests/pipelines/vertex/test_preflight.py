@@ -1,0 +1,237 @@
+"""What would fail or cost too much is said in one line before anything is submitted."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.errors import UserError
+from pipelines import costs
+from pipelines.checks import read_spec
+from pipelines.compile import compile_job
+from pipelines.cron import next_times, with_zone
+from pipelines.deploy import Options, prepare
+from pipelines.jobs import load_job
+from pipelines.machines import load_machines
+from pipelines.preflight import parameter_problems, preflight
+from pipelines.regions import check_region
+from pipelines.settings import load_settings
+from pipelines.steps import step_names, with_step_options
+
+
+def only_line(result, words):
+    code, _, err = result
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    assert words in err
+
+
+@pytest.fixture
+def submitted(cloud):
+    """Whether anything was submitted since the test began."""
+    before = len(cloud.server.pipelines.jobs)
+    return lambda: len(cloud.server.pipelines.jobs) - before
+
+
+MINE = "machine_type: {machine}, cpu: 8, memory_gb: 30, accelerator_type: {accelerator}, accelerator_count: 1"
+
+
+@pytest.mark.parametrize(
+    ("machine", "accelerator", "words"),
+    [
+        ("e2-standard-4", "NVIDIA_TESLA_T4", "e2-standard-4 does not take NVIDIA_TESLA_T4"),
+        ("g2-standard-8", "NVIDIA_TESLA_L4", "no accelerator is called NVIDIA_TESLA_L4; did you mean NVIDIA_L4?"),
+    ],
+)
+def test_machine_that_does_not_exist(cloud, command, submitted, tmp_path, machine, accelerator, words):
+    row = MINE.format(machine=machine, accelerator=accelerator)
+    (tmp_path / "textdiffusion.yaml").write_text(f"machines: {{mine: {{{row}}}}}\n")
+    only_line(command("deploy", "digits", "--machine", "mine"), words)
+    assert submitted() == 0
+
+
+def test_unknown_machine_row(cloud, command):
+    only_line(command("deploy", "digits", "--machine", "t5"), "--machine: found 't5'; allowed: cpu, t4")
+
+
+def test_missing_bucket(cloud, command, submitted, monkeypatch):
+    monkeypatch.setenv("TEXTDIFFUSION_BUCKET", "not-there")
+    result = command("deploy", "digits")
+    only_line(result, "gs://not-there does not exist; create it with `gcloud storage buckets create gs://not-there")
+    assert submitted() == 0
+
+
+def test_bucket_in_another_region(cloud, command, monkeypatch):
+    monkeypatch.setenv("TEXTDIFFUSION_REGION", "europe-west4")
+    only_line(command("deploy", "digits"), "gs://demo-bucket is in us-central1, the run in europe-west4")
+
+
+def test_wrong_type(cloud, command, submitted):
+    only_line(command("deploy", "digits", "--set", "train.batch_size=many"), "train.batch_size")
+    assert submitted() == 0
+
+
+def test_parameter_of_a_compiled_pipeline_with_the_wrong_type_or_name():
+    spec = read_spec(compile_job(load_job("digits"), "vertex"))[0]
+    problems = list(parameter_problems(spec, {"train": 3, "epochs": 1, "run": True}))
+    assert problems == [
+        "parameter epochs: the pipeline has none of that name; allowed: data, data_fingerprint, evaluate, gate,"
+        " model, model_name, registry, run, sample, train, work",
+        "parameter run: found true; allowed: text",
+        "parameter train: found 3; allowed: a mapping",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("trian.retries=2", "no step is called 'trian'; steps: evaluate, gate, keep, prepare-data"),
+        ("train.retrys=2", "no option is called 'retrys'; allowed: retries, cache"),
+        ("train.retries=many", "found 'many'; allowed: 0 to 10"),
+        ("sample.cache=2", "found 2; allowed: true or false"),
+    ],
+)
+def test_unknown_step_or_option_in_overrides(cloud, command, submitted, option, words):
+    only_line(command("deploy", "digits", "--step", option), words)
+    assert submitted() == 0
+
+
+def test_cap_exceeded(cloud, command, submitted):
+    result = command("deploy", "mnist-training", "--set", "train.minutes=6000", "--max-cost", "5")
+    only_line(result, "--max-cost 5: the run is estimated at about")
+    assert submitted() == 0
+
+
+@pytest.mark.parametrize(
+    ("cron", "words"),
+    [
+        ("0 3 * *", "4 fields; expected 5"),
+        ("61 3 * * *", "field 1 is '61'; allowed: minute 0-59"),
+        ("0 3 * * mo", "field 5 is 'mo'; allowed: day of the week 0-6"),
+        ("0 3 30 2 *", "'0 3 30 2 *'"),
+    ],
+)
+def test_cron_typo(cloud, command, cron, words):
+    only_line(command("schedule", "create", "digits", "--cron", cron), words)
+    assert cloud.server.schedules.schedules == {}
+
+
+def test_time_zone_typo(cloud, command):
+    result = command("schedule", "create", "digits", "--cron", "0 3 * * 1", "--timezone", "Europe/Berln")
+    only_line(result, "no such time zone; did you mean Europe/Berlin?")
+
+
+def test_image_that_was_not_pushed(cloud, command, monkeypatch, submitted):
+    monkeypatch.setenv("TEXTDIFFUSION_IMAGE", "us-central1-docker.pkg.dev/demo/factory/textdiffusion:other")
+    only_line(command("deploy", "digits"), "textdiffusion:other is not in the registry; push it with `make image`")
+    assert submitted() == 0
+
+
+def test_image_without_a_registry(cloud, command, monkeypatch):
+    monkeypatch.setenv("TEXTDIFFUSION_IMAGE", "textdiffusion:1")
+    only_line(command("deploy", "digits"), "textdiffusion:1 names no registry that Vertex can pull from")
+
+
+def test_service_account_that_does_not_exist(cloud, command, monkeypatch):
+    monkeypatch.setenv("TEXTDIFFUSION_SERVICE_ACCOUNT", "nobody@demo.iam.gserviceaccount.com")
+    only_line(command("deploy", "digits"), "nobody@demo.iam.gserviceaccount.com does not exist")
+
+
+def test_quota_below_what_is_needed(cloud, command):
+    metric = "aiplatform.googleapis.com/custom_model_training_nvidia_t4_gpus"
+    cloud.server.platform.quota[("us-central1", metric)] = 0
+    try:
+        only_line(command("deploy", "digits"), f"{metric} in us-central1 is 0, the run needs 1")
+    finally:
+        cloud.server.platform.quota.clear()
+
+
+def test_data_on_this_machine_cannot_be_read_in_the_cloud(cloud, command, tmp_path):
+    result = command("deploy", "mnist-training", "--set", f"data.data_dir={tmp_path}")
+    only_line(result, "is on this machine; copy it to gs://BUCKET/data")
+
+
+def test_project_that_is_not_set(cloud, command, monkeypatch):
+    monkeypatch.delenv("TEXTDIFFUSION_PROJECT")
+    only_line(command("deploy", "digits"), "project is not set: write `project: ...` into textdiffusion.yaml")
+
+
+@pytest.mark.parametrize(
+    ("region", "words"),
+    [("us-centrl1", None), ("us-central", "did you mean us-central1?"), ("us-central1-a", "its region is us-central1")],
+)
+def test_region(region, words):
+    if words is None:
+        assert "did you mean us-central1?" in check_region(region), "an unknown region may be a new one"
+    else:
+        with pytest.raises(UserError, match=words.replace("?", r"\?")):
+            check_region(region)
+
+
+def test_service_refuses_what_preflight_refuses(cloud):
+    """The two tables of machines were written apart: no row of resources.yaml is refused by the service."""
+    from google.cloud import aiplatform_v1
+
+    for row in load_machines().values():
+        machine = {"machine_type": row.machine_type}
+        if row.accelerator_type:
+            machine |= {"accelerator_type": row.accelerator_type, "accelerator_count": row.accelerator_count}
+        pool = {"machine_spec": machine, "replica_count": 1, "container_spec": {"image_uri": "image:1"}}
+        job = aiplatform_v1.CustomJob(display_name="row", job_spec={"worker_pool_specs": [pool]})
+        cloud.vertex.jobs.create_custom_job(parent=cloud.vertex.project.parent, custom_job=job)
+
+
+def test_everything_in_order_leaves_only_notes(cloud):
+    plan = prepare(cloud.vertex, load_job("digits"), load_settings(), Options())
+    assert plan.problems == []
+    assert preflight(cloud.vertex, plan.submission, plan.estimate, max_cost=1000) == list(plan.findings)
+
+
+def test_estimate_is_price_times_time_and_counts_spot_and_replicas():
+    job = load_job("mnist-training", ["train.minutes=60", "resources.train=t4"])
+    rows = load_machines()
+    spec = read_spec(compile_job(job, "vertex"))[0]
+    train = next(step for step in costs.estimate(spec, job, rows).steps if step.step == "train")
+    hourly = 0.21849885 + 0.4025
+    assert train.usd == pytest.approx(hourly * (1 + costs.STARTUP_HOURS))
+    spot = load_job("mnist-training", ["train.minutes=60", "resources.spot=true", "resources.replicas=2"])
+    spec = read_spec(compile_job(spot, "vertex"))[0]
+    again = next(step for step in costs.estimate(spec, spot, rows).steps if step.step == "train")
+    assert again.usd == pytest.approx(2 * costs.SPOT * train.usd)
+
+
+def test_training_without_a_time_budget_is_bounded_by_its_timeout():
+    job = load_job("digits", ["resources.timeout_hours=2"])
+    spec = read_spec(compile_job(job, "vertex"))[0]
+    estimate = costs.estimate(spec, job, load_machines())
+    assert estimate.line().startswith("at most ")
+    assert next(step for step in estimate.steps if step.step == "train").hours == 2
+
+
+def test_cap_also_ends_a_training_that_would_outlive_it(cloud):
+    job = load_job("mnist-training", ["train.minutes=15", "resources.train=t4"])
+    plan = prepare(cloud.vertex, job, load_settings(), Options(max_cost=2.0))
+    timeout = plan.submission.spec["components"]["comp-train"]["inputDefinitions"]["parameters"]["timeout"]
+    hours = int(timeout["defaultValue"][:-1]) / 3600
+    others = plan.estimate.usd - next(step.usd for step in plan.estimate.steps if step.step == "train")
+    assert hours * (0.21849885 + 0.4025) + others == pytest.approx(2.0, abs=0.01)
+
+
+def test_step_options_reach_the_steps_and_no_other():
+    spec = read_spec(compile_job(load_job("digits"), "vertex"))[0]
+    changed = with_step_options(spec, ["train.retries=3", "register.retries=1", "sample.cache=false"])
+    tasks = {**changed["root"]["dag"]["tasks"], **changed["components"]["comp-condition-2"]["dag"]["tasks"]}
+    assert {name for name, task in tasks.items() if "retryPolicy" in task} == {"train", "register"}
+    assert tasks["train"]["retryPolicy"]["maxRetryCount"] == 3
+    assert tasks["sample"]["cachingOptions"] == {}
+    assert {"prepare-data", "train-judge", "train", "sample", "evaluate", "gate", "register", "keep"} == set(
+        step_names(spec)
+    )
+
+
+def test_cron_is_read_in_its_zone():
+    assert with_zone("0 3 * * 1", "Europe/Berlin") == "CRON_TZ=Europe/Berlin 0 3 * * 1"
+    assert with_zone("TZ=Asia/Tokyo 0 3 * * 1", "UTC") == "CRON_TZ=Asia/Tokyo 0 3 * * 1"
+    first, second = next_times("30 2 * * 0", "Europe/Berlin", 2)
+    assert (first.hour, first.minute, first.weekday()) == (2, 30, 6)
+    assert (second.date() - first.date()).days == 7

@@ -1,0 +1,43 @@
+"""The whole way with real training: from a project that has nothing to a picture of a seven."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.gcs import GcsServer
+from tests.fakes.vertex import VertexServer
+from tests.pipelines.vertex.conftest import make_cloud
+from tests.pipelines.vertex.walk import PRELOAD, Walk, image_environment
+
+
+@pytest.mark.timeout(600)
+def test_walk_from_zero(tmp_path: Path) -> None:
+    from PIL import Image
+
+    with GcsServer() as gcs, VertexServer(gcs, environment=image_environment(), preload=PRELOAD) as server:
+        cloud = make_cloud(gcs, server)
+        walk = Walk(cloud, tmp_path)
+        try:
+            seen = walk.take()
+        finally:
+            (tmp_path / "transcript.txt").write_text("\n".join(walk.transcript))
+        assert (seen["first"], seen["better"], seen["worse"], seen["rolled back"]) == (1, 2, 2, 1)
+        for fact in ("data_hash", "code_version 0123456789abcdef", "image us-central1-docker.pkg.dev", "prepare-data"):
+            assert fact in seen["lineage"]
+        first, better, worse, nothing = seen["runs"]
+        assert "no improvement" in seen["models"]
+        assert "the 4 files and the configuration are those of" in seen["models"]
+        assert better in seen["models"], "the version names the run that made it"
+        assert "prepare-data  succeeded" not in seen["nothing"], "nothing was new, so nothing was done"
+        assert "frechet_distance" in seen["compare"]
+        assert "frechet_distance" in seen["shown"]
+        assert Image.open(tmp_path / "seven.png").size[0] >= 28
+        weights = [name for name in gcs.names("demo-bucket", f"images/{first}/") if "weights.safetensors" in name]
+        assert any("/train_-" in name for name in weights)
+        name = f"{cloud.vertex.project.parent}/models/small-mnist"
+        assert cloud.vertex.models.get_model(name=f"{name}@champion").version_id == "1"
+        report = tmp_path / "runs" / "images-retraining" / better / "report.html"
+        assert report.stat().st_size > 10_000
+        assert worse != nothing
