@@ -1,6 +1,6 @@
 """Text models at equal training time: the original, n-gram floors, masks, autoregressive, diffusion and its ablations.
 
-    python benchmarks/text.py --data_dir FILE --minutes 3 [--only diffusion,masked]
+    python -m benchmarks.text --data_dir FILE --minutes 3 [--only diffusion,masked]
 
 Prints one table; each row is trained on the same split and judged by the same code as a job. A warm-started row spends
 two fifths of its minutes on the autoregressive model it begins from.
@@ -8,7 +8,6 @@ two fifths of its minutes on the autoregressive model it begins from.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.results import parser, publish
 from core.text import data, evaluation, steps
 from core.text.data import TextSet
 from core.text.metrics import NGramJudge
@@ -78,30 +78,35 @@ def trained(name: str, minutes: float, dataset: Path, place: Path) -> list[str]:
     return [json.loads(row)["text"] for row in rows]
 
 
-def show(name: str, values: dict[str, Any], key: str) -> None:
-    print(f"| {name} | " + " | ".join(f"{values[column][key]:.3f}" for column in COLUMNS) + " |", flush=True)
+def row(name: str, values: dict[str, Any], key: str) -> dict[str, Any]:
+    return {"": name, **{column: round(values[column][key], 3) for column in COLUMNS}}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", help="Tiny Shakespeare's input.txt; without it, it is downloaded")
-    parser.add_argument("--minutes", type=float, default=3.0, help="training minutes of each row")
-    parser.add_argument("--only", help="rows, separated by commas; default: all")
-    options = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--source", default="shakespeare", choices=["shakespeare", "pydoc"])
+    options.add_argument("--minutes", type=float, default=3.0, help="training minutes of each row")
+    options.add_argument("--only", help="rows, separated by commas; default: all")
+    chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        source = {"source": "shakespeare", "data_dir": options.data_dir, "tokenizer": {"vocabulary": 1024}}
+        source = {"source": chosen.source, "data_dir": chosen.data_dir, "tokenizer": {"vocabulary": 1024}}
         steps.prepare_data(source, place / "dataset")
         texts = data.load(place / "dataset")
         judge = NGramJudge(texts.texts["train"], 5)
-        print(f"| {options.minutes:g} minutes | " + " | ".join(COLUMNS) + " |\n|---" + "|---" * len(COLUMNS) + "|")
-        for order, name in ((1, "token unigrams"), (2, "token bigrams")):
-            values = judged(ngram_texts(texts, order, 128, 48), texts, judge)
-            show(name, values, "value")
-        show("real text (test split)", values, "floor")
-        for name in options.only.split(",") if options.only else ROWS:
+        floors = [judged(ngram_texts(texts, order, 128, 48), texts, judge) for order in (1, 2)]
+        rows = [
+            row("real text (test split)", floors[0], "floor"),
+            row("token unigrams", floors[0], "value"),
+            row("token bigrams", floors[1], "value"),
+        ]
+        for name in chosen.only.split(",") if chosen.only else ROWS:
             work = place / name.replace(" ", "-")
-            show(name, judged(trained(name, options.minutes, place / "dataset", work), texts, judge), "value")
+            rows.append(
+                row(name, judged(trained(name, chosen.minutes, place / "dataset", work), texts, judge), "value")
+            )
+            print(rows[-1], flush=True)
+        publish("text", f"{chosen.source}, {chosen.minutes:g} training minutes each", rows, chosen.out)
 
 
 if __name__ == "__main__":

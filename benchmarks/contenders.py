@@ -1,0 +1,234 @@
+"""Image diffusion as a user would pick it: ours, the first DDPM recipe, diffusers, and lucidrains' package.
+
+Each trains on the same images with the recipe that its own documentation gives, and draws with its own fast sampler.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from core.images import pictures, steps
+from core.images.dataset import ImageDataset
+from core.images.model import load_model
+from core.job import ImageTrainingJob
+from pipelines.jobs import load_job
+
+BATCH = 128
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: steps, or minutes."""
+
+    steps: int | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training cost, and a function from labels [N] to images uint8 [N, H, W] that draws from it."""
+
+    examples: int
+    seconds: float
+    draw: Callable[[Labels], Images]
+
+
+class Contender(Protocol):
+    """One way to train a diffusion model of images."""
+
+    name: str
+    evaluations: int  # of the network, for a sample
+    conditional: bool
+
+    def network(self, data: ImageDataset) -> nn.Module: ...
+
+    def train(self, dataset: Path, budget: Budget) -> Trained: ...
+
+
+class Ours:
+    """A job of this project, through the steps that its pipeline runs: checkpoints, logs and previews included."""
+
+    conditional = True
+
+    def __init__(self, name: str, job: str) -> None:
+        loaded = load_job(job)
+        assert isinstance(loaded, ImageTrainingJob)
+        self.name, self.job = name, loaded
+        self.evaluations = loaded.sample.steps * (2 if loaded.sample.guidance != 1 else 1)
+
+    def network(self, data: ImageDataset) -> nn.Module:
+        from core.images.model import build_network
+
+        return build_network(self.job.model, steps.shape_of(data))
+
+    def train(self, dataset: Path, budget: Budget) -> Trained:
+        settings = self.job.train.model_dump(mode="json")
+        settings |= {"minutes": budget.minutes, "examples": budget.steps and budget.steps * BATCH}
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "model"
+            facts = steps.train(self.job.model.model_dump(mode="json"), settings, dataset, out, work=folder)
+            trained = load_model(out)
+
+        def draw(labels: Labels) -> Images:
+            sample = self.job.sample.model_copy(update={"count": len(labels)})
+            sigmas = steps.choose_sigmas(sample, trained.process)
+            return steps.draw(trained, sample, labels, sigmas, torch.device("cpu"))[0]
+
+        return Trained(facts["examples_seen"], facts["train_seconds"], draw)
+
+
+class Peer:
+    """A network of another package, with the training loop of that package's example."""
+
+    name = ""
+    evaluations = 0
+    conditional = False
+    learning_rate, betas, warmup = 1e-4, (0.9, 0.999), 0
+    ema_decay, ema_every = 0.995, 10
+
+    def network(self, data: ImageDataset) -> nn.Module:
+        raise NotImplementedError
+
+    def loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Of clean images [B, 1, H, W] in [-1, 1]."""
+        raise NotImplementedError
+
+    def sample(self, network: nn.Module, labels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Images [B, 1, H, W] in [-1, 1]."""
+        raise NotImplementedError
+
+    def train(self, dataset: Path, budget: Budget) -> Trained:
+        data = ImageDataset.open(dataset)
+        torch.manual_seed(0)
+        network = self.network(data)
+        average = torch.optim.swa_utils.AveragedModel(
+            network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(self.ema_decay)
+        )
+        optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, betas=self.betas, fused=True)
+        began, done = time.monotonic(), 0
+        for images, labels in _batches(data):
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate * min(1.0, (done + 1) / max(1, self.warmup))
+            loss = self.loss(network, images, labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            done += 1
+            if done % self.ema_every == 0:
+                average.update_parameters(network)
+            seconds = time.monotonic() - began
+            if done == budget.steps or (budget.minutes and seconds >= 60 * budget.minutes):
+                break
+
+        @torch.inference_mode()
+        def draw(labels: Labels) -> Images:
+            height, width = data.shape[:2]
+            parts = torch.from_numpy(labels).split(250)
+            made = [self.sample(average.module.eval(), part, (height, width)) for part in parts]
+            return pictures.to_uint8(torch.cat(made))
+
+        return Trained(done * BATCH, seconds, draw)
+
+
+class Diffusers(Peer):
+    """UNet2DModel with classes, the noise prediction of the training tutorial, DPM-Solver++ for sampling."""
+
+    name, evaluations, conditional, warmup = "diffusers", 20, True, 500
+
+    def __init__(self) -> None:
+        from diffusers import DDPMScheduler
+
+        self.schedule = DDPMScheduler(num_train_timesteps=1000)
+
+    def network(self, data: ImageDataset) -> nn.Module:
+        from diffusers import UNet2DModel
+
+        return UNet2DModel(
+            sample_size=data.shape[0],
+            in_channels=1,
+            out_channels=1,
+            block_out_channels=(32, 64, 128),
+            down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+            num_class_embeds=data.classes,
+        )
+
+    def loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        noise, step = torch.randn_like(images), torch.randint(0, 1000, (len(images),))
+        noisy = self.schedule.add_noise(images, noise, step)
+        return F.mse_loss(network(noisy, step, class_labels=labels).sample, noise)
+
+    def sample(self, network: nn.Module, labels: Tensor, size: tuple[int, int]) -> Tensor:
+        from diffusers import DPMSolverMultistepScheduler
+
+        solver = DPMSolverMultistepScheduler.from_config(self.schedule.config)
+        solver.set_timesteps(self.evaluations)
+        x = torch.randn(len(labels), 1, *size)
+        for step in solver.timesteps:
+            x = solver.step(network(x, step, class_labels=labels).sample, step, x).prev_sample
+        return x
+
+
+class Lucidrains(Peer):
+    """denoising-diffusion-pytorch: its Unet, v prediction, sigmoid schedule and DDIM, unconditional."""
+
+    name, evaluations, betas = "denoising-diffusion-pytorch", 50, (0.9, 0.99)
+
+    def network(self, data: ImageDataset) -> nn.Module:
+        from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+
+        unet = Unet(dim=32, dim_mults=(1, 2, 4), channels=1)
+        with _quiet():
+            return GaussianDiffusion(unet, image_size=data.shape[0], sampling_timesteps=self.evaluations)
+
+    def loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return network((images + 1) / 2)
+
+    def sample(self, network: nn.Module, labels: Tensor, size: tuple[int, int]) -> Tensor:
+        with _quiet():
+            return network.sample(batch_size=len(labels)) * 2 - 1  # type: ignore[operator]
+
+
+def contenders() -> list[Contender]:
+    """All of them, ours first."""
+    return [Ours("ours", "mnist-training"), Ours("first DDPM", "mnist-ddpm"), Diffusers(), Lucidrains()]
+
+
+def _batches(data: ImageDataset) -> Iterator[tuple[Tensor, Tensor]]:
+    images, labels = torch.from_numpy(np.array(data.images("train"))), torch.from_numpy(data.labels("train"))
+    while True:
+        for chosen in torch.randperm(len(images)).split(BATCH):
+            if len(chosen) == BATCH:
+                yield images[chosen][:, None].float() / 127.5 - 1, labels[chosen]
+
+
+@contextmanager
+def _quiet() -> Iterator[Any]:
+    """Without the progress bars of a package that has no switch for them."""
+    import tqdm.std
+
+    before = tqdm.std.tqdm.__init__
+
+    def silent(self: Any, *arguments: Any, **options: Any) -> None:
+        before(self, *arguments, **{**options, "disable": True})
+
+    tqdm.std.tqdm.__init__ = silent
+    try:
+        yield
+    finally:
+        tqdm.std.tqdm.__init__ = before

@@ -1,0 +1,133 @@
+"""Image diffusion against its peers on the same data and cores: training speed, then quality after equal minutes.
+
+    python -m benchmarks.images --data_dir FOLDER --minutes 5 --count 1000 [--only ours,diffusers]
+
+Speeds alternate between contenders, round after round, and are medians; so a busy machine slows all of them. GFLOP are
+counted by torch over a forward and backward pass. Fréchet distance, accuracy and floor are of one judge, at one count.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.contenders import BATCH, Budget, Contender, Ours, Trained, contenders
+from benchmarks.results import parser, publish
+from core.images import metrics, steps
+from core.images.dataset import ImageDataset
+from core.images.judge import Judge, Verdict
+
+
+def speeds(field: Sequence[Contender], dataset: Path, rounds: int, size: int) -> dict[str, float]:
+    """Images a second of each contender: the median over rounds of `size` steps; the first round only warms up."""
+    found: dict[str, list[float]] = {one.name: [] for one in field}
+    for turn in range(rounds + 1):
+        for one in field:
+            trained = one.train(dataset, Budget(steps=size))
+            if turn:
+                found[one.name].append(trained.examples / trained.seconds)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def cost(one: Contender, data: ImageDataset) -> tuple[int, float]:
+    """Parameters, and GFLOP of training on one image (forward and backward)."""
+    network = one.network(data)
+    images, labels = torch.zeros(2, 1, *data.shape[:2]), torch.zeros(2, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        if isinstance(one, Ours):
+            network(images, torch.zeros(2), labels).square().mean().backward()
+        else:
+            one.loss(network, images, labels).backward()  # type: ignore[attr-defined]
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 2 / 1e9
+
+
+def ceiling(seconds: float = 1.0) -> float:
+    """GFLOP/s of a large matrix product in the number format that training uses here."""
+    from core import precision
+
+    dtype = precision.choose(torch.device("cpu")).dtype or torch.float32
+    a = torch.randn(2048, 2048).to(dtype)
+    a @ a
+    began, count = time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        a @ a
+        count += 1
+    return count * 2 * 2048**3 / (time.monotonic() - began) / 1e9
+
+
+def quality(trained: Trained, one: Contender, data: ImageDataset, judge: Judge, train: Verdict, count: int) -> Any:
+    """Fréchet distance, class accuracy and samples a second of what a contender learned."""
+    labels = np.arange(count) % data.classes
+    began = time.monotonic()
+    images = trained.draw(labels)
+    rate = count / (time.monotonic() - began)
+    verdict = judge.examine(images)
+    accuracy = float((verdict.classes == labels).mean()) if one.conditional else None
+    return metrics.frechet_distance(verdict.features, train.features), accuracy, rate
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--minutes", type=float, default=5.0, help="training minutes of each; 0: speeds only")
+    options.add_argument("--count", type=int, default=1000, help="samples of each")
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--steps", type=int, default=10, help="of a round")
+    options.add_argument("--source", default="mnist", choices=["mnist", "digits"])
+    options.add_argument("--judge_epochs", type=float, default=8)
+    options.add_argument("--only", help="contenders, separated by commas")
+    chosen = options.parse_args()
+    field = [one for one in contenders() if not chosen.only or one.name in chosen.only.split(",")]
+    with tempfile.TemporaryDirectory() as folder:
+        dataset, judged = Path(folder) / "dataset", Path(folder) / "judge"
+        steps.prepare_data({"source": chosen.source, "data_dir": chosen.data_dir}, dataset)
+        data = ImageDataset.open(dataset)
+        rates, peak = speeds(field, dataset, chosen.rounds, chosen.steps), ceiling()
+        rows = []
+        for one in field:
+            parameters, gflop = cost(one, data)
+            rate = rates[one.name]
+            rows.append(
+                {
+                    "": one.name,
+                    "parameters": parameters,
+                    "GFLOP/image": gflop,
+                    "images/s": rate,
+                    "of the ceiling": f"{gflop * rate / peak:.0%}",
+                    "evaluations/sample": one.evaluations,
+                }
+            )
+        title = f"Training at batch {BATCH}; ceiling {peak:,.0f} GFLOP/s (a large matrix product)"
+        if chosen.minutes:
+            steps.train_judge({"judge_epochs": chosen.judge_epochs}, dataset, judged)
+            judge = Judge.open(judged)
+            train = judge.examine(np.array(data.images("train")[:20_000]))
+            rng = np.random.default_rng(0)
+            real = judge.examine(data.images("test")[np.sort(rng.permutation(data.count("test"))[: chosen.count])])
+            floor = metrics.frechet_distance(real.features, train.features)
+            for one, row in zip(field, rows, strict=True):
+                trained = one.train(dataset, Budget(minutes=chosen.minutes))
+                distance, accuracy, rate = quality(trained, one, data, judge, train, chosen.count)
+                row |= {"images seen": trained.examples, "Fréchet": distance, "minus floor": distance - floor}
+                row |= {"accuracy": accuracy, "samples/s": rate}
+            title += f"; quality after {chosen.minutes:g} min, n = {len(real.features)}, floor {floor:.3g}"
+        publish("images", title, rows, chosen.out, lambda axes: _draw(axes, rows))
+
+
+def _draw(axes: Any, rows: list[dict[str, Any]]) -> None:
+    key = "minus floor" if "minus floor" in rows[0] else "images/s"
+    axes.barh([row[""] for row in rows][::-1], [row[key] for row in rows][::-1], color="#0f6b78")
+    axes.set_xlabel({"minus floor": "Fréchet distance above its floor (log)", "images/s": "images/s"}[key])
+    if key == "minus floor":
+        axes.set_xscale("log")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""A benchmark's result: one Markdown table on the screen and in a file, and one picture beside it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FOLDER = Path("build/benchmarks")
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """What all scripts understand."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data_dir", default=os.environ.get("TEXTDIFFUSION_DATA_DIR"), help="folder of the data set")
+    options.add_argument("--out", type=Path, default=FOLDER, help="folder of tables and pictures")
+    return options
+
+
+def machine() -> str:
+    """What the numbers were measured on, in a line."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table whose columns are the keys of the first row."""
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns), *([_cell(row.get(key)) for key in columns] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def publish(
+    name: str, title: str, rows: Sequence[dict[str, Any]], out: Path, draw: Callable[[Any], None] | None = None
+) -> None:
+    """Prints the table and writes `<name>.md`, with `<name>.png` if `draw` draws into matplotlib axes."""
+    text = f"{title}\n\n{markdown(rows)}\n\nMeasured on {machine()}.\n"
+    print(text, flush=True)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.md").write_text(text, encoding="utf-8")
+    if draw is None:
+        return
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    draw(axes)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(out / f"{name}.png")
