@@ -1,12 +1,7 @@
-"""An image model as a thing on disk: network, noise process and data shape, in safetensors and JSON.
-
-model/weights.safetensors   averaged weights
-model/model.json            what is needed to rebuild the network, and where it came from
-"""
+"""An image model: network, noise process and data shape; saved as core/model_folder.py says."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from core import noise, storage
-from core.checkpoint import deserialize, serialize
 from core.config import Frozen, validate
 from core.errors import UserError
 from core.images.config import DDPMUNetConfig, ImageModel, Process
 from core.images.ddpm_unet import DDPMUNet
 from core.images.unet import UNet
-
-WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
-MAX_WEIGHT_BYTES = 16 << 30
+from core.model_folder import DESCRIPTION, load_weights, read_description, read_weights, write_model
 
 
 class ImageShape(Frozen):
@@ -110,19 +102,14 @@ def save_model(
     folder: Path, network: nn.Module, config: ImageModel, shape: ImageShape, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Writes weights.safetensors and model.json into `folder`; returns the description."""
-    data = serialize(network.state_dict())
     description = {
         "modality": "images",
         "objective": "diffusion",
         "model": config.model_dump(mode="json"),
         "data": shape.model_dump(mode="json"),
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "weights_sha256": hashlib.sha256(data).hexdigest(),
         **facts,
     }
-    storage.write_bytes(folder / WEIGHTS, data)
-    storage.write_json(folder / DESCRIPTION, description)
-    return description
+    return write_model(folder, network, description)
 
 
 def load_model(folder: str | Path, device: torch.device | str = "cpu") -> TrainedModel:
@@ -132,31 +119,11 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Traine
         UserError: a file is missing, damaged, or not of an image model.
     """
     where = storage.join(folder, DESCRIPTION)
-    description = storage.read_json(where)
-    if not isinstance(description, dict) or description.get("modality") != "images":
-        raise UserError(f'{where}: not the description of an image model; expected "modality": "images"')
+    description = read_description(folder, "images")
     config = validate(ImageModel, description.get("model"), f"{where}: model")
     shape = validate(ImageShape, description.get("data"), f"{where}: data")
-    uri = storage.join(folder, WEIGHTS)
-    data = storage.read_bytes(uri, limit=MAX_WEIGHT_BYTES)
-    if hashlib.sha256(data).hexdigest() != description.get("weights_sha256"):
-        raise UserError(f"{uri}: content does not match weights_sha256 in {DESCRIPTION}; copy the model again")
+    weights = read_weights(folder, description)
     network = build_network(config, shape)
-    load_weights(network, deserialize(data, uri), uri)
+    load_weights(network, weights, str(folder))
     network.to(device).eval().requires_grad_(False)
     return TrainedModel(network, NoiseProcess(config.process), shape, config, description)
-
-
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Copies `weights` into `network`.
-
-    Raises:
-        UserError: names or shapes differ; the first difference is named.
-    """
-    own = network.state_dict()
-    for name in sorted(own.keys() | weights.keys()):
-        found = tuple(weights[name].shape) if name in weights else "nothing"
-        wanted = tuple(own[name].shape) if name in own else "nothing"
-        if found != wanted:
-            raise UserError(f"{where}: {name}: found {found}, the configured network has {wanted}")
-    network.load_state_dict(dict(weights))

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core import distributed, noise, precision, samplers, storage
-from core.checkpoint import CheckpointStore, deserialize
+from core.checkpoint import CheckpointStore
 from core.config import TrainConfig, config_hash, validate
 from core.errors import UserError
 from core.images import pictures
 from core.images.config import ImageData, ImageEvaluate, ImageModel, ImageSample
 from core.images.dataset import ImageDataset
 from core.images.diffusion import ImageDiffusion, guided
-from core.images.model import WEIGHTS, ImageShape, NoiseProcess, TrainedModel, load_model, load_weights, save_model
+from core.images.model import ImageShape, NoiseProcess, TrainedModel, load_model, save_model
+from core.model_folder import WEIGHTS, load_weights, read_description, read_weights
 from core.randomness import seed_of
 from core.training import FitResult, fit, write_records
 
@@ -72,8 +73,7 @@ def train(
     train_split, validation_split = ((data.images(split), data.labels(split)) for split in ("train", "validation"))
     goal = ImageDiffusion(config, shape, train_split, validation_split, seed=settings.seed)
     if warm_start is not None:
-        uri = storage.join(warm_start, WEIGHTS)
-        load_weights(goal.model, deserialize(storage.read_bytes(uri), uri), uri)
+        load_weights(goal.model, read_weights(warm_start, read_description(warm_start, "images")), str(warm_start))
     key = config_hash(
         {
             "model": config.model_dump(mode="json"),

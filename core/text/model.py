@@ -1,8 +1,6 @@
-"""A text model as a thing on disk: network and tokenizer, in safetensors and JSON.
+"""A text model: network and tokenizer; saved as core/model_folder.py says, the time warp among its weights.
 
-model/weights.safetensors   averaged weights, the time warp among them
-model/tokenizer.json        text to tokens and back
-model/model.json            what is needed to rebuild the network, and where it came from
+model/tokenizer.json   text to tokens and back
 """
 
 from __future__ import annotations
@@ -15,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from core import storage
-from core.checkpoint import deserialize, serialize
 from core.config import validate
 from core.errors import UserError
+from core.model_folder import DESCRIPTION, load_weights, read_description, read_weights, write_model
 from core.text import tokenizer as tokenizers
 from core.text.autoregressive import Autoregressive, NextToken
 from core.text.config import TextModel
@@ -28,8 +26,7 @@ from core.text.diffusion import Diffusion
 from core.text.objectives import OBJECTIVES, build
 from core.text.tokenizer import Tokenizer
 
-WEIGHTS, DESCRIPTION, TOKENIZER = "weights.safetensors", "model.json", "tokenizer.json"
-MAX_WEIGHT_BYTES = 16 << 30
+TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,6 @@ def save_model(
     folder: Path, network: nn.Module, objective: str, config: TextModel, tokenizer: Tokenizer, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Writes weights, tokenizer and description into `folder`; returns the description."""
-    data = serialize(network.state_dict())
     saved = tokenizer.to_json()
     description = {
         "modality": "text",
@@ -58,14 +54,10 @@ def save_model(
         "model": config.model_dump(mode="json"),
         "vocabulary_size": tokenizer.size,
         "tokenizer_sha256": hashlib.sha256(json.dumps(saved, sort_keys=True).encode()).hexdigest(),
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "weights_sha256": hashlib.sha256(data).hexdigest(),
         **facts,
     }
-    storage.write_bytes(folder / WEIGHTS, data)
     storage.write_json(folder / TOKENIZER, saved)
-    storage.write_json(folder / DESCRIPTION, description)
-    return description
+    return write_model(folder, network, description)
 
 
 def load_model(folder: str | Path, device: torch.device | str = "cpu") -> TrainedText:
@@ -75,37 +67,17 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Traine
         UserError: a file is missing, damaged, or not of a text model.
     """
     where = storage.join(folder, DESCRIPTION)
-    description = storage.read_json(where)
-    if not isinstance(description, dict) or description.get("modality") != "text":
-        raise UserError(f'{where}: not the description of a text model; expected "modality": "text"')
+    description = read_description(folder, "text")
     if description.get("objective") not in OBJECTIVES:
         raise UserError(f"{where}: objective {description.get('objective')!r}; allowed: {', '.join(OBJECTIVES)}")
     config = validate(TextModel, description.get("model"), f"{where}: model")
-    uri = storage.join(folder, WEIGHTS)
-    data = storage.read_bytes(uri, limit=MAX_WEIGHT_BYTES)
-    if hashlib.sha256(data).hexdigest() != description.get("weights_sha256"):
-        raise UserError(f"{uri}: content does not match weights_sha256 in {DESCRIPTION}; copy the model again")
+    weights = read_weights(folder, description)
     saved = storage.read_json(storage.join(folder, TOKENIZER), limit=tokenizers.MAX_BYTES)
     tokenizer = tokenizers.from_json(saved, storage.join(folder, TOKENIZER))
     network = build(description["objective"], tokenizer.size, config)
-    load_weights(network, deserialize(data, uri), uri)
+    load_weights(network, weights, str(folder))
     network.to(device).eval().requires_grad_(False)
     return TrainedText(network, tokenizer, config, description)
-
-
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Copies `weights` into `network`.
-
-    Raises:
-        UserError: names or shapes differ; the first difference is named.
-    """
-    own = network.state_dict()
-    for name in sorted(own.keys() | weights.keys()):
-        found = tuple(weights[name].shape) if name in weights else "nothing"
-        wanted = tuple(own[name].shape) if name in own else "nothing"
-        if found != wanted:
-            raise UserError(f"{where}: {name}: found {found}, the configured network has {wanted}")
-    network.load_state_dict(dict(weights))
 
 
 def warm_start(network: nn.Module, folder: Path, tokenizer: Tokenizer) -> None:
@@ -120,7 +92,7 @@ def warm_start(network: nn.Module, folder: Path, tokenizer: Tokenizer) -> None:
     target = network
     if isinstance(network, Diffusion) and isinstance(trained.network, Autoregressive):
         target = network.autoregressive
-    load_weights(target, trained.network.state_dict(), storage.join(folder, WEIGHTS))
+    load_weights(target, trained.network.state_dict(), str(folder))
 
 
 def load_autoregressive(folder: Path | None, diffusion: TrainedText, device: torch.device | str) -> NextToken:

@@ -16,11 +16,12 @@ from core import distributed, storage
 from core.checkpoint import CheckpointStore
 from core.config import TrainConfig, config_hash, validate
 from core.errors import UserError
+from core.model_folder import WEIGHTS
 from core.text import data, evaluation
 from core.text.config import TextData, TextEvaluate, TextModel, TextSample
 from core.text.drawing import Sampler
 from core.text.metrics import NGramJudge
-from core.text.model import WEIGHTS, load_autoregressive, load_model, save_model, warm_start
+from core.text.model import load_autoregressive, load_model, save_model, warm_start
 from core.text.objectives import OBJECTIVES
 from core.training import FitResult, fit, write_records
 

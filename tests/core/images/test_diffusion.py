@@ -166,5 +166,5 @@ def test_a_damaged_model_is_refused_naming_the_file(tmp_path):
 
 def test_a_model_of_another_kind_is_refused(tmp_path):
     (tmp_path / "model.json").write_text('{"modality": "text"}')
-    with pytest.raises(UserError, match="not the description of an image model"):
+    with pytest.raises(UserError, match="not the description of a model of images"):
         load_model(tmp_path)
