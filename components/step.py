@@ -27,12 +27,14 @@ def component(name: str) -> Callable[[Callable[..., Any]], Any]:
 def step() -> Iterator[None]:
     """Runs a step's body: a `UserError` becomes its one line on stderr and exit code 2, without a traceback."""
     from core.errors import UserError
+    from core.faults import reported
 
     try:
-        yield
+        with reported("the files of this step", "used"):  # a full disk shows where nobody looked for it
+            yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(UserError.EXIT_CODE) from None
+        raise SystemExit(error.EXIT_CODE) from None
 
 
 def whole(value: Any) -> Any:

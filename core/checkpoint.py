@@ -1,10 +1,11 @@
 """Checkpoints that survive being killed at any byte: safetensors and JSON, the manifest last, verified on load.
 
-    <root>/manifest-00000007.json      {"index", "files": {name: {"path", "sha256", "bytes"}}, "meta": {...}}
+    <root>/manifest-00000007.json      {"index", "files": {name: {"path", "sha256", "bytes"}}, "meta": {...}, "sha256"}
     <root>/data/7-<nonce>-<name>       the files it names
 
 Data goes up under names that were never used before; then the manifest is *created*, which fails if another writer
 has taken that index. So a reader sees a whole checkpoint or none, and of two writers one wins and the other is told.
+A manifest states its own hash too: a flipped bit in a counter would otherwise be believed.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ import safetensors.torch
 from torch import Tensor
 
 from core import storage
+from core.config import canonical_json
 from core.errors import UserError
+from core.faults import StorageError
 
 log = logging.getLogger(__name__)
 _MANIFEST = re.compile(r"manifest-(\d{8})\.json")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
-class CheckpointRaceError(RuntimeError):
+class CheckpointRaceError(UserError):
     """Another process wrote this checkpoint first: two trainings share one folder."""
 
 
@@ -54,6 +57,7 @@ class CheckpointStore:
 
     def __init__(self, root: str, keep: int = 2) -> None:
         self.root, self._keep = str(root).rstrip("/"), keep
+        self._damaged: set[int] = set()
 
     def indices(self) -> list[int]:
         """Indices of the manifests there are, oldest first."""
@@ -67,7 +71,7 @@ class CheckpointStore:
 
         Raises:
             CheckpointRaceError: somebody else has just written the same index.
-            OSError: the folder cannot be written; earlier checkpoints are as they were.
+            StorageError: the folder cannot be written; earlier checkpoints are as they were.
         """
         before = self.indices()
         index = before[-1] + 1 if before else 0
@@ -79,19 +83,33 @@ class CheckpointStore:
             storage.write_bytes(storage.join(self.root, path), data)
             entries[name] = {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         manifest = {"index": index, "files": entries, "meta": dict(meta)}
-        if not storage.create(self._manifest_uri(index), json.dumps(manifest, allow_nan=False).encode()):
+        signed = json.dumps({**manifest, "sha256": _digest(manifest)}, allow_nan=False)
+        if not storage.create(self._manifest_uri(index), signed.encode()):
             for entry in entries.values():
                 storage.remove(storage.join(self.root, str(entry["path"])))
-            raise CheckpointRaceError(f"{self.root}: checkpoint {index} was written by another process meanwhile")
-        self._prune()
+            raise CheckpointRaceError(
+                f"{self.root}: checkpoint {index} was written by another process meanwhile;"
+                " two trainings share the folder"
+            )
+        try:
+            self._prune()
+        except StorageError as error:  # what is superfluous may stay; the next save tries again
+            log.warning("old checkpoints were not removed: %s", error)
         return index
 
     def load(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; what is damaged is named in the log and passed over."""
+        """The newest checkpoint that is whole; what is damaged is named in the log and passed over.
+
+        Raises:
+            StorageError: the storage does not answer, which says nothing about what is in it.
+        """
         for index in reversed(self.indices()):
             try:
                 return self._load(index)
+            except StorageError:
+                raise
             except UserError as error:
+                self._damaged.add(index)
                 log.warning("checkpoint %d is damaged, trying the one before it: %s", index, error)
         return None
 
@@ -104,13 +122,16 @@ class CheckpointStore:
         tensors: dict[str, dict[str, Tensor]] = {}
         files: dict[str, bytes] = {}
         try:
+            stated = manifest.pop("sha256")
+            if stated != _digest(manifest) or manifest["index"] != index:
+                raise ValueError("its content does not match its SHA-256")
             meta = dict(manifest["meta"])
             entries = [
                 (str(name), str(entry["path"]), str(entry["sha256"]), int(entry["bytes"]))
                 for name, entry in manifest["files"].items()
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{self._manifest_uri(index)}: not a manifest: {error!r}") from None
+            raise UserError(f"{self._manifest_uri(index)}: not a manifest: {error}") from None
         for name, path, digest, size in entries:
             folder, _, file = path.partition("/")
             if folder != "data" or not _SAFE_NAME.fullmatch(file):
@@ -128,16 +149,22 @@ class CheckpointStore:
     def _prune(self) -> None:
         """Forgets all but the newest checkpoints, and data that no manifest names (left by a kill)."""
         indices = self.indices()
-        for index in indices[: -self._keep]:
-            storage.remove(self._manifest_uri(index))  # first the manifest, so that nothing names missing data
-        oldest = indices[-self._keep :][0]
+        whole = [index for index in indices if index not in self._damaged]
+        oldest = whole[-self._keep :][0]
+        for index in indices:
+            if index < oldest:
+                storage.remove(self._manifest_uri(index))  # first the manifest, so that nothing names missing data
         for name in storage.list_files(storage.join(self.root, "data")):
-            prefix = name.split("-", 1)[0]
+            prefix = name.lstrip(".").split("-", 1)[0]  # a dot: the temporary name of a write that was killed
             if prefix.isdigit() and int(prefix) < oldest:
                 storage.remove(storage.join(self.root, "data", name))
 
     def _manifest_uri(self, index: int) -> str:
         return storage.join(self.root, f"manifest-{index:08d}.json")
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(manifest).encode()).hexdigest()
 
 
 def serialize(tensors: Mapping[str, Tensor]) -> bytes:

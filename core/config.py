@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import UserError
+from core.secrets import redact, without_secrets
 
-MAX_YAML_BYTES = 1_000_000  # a configuration is a page of text; anything larger is a mistake or an attack
+MAX_YAML_BYTES = 65_536  # a configuration is a page of text; anything larger is a mistake or an attack
+MAX_YAML_DEPTH = 20
 
 
 class Frozen(BaseModel):
@@ -28,6 +31,8 @@ class Frozen(BaseModel):
 
 
 S = TypeVar("S", bound=BaseModel)
+Place = Annotated[str, AfterValidator(without_secrets)]
+"""A path or URI. One with a password or token in it is refused: it would be kept in every record of the run."""
 
 
 class TrainConfig(Frozen):
@@ -102,7 +107,10 @@ def validate(section: type[S], values: object, where: str) -> S:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = redact(repr(value))
+    except ValueError:  # an integer of thousands of digits
+        text = f"a {type(value).__name__} too long to print"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -129,18 +137,50 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """The mapping in a YAML text; `where` names it in errors."""
-    try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise UserError(f"{where}: YAML aliases (*{event.anchor}) are not allowed")
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not valid YAML: {error}") from None
+    value = parse_value(text, where)
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise UserError(f"{where}: expected a mapping of names to values, found {_short(value)}")
     return value
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data only. YAML 1.1 reads 1:30:00 as a number in base 60, which nobody means and takes long to compute."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as in the class it comes from
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:int"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9_]{0,20}|0x[0-9a-fA-F]{1,16})$"), list("-+0123456789")
+)
+
+
+def parse_value(text: str, where: str) -> Any:
+    """The value of a YAML text: small, shallow, and without aliases, a few bytes of which can stand for gigabytes.
+
+    Raises:
+        UserError: it is not such a text; `where` is named.
+    """
+    if len(text) > MAX_YAML_BYTES:
+        raise UserError(f"{where}: larger than {MAX_YAML_BYTES} characters; a configuration is a page of text")
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise UserError(f"{where}: YAML aliases (*{event.anchor}) are not allowed")
+            tag = getattr(event, "tag", None)
+            if tag is not None:
+                raise UserError(f"{where}: YAML tags ({tag[:40]}) are not allowed")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_YAML_DEPTH:
+                raise UserError(f"{where}: nested deeper than {MAX_YAML_DEPTH} levels")
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:
+        raise UserError(f"{where}: not valid YAML: {error}") from None
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
@@ -153,10 +193,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     path = key.strip().split(".")
     if not separator or not all(part.replace("_", "a").isalnum() for part in path):
         raise UserError(f"--set {_short(text)}: expected section.key=value, for example train.batch_size=64")
-    try:
-        value = yaml.safe_load(raw)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise UserError(f"--set {key}: value {_short(raw)} is not valid YAML") from None
+    value = parse_value(raw, f"--set {_short(key)}")
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text; a person means a number
         try:
             value = float(value)

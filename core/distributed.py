@@ -88,3 +88,12 @@ def any_process(flag: bool, world: World) -> bool:
     value = torch.tensor(float(flag), device=world.device)
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return bool(value.item())
+
+
+def agree(value: int, world: World) -> bool:
+    """Whether `value` is the same in all processes; the answer is."""
+    if world.size == 1:
+        return True
+    pair = torch.tensor([value, -value], device=world.device)
+    dist.all_reduce(pair, op=dist.ReduceOp.MAX)
+    return int(pair[0]) == -int(pair[1])

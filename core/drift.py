@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core import storage
+from core import remote, storage
 from core.config import config_hash
 from core.registry import Registry
 
@@ -25,12 +25,9 @@ def listing(data_dir: str | None) -> dict[str, str]:
     if data_dir is None:
         return {}
     if storage.is_remote(data_dir):
-        filesystem, path = storage._filesystem(data_dir)
-        prefix = path.rstrip("/") + "/"
-        found = filesystem.find(path, detail=True)
         return {
-            name.removeprefix(prefix): str(facts.get("md5Hash") or facts.get("crc32c") or facts.get("etag"))
-            for name, facts in sorted(found.items())
+            name: str(facts.get("md5Hash") or facts.get("crc32c") or facts.get("etag"))
+            for name, facts in remote.details(data_dir).items()
         }
     root = Path(data_dir)
     if root.is_file():

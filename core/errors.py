@@ -1,5 +1,7 @@
 """The one error a user is meant to read."""
 
+from core.secrets import redact
+
 
 class UserError(Exception):
     """Input that cannot be used: one line naming the file or key, what was found and what is allowed.
@@ -10,4 +12,4 @@ class UserError(Exception):
     EXIT_CODE = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(str(message).split()))  # one line, whatever a library put into it
+        super().__init__(redact(" ".join(str(message).split())))  # one line, whatever a library put into it

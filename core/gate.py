@@ -9,6 +9,7 @@ from typing import Any
 
 from core import steps, storage
 from core.config import GateConfig, canonical_json, validate
+from core.errors import UserError
 from core.registry import Registry, Version
 
 Metrics = Mapping[str, Any]
@@ -73,6 +74,8 @@ def compare(
     """
     config = validate(GateConfig, dict(gate), "gate")
     metrics = storage.read_json(evaluation / "metrics.json")
+    if not isinstance(metrics, Mapping):
+        raise UserError(f"{evaluation / 'metrics.json'}: expected metrics by name; this evaluation is not whole")
     key = evaluation_key(evaluation)
     weights = storage.read_json(model / "model.json").get("weights_sha256", "")
     champion = Registry(registry).champion(model_name)
@@ -104,6 +107,8 @@ def compare(
 def evaluation_key(evaluation: Path) -> str:
     """What makes two evaluations comparable, as the evaluation itself states it; empty if it states nothing."""
     facts = storage.read_json(evaluation / "evaluation.json")
+    if not isinstance(facts, Mapping):
+        raise UserError(f"{evaluation / 'evaluation.json'}: expected facts by name; this evaluation is not whole")
     key = facts.get("evaluation_key") or facts.get("key") or ""
     return key if isinstance(key, str) else canonical_json(key)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from core.config import Frozen, GateConfig, ResourcesConfig, TrainConfig, validate
+from core.config import Frozen, GateConfig, Place, ResourcesConfig, TrainConfig, validate
 from core.errors import UserError
 from core.images.config import ImageData, ImageEvaluate, ImageModel, ImageSample
 from core.text.config import TextData, TextEvaluate, TextModel, TextSample
@@ -18,10 +18,10 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="lowe
 class SourceConfig(Frozen):
     """The trained model that a sampling job starts from."""
 
-    model: str = Field(
+    model: Place = Field(
         min_length=1, description="registered model (name, name@champion, name@3), or a model folder's URI"
     )
-    autoregressive: str | None = Field(None, description="for text: the autoregressive model beside it, likewise")
+    autoregressive: Place | None = Field(None, description="for text: the autoregressive model beside it, likewise")
 
 
 class Job(Frozen):

@@ -32,7 +32,7 @@ def choose(device: torch.device, requested: str = "auto") -> Precision:
     if requested == "bf16":
         return Precision(torch.bfloat16, False, "bf16: requested")
     if requested == "fp16":
-        return Precision(torch.float16, device.type == "cuda", "fp16: requested")
+        return Precision(torch.float16, True, "fp16 with gradient scaling: requested")
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         if torch.cuda.get_device_capability(device) >= (8, 0):
@@ -41,3 +41,11 @@ def choose(device: torch.device, requested: str = "auto") -> Precision:
     if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
         return Precision(torch.bfloat16, False, "bf16: this CPU has it natively")
     return Precision(None, False, "fp32: this CPU has no native bf16")
+
+
+def back_off(scaler: torch.amp.GradScaler) -> None:
+    """What `scaler.update()` does after an overflow, in every process alike, also where there was none."""
+    if not scaler.is_enabled():
+        return
+    scaler.update(scaler.get_scale() * scaler.get_backoff_factor())
+    scaler.load_state_dict({**scaler.state_dict(), "_growth_tracker": 0})

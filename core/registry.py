@@ -181,7 +181,7 @@ class Registry:
                 known = ", ".join(self.models()) or "none"
                 raise UserError(f"{name}: no champion in {self.root}; registered models: {known}")
             return version
-        if not wanted.isdigit():
+        if not re.fullmatch("[0-9]{1,9}", wanted):
             raise UserError(f"{name}: expected model, model@champion or model@NUMBER")
         return self.version(model, int(wanted))
 
@@ -197,7 +197,8 @@ class Registry:
         folder = storage.join(self._model(model), "versions")
         taken = [int(name.split("/")[0]) for name in storage.list_files(folder) if name.split("/")[0].isdigit()]
         number = max(taken, default=0) + 1
-        while not storage.create(storage.join(self._version_uri(model, number), "reserved"), _now().encode()):
+        mine = f"{_now()} {uuid.uuid4().hex}".encode()
+        while not storage.create(storage.join(self._version_uri(model, number), "reserved"), mine):
             number += 1  # another run registers at the same moment
         return number
 

@@ -10,13 +10,17 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, cast
 
+from core import remote
 from core.errors import UserError
+from core.faults import StorageError, reported, steadily
 
 CHUNK = 1 << 20  # bytes
 
@@ -31,25 +35,16 @@ def join(uri: str | Path, *parts: str) -> str:
     return "/".join([str(uri).rstrip("/"), *parts])
 
 
-def _filesystem(uri: str | Path) -> tuple[Any, str]:
-    # gcsfs probes for hierarchical namespaces over gRPC at its first write; against an emulator that hangs.
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    import fsspec
-
-    try:
-        fs, path = fsspec.core.url_to_fs(str(uri))
-    except (ValueError, ImportError) as error:
-        raise UserError(f"{uri}: {error}; allowed: a local path or gs://bucket/path") from None
-    fs.invalidate_cache()  # other processes write too
-    return fs, path
-
-
 def exists(uri: str | Path) -> bool:
     """Whether a file or folder is there."""
     if not is_remote(uri):
-        return Path(uri).exists()
-    fs, path = _filesystem(uri)
-    return bool(fs.exists(path))
+        with reported(uri, "looked up"):
+            return Path(uri).exists()
+    fs, path = remote.filesystem(uri)
+    try:  # not fs.exists(), which takes every fault for an answer
+        return bool(steadily(lambda: fs.info(path), uri, "looked up"))
+    except FileNotFoundError:
+        return False
 
 
 def size(uri: str | Path) -> int:
@@ -61,10 +56,10 @@ def size(uri: str | Path) -> int:
     try:
         if not is_remote(uri):
             return Path(uri).stat().st_size
-        fs, path = _filesystem(uri)
-        return int(fs.size(path))
-    except OSError as error:
-        raise UserError(f"{uri}: cannot be read: {error.strerror or type(error).__name__}") from None
+        fs, path = remote.filesystem(uri)
+        return int(steadily(lambda: fs.info(path), uri, "read")["size"])
+    except (OSError, ValueError) as error:
+        raise _unreadable(uri, error) from None
 
 
 def open_read(uri: str | Path) -> IO[bytes]:
@@ -76,16 +71,30 @@ def open_read(uri: str | Path) -> IO[bytes]:
     try:
         if not is_remote(uri):
             return Path(uri).open("rb")
-        fs, path = _filesystem(uri)
-        return cast(IO[bytes], fs.open(path, "rb"))
-    except OSError as error:
-        raise UserError(f"{uri}: cannot be read: {error.strerror or type(error).__name__}") from None
+        fs, path = remote.filesystem(uri)
+        stream = steadily(lambda: fs.open(path, "rb", cache_type="readahead"), uri, "read")
+        return cast(IO[bytes], BufferedReader(remote.Reader(stream, str(uri)), CHUNK))
+    except (OSError, ValueError) as error:
+        raise _unreadable(uri, error) from None
+
+
+def _unreadable(uri: str | Path, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or (str(error) if isinstance(error, ValueError) else type(error).__name__)
+    return UserError(f"{uri}: cannot be read: {reason}")
 
 
 def read_bytes(uri: str | Path, *, limit: int | None = None) -> bytes:
     """The whole content; a UserError if it is longer than `limit` bytes."""
+    if is_remote(uri):
+        try:
+            return remote.read(uri, limit)
+        except FileNotFoundError as error:
+            raise _unreadable(uri, error) from None
     with open_read(uri) as stream:
-        data = stream.read() if limit is None else stream.read(limit + 1)
+        try:
+            data = stream.read() if limit is None else stream.read(limit + 1)
+        except OSError as error:  # a folder, a bad sector
+            raise _unreadable(uri, error) from None
     if limit is not None and len(data) > limit:
         raise UserError(f"{uri}: larger than {limit} bytes")
     return data
@@ -100,21 +109,31 @@ def read_json(uri: str | Path, *, limit: int = 64 * CHUNK) -> Any:
 
 
 def write_bytes(uri: str | Path, data: bytes) -> None:
-    """Writes a file atomically, replacing what was there; makes its folder."""
+    """Writes a file atomically, replacing what was there; makes its folder.
+
+    Raises:
+        StorageError: it cannot be written; what was there is as it was.
+    """
     if is_remote(uri):
-        fs, path = _filesystem(uri)
-        fs.pipe_file(path, data)
+        fs, path = remote.filesystem(uri)
+        remote.written(lambda: fs.pipe_file(path, data), uri)
         return
     target = Path(uri)
+    with reported(uri, "written"), _beside(target) as temporary:
+        _write_and_sync(temporary, data)
+        temporary.replace(target)
+        sync_folder(target.parent)
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A temporary name in the folder of `target`, which is made; what is left there in the end is removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        _write_and_sync(temporary, data)
-        temporary.replace(target)
-    except BaseException:
+        yield temporary
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(target.parent)
 
 
 def write_json(uri: str | Path, value: object) -> None:
@@ -123,25 +142,28 @@ def write_json(uri: str | Path, value: object) -> None:
 
 
 def create(uri: str | Path, data: bytes) -> bool:
-    """Writes a file only if none of that name exists; of many writers exactly one gets True."""
+    """Writes a file only if none of that name exists; of many writers exactly one gets True.
+
+    Args:
+        uri: the file.
+        data: must differ from what any other writer would write. When the answer to an upload is lost, trying again
+            finds the name taken: only the content tells who took it.
+    """
     if is_remote(uri):
-        fs, path = _filesystem(uri)
+        fs, path = remote.filesystem(uri)
         try:
-            fs.pipe_file(path, data, mode="create")
+            remote.written(lambda: fs.pipe_file(path, data, mode="create"), uri)
         except FileExistsError:
-            return False
+            return read_bytes(uri) == data
         return True
     target = Path(uri)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with reported(uri, "written"), _beside(target) as temporary:
         _write_and_sync(temporary, data)
-        os.link(temporary, target)  # fails if the name is taken, and never shows a half-written file
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(target.parent)
+        try:
+            os.link(temporary, target)  # fails if the name is taken, and never shows a half-written file
+        except FileExistsError:
+            return False
+        sync_folder(target.parent)
     return True
 
 
@@ -163,20 +185,24 @@ def sync_folder(path: Path) -> None:
 
 @contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that becomes `out` when the block ends well, and vanishes when it does not."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary folder beside `out` that becomes `out` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        StorageError: the disk is full or refuses; `out` is as it was.
+    """
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.mkdir()
     try:
-        yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as stream:
-                    os.fsync(stream.fileno())
-        if out.exists():  # a retried step finds what its killed predecessor left
-            shutil.rmtree(out) if out.is_dir() else out.unlink()
-        temporary.replace(out)
-        sync_folder(out.parent)
+        with reported(out, "written"):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    with path.open("rb") as stream:
+                        os.fsync(stream.fileno())
+            if out.exists():  # a retried step finds what its killed predecessor left
+                shutil.rmtree(out) if out.is_dir() else out.unlink()
+            temporary.replace(out)
+            sync_folder(out.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -186,58 +212,69 @@ def list_files(uri: str | Path) -> list[str]:
     if not is_remote(uri):
         root = Path(uri)
         return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    fs, root_path = _filesystem(uri)
+    fs, root_path = remote.filesystem(uri)
     prefix = root_path.rstrip("/") + "/"
     try:
-        return sorted(name[len(prefix) :] for name in fs.find(root_path) if name.startswith(prefix))
+        found = steadily(lambda: fs.find(root_path), uri, "listed")
     except FileNotFoundError:
         return []
+    return sorted(name[len(prefix) :] for name in found if name.startswith(prefix))
 
 
 def remove(uri: str | Path) -> None:
     """Removes a file or a folder with all below it; nothing happens if it is not there."""
     if not is_remote(uri):
         path = Path(uri)
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        with reported(uri, "removed"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         return
-    fs, remote = _filesystem(uri)
+    fs, place = remote.filesystem(uri)
     try:
-        fs.rm(remote, recursive=True)
+        steadily(lambda: fs.rm(place, recursive=True), uri, "removed")
     except FileNotFoundError:
         pass
 
 
 def copy_tree(source: str | Path, target: str | Path) -> None:
-    """Copies all files below `source` to below `target`; either side may be remote. Each file arrives atomically."""
+    """Copies all files below `source` to below `target`; either side may be remote. Each file arrives whole or not.
+
+    Raises:
+        UserError: there is nothing to copy, or a name or link leads out of `source`.
+        StorageError: one side cannot be read or written.
+    """
     names = list_files(source)
     if not names:
         raise UserError(f"{source}: no files there")
     for name in names:
-        if ".." in Path(name).parts:
-            raise UserError(f"{source}: refuses to copy a file named {name!r}")
-        if is_remote(target):
-            with open_read(join(source, name)) as stream:
-                fs, path = _filesystem(join(target, name))
-                with fs.open(path, "wb") as sink:
-                    shutil.copyfileobj(stream, sink, CHUNK)
-        else:
+        if ".." in Path(name).parts or not _stays_inside(source, name):
+            raise UserError(f"{source}: refuses to copy {name!r}, which leads out of it")
+    for name in names:
+        if not is_remote(target):
             _copy_to_local(join(source, name), Path(target) / name)
+        elif not is_remote(source):
+            remote.upload(Path(source) / name, join(target, name))
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                _copy_to_local(join(source, name), Path(folder) / "file")
+                remote.upload(Path(folder) / "file", join(target, name))
+
+
+def _stays_inside(source: str | Path, name: str) -> bool:
+    return is_remote(source) or (Path(source) / name).resolve().is_relative_to(Path(source).resolve())
 
 
 def _copy_to_local(source: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with reported(target, "written"), _beside(target) as temporary:
         with open_read(source) as stream, temporary.open("wb") as sink:
             shutil.copyfileobj(stream, sink, CHUNK)
             sink.flush()
             os.fsync(sink.fileno())
+        if temporary.stat().st_size != size(source):
+            raise StorageError(f"{source}: cannot be read: its content broke off")
         temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def sha256(uri: str | Path) -> str:

@@ -7,6 +7,7 @@ killed at any moment goes on from its last checkpoint and ends with the very sam
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core import distributed, precision, storage
+from core import distributed, divergence, precision
 from core.budget import Budget
+from core.capacity import require_memory_to_train
 from core.checkpoint import CheckpointStore
 from core.config import TrainConfig
 from core.distributed import World
@@ -31,7 +33,6 @@ from core.randomness import DataOrder, Draws, seed_of
 from core.training_log import TrainingLog
 
 log = logging.getLogger(__name__)
-MAX_BAD_STEPS = 25  # in a row; fp16 scaling needs up to about 16 to find its scale
 
 
 @dataclass
@@ -49,12 +50,10 @@ class FitResult:
     skipped_steps: int
 
 
-class InterruptedTrainingError(Exception):
+class InterruptedTrainingError(UserError):
     """A signal asked training to stop; a checkpoint was written first."""
 
-
-class DivergedError(UserError):
-    """Loss or gradients are no longer finite."""
+    EXIT_CODE = 143  # as of a process that SIGTERM ended: whoever restarts it need not tell them apart
 
 
 @dataclass
@@ -101,11 +100,12 @@ class _Training:
         tensorboard: Path | None,
     ) -> None:
         self.objective, self.config, self.store, self.world, self.name = objective, config, store, world, name
+        require_memory_to_train(objective.model, world.device, name)
         self.model = objective.model.to(world.device)
         self.precision = precision.choose(world.device, config.precision)
         self.order = DataOrder(objective.dataset_size, config.seed)
         self.optimizers = Optimizers(objective.parameter_groups(), config, world.device)
-        self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision.scaled)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.precision.scaled)
         self.ema = PowerEMA(self.model, config.ema_std)
         self.best: dict[str, Tensor] = {}
         self.previews: dict[str, bytes] = {}
@@ -131,12 +131,14 @@ class _Training:
             last_row = (state.examples_seen, time.monotonic())
             while not self.budget.finished(state.examples_seen) and not self._stopped_early():
                 loss, norm = self._step()
-                self.losses.append(loss)
+                if loss is not None:
+                    self.losses.append(loss)
                 state.seconds = before + time.monotonic() - began
                 fixed = self.budget.observe(state.examples_seen, self._slowest_seconds())
                 state.total = self.budget.total
                 step = state.examples_seen // config.batch_size
-                if step % config.log_every == 0 or self.budget.finished(state.examples_seen):
+                due = step % config.log_every == 0 or self.budget.finished(state.examples_seen)
+                if due and self.losses:
                     mean = float(distributed.sum_over_processes(torch.stack(self.losses).mean(), self.world))
                     now = time.monotonic()
                     rate = (state.examples_seen - last_row[0]) / max(now - last_row[1], 1e-9)
@@ -151,6 +153,7 @@ class _Training:
                         grad_norm=norm,
                     )
                     bar.update(state.examples_seen, total=self.budget.total, loss=mean)
+                    divergence.refuse_growth(self.name, self.log.rows)
                 self._look()
                 if distributed.any_process(stop.is_set(), self.world):
                     self._save()
@@ -178,8 +181,11 @@ class _Training:
             skipped_steps=state.skipped_steps,
         )
 
-    def _step(self) -> tuple[Tensor, float]:
-        """One optimizer step; the loss of this process's share (their sum over processes is the mean) and the norm."""
+    def _step(self) -> tuple[Tensor | None, float]:
+        """One optimizer step; the loss of this process's share (their sum over processes is the mean) and the norm.
+
+        The loss is None if the step was skipped: loss or gradients were not finite in some process.
+        """
         config, state, seen = self.config, self.state, self.state.examples_seen
         self.model.train()
         self.optimizers.set_learning_rate(self.budget.learning_rate(seen))
@@ -199,31 +205,25 @@ class _Training:
             self.scaler.unscale_(optimizer)
         distributed.average_gradients(self.model, self.world)
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), config.clip))
-        finite = norm == norm and norm != float("inf")
-        if finite:
-            for optimizer in self.optimizers.parts.values():
-                self.scaler.step(optimizer)
-        if self.precision.scaled:
-            self.scaler.update()
         state.examples_seen += config.batch_size
-        if finite:
-            self.ema.update(self.model, state.examples_seen, config.batch_size)
-            state.bad_steps = 0
-        else:
+        # A loss can be lost while its gradients stay finite (a clamp, a where), and in one process only.
+        if not math.isfinite(norm) or distributed.any_process(not bool(total_loss.isfinite()), self.world):
+            precision.back_off(self.scaler)
             self._count_bad_step(seen)
-            norm = 0.0  # JSON has no infinity; skipped_steps tells
+            return None, 0.0
+        for optimizer in self.optimizers.parts.values():
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        self.ema.update(self.model, state.examples_seen, config.batch_size)
+        state.bad_steps = 0
         return total_loss, norm
 
     def _count_bad_step(self, seen: int) -> None:
         self.state.bad_steps += 1
         self.state.skipped_steps += 1
-        if self.state.bad_steps >= MAX_BAD_STEPS:
-            indices = self.order(seen, seen + self.config.batch_size).tolist()
-            raise DivergedError(
-                f"{self.name}: loss or gradients were not finite in {MAX_BAD_STEPS} steps in a row, the last at"
-                f" {seen} examples seen (data set indices {indices[:8]}...);"
-                " lower train.learning_rate, or look at the data"
-            )
+        divergence.refuse_bad_steps(
+            self.name, self.state.bad_steps, seen, self.order(seen, seen + self.config.batch_size)
+        )
 
     def _look(self) -> None:
         """Validation and previews when they are due."""
@@ -232,6 +232,7 @@ class _Training:
         if self.budget.crosses(seen, config.validate_every) or end:
             losses = self.objective.validate(self.ema.model)
             self.log.add(seen, seconds=round(self.state.seconds, 3), validation=losses)
+            divergence.refuse_not_finite(self.name, losses["loss"], seen)
             if self.state.best_loss is None or losses["loss"] < self.state.best_loss:
                 self.state.best_loss, self.state.bad_validations = losses["loss"], 0
                 if config.early_stop is not None:
@@ -255,8 +256,21 @@ class _Training:
         return float(seconds)
 
     def _save(self) -> None:
-        if not self.world.is_first:
-            return
+        """Writes a checkpoint; no process goes on, or away, before it is there.
+
+        Raises:
+            UserError: it could not be written. Every process raises, so that none waits for one that is gone.
+        """
+        failure: UserError | None = None
+        if self.world.is_first:
+            try:
+                self._write()
+            except UserError as error:
+                failure = error
+        if distributed.any_process(failure is not None, self.world):
+            raise failure or UserError(f"{self.name}: process 0 could not write the checkpoint")
+
+    def _write(self) -> None:
         self.state.scaler = self.scaler.state_dict()
         self.state.losses = [float(loss) for loss in self.losses]
         tensors = {
@@ -269,24 +283,34 @@ class _Training:
         self.store.save(tensors, {"log.jsonl": self.log.to_bytes(), **self.previews}, vars(self.state))
 
     def _restore(self) -> list[dict[str, Any]]:
-        """Continues from the newest whole checkpoint, if any; the rows of its log."""
+        """Continues from the newest whole checkpoint, if any; the rows of its log.
+
+        Raises:
+            UserError: it is of another training, or the processes do not find the same one.
+        """
         checkpoint = self.store.load()
+        index = -1 if checkpoint is None else checkpoint.index
+        if not distributed.agree(index, self.world):
+            raise UserError(
+                f"{self.store.root}: process {self.world.rank} finds checkpoint {index}, others another one;"
+                " the folder of checkpoints must be the same place for all processes"
+            )
         if checkpoint is None:
             return []
-        self.state = _State(**checkpoint.meta)
-        self.model.load_state_dict(checkpoint.tensors["model"])
-        self.ema.load_state_dict(checkpoint.tensors["ema"])
-        self.optimizers.load_state_dict(checkpoint.tensors["optimizer"])
+        try:
+            self.state = _State(**checkpoint.meta)
+            self.model.load_state_dict(checkpoint.tensors["model"])
+            self.ema.load_state_dict(checkpoint.tensors["ema"])
+            self.optimizers.load_state_dict(checkpoint.tensors["optimizer"])
+            if self.precision.scaled:
+                self.scaler.load_state_dict(self.state.scaler)
+            rows = TrainingLog.parse(checkpoint.files["log.jsonl"])
+        except (RuntimeError, TypeError, KeyError, ValueError) as error:
+            raise UserError(
+                f"{self.store.root}: checkpoint {index} is of another model or version: {error};"
+                " remove the folder to begin anew"
+            ) from None
         self.best = checkpoint.tensors.get("best", {})
-        if self.precision.scaled:
-            self.scaler.load_state_dict(self.state.scaler)
         self.previews = {name: data for name, data in checkpoint.files.items() if name.startswith("preview-")}
         log.info("%s goes on at %d examples, from %s", self.name, self.state.examples_seen, self.store.root)
-        return TrainingLog.parse(checkpoint.files["log.jsonl"])
-
-
-def write_records(result: FitResult, out: Path) -> None:
-    """Writes train_log.jsonl and previews/ of a finished training into a model folder."""
-    storage.write_bytes(out / "train_log.jsonl", TrainingLog(result.log, None).to_bytes())
-    for name, data in result.previews.items():
-        storage.write_bytes(out / "previews" / name.removeprefix("preview-"), data)
+        return rows

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from core import storage
 
 TIMING = ("seconds", "rate")  # the fields that differ between two runs of the same training
 
@@ -44,3 +47,10 @@ class TrainingLog:
     @staticmethod
     def parse(data: bytes) -> list[dict[str, Any]]:
         return [json.loads(line) for line in data.decode().splitlines()]
+
+
+def write_records(rows: list[dict[str, Any]], previews: Mapping[str, bytes], out: Path) -> None:
+    """Writes train_log.jsonl and previews/ of a finished training into a model folder."""
+    storage.write_bytes(out / "train_log.jsonl", TrainingLog(rows, None).to_bytes())
+    for name, data in previews.items():
+        storage.write_bytes(out / "previews" / name.removeprefix("preview-"), data)

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from local.warm import parse_command
+from local.warm import GRACE, parse_command
 
-GRACE = 30.0  # seconds that a step has to write a checkpoint once it is asked to stop
 _SIGNALS = {int(number) for number in signal.Signals}
 
 

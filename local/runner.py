@@ -28,6 +28,7 @@ from core import storage
 from core.config import config_hash
 from core.errors import UserError
 from core.job import AnyJob, parse_job
+from core.secrets import redact
 from local.containers import docker_runner, mounted_folders
 from local.kfp_seam import observed, observed_docker
 from local.processes import StepProcesses
@@ -253,7 +254,7 @@ def step_error(log: Path, code: int | None) -> str:
         return f"ended by {name}{hint}"
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
     last = next((line.strip() for line in reversed(lines) if line.strip()), f"ended with exit code {code}")
-    return last.removeprefix("error: ")[:500]
+    return redact(last.removeprefix("error: "))[:500]
 
 
 def step_environment(runs: Path, events: Path, scratch: Path, version: str) -> dict[str, str]:

@@ -11,14 +11,18 @@ import contextlib
 import importlib
 import json
 import os
+import select
+import signal
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import IO, Any
 
 NEEDS_STEPS = "core import steps"  # what the source of a component says that works with the modality's code
 TRAINS = "steps.train"  # ... and that makes an optimizer, for which torch imports its compiler: seconds, once
+GRACE = 30.0  # seconds that a step has to write a checkpoint once it is asked to stop
 FOR_TRAINING = ("torch._dynamo", "torch.utils.tensorboard")
 
 
@@ -47,8 +51,36 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
         if pid == 0:
             _step(request)
         _answer(answers, {"pid": pid})
-        _, status = os.waitpid(pid, 0)
-        _answer(answers, {"code": os.waitstatus_to_exitcode(status)})
+        _answer(answers, {"code": _wait(pid, requests)})
+
+
+def _wait(pid: int, requests: IO[str]) -> int:
+    """The exit code of a step. If the run is gone meanwhile, the step is ended too.
+
+    A killed run must not leave a training behind that the next run then shares a folder of checkpoints with.
+    """
+    poll = select.poll()
+    poll.register(requests, 0)  # a hang-up is reported always
+    with contextlib.suppress(AttributeError, OSError):  # Linux: wakes up at once when the step ends
+        poll.register(os.pidfd_open(pid), select.POLLIN)
+    asked = 0.0
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if (requests.fileno(), select.POLLHUP) not in poll.poll(20):
+            continue
+        if asked == 0.0:
+            asked = time.monotonic()
+            _signal(pid, signal.SIGTERM)
+        elif time.monotonic() - asked > GRACE:
+            _signal(pid, signal.SIGKILL)
+        time.sleep(0.02)  # the hang-up stays
+
+
+def _signal(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
 
 
 def _prepare(request: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = make_app()(arguments, standalone_mode=False)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = UserError.EXIT_CODE
+        code = error.EXIT_CODE
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # `textdiffusion runs | head`

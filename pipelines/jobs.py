@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core import storage
+from core import remote, storage
 from core.config import merge, read_yaml, with_overrides
 from core.errors import UserError
 from core.job import AnyJob, parse_job
@@ -113,9 +113,8 @@ def _local_entries(root: Path) -> list[list[Any]]:
 
 
 def _remote_entries(uri: str) -> list[list[Any]]:
-    filesystem, path = storage._filesystem(uri)
     found = []
-    for name, facts in filesystem.find(path, detail=True).items():
+    for name, facts in remote.details(uri).items():
         stamp = facts.get("etag") or facts.get("md5Hash") or facts.get("mtime") or ""
         found.append([name, facts.get("size"), str(stamp)])
     return found

@@ -17,10 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
-from core.config import Frozen, merge, read_yaml, validate
+from core.config import Frozen, Place, merge, parse_value, read_yaml, validate
 from core.errors import UserError
 
 FILE = Path("textdiffusion.yaml")
@@ -30,8 +29,8 @@ PREFIX = "TEXTDIFFUSION_"
 class Settings(Frozen):
     """What is not part of a job. Nothing here has a default project, region or bucket."""
 
-    runs: str = Field(default="runs", description="folder of local runs")
-    registry: str = Field(default="registry", description="model registry: a folder or gs:// prefix")
+    runs: Place = Field(default="runs", description="folder of local runs")
+    registry: Place = Field(default="registry", description="model registry: a folder or gs:// prefix")
     image: str = Field(default="textdiffusion", description="image repository; a tag, if given, is used as it is")
     project: str | None = None
     region: str | None = None
@@ -42,7 +41,7 @@ class Settings(Frozen):
     tensorboard: str | None = Field(default=None, description="Vertex TensorBoard instance")
     experiment: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
-    kubeflow_host: str | None = None
+    kubeflow_host: Place | None = None
     kubeflow_namespace: str | None = None
     max_cost: float | None = Field(default=None, gt=0, description="USD; a run estimated above it is refused")
     machines: dict[str, dict[str, Any]] = Field(default_factory=dict, description="rows of resources.yaml")
@@ -85,10 +84,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             continue
         key = name.removeprefix(PREFIX).lower()
         section, separator, inner = key.partition("__")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"{name}: value {text[:60]!r} is not valid YAML") from None
+        value = parse_value(text, name)
         if separator:
             nested: Any = value
             for part in reversed(inner.split("__")):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from core.config import Frozen
+from core.config import Frozen, Place
 
 
 class ImageData(Frozen):
@@ -19,7 +19,7 @@ class ImageData(Frozen):
     source: Literal["digits", "mnist", "idx", "folder", "npz"] = Field(
         "digits", description="digits: scikit-learn's 1,797 scans; mnist: IDX files or torchvision; or your own"
     )
-    data_dir: str | None = Field(default=None, description="Folder, file or gs:// prefix that holds the source")
+    data_dir: Place | None = Field(default=None, description="Folder, file or gs:// prefix that holds the source")
     resolution: int | None = Field(default=None, ge=4, le=512, description="Side in pixels; null keeps the native size")
     channels: Literal["auto", 1, 3] = Field(default="auto", description="auto: 1 for grey images, 3 for coloured ones")
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.5, description="Share of the training images held out")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from core import noise, storage
+from core.capacity import build_within_memory
 from core.config import Frozen, validate
 from core.errors import UserError
 from core.images.config import DDPMUNetConfig, ImageModel, Process
@@ -22,10 +24,10 @@ from core.model_folder import DESCRIPTION, load_weights, read_description, read_
 class ImageShape(Frozen):
     """Shape and classes of the images that a model makes."""
 
-    channels: int
-    height: int
-    width: int
-    class_names: tuple[str, ...]
+    channels: Literal[1, 3]
+    height: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=4096)
+    class_names: tuple[str, ...] = Field(max_length=100_001)
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -37,7 +39,7 @@ def build_network(config: ImageModel, shape: ImageShape) -> nn.Module:
     """The network that `config` describes, with fresh weights.
 
     Raises:
-        UserError: the image size does not suit the number of levels.
+        UserError: the image size does not suit the number of levels, or it would not fit this machine.
     """
     classes = len(shape.class_names)
     network = config.network
@@ -50,9 +52,13 @@ def build_network(config: ImageModel, shape: ImageShape) -> nn.Module:
             f"model.network: images of {shape.height}x{shape.width} pixels; this network needs sides divisible by"
             f" {divisor}: use fewer levels in model.network.channels, or set data.resolution"
         )
-    if isinstance(network, DDPMUNetConfig):
-        return DDPMUNet(network, shape.channels, classes)
-    return UNet(network, shape.channels, classes)
+
+    def build() -> nn.Module:
+        if isinstance(network, DDPMUNetConfig):
+            return DDPMUNet(network, shape.channels, classes)
+        return UNet(network, shape.channels, classes)
+
+    return build_within_memory(build, "model.network")
 
 
 class NoiseProcess:

@@ -26,7 +26,8 @@ from core.images.diffusion import ImageDiffusion, guided
 from core.images.model import ImageShape, NoiseProcess, TrainedModel, load_model, save_model
 from core.model_folder import WEIGHTS, load_weights, read_description, read_weights
 from core.randomness import seed_of
-from core.training import FitResult, fit, write_records
+from core.training import FitResult, fit
+from core.training_log import write_records
 
 Section = Mapping[str, Any]
 GRID_ROWS = 10
@@ -92,7 +93,7 @@ def train(
         facts = _facts(result, data, settings)
         with storage.atomic_folder(out) as folder:
             model_json = save_model(folder, result.model, config, shape, facts)
-            write_records(result, folder)
+            write_records(result.log, result.previews, folder)
             if events.exists():
                 shutil.move(str(events), folder / "tensorboard")
     return {"parameters": model_json["parameters"], "weights_sha256": model_json["weights_sha256"], **facts}

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.capacity import build_within_memory
 from core.objective import Objective
 from core.optim import ParameterGroup
 from core.randomness import Draws, generator_of
@@ -29,13 +30,13 @@ def build(objective: str, vocabulary: int, config: TextModel, unigram: Tensor | 
     """The untrained network of an objective; `unigram` log-probabilities [V] are where its output bias starts."""
     start = torch.full((vocabulary,), 0.0) if unigram is None else unigram
     if objective == "original":
-        return Original(vocabulary, config)
+        return build_within_memory(lambda: Original(vocabulary, config), "model")
     kinds: dict[str, type[Autoregressive | Masked | Diffusion]] = {
         "autoregressive": Autoregressive,
         "masked": Masked,
         "diffusion": Diffusion,
     }
-    return kinds[objective](vocabulary, config, start)
+    return build_within_memory(lambda: kinds[objective](vocabulary, config, start), "model")
 
 
 class _TextObjective:

@@ -23,7 +23,8 @@ from core.text.drawing import Sampler
 from core.text.metrics import NGramJudge
 from core.text.model import load_autoregressive, load_model, save_model, warm_start
 from core.text.objectives import OBJECTIVES
-from core.training import FitResult, fit, write_records
+from core.training import FitResult, fit
+from core.training_log import write_records
 
 Section = Mapping[str, Any]
 
@@ -99,7 +100,7 @@ def train(
         facts = _facts(result, texts, settings, warm_start)
         with storage.atomic_folder(out) as folder:
             saved = save_model(folder, result.model, objective, config, texts.tokenizer, facts)
-            write_records(result, folder)
+            write_records(result.log, result.previews, folder)
             if events.exists():
                 shutil.move(str(events), folder / "tensorboard")
     return {

@@ -11,8 +11,9 @@ from core.budget import Budget
 from core.checkpoint import CheckpointStore, deserialize, serialize
 from core.config import TrainConfig
 from core.distributed import World
+from core.divergence import DivergedError
 from core.optim import Optimizers, default_groups
-from core.training import DivergedError, FitResult, InterruptedTrainingError, fit
+from core.training import FitResult, InterruptedTrainingError, fit
 from core.training_log import TIMING
 from tests.core.toy import ToyObjective
 

@@ -1,0 +1,59 @@
+"""Whether a network fits this machine, asked before memory is taken for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from core.errors import UserError
+
+MAX_PARAMETERS = 4_000_000_000  # the files of one model are read whole; see MAX_WEIGHT_BYTES
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+def build_within_memory(build: Callable[[], nn.Module], where: str) -> nn.Module:
+    """`build()`, unless it asks for more weights than this machine could hold.
+
+    The network is first built without storage (on torch's meta device), which costs no memory whatever its size.
+
+    Args:
+        build: makes the network.
+        where: the section of the configuration, for the error.
+
+    Raises:
+        UserError: it has too many parameters.
+    """
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in build().parameters())
+    have = memory_bytes()
+    if parameters > MAX_PARAMETERS or 4 * parameters > have:
+        raise UserError(
+            f"{where}: asks for {parameters:,} parameters, {4 * parameters / 1e9:,.1f} GB of weights; this machine has"
+            f" {have / 1e9:,.1f} GB and at most {MAX_PARAMETERS:,} are allowed: make the network smaller"
+        )
+    return build()
+
+
+def require_memory_to_train(model: nn.Module, device: torch.device, where: str) -> None:
+    """Raises UserError if weights, average, gradients and two moments of `model` are more than `device` has."""
+    parameters = sum(p.numel() for p in model.parameters())
+    need = 4 * 5 * parameters
+    have = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else memory_bytes()
+    if need > have:
+        raise UserError(
+            f"{where}: training {parameters:,} parameters needs {need / 1e9:,.1f} GB besides the activations;"
+            f" {device.type} has {have / 1e9:,.1f} GB: make the network smaller, or choose a larger machine"
+        )
+
+
+def memory_bytes() -> int:
+    """The memory of this machine, or of the container that this process runs in."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(physical, int(_CGROUP.read_text()))
+    except (OSError, ValueError):  # no limit is written as "max"
+        return physical

@@ -1,0 +1,99 @@
+"""Faults of storage: passing ones are tried again after growing, random pauses; what stays becomes one clear line."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from core.errors import UserError
+
+log = logging.getLogger(__name__)
+ATTEMPTS, LONGEST_PAUSE = 4, 20.0  # of whole operations, seconds; gcsfs tries each request six times by itself
+_LIBRARIES = ("gcsfs", "aiohttp", "google", "requests", "fsspec")  # whose errors are about storage
+_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG,
+          errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.ELOOP}  # fmt: skip
+
+T = TypeVar("T")
+
+
+class StorageError(UserError):
+    """Storage that is full, refuses or cannot be reached. What was stored before is as it was."""
+
+
+def steadily(operation: Callable[[], T], uri: str | Path, what: str) -> T:
+    """The result of `operation` on remote storage, which is done again from its beginning when a passing fault ends it.
+
+    Args:
+        operation: may be done twice.
+        uri: what it works on, for the error.
+        what: what it does: read, written, listed, removed.
+
+    Raises:
+        FileNotFoundError, FileExistsError: these are answers, not faults.
+        StorageError: it failed for good, or `ATTEMPTS` times.
+    """
+    again = Retrying(
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_random_exponential(multiplier=1, max=LONGEST_PAUSE),
+        retry=retry_if_exception(passing),
+        before_sleep=lambda state: log.warning("%s: %s; trying again", uri, _line(state.outcome)),
+        reraise=True,
+    )
+    try:
+        return again(operation)
+    except (FileNotFoundError, FileExistsError, UserError):
+        raise
+    except Exception as error:
+        if not _about_storage(error):
+            raise
+        raise StorageError(f"{uri}: cannot be {what}: {_reason(error)}") from None
+
+
+def passing(error: BaseException) -> bool:
+    """Whether the same request may succeed a little later: resets, timeouts, 408, 429 and 5xx."""
+    if isinstance(error, UserError):
+        return False
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    if type(error).__name__ == "ChecksumError":  # what arrived is not what was sent
+        return True
+    retry = sys.modules.get("gcsfs.retry")
+    return retry is not None and bool(retry.is_retriable(error))
+
+
+@contextmanager
+def reported(uri: str | Path, what: str) -> Iterator[None]:
+    """A local disk that is full or refuses becomes a `StorageError`; other errors stay what they are.
+
+    Raises:
+        StorageError: names `uri` and what the system said.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _PLACE:
+            raise
+        raise StorageError(f"{uri}: cannot be {what}: {error.strerror}") from None
+
+
+def _about_storage(error: Exception) -> bool:
+    return isinstance(error, OSError | ValueError) or type(error).__module__.split(".")[0] in _LIBRARIES
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:200]
+    kind = type(error).__name__
+    tried = f" ({ATTEMPTS} attempts)" if passing(error) else ""
+    return f"{text or kind}{tried}"
+
+
+def _line(outcome: object) -> str:
+    error = outcome.exception() if outcome is not None else None  # type: ignore[attr-defined]
+    return _reason(error).removesuffix(f" ({ATTEMPTS} attempts)") if error else "failed"
