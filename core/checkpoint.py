@@ -16,6 +16,7 @@ import logging
 import re
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,16 +78,11 @@ class CheckpointStore:
         index = before[-1] + 1 if before else 0
         contents = {f"{group}.safetensors": serialize(group_tensors) for group, group_tensors in tensors.items()}
         contents.update(files)
-        nonce, entries = uuid.uuid4().hex[:12], {}
-        for name, data in contents.items():
-            path = f"data/{index}-{nonce}-{name}"
-            storage.write_bytes(storage.join(self.root, path), data)
-            entries[name] = {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        entries = self._write_data(index, contents)
         manifest = {"index": index, "files": entries, "meta": dict(meta)}
         signed = json.dumps({**manifest, "sha256": _digest(manifest)}, allow_nan=False)
         if not storage.create(self._manifest_uri(index), signed.encode()):
-            for entry in entries.values():
-                storage.remove(storage.join(self.root, str(entry["path"])))
+            self._forget(entries)
             raise CheckpointRaceError(
                 f"{self.root}: checkpoint {index} was written by another process meanwhile;"
                 " two trainings share the folder"
@@ -145,6 +141,25 @@ class CheckpointStore:
             else:
                 files[name] = data
         return Checkpoint(index, tensors, files, meta)
+
+    def _write_data(self, index: int, contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+        """Writes files under names never used before; their entries for the manifest. All or none stays."""
+        nonce = uuid.uuid4().hex[:12]
+        entries: dict[str, dict[str, Any]] = {}
+        try:
+            for name, data in contents.items():
+                path = f"data/{index}-{nonce}-{name}"
+                entries[name] = {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+                storage.write_bytes(storage.join(self.root, path), data)
+        except StorageError:
+            self._forget(entries)
+            raise
+        return entries
+
+    def _forget(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
+        for entry in entries.values():
+            with suppress(StorageError):
+                storage.remove(storage.join(self.root, str(entry["path"])))
 
     def _prune(self) -> None:
         """Forgets all but the newest checkpoints, and data that no manifest names (left by a kill)."""

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,9 @@ import torch
 from core import storage
 from core.checkpoint import CheckpointRaceError, CheckpointStore, deserialize, serialize
 from core.errors import UserError
+from core.faults import StorageError
+
+ROOT = Path(__file__).parents[2]
 
 
 def save(store: CheckpointStore, value: float) -> int:
@@ -89,6 +95,85 @@ def test_of_two_writers_of_one_index_one_wins_and_the_other_is_told(tmp_path: Pa
     assert loaded.meta["value"] == 2.0
     assert not list((tmp_path / "data").glob("*3.0*"))
     assert len(list((tmp_path / "data").iterdir())) == 4
+
+
+def test_a_flipped_bit_in_a_counter_is_not_believed(tmp_path: Path, caplog) -> None:
+    store = CheckpointStore(str(tmp_path))
+    save(store, 1.0)
+    save(store, 2.0)
+    manifest = tmp_path / "manifest-00000001.json"
+    manifest.write_text(manifest.read_text().replace('"value": 2.0', '"value": 3.0'))
+    loaded = store.load()
+    assert loaded is not None
+    assert loaded.meta == {"value": 1.0}
+    assert "checkpoint 1 is damaged" in caplog.text
+
+
+def test_a_damaged_checkpoint_does_not_push_out_a_good_one(tmp_path: Path) -> None:
+    store = CheckpointStore(str(tmp_path), keep=2)
+    save(store, 1.0)
+    save(store, 2.0)
+    (tmp_path / "manifest-00000001.json").write_bytes(b"{")
+    assert store.load() is not None
+    save(store, 3.0)
+    (tmp_path / "manifest-00000002.json").write_bytes(b"{")
+    loaded = CheckpointStore(str(tmp_path)).load()
+    assert loaded is not None
+    assert loaded.meta == {"value": 1.0}
+
+
+def test_what_a_killed_write_left_is_swept_up(tmp_path: Path) -> None:
+    store = CheckpointStore(str(tmp_path), keep=1)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ".0-dead-model.safetensors.abc.tmp").write_bytes(b"half")
+    save(store, 1.0)
+    save(store, 2.0)
+    assert [name for name in storage.list_files(tmp_path / "data") if "dead" in name] == []
+
+
+FULL = """
+import resource, sys, torch
+from core.checkpoint import CheckpointStore
+from core.errors import UserError
+store = CheckpointStore(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # what a full disk does: a write fails half-way
+try:
+    store.save({"small": {"w": torch.zeros(1)}, "model": {"w": torch.zeros(100_000)}}, {}, {"value": 2.0})
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_one_line_and_the_earlier_checkpoint_is_intact(tmp_path: Path) -> None:
+    store = CheckpointStore(str(tmp_path))
+    save(store, 1.0)
+    before = storage.list_files(tmp_path)
+    called = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+    assert "cannot be written: File too large" in called.stdout
+    assert called.stderr == ""
+    assert storage.list_files(tmp_path) == before
+    loaded = store.load()
+    assert loaded is not None
+    assert loaded.meta == {"value": 1.0}
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="cannot be written: Not a directory"):
+        save(CheckpointStore(str(tmp_path / "file" / "work")), 1.0)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_one_line(tmp_path: Path) -> None:
+    store = CheckpointStore(str(tmp_path))
+    save(store, 1.0)
+    (tmp_path / "data").chmod(0o500)
+    try:
+        with pytest.raises(StorageError, match="cannot be written: Permission denied"):
+            save(store, 2.0)
+    finally:
+        (tmp_path / "data").chmod(0o700)
+    assert store.indices() == [0]
 
 
 def test_channels_last_weights_survive(tmp_path: Path) -> None:

@@ -60,3 +60,12 @@ def test_a_file_over_its_limit_is_refused(tmp_path: Path) -> None:
     storage.write_bytes(tmp_path / "x", b"12345")
     with pytest.raises(UserError, match="larger than 4 bytes"):
         storage.read_bytes(tmp_path / "x", limit=4)
+
+
+def test_a_link_that_leads_out_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match="refuses to copy 'weights'"):
+        storage.copy_tree(tmp_path / "model", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()

@@ -12,6 +12,7 @@ from core.checkpoint import CheckpointStore, deserialize, serialize
 from core.config import TrainConfig
 from core.distributed import World
 from core.divergence import DivergedError
+from core.errors import UserError
 from core.optim import Optimizers, default_groups
 from core.training import FitResult, InterruptedTrainingError, fit
 from core.training_log import TIMING
@@ -136,6 +137,72 @@ def test_a_single_bad_step_changes_no_weight(tmp_path: Path) -> None:
     result = train(tmp_path, objective=Once())
     assert result.skipped_steps == 1
     assert all(torch.isfinite(w).all() for w in weights(result))
+
+
+def test_a_lost_loss_with_finite_gradients_changes_no_weight_and_can_be_saved(tmp_path: Path) -> None:
+    class Lost(ToyObjective):
+        def loss(self, *arguments):
+            losses = super().loss(*arguments)
+            return losses + float("nan") if self.calls in (2, 7) else losses  # the gradient of a sum does not see it
+
+    config = SHORT.model_copy(update={"checkpoint_minutes": 1e-9, "log_every": 1})
+    result = train(tmp_path, config, Lost())
+    assert result.skipped_steps == 2
+    assert len([row for row in result.log if "loss" in row]) == 38
+    assert all(torch.isfinite(w).all() for w in weights(result))
+
+
+def test_a_growing_loss_is_stopped_and_named(tmp_path: Path) -> None:
+    class Grows(ToyObjective):
+        def loss(self, *arguments):
+            return super().loss(*arguments) * 1.5**self.calls
+
+    with pytest.raises(DivergedError, match=r"diverged: the loss is .* and was .* in the beginning"):
+        train(tmp_path, objective=Grows())
+
+
+def test_a_validation_loss_that_is_not_a_number_is_named(tmp_path: Path) -> None:
+    class Blind(ToyObjective):
+        def validate(self, model):
+            return {"loss": float("nan")}
+
+    with pytest.raises(DivergedError, match="the validation loss is nan at 64 examples"):
+        train(tmp_path, objective=Blind())
+
+
+def test_the_state_of_the_fp16_scaler_resumes_bit_exactly(tmp_path: Path) -> None:
+    """Two overflows move the scale before the stop; without its state the resumed steps would be scaled otherwise."""
+
+    class Overflows(StopAfter):
+        def loss(self, *arguments):
+            losses = super().loss(*arguments)
+            return losses * 1e38 if self.calls in (2, 5) else losses
+
+    config = SHORT.model_copy(update={"precision": "fp16"})
+    undisturbed = train(tmp_path / "a", config, Overflows(step=-1))
+    with pytest.raises(InterruptedTrainingError):
+        train(tmp_path / "b", config, Overflows(step=20))
+    store = CheckpointStore(str(tmp_path / "b"))
+    saved = store.load()
+    assert saved is not None
+    assert saved.meta["scaler"]["scale"] == 2.0**14  # of 2^16
+    resumed = train(tmp_path / "b", config)
+    assert (undisturbed.skipped_steps, resumed.skipped_steps) == (2, 2)
+    assert same(undisturbed, resumed)
+
+
+def test_a_checkpoint_of_another_model_is_refused_in_a_line(tmp_path: Path) -> None:
+    train(tmp_path)
+    other = ToyObjective()
+    other.model = torch.nn.Linear(8, 3)
+    with pytest.raises(UserError, match="checkpoint 0 is of another model or version"):
+        train(tmp_path, objective=other)
+
+
+def test_a_network_that_this_machine_cannot_train_is_refused_before_it_is_copied(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("core.capacity.memory_bytes", lambda: 3000)
+    with pytest.raises(UserError, match="training 195 parameters needs"):
+        train(tmp_path)
 
 
 def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
