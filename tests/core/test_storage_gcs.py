@@ -1,18 +1,22 @@
 """The same promises as for local folders, kept on Google Cloud Storage: gcsfs against a real server."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from gcsfs import GCSFileSystem
 
 from core import storage
 from core.checkpoint import CheckpointStore
 from core.errors import UserError
+from core.faults import StorageError
 from core.training import InterruptedTrainingError, fit
 from tests.core.test_training import CPU, SHORT, StopAfter, same, timeless, train
 from tests.core.toy import ToyObjective
+from tests.fakes.faulty import FaultyProxy, without_pauses
 from tests.fakes.gcs import GcsServer
 
 
@@ -74,3 +78,53 @@ def test_training_resumes_from_a_bucket_bit_exactly(bucket: str, tmp_path: Path)
     assert resumed.resumed_at == 17 * 16
     assert same(undisturbed, resumed)
     assert timeless(undisturbed) == timeless(resumed)
+
+
+@pytest.fixture
+def faulty(server: GcsServer, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FaultyProxy]]:
+    """Puts a proxy that breaks requests before the server; pauses between tries are left out."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(without_pauses())
+
+        def start(**options) -> FaultyProxy:
+            proxy = stack.enter_context(FaultyProxy(server.url, **options))
+            monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+            GCSFileSystem.clear_instance_cache()
+            return proxy
+
+        yield start
+    GCSFileSystem.clear_instance_cache()
+
+
+def test_of_an_upload_whose_answer_was_lost_the_writer_is_told_that_it_won(bucket: str, faulty) -> None:
+    proxy = faulty(share=1.0, faults=("lost answer",))
+    proxy.draw = iter(["lost answer", *[""] * 100]).__next__  # the first request alone
+    assert storage.create(f"{bucket}/manifest", b"mine")
+    assert not storage.create(f"{bucket}/manifest", b"another's")
+    assert storage.read_bytes(f"{bucket}/manifest") == b"mine"
+
+
+def test_storage_that_never_answers_well_is_one_line_after_bounded_tries(bucket: str, faulty) -> None:
+    proxy = faulty(share=1.0, faults=("503",))
+    with pytest.raises(StorageError, match=r"cannot be written: .*\(4 attempts\)"):
+        storage.write_bytes(f"{bucket}/x", b"1")
+    assert proxy.requests == 4 * 6
+    with pytest.raises(StorageError, match="cannot be looked up"):
+        storage.exists(f"{bucket}/x")
+    with pytest.raises(StorageError, match="cannot be listed"):
+        CheckpointStore(bucket).load()  # an empty answer would begin the training anew
+
+
+def test_a_truncated_body_is_read_again(bucket: str, faulty, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 30_000
+    storage.write_bytes(f"{bucket}/x", content)
+    proxy = faulty(share=0.4, faults=("truncated",), seed=2)
+    assert storage.read_bytes(f"{bucket}/x") == content
+    storage.copy_tree(bucket, tmp_path / "copy")
+    assert (tmp_path / "copy" / "x").read_bytes() == content
+    assert proxy.broken > 0
+
+
+def test_a_bucket_that_is_gone_is_one_line(server: GcsServer, bucket: str) -> None:
+    with pytest.raises(StorageError, match="there is no such bucket"):
+        fit(ToyObjective(), SHORT, CheckpointStore("gs://deleted-bucket/work"), CPU)

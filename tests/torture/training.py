@@ -1,0 +1,179 @@
+"""Training killed at a random moment and resumed: weights, average, optimizer, log and previews bit for bit.
+
+Tiny but real models of digits and of text, through `core.steps.train` as a pipeline calls it, with a checkpoint after
+every step, so that half of all moments fall into the writing of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import socket
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tests.torture.trial import Fault, environment, fork, require, wait
+
+EVERY_STEP = 1e-9  # minutes between checkpoints
+TERM_SECONDS = 30.0  # that a spot machine gives between its notice and its end
+HANG_SECONDS = 120.0
+
+JOBS: dict[str, dict[str, Any]] = {
+    "images": {
+        "data": {"source": "digits", "limit": 120},
+        "model": {"network": {"channels": [8, 8], "blocks": [0, 1], "head_channels": 8, "embedding": 16}},
+        "train": {"examples": 320, "batch_size": 16, "warmup_examples": 32, "log_every": 3},
+    },
+    "text": {
+        "data": {"source": "pydoc", "limit": 20_000, "tokenizer": {"kind": "characters"}},
+        "model": {
+            "context": 16,
+            "transformer": {"width": 16, "depth": 1, "heads": 1, "dropout": 0.1},
+            "process": {"embedding": 8, "blocks": [4, 8]},
+        },
+        "train": {"examples": 320, "batch_size": 16, "warmup_examples": 32, "log_every": 3},
+    },
+}
+
+
+def dataset(modality: str) -> Path:
+    """The prepared data set of a modality, made once a process."""
+    return _prepared(modality, os.getpid())
+
+
+@cache
+def _prepared(modality: str, owner: int) -> Path:
+    from core import steps
+
+    folder = Path(tempfile.mkdtemp(prefix=f"torture-{modality}-")) / "dataset"
+    steps.prepare_data(modality, JOBS[modality]["data"], folder)
+    return folder
+
+
+def train(modality: str, folder: Path) -> int:
+    """Trains into `folder`/model with checkpoints in `folder`/work, as a step does; the exit code of the step."""
+    from components.step import step
+    from core import steps
+
+    job = JOBS[modality]
+    settings = {**job["train"], "checkpoint_minutes": EVERY_STEP, "precision": "fp32"}
+    with step():
+        steps.train(modality, job["model"], settings, dataset(modality), folder / "model", work=str(folder / "work"))
+    return 0
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Hashes of all that a finished training leaves that must be the same whatever happened on the way."""
+    from core.checkpoint import CheckpointStore
+    from core.training_log import TIMING
+
+    def log(data: bytes) -> bytes:
+        rows = [json.loads(line) for line in data.decode().splitlines()]
+        return json.dumps([{key: row[key] for key in row if key not in TIMING} for row in rows]).encode()
+
+    model = folder / "model"
+    found = {
+        "model/weights": (model / "weights.safetensors").read_bytes(),
+        "model/log": log((model / "train_log.jsonl").read_bytes()),
+    }
+    found |= {f"model/previews/{path.name}": path.read_bytes() for path in (model / "previews").iterdir()}
+    (work,) = (folder / "work").iterdir()
+    checkpoint = CheckpointStore(str(work)).load()
+    require(checkpoint is not None, "the last checkpoint cannot be read")
+    assert checkpoint is not None
+    for group, tensors in checkpoint.tensors.items():
+        for name, value in tensors.items():
+            found[f"checkpoint/{group}/{name}"] = value.contiguous().numpy().tobytes()
+    found["checkpoint/log"] = log(checkpoint.files["log.jsonl"])
+    return {name: hashlib.sha256(data).hexdigest() for name, data in found.items()}
+
+
+@cache
+def undisturbed(modality: str, processes: int, owner: int) -> tuple[dict[str, str], float]:
+    """The fingerprint of a training that nothing disturbed, and how long it took."""
+    with tempfile.TemporaryDirectory(prefix="torture-") as name:
+        folder, began = Path(name), time.monotonic()
+        codes = finish(modality, folder, start(modality, folder, processes))
+        require(set(codes) == {0}, f"undisturbed training ended with {codes}: {tail(folder)}")
+        return fingerprint(folder), time.monotonic() - began
+
+
+def start(modality: str, folder: Path, processes: int = 1) -> list[int]:
+    """Starts the processes of a training; with more than one they are a group of gloo, as torchrun makes it."""
+    dataset(modality)
+    import core.steps  # before the fork
+    from core.images import steps as _images  # noqa: F401
+    from core.text import steps as _text  # noqa: F401
+
+    assert core.steps
+    if processes == 1:
+        return [fork(lambda: train(modality, folder), folder / "log.txt")]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    pids = []
+    for rank in range(processes):
+        group = {"RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        with environment(**group):
+            pids.append(fork(lambda: train(modality, folder), folder / f"log{rank}.txt"))
+    return pids
+
+
+def finish(modality: str, folder: Path, pids: list[int]) -> list[int]:
+    """Waits for all processes; their exit codes."""
+    return [wait(pid, HANG_SECONDS) for pid in pids]
+
+
+def tail(folder: Path) -> str:
+    """The last line that the processes of a training wrote."""
+    lines = [line for path in sorted(folder.glob("log*.txt")) for line in path.read_text(errors="replace").splitlines()]
+    return lines[-1][:300] if lines else "no word"
+
+
+def killed(modality: str, number: signal.Signals, processes: int, draw: random.Random, folder: Path) -> int:
+    """Up to three kills at random moments, then a run to the end, compared with the undisturbed one."""
+    expected, seconds = undisturbed(modality, processes, os.getpid())
+    kills = draw.randint(1, 3)
+    for _ in range(kills):
+        pids = start(modality, folder, processes)
+        time.sleep(draw.uniform(0, seconds * 1.1))
+        victim = draw.choice(pids)
+        asked = time.monotonic()
+        os.kill(victim, number)
+        if number == signal.SIGTERM:
+            codes = finish(modality, folder, pids)
+            require(
+                time.monotonic() - asked < TERM_SECONDS, f"SIGTERM was obeyed after {time.monotonic() - asked:.0f} s"
+            )
+            fine = {0, 143, -signal.SIGTERM} | ({1} if processes > 1 else set())  # 1: the other died before the loop
+            require(set(codes) <= fine, f"SIGTERM ended it with {codes}: {tail(folder)}")
+        else:
+            for pid in pids:  # what torchrun does when one process is gone
+                os.kill(pid, signal.SIGKILL)
+            finish(modality, folder, pids)
+    codes = finish(modality, folder, start(modality, folder, processes))
+    require(set(codes) == {0}, f"resumed training ended with {codes}: {tail(folder)}")
+    found = fingerprint(folder)
+    differs = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    require(not differs, f"after {kills} kills {len(differs)} of {len(expected)} parts differ, first {differs[:1]}")
+    return kills
+
+
+def _fault(name: str, title: str, modality: str, number: signal.Signals, processes: int, weight: float) -> Fault:
+    return Fault(name, title, lambda draw, folder: killed(modality, number, processes, draw, folder), weight)
+
+
+FAULTS = [
+    _fault("kill-images", "training of images: SIGKILL, resumed", "images", signal.SIGKILL, 1, 2),
+    _fault("term-images", "training of images: SIGTERM, resumed", "images", signal.SIGTERM, 1, 2),
+    _fault("kill-text", "training of text: SIGKILL, resumed", "text", signal.SIGKILL, 1, 2),
+    _fault("term-text", "training of text: SIGTERM, resumed", "text", signal.SIGTERM, 1, 2),
+    _fault("kill-two", "training on two processes (gloo): SIGKILL, resumed", "images", signal.SIGKILL, 2, 2),
+    _fault("term-two", "training on two processes (gloo): SIGTERM to one, resumed", "text", signal.SIGTERM, 2, 2),
+]
