@@ -66,9 +66,9 @@ def average_gradients(model: nn.Module, world: World) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def sum_over_processes(values: Tensor, world: World) -> Tensor:
+def sum_over_processes(values: Tensor) -> Tensor:
     """Element-wise sum over all processes."""
-    if world.size > 1:
+    if dist.is_available() and dist.is_initialized():
         values = values.clone()
         dist.all_reduce(values)
     return values

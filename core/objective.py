@@ -28,3 +28,22 @@ class Objective(Protocol):
 
     def preview(self, model: nn.Module) -> tuple[str, bytes] | None:
         """A picture or text of what the model makes now: (file suffix, content)."""
+
+
+class Statistic(nn.Module):
+    """Buffers that change with the losses a step has seen: once a step, by what all processes saw together.
+
+    Changed at once, in each process by its own share, they would differ between processes, and a step that is skipped
+    would leave its traces.
+    """
+
+    def settle(self, keep: bool) -> None:
+        """Takes in what was observed since the last call, or forgets it; called by every process after each step."""
+        raise NotImplementedError
+
+
+def settle(model: nn.Module, keep: bool) -> None:
+    """Settles all statistics of `model` after a step; `keep` is False if the step was skipped."""
+    for module in model.modules():
+        if isinstance(module, Statistic):
+            module.settle(keep)

@@ -26,7 +26,7 @@ from core.distributed import World
 from core.ema import PowerEMA
 from core.errors import UserError
 from core.interrupt import stop_requested
-from core.objective import Objective
+from core.objective import Objective, settle
 from core.optim import Optimizers
 from core.progress import Progress
 from core.randomness import DataOrder, Draws, seed_of
@@ -139,7 +139,7 @@ class _Training:
                 step = state.examples_seen // config.batch_size
                 due = step % config.log_every == 0 or self.budget.finished(state.examples_seen)
                 if due and self.losses:
-                    mean = float(distributed.sum_over_processes(torch.stack(self.losses).mean(), self.world))
+                    mean = float(distributed.sum_over_processes(torch.stack(self.losses).mean()))
                     now = time.monotonic()
                     rate = (state.examples_seen - last_row[0]) / max(now - last_row[1], 1e-9)
                     last_row, self.losses = (state.examples_seen, now), []
@@ -208,12 +208,14 @@ class _Training:
         state.examples_seen += config.batch_size
         # A loss can be lost while its gradients stay finite (a clamp, a where), and in one process only.
         if not math.isfinite(norm) or distributed.any_process(not bool(total_loss.isfinite()), self.world):
+            settle(self.model, keep=False)
             precision.back_off(self.scaler)
             self._count_bad_step(seen)
             return None, 0.0
         for optimizer in self.optimizers.parts.values():
             self.scaler.step(optimizer)
         self.scaler.update()
+        settle(self.model, keep=True)
         self.ema.update(self.model, state.examples_seen, config.batch_size)
         state.bad_steps = 0
         return total_loss, norm

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from core import distributed
+from core.objective import Statistic
 from core.text.config import ProcessConfig
 
 OBSERVATIONS = 200.0  # after so many, an older one weighs 1/e in the histogram of a bin
@@ -45,7 +47,7 @@ def tilted(u: Tensor, block: int, tilt: float) -> Tensor:
     return (u[..., None] * (1 + tilt) - tilt * (1 - place)).clamp(0, 1)
 
 
-class Warp(nn.Module):
+class Warp(Statistic):
     """Draws noise levels where the loss changes, in training and for the sampling grid alike (CDCD, section 4).
 
     A histogram of the loss over gamma is kept in buffers, so it is part of every checkpoint. The density of gamma is
@@ -54,20 +56,33 @@ class Warp(nn.Module):
 
     losses: Tensor
     counts: Tensor
+    observed: Tensor
 
     def __init__(self, config: ProcessConfig) -> None:
         super().__init__()
         self.low, self.high, self.uniform = config.gamma_min, config.gamma_max, config.warp_uniform
         self.register_buffer("losses", torch.zeros(config.warp_bins))
         self.register_buffer("counts", torch.zeros(config.warp_bins))
+        self.register_buffer("observed", torch.zeros(2, config.warp_bins), persistent=False)
 
     @torch.no_grad()
     def observe(self, gamma: Tensor, losses: Tensor) -> None:
-        """Takes in the losses of tokens at noise levels `gamma` of the same shape."""
+        """Notes the losses of tokens at noise levels `gamma` of the same shape, for `settle`."""
         bins = len(self.losses)
         index = ((gamma - self.low) / (self.high - self.low) * bins).long().clamp(0, bins - 1).flatten()
         count = torch.bincount(index, minlength=bins).to(self.counts.dtype)
         total = torch.zeros_like(self.losses).index_add_(0, index, losses.detach().float().flatten())
+        self.observed += torch.stack((count, total))
+
+    @torch.no_grad()
+    def settle(self, keep: bool = True) -> None:
+        """Takes what was noted, in all processes, into the histogram."""
+        if keep:
+            count, total = distributed.sum_over_processes(self.observed)
+            self._take(count, total)
+        self.observed.zero_()
+
+    def _take(self, count: Tensor, total: Tensor) -> None:
         share = torch.where(self.counts > 0, 1 - torch.exp(-count / OBSERVATIONS), (count > 0).float())
         self.losses.lerp_(total / count.clamp_min(1), share)
         self.counts += count

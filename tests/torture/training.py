@@ -15,9 +15,11 @@ import socket
 import tempfile
 import time
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from local.warm import FOR_TRAINING
 from tests.torture.trial import Fault, environment, fork, require, wait
 
 EVERY_STEP = 1e-9  # minutes between checkpoints
@@ -107,11 +109,8 @@ def undisturbed(modality: str, processes: int, owner: int) -> tuple[dict[str, st
 def start(modality: str, folder: Path, processes: int = 1) -> list[int]:
     """Starts the processes of a training; with more than one they are a group of gloo, as torchrun makes it."""
     dataset(modality)
-    import core.steps  # before the fork
-    from core.images import steps as _images  # noqa: F401
-    from core.text import steps as _text  # noqa: F401
-
-    assert core.steps
+    for module in ("components.step", f"core.{modality}.steps", *FOR_TRAINING):  # once, before the fork
+        import_module(module)
     if processes == 1:
         return [fork(lambda: train(modality, folder), folder / "log.txt")]
     with socket.socket() as probe:

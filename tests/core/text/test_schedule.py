@@ -73,6 +73,7 @@ def test_equal_steps_of_the_warp_are_equal_steps_of_information() -> None:
     warp = Warp(ProcessConfig(gamma_min=-1, gamma_max=9, warp_uniform=0.01))
     gamma = torch.linspace(-1, 9, 20_001)[:-1]
     warp.observe(gamma, torch.sigmoid(1.5 * (gamma - 4)))
+    warp.settle()
     grid = warp.grid(10)[:, 0]
     losses = torch.sigmoid(1.5 * (grid - 4))
     torch.testing.assert_close(losses.diff().neg(), torch.full((10,), 0.1), atol=0.03, rtol=0)
@@ -81,6 +82,7 @@ def test_equal_steps_of_the_warp_are_equal_steps_of_information() -> None:
 def test_the_warp_inverts_its_own_distribution() -> None:
     warp = Warp(ProcessConfig())
     warp.observe(torch.linspace(-1, 9, 5000), torch.linspace(0, 1, 5000) ** 3)
+    warp.settle()
     edges = torch.linspace(-1, 9, len(warp.distribution()))
     torch.testing.assert_close(warp.gamma(warp.distribution()[1:-1]), edges[1:-1], atol=1e-4, rtol=0)
 
@@ -89,9 +91,11 @@ def test_the_warp_follows_what_it_sees_and_lives_in_the_checkpoint() -> None:
     warp, other = Warp(ProcessConfig()), Warp(ProcessConfig())
     gamma = torch.linspace(-1, 9, 5000)
     warp.observe(gamma, (gamma > 6).float())
+    warp.settle()
     assert 5.5 < float(warp.gamma(torch.tensor([0.5]))) < 6.5
     for _ in range(200):
         warp.observe(gamma, (gamma > 2).float())
+        warp.settle()
     assert 1.5 < float(warp.gamma(torch.tensor([0.5]))) < 2.5
     other.load_state_dict(warp.state_dict())
     torch.testing.assert_close(other.grid(9), warp.grid(9), rtol=0, atol=0)
@@ -137,3 +141,12 @@ def test_a_step_of_a_known_token_keeps_the_marginal(name: str) -> None:
     alpha, sigma = alpha_sigma(after)
     assert float(out.mean()) == pytest.approx(float(1.5 * alpha), abs=0.01)
     assert float(out.std()) == pytest.approx(float(sigma), abs=0.01)
+
+
+def test_a_step_that_is_skipped_leaves_no_trace_in_the_warp() -> None:
+    warp = Warp(ProcessConfig())
+    warp.observe(torch.linspace(-1, 9, 100), torch.full((100,), float("nan")))
+    warp.settle(keep=False)
+    warp.observe(torch.linspace(-1, 9, 500), torch.ones(500))
+    warp.settle()
+    assert torch.equal(warp.losses, torch.ones_like(warp.losses))
