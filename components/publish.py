@@ -88,7 +88,8 @@ def publish_version(
 
 
 def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
-    """Lets `artifact` be the model that `name` means: model, model@champion, model@3, or a folder's path or URI.
+    """Lets `artifact` be the model that `name` means: model, model@champion, model@3, or the path or URI of a model's
+    folder, of a training's checkpoints or of one checkpoint's manifest.
 
     Raises:
         UserError: there is no such model, or its weights are not the ones its model.json states.
@@ -96,6 +97,13 @@ def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
     facts: dict[str, Any] = {"source": name}
     if "/" in name:
         uri = name.rstrip("/")
+        if not storage.exists(storage.join(uri, "model.json")):
+            from core import snapshot
+
+            if snapshot.is_checkpoint(uri):
+                facts |= snapshot.write_model(uri, Path(artifact.path))
+                describe(artifact, facts, {"source": name})
+                return
         stated = storage.read_json(storage.join(uri, "model.json")).get("weights_sha256")
         if stated and storage.sha256(storage.join(uri, "weights.safetensors")) != stated:
             raise UserError(f"{uri}: weights.safetensors is damaged: its SHA-256 is not the one in model.json")

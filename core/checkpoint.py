@@ -101,7 +101,7 @@ class CheckpointStore:
         """
         for index in reversed(self.indices()):
             try:
-                return self._load(index)
+                return self.at(index)
             except StorageError:
                 raise
             except UserError as error:
@@ -113,7 +113,12 @@ class CheckpointStore:
         """Removes all checkpoints of this training."""
         storage.remove(self.root)
 
-    def _load(self, index: int) -> Checkpoint:
+    def at(self, index: int) -> Checkpoint:
+        """The checkpoint of that index.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
         manifest = storage.read_json(self._manifest_uri(index))
         tensors: dict[str, dict[str, Tensor]] = {}
         files: dict[str, bytes] = {}

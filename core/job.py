@@ -19,7 +19,7 @@ class SourceConfig(Frozen):
     """The trained model that a sampling job starts from."""
 
     model: Place = Field(
-        min_length=1, description="registered model (name, name@champion, name@3), or a model folder's URI"
+        min_length=1, description="registered model (name, name@champion, name@3), or a model's or checkpoint's URI"
     )
     autoregressive: Place | None = Field(None, description="for text: the autoregressive model beside it, likewise")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,14 +79,17 @@ def fit(
     *,
     name: str = "train",
     tensorboard: Path | None = None,
+    beside: Mapping[str, bytes] | None = None,
 ) -> FitResult:
     """Trains `objective.model` until the budget is spent, resuming from `store` if there is a checkpoint.
+
+    `beside` are files that every checkpoint holds, so that it can be read as a model (`core.snapshot`).
 
     Raises:
         InterruptedTrainingError: SIGTERM or SIGINT came; the checkpoint is written.
         DivergedError: too many steps in a row were not finite; the examples at fault are named.
     """
-    return _Training(objective, config, store, world, name, tensorboard).run()
+    return _Training(objective, config, store, world, name, tensorboard, dict(beside or {})).run()
 
 
 class _Training:
@@ -98,7 +101,9 @@ class _Training:
         world: World,
         name: str,
         tensorboard: Path | None,
+        beside: dict[str, bytes],
     ) -> None:
+        self.beside = beside
         self.objective, self.config, self.store, self.world, self.name = objective, config, store, world, name
         require_memory_to_train(objective.model, world.device, name)
         self.model = objective.model.to(world.device)
@@ -282,7 +287,9 @@ class _Training:
         }
         if self.best:
             tensors["best"] = self.best
-        self.store.save(tensors, {"log.jsonl": self.log.to_bytes(), **self.previews}, vars(self.state))
+        files = {"log.jsonl": self.log.to_bytes(), **self.previews, **self.beside}
+        self.store.save(tensors, files, vars(self.state))
+        self.log.publish()
 
     def _restore(self) -> list[dict[str, Any]]:
         """Continues from the newest whole checkpoint, if any; the rows of its log.

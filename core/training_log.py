@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from core import storage
 
+log = logging.getLogger(__name__)
 TIMING = ("seconds", "rate")  # the fields that differ between two runs of the same training
 
 
 class TrainingLog:
     """Rows of the log, in memory and in every checkpoint, so that a resumed log has neither gap nor repetition.
+
+    Where Vertex AI sets AIP_TENSORBOARD_LOG_DIR (a custom job with a TensorBoard), event files are copied there.
 
     Args:
         rows: rows of the checkpoint that training resumes from.
@@ -22,7 +27,7 @@ class TrainingLog:
 
     def __init__(self, rows: list[dict[str, Any]], tensorboard: Path | None) -> None:
         self.rows = rows
-        self._writer = None
+        self._writer, self._folder = None, tensorboard
         if tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -36,6 +41,17 @@ class TrainingLog:
             for name, value in fields.items():
                 for key, number in value.items() if isinstance(value, dict) else [("", value)]:
                     self._writer.add_scalar(f"{name}/{key}".rstrip("/"), number, examples)
+
+    def publish(self) -> None:
+        """Brings the event files to where Vertex AI's TensorBoard looks for them; a refusal there is only noted."""
+        place = os.environ.get("AIP_TENSORBOARD_LOG_DIR")
+        if self._writer is None or self._folder is None or not place:
+            return
+        self._writer.flush()
+        try:
+            storage.copy_tree(self._folder, place.rstrip("/"))
+        except Exception as error:  # curves are a convenience: whatever is wrong with them must not end a training
+            log.warning("TensorBoard: events could not be copied to %s: %s", place, error)
 
     def close(self) -> None:
         if self._writer is not None:

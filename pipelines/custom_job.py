@@ -11,7 +11,9 @@ from typing import Any
 from pydantic import Field
 
 from components.step import IMAGE
-from core.config import Frozen, ResourcesConfig
+from core.config import Frozen, ResourcesConfig, config_hash
+from core.job import AnyJob
+from pipelines.jobs import sections
 from pipelines.machines import Machine
 from pipelines.settings import Settings
 
@@ -23,18 +25,26 @@ class VertexOptions(Frozen):
     network: str = ""
     encryption_key: str = ""
     tensorboard: str = ""
+    output: str = Field(default="", description="gs:// folder for what TensorBoard shows")
     labels: dict[str, str] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
     boot_disk_gb: int = Field(default=100, ge=100, le=64_000)
 
 
-def options_of(settings: Settings) -> VertexOptions:
-    """What the settings say about custom jobs."""
+def options_of(settings: Settings, job: AnyJob) -> VertexOptions:
+    """What the settings say about custom jobs.
+
+    TensorBoard's folder is named after what is trained and not after the run: it is an input of the training step, and
+    another one each time would keep that step out of the cache.
+    """
+    bucket = (settings.bucket or "").removeprefix("gs://").rstrip("/")
+    shown = bool(settings.tensorboard and bucket)
     return VertexOptions(
         service_account=settings.service_account or "",
         network=settings.network or "",
         encryption_key=settings.encryption_key or "",
         tensorboard=settings.tensorboard or "",
+        output=f"gs://{bucket}/tensorboard/{job.job}-{config_hash(sections(job))}" if shown else "",
         labels=settings.labels,
     )
 
@@ -58,6 +68,7 @@ def custom_job(component: Any, machine: Machine, resources: ResourcesConfig, opt
         network=options.network,
         encryption_spec_key_name=options.encryption_key,
         tensorboard=options.tensorboard,
+        base_output_directory=f"{options.output}/{component.name}" if options.output else "",
         labels=options.labels,
         env=[{"name": name, "value": value} for name, value in {"TEXTDIFFUSION_IMAGE": IMAGE, **options.env}.items()],
     )

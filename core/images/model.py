@@ -104,18 +104,21 @@ class TrainedModel:
     description: dict[str, Any]
 
 
-def save_model(
-    folder: Path, network: nn.Module, config: ImageModel, shape: ImageShape, facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Writes weights.safetensors and model.json into `folder`; returns the description."""
-    description = {
+def describe(config: ImageModel, shape: ImageShape) -> dict[str, Any]:
+    """What model.json says whatever the weights are: enough to rebuild the network."""
+    return {
         "modality": "images",
         "objective": "diffusion",
         "model": config.model_dump(mode="json"),
         "data": shape.model_dump(mode="json"),
-        **facts,
     }
-    return write_model(folder, network, description)
+
+
+def save_model(
+    folder: Path, network: nn.Module, config: ImageModel, shape: ImageShape, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Writes weights.safetensors and model.json into `folder`; returns the description."""
+    return write_model(folder, network, {**describe(config, shape), **facts})
 
 
 def load_model(folder: str | Path, device: torch.device | str = "cpu") -> TrainedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import time
@@ -23,8 +24,8 @@ from core.images import pictures
 from core.images.config import ImageData, ImageEvaluate, ImageModel, ImageSample
 from core.images.dataset import ImageDataset
 from core.images.diffusion import ImageDiffusion, guided
-from core.images.model import ImageShape, NoiseProcess, TrainedModel, load_model, save_model
-from core.model_folder import WEIGHTS, load_weights, read_description, read_weights
+from core.images.model import ImageShape, NoiseProcess, TrainedModel, describe, load_model, save_model
+from core.model_folder import DESCRIPTION, WEIGHTS, load_weights, read_description, read_weights
 from core.randomness import seed_of
 from core.training import FitResult, fit
 from core.training_log import write_records
@@ -86,8 +87,10 @@ def train(
     )
     root = storage.join(work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", key)
     events = out.with_name(f".{out.name}.tensorboard")
+    beside = {DESCRIPTION: json.dumps(describe(config, shape)).encode()}
     with distributed.world() as world:
-        result = fit(goal, settings, CheckpointStore(root, settings.keep), world, tensorboard=events)
+        store = CheckpointStore(root, settings.keep)
+        result = fit(goal, settings, store, world, tensorboard=events, beside=beside)
         if not world.is_first:
             return {}
         facts = _facts(result, data, settings)

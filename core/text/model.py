@@ -43,21 +43,24 @@ class TrainedText:
         return str(self.description["objective"])
 
 
-def save_model(
-    folder: Path, network: nn.Module, objective: str, config: TextModel, tokenizer: Tokenizer, facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Writes weights, tokenizer and description into `folder`; returns the description."""
-    saved = tokenizer.to_json()
-    description = {
+def describe(objective: str, config: TextModel, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What model.json says whatever the weights are: enough to rebuild the network."""
+    saved = json.dumps(tokenizer.to_json(), sort_keys=True)
+    return {
         "modality": "text",
         "objective": objective,
         "model": config.model_dump(mode="json"),
         "vocabulary_size": tokenizer.size,
-        "tokenizer_sha256": hashlib.sha256(json.dumps(saved, sort_keys=True).encode()).hexdigest(),
-        **facts,
+        "tokenizer_sha256": hashlib.sha256(saved.encode()).hexdigest(),
     }
-    storage.write_json(folder / TOKENIZER, saved)
-    return write_model(folder, network, description)
+
+
+def save_model(
+    folder: Path, network: nn.Module, objective: str, config: TextModel, tokenizer: Tokenizer, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Writes weights, tokenizer and description into `folder`; returns the description."""
+    storage.write_json(folder / TOKENIZER, tokenizer.to_json())
+    return write_model(folder, network, {**describe(objective, config, tokenizer), **facts})
 
 
 def load_model(folder: str | Path, device: torch.device | str = "cpu") -> TrainedText:

@@ -16,12 +16,12 @@ from core import distributed, storage
 from core.checkpoint import CheckpointStore
 from core.config import TrainConfig, config_hash, validate
 from core.errors import UserError
-from core.model_folder import WEIGHTS
+from core.model_folder import DESCRIPTION, WEIGHTS
 from core.text import data, evaluation
 from core.text.config import TextData, TextEvaluate, TextModel, TextSample
 from core.text.drawing import Sampler
 from core.text.metrics import NGramJudge
-from core.text.model import load_autoregressive, load_model, save_model, warm_start
+from core.text.model import TOKENIZER, describe, load_autoregressive, load_model, save_model, warm_start
 from core.text.objectives import OBJECTIVES
 from core.training import FitResult, fit
 from core.training_log import write_records
@@ -92,9 +92,13 @@ def train(
     )
     root = storage.join(work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", key)
     events = out.with_name(f".{out.name}.tensorboard")
+    beside = {
+        DESCRIPTION: json.dumps(describe(objective, config, texts.tokenizer)).encode(),
+        TOKENIZER: json.dumps(texts.tokenizer.to_json()).encode(),
+    }
     with distributed.world() as world:
         store = CheckpointStore(root, settings.keep)
-        result = fit(goal, settings, store, world, name=f"train {objective}", tensorboard=events)
+        result = fit(goal, settings, store, world, name=f"train {objective}", tensorboard=events, beside=beside)
         if not world.is_first:
             return {}
         facts = _facts(result, texts, settings, warm_start)

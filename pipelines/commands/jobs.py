@@ -68,7 +68,7 @@ def compile_jobs(
     written = []
     for job_name in job_names() if name == "all" else [name]:
         job = load_job(job_name, overrides or (), [settings.set])
-        paths = compile_to(job, image=image, machines=machines, options=options_of(settings))
+        paths = compile_to(job, image=image, machines=machines, options=options_of(settings, job))
         written += [{"job": job.job, "file": str(path), "bytes": path.stat().st_size, "image": image} for path in paths]
     answer(written, ("job", "file", "bytes", "image"), as_json, "no jobs in pipelines/configs")
 

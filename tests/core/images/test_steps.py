@@ -10,6 +10,7 @@ from core.errors import UserError
 from core.images import steps
 from core.images.config import ImageSample
 from core.images.model import load_model
+from core.snapshot import is_checkpoint, write_model
 
 MODEL = {"network": {"name": "unet", "channels": [16, 32], "blocks": [1, 1], "embedding": 32, "head_channels": 16}}
 TRAIN = {"examples": 256, "batch_size": 32, "learning_rate": 2e-3, "warmup_examples": 64}
@@ -151,3 +152,29 @@ def test_a_damaged_data_set_is_refused_naming_the_file(dataset, tmp_path):
     with pytest.raises(UserError, match=r"train_images\.npy: found 1000 bytes"):
         steps.train(MODEL, TRAIN, dataset, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_checkpoint_of_a_training_is_a_model(dataset, tmp_path):
+    often = {**TRAIN, "checkpoint_minutes": 1e-9, "keep": 4}
+    whole = steps.train(MODEL, often, dataset, tmp_path / "model", work=str(tmp_path / "work"))
+    (checkpoints,) = (tmp_path / "work").iterdir()
+    assert is_checkpoint(str(checkpoints))
+    assert not is_checkpoint(str(tmp_path / "model"))
+    newest = write_model(str(checkpoints), tmp_path / "newest")
+    assert newest == {"weights_sha256": whole["weights_sha256"], "examples_seen": 256}
+    assert load_model(tmp_path / "newest").description["model"] == load_model(tmp_path / "model").description["model"]
+    before = min(checkpoints.glob("manifest-*.json"))
+    assert write_model(str(before), tmp_path / "before")["examples_seen"] < 256
+    steps.sample({"count": 2, "steps": 2}, tmp_path / "before", tmp_path / "samples")
+    before.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        write_model(str(before), tmp_path / "gone")
+
+
+def test_curves_go_where_vertex_ai_looks_and_a_refusal_there_does_not_end_the_training(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("AIP_TENSORBOARD_LOG_DIR", f"{tmp_path}/board/logs/")
+    steps.train(MODEL, TRAIN, dataset, tmp_path / "model")
+    (there,) = (tmp_path / "board" / "logs").iterdir()
+    assert there.read_bytes() == next((tmp_path / "model" / "tensorboard").iterdir()).read_bytes()
+    monkeypatch.setenv("AIP_TENSORBOARD_LOG_DIR", f"{there}/not-a-folder/")
+    assert steps.train(MODEL, {**TRAIN, "seed": 1}, dataset, tmp_path / "other")["examples_seen"] == 256

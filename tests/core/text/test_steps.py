@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from core.errors import UserError
+from core.snapshot import write_model
 from core.text import steps
+from core.text.model import load_model
 
 MODEL = {
     "context": 16,
@@ -149,3 +151,11 @@ def test_mistakes_are_one_line(run: dict[str, Any], tmp_path: Path) -> None:
         steps.sample(SAMPLE, tmp_path / "damaged", tmp_path / "s")
     assert not (tmp_path / "m").exists()
     assert not (tmp_path / "s").exists()
+
+
+def test_checkpoints_of_a_training_are_models_with_their_tokenizer(run, tmp_path):
+    found = {}
+    for folder in Path(run["work"]).iterdir():
+        facts = write_model(str(folder), tmp_path / folder.name)
+        found[load_model(tmp_path / folder.name).description["objective"]] = facts["weights_sha256"]
+    assert found == {name: run[key]["weights_sha256"] for name, key in (("autoregressive", "ar"), ("diffusion",) * 2)}

@@ -117,6 +117,7 @@ class Execution:
                 "cache": str(self._server.cache),
                 "faults": str(self._server.faults),
                 "service_account": job.service_account,
+                "labels": dict(job.labels),
             }
             Path(folder, "order.json").write_text(json.dumps(order))
             os.mkfifo(Path(folder, "events"))

@@ -14,6 +14,12 @@ from tests.fakes.vertex.errors import invalid, not_found
 from tests.fakes.vertex.filters import ordered, page, select
 from tests.fakes.vertex.machines import check_machine
 
+ACCOUNT = re.compile(r"[^@\s]+@[^@\s]+\.gserviceaccount\.com")
+NETWORK = re.compile(r"projects/[^/]+/global/networks/[^/]+")
+KEY = re.compile(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+")
+_TENSORBOARD = re.compile(r"projects/[^/]+/locations/[^/]+/tensorboards/\d+")
+_URI = re.compile(r"gs://[a-z0-9][-_.a-z0-9]{1,61}[a-z0-9](/.*)?")
+_ONE_OF = re.compile(r'\s+AND resource\.labels\.job_id=\(("[^"]*"(?: OR "[^"]*")*)\)')
 _SEVERITY = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b|(Error|Exception)\b.*:")
 
 
@@ -32,10 +38,14 @@ class Numbers:
 
 
 class JobService:
-    """`projects.locations.customJobs`: checked, kept and moved through their states by whoever runs them."""
+    """`projects.locations.customJobs`: checked, kept and moved through their states by whoever runs them.
+
+    `tensorboards` are the names of the TensorBoard instances there are.
+    """
 
     def __init__(self) -> None:
         self.jobs: dict[str, v1.CustomJob] = {}
+        self.tensorboards: set[str] = set()
         self._number = Numbers(5_000_000_000_000_000_001)
 
     def create_custom_job(self, request: v1.CreateCustomJobRequest) -> v1.CustomJob:
@@ -51,11 +61,34 @@ class JobService:
             check_machine(machine.machine_type, accelerator, machine.accelerator_count)
             if not pool.container_spec.image_uri and not pool.python_package_spec.executor_image_uri:
                 raise invalid("container_spec.image_uri is required.")
+            if pool.replica_count < 1:
+                raise invalid("worker_pool_specs.replica_count must be at least 1.")
+        if pools[0].replica_count != 1:
+            raise invalid("worker_pool_specs[0].replica_count must be 1: the first pool is the primary replica.")
+        self._check_places(job)
         job.name = f"{request.parent}/customJobs/{self._number()}"
         job.state = v1.JobState.JOB_STATE_PENDING
         job.create_time = job.update_time = now()
         self.jobs[job.name] = job
         return job
+
+    def _check_places(self, job: v1.CustomJob) -> None:
+        spec = job.job_spec
+        for what, value, pattern in (
+            ("service_account", spec.service_account, ACCOUNT),
+            ("network", spec.network, NETWORK),
+            ("tensorboard", spec.tensorboard, _TENSORBOARD),
+            ("encryption_spec.kms_key_name", job.encryption_spec.kms_key_name, KEY),
+            ("base_output_directory", spec.base_output_directory.output_uri_prefix, _URI),
+        ):
+            if value and not pattern.fullmatch(value):
+                raise invalid(f"{what} {value!r} is not valid.")
+        if spec.tensorboard and not spec.service_account:
+            raise invalid("service_account is required when tensorboard is set.")
+        if spec.tensorboard and not spec.base_output_directory.output_uri_prefix:
+            raise invalid("base_output_directory is required when tensorboard is set.")
+        if spec.tensorboard and spec.tensorboard not in self.tensorboards:
+            raise not_found(spec.tensorboard)
 
     def start(self, name: str) -> None:
         job = self.jobs[name]
@@ -81,6 +114,18 @@ class JobService:
         if request.name not in self.jobs:
             raise not_found(request.name)
         self.finish(request.name, v1.JobState.JOB_STATE_CANCELLED)
+
+
+class TensorboardService:
+    """`projects.locations.tensorboards`, as far as looking one up goes."""
+
+    def __init__(self, jobs: JobService) -> None:
+        self._jobs = jobs
+
+    def get_tensorboard(self, request: v1.GetTensorboardRequest) -> v1.Tensorboard:
+        if request.name not in self._jobs.tensorboards:
+            raise not_found(request.name)
+        return v1.Tensorboard(name=request.name, display_name="board")
 
 
 class LogService:
@@ -126,7 +171,10 @@ class LogService:
             raise invalid("resource_names must name the project.")
         if body.get("orderBy", "timestamp asc") not in ("timestamp asc", "timestamp desc"):
             raise invalid(f"order_by {body['orderBy']!r} is not supported.")
-        found = select(self.entries, body.get("filter", ""))
+        one_of = _ONE_OF.search(body.get("filter", ""))
+        among = re.findall(r'"([^"]*)"', one_of[1]) if one_of else None
+        inside = [e for e in self.entries if among is None or e["resource"]["labels"]["job_id"] in among]
+        found = select(inside, _ONE_OF.sub("", body.get("filter", "")))
         found.sort(key=lambda e: (e["timestamp"], e["insertId"]), reverse=body.get("orderBy") == "timestamp desc")
         entries, token = page(found, int(body.get("pageSize", 50)), body.get("pageToken", ""), largest=1000)
         return {"entries": entries} | ({"nextPageToken": token} if token else {})

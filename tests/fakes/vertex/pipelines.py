@@ -15,13 +15,10 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from tests.fakes.vertex.errors import ServiceError, invalid, not_found
 from tests.fakes.vertex.execution import FINISHED, Execution
 from tests.fakes.vertex.filters import ordered, page, select
-from tests.fakes.vertex.jobs import Numbers, now
+from tests.fakes.vertex.jobs import ACCOUNT, KEY, NETWORK, Numbers, now
 
 _JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
 _LABEL = re.compile(r"[a-z0-9_-]{0,63}")
-_ACCOUNT = re.compile(r"[^@\s]+@[^@\s]+\.gserviceaccount\.com")
-_NETWORK = re.compile(r"projects/[^/]+/global/networks/[^/]+")
-_KEY = re.compile(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+")
 _STATE = v1.PipelineState
 _TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
@@ -82,9 +79,9 @@ class PipelineService:
             if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", key) or not _LABEL.fullmatch(value):
                 raise invalid(f"Label {key}={value!r} is not valid.")
         for what, value, pattern in (
-            ("service_account", job.service_account, _ACCOUNT),
-            ("network", job.network, _NETWORK),
-            ("encryption_spec.kms_key_name", job.encryption_spec.kms_key_name, _KEY),
+            ("service_account", job.service_account, ACCOUNT),
+            ("network", job.network, NETWORK),
+            ("encryption_spec.kms_key_name", job.encryption_spec.kms_key_name, KEY),
         ):
             if value and not pattern.fullmatch(value):
                 raise invalid(f"{what} {value!r} is not valid.")

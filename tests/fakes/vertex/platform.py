@@ -32,9 +32,10 @@ class PlatformService:
         self.denied: set[str] = set()
         self.accounts = {f"pipelines@{server.project}.iam.gserviceaccount.com"}
         self.images: set[str] = set()
+        self.unreadable: set[str] = set()
         self.quota: dict[tuple[str, str], int] = {}
 
-    def answer(self, verb: str, path: str, query: str, content: bytes) -> dict[str, Any]:
+    def answer(self, verb: str, path: str, query: str, content: bytes, accept: str = "") -> dict[str, Any]:
         project = re.escape(self._server.project)
         if found := re.fullmatch(rf"/v1/projects/{project}/services/([\w.]+)", path):
             name = found[1]
@@ -49,12 +50,19 @@ class PlatformService:
                 "projectNumber": self._server.number,
                 "state": "ACTIVE",
             }
+        if found := re.fullmatch(r"/v1/projects/[^/]+/serviceAccounts/([^/]+):testIamPermissions", path):
+            if found[1] not in self.accounts:
+                raise not_found(f"Service account {found[1]}")
+            return {"permissions": [p for p in json.loads(content)["permissions"] if p not in self.denied]}
         if found := re.fullmatch(r"/v1/projects/[^/]+/serviceAccounts/([^/]+)", path):
             if found[1] not in self.accounts:
                 raise not_found(f"Service account {found[1]}")
             return {"name": path[4:], "email": found[1]}
         if found := re.fullmatch(r"/v2/(.+)/manifests/([^/]+)", path):
-            if f"{found[1]}:{found[2]}" not in self.images:
+            if f"{found[1]}:{found[2]}" in self.unreadable:
+                raise ServiceError("PERMISSION_DENIED", "Permission 'artifactregistry.repositories.downloadArtifacts'")
+            # An index is not handed to a client that does not say it takes one.
+            if f"{found[1]}:{found[2]}" not in self.images or "oci.image.index" not in accept:
                 raise not_found(f"{found[1]}:{found[2]}")
             return {"schemaVersion": 2}
         if re.fullmatch(rf"/v1/projects/{project}/locations/global/services/[\w.]+/quotaInfos", path):

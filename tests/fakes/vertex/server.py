@@ -21,7 +21,7 @@ from google.protobuf import any_pb2, empty_pb2, json_format
 from tests.fakes.gcs import GcsServer
 from tests.fakes.vertex.errors import ServiceError, invalid, not_found
 from tests.fakes.vertex.execution import Host
-from tests.fakes.vertex.jobs import JobService, LogService, Numbers
+from tests.fakes.vertex.jobs import JobService, LogService, Numbers, TensorboardService
 from tests.fakes.vertex.metadata import MetadataService
 from tests.fakes.vertex.models import ModelService
 from tests.fakes.vertex.pipelines import PipelineService
@@ -105,6 +105,7 @@ class VertexServer:
                 ("pipeline_service", self.pipelines),
                 ("schedule_service", self.schedules),
                 ("job_service", self.jobs),
+                ("tensorboard_service", TensorboardService(self.jobs)),
                 ("model_service", self.models),
                 ("metadata_service", self.metadata),
             )
@@ -120,7 +121,7 @@ class VertexServer:
 
             def _serve(self) -> None:
                 content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                code, body = server.answer(self.command, self.path, content)
+                code, body = server.answer(self.command, self.path, content, self.headers.get("Accept", ""))
                 self.send_response(code)
                 self.send_header("Content-Type", "application/json; charset=UTF-8")
                 self.send_header("Content-Length", str(len(body)))
@@ -135,7 +136,7 @@ class VertexServer:
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
-    def answer(self, verb: str, target: str, content: bytes) -> tuple[int, bytes]:
+    def answer(self, verb: str, target: str, content: bytes, accept: str = "") -> tuple[int, bytes]:
         """Status and JSON body for one request."""
         split = urlsplit(target)
         path = self.identified(unquote(split.path))
@@ -144,13 +145,13 @@ class VertexServer:
             body = self.identified(content.decode())
             with self.lock:
                 query = split.query.replace(f"projects%2F{self.number}%2F", f"projects%2F{self.project}%2F")
-                result = self._dispatch(verb, path, query, body.encode())
+                result = self._dispatch(verb, path, query, body.encode(), accept)
                 text = result if isinstance(result, str) else _to_json(result)
             return 200, self._numbered(text).encode()
         except ServiceError as error:
             return error.http_status, json.dumps(error.to_json()).encode()
 
-    def _dispatch(self, verb: str, path: str, query: str, content: bytes) -> Any:
+    def _dispatch(self, verb: str, path: str, query: str, content: bytes, accept: str) -> Any:
         for route in self.routes:
             match = route.pattern.fullmatch(path)
             if match and route.verb == verb:
@@ -163,7 +164,7 @@ class VertexServer:
                 return json.dumps(self.logs.list_entries(json.loads(content)))
             except json.JSONDecodeError as error:
                 raise invalid(str(error)) from None
-        return json.dumps(self.platform.answer(verb, path, query, content))
+        return json.dumps(self.platform.answer(verb, path, query, content, accept))
 
     def identified(self, text: str) -> str:
         return text.replace(f"projects/{self.number}/", f"projects/{self.project}/")

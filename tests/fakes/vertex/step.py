@@ -18,7 +18,7 @@ from kfp import dsl
 from kfp.dsl import executor_main
 from kfp.local import executor_input_utils, executor_output_utils
 
-LAUNCHER = "google_cloud_pipeline_components.container.v1.custom_job.launcher"
+from tests.fakes.vertex import launcher
 
 
 class StepError(Exception):
@@ -131,20 +131,21 @@ class Step:
         if self.refused:
             raise self.refused
         container = self.executor.container
-        command, environment = [*container.command, *container.args], {e.name: e.value for e in container.env}
-        job = self.job
-        if LAUNCHER in command:
-            command, environment, job = self._launch()
+        command, job, restarts = [*container.command, *container.args], self.job, True
+        environments = [{e.name: e.value for e in container.env}]
+        if launcher.MODULE in command:
+            made = self._launch(command)
+            command, environments, job, restarts = made.command, made.environments, made.name, made.restarts
         for artifacts in self.message.inputs.artifacts.values():
             for artifact in artifacts.artifacts:
                 self.runner.storage.download(artifact.uri)
         text = json.dumps(self.input)
         command = [part.replace("{{$.json_escape[1]}}", text).replace("{{$}}", text) for part in command]
         fault = self._fault()
-        code = self._spawn(command, environment, job, fault)
-        if code == -signal.SIGKILL and fault == "preempt":
+        code = self._spawn(command, environments, job, fault)
+        if code == -signal.SIGKILL and fault == "preempt" and restarts:
             self._say(job, "The replica workerpool0-0 was preempted; restarting the job.")
-            code = self._spawn(command, environment, job, None)
+            code = self._spawn(command, environments, job, None)
         self.runner.storage.upload(self.root)
         if code != 0:
             raise StepError(
@@ -157,53 +158,26 @@ class Step:
             raise StepError(f"Output parameter {sorted(missing)[0]} of {self.name} was not written.")
         return outputs
 
-    def _launch(self) -> tuple[list[str], dict[str, str], str]:
-        """What the launcher does: create the custom job that the payload describes, and name it in gcp_resources."""
+    def _launch(self, command: list[str]) -> launcher.Launched:
+        """What the launcher does: create the custom job that its payload describes, and name it in gcp_resources."""
         values = self.input["inputs"]["parameterValues"]
-        pools = json.loads(json.dumps(values["worker_pool_specs"]))
-        program = pools[0]["container_spec"]
-        for pool in pools:
-            for number in ("replica_count",):
-                pool[number] = int(pool.get(number, 1))
-            machine = pool["machine_spec"]
-            machine["accelerator_count"] = int(machine.get("accelerator_count", 0))
-            if not machine.get("accelerator_type") or machine["accelerator_type"] == "ACCELERATOR_TYPE_UNSPECIFIED":
-                machine.pop("accelerator_type", None)
-            disk = pool.get("disk_spec", {})
-            if "boot_disk_size_gb" in disk:
-                disk["boot_disk_size_gb"] = int(disk["boot_disk_size_gb"])
-            pool["container_spec"] = {k: v for k, v in program.items() if k not in ("args", "command", "env")}
-        scheduling = {
-            "timeout": values.get("timeout", "604800s"),
-            "restart_job_on_worker_restart": values.get("restart_job_on_worker_restart", False),
-            "strategy": values.get("strategy", "STANDARD"),
-        }
+        asked = launcher.payload(command, values)
+        asked["labels"] = {**self.runner.order["labels"], **asked.get("labels", {})}
         self._say(self.job, f"Creating custom job {values.get('display_name')}")
         if self._fault("stockout"):
-            machine = pools[0]["machine_spec"]
+            machine = asked["job_spec"]["worker_pool_specs"][0]["machine_spec"]
             raise StepError(
                 f"RESOURCE_EXHAUSTED: Resources are insufficient in region: {self.runner.order['location']}"
                 f" for {machine['machine_type']}. Please try a different region or other machines.",
                 8,
             )
-        made = self.runner.post(
-            "customJobs",
-            {
-                "display_name": values.get("display_name") or self.name,
-                "job_spec": {
-                    "worker_pool_specs": pools,
-                    "scheduling": scheduling,
-                    "service_account": values.get("service_account", ""),
-                },
-                "labels": values.get("labels") or {},
-            },
-        )
-        resources = {"resources": [{"resourceType": "CustomJob", "resourceUri": f"https://service/v1/{made['name']}"}]}
+        made = launcher.launched(self.runner.post("customJobs", asked))
+        resources = {"resources": [{"resourceType": "CustomJob", "resourceUri": f"https://service/v1/{made.name}"}]}
         where = Path(self.message.outputs.parameters["gcp_resources"].output_file)
         where.parent.mkdir(parents=True, exist_ok=True)
         where.write_text(json.dumps(resources))
-        environment = {item["name"]: item["value"] for item in program.get("env") or []}
-        return [*program["command"], *program["args"]], environment, made["name"]
+        self.runner.storage.upload(self.root)  # readable while the job runs
+        return made
 
     def _fault(self, only: str | None = None) -> str | None:
         """Takes one injected fault for this step, if the test left one (`FOLDER/STEP.KIND`)."""
@@ -218,29 +192,34 @@ class Step:
     def _say(self, job: str, text: str) -> None:
         self.runner.report("log", job=job, text=text)
 
-    def _spawn(self, command: list[str], environment: dict[str, str], job: str, fault: str | None) -> int:
-        """Runs the component's program in a fork of this process, which has the heavy imports already."""
+    def _spawn(self, command: list[str], environments: list[dict[str, str]], job: str, fault: str | None) -> int:
+        """Runs the component's program once for each replica, in forks of this process, which has the heavy imports
+        already; the exit code is the first that is not 0."""
         source = _source_of(command)
         if source is None:
             raise StepError(f"The image's own program cannot be run here: {command[:3]}", 12)
         reader, writer = os.pipe()
         sys.stdout.flush()
-        process = os.fork()
-        if process == 0:
-            os.close(reader)
-            _become_step(command, environment, source, writer)
+        replicas = []
+        for environment in environments:
+            process = os.fork()
+            if process == 0:
+                os.close(reader)
+                _become_step(command, environment, source, writer)
+            replicas.append(process)
         os.close(writer)
         if fault == "preempt":
             time.sleep(float(os.environ.get("FAKE_PREEMPT_AFTER", "0.5")))
-            os.kill(process, signal.SIGKILL)
+            for process in replicas:  # one is taken away, and the job with it
+                os.kill(process, signal.SIGKILL)
         with open(reader, encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 if line.strip():
                     self._say(job, line.rstrip("\n"))
-        _, result = os.waitpid(process, 0)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in replicas]
         if fault == "crash":
             return 1
-        return os.waitstatus_to_exitcode(result)
+        return next((code for code in codes if code), 0)
 
 
 def _become_step(command: list[str], environment: dict[str, str], source: str, output: int) -> None:
