@@ -21,11 +21,16 @@ def with_zone(cron: str, zone: str) -> str:
     Raises:
         UserError: one of the fields, or the zone, is not valid.
     """
-    fields = cron.split()
-    if fields and fields[0].startswith(("CRON_TZ=", "TZ=")):
-        zone, cron = fields[0].split("=", 1)[1], " ".join(fields[1:])
-    next_times(cron, zone, 1)
-    return f"CRON_TZ={zone} {' '.join(cron.split())}"
+    own, fields = split_zone(cron)
+    zone = own or zone
+    next_times(fields, zone, 1)
+    return f"CRON_TZ={zone} {fields}"
+
+
+def split_zone(expression: str) -> tuple[str, str]:
+    """(zone, five fields) of an expression that may begin with `CRON_TZ=ZONE`; an empty zone if it does not."""
+    first, _, rest = " ".join(expression.split()).partition(" ")
+    return (first.split("=", 1)[1], rest) if first.startswith(("CRON_TZ=", "TZ=")) else ("", f"{first} {rest}".strip())
 
 
 def next_times(cron: str, zone: str, count: int) -> list[datetime]:

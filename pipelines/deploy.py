@@ -1,13 +1,13 @@
-"""From a job to a run in the cloud: compile, place, estimate, check, submit; and on to other machines if need be.
+"""From a job to a run in the cloud: compile, place, estimate, check, submit.
 
 `deploy` is what `textdiffusion deploy JOB` does; `run_remote` is `textdiffusion run JOB --runner vertex|kubeflow`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from core import storage
@@ -18,15 +18,18 @@ from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
 from pipelines.custom_job import options_of
 from pipelines.definitions import define
+from pipelines.findings import Finding
 from pipelines.jobs import parameters
 from pipelines.machines import Machine, choose, load_machines
-from pipelines.monitor import View, exit_code, follow, view
-from pipelines.preflight import Finding, preflight
+from pipelines.monitor import view
+from pipelines.preflight import fallback_findings, preflight
 from pipelines.retraining import define_retraining
 from pipelines.settings import Settings
 from pipelines.steps import with_environment, with_machine, with_step_options, with_timeout
-from pipelines.submit import Submission, again, get_run, list_runs, new_run_id, submit
+from pipelines.submit import MACHINES, Submission, check_experiment, list_runs, new_run_id, submit
 from pipelines.vertex import ENDPOINT, Project, Vertex
+
+_WEEK = 7 * 86_400  # seconds; the longest that a custom job may take
 
 
 @dataclass(frozen=True)
@@ -83,24 +86,32 @@ def prepare(vertex: Vertex, job: AnyJob, settings: Settings, options: Options, *
         job = job.model_copy(update={"resources": job.resources.model_copy(update=resources)})
     machines = options.machines or (job.resources.train,)
     chosen = [choose(rows, name, "--machine") for name in machines]
+    experiment = options.experiment or settings.experiment or ""
+    if experiment:
+        check_experiment(experiment)
     _only_remote_data(job)
+    labels = {**settings.labels, **(options.labels or {})}
     spec = _compiled(job, settings, rows, options)
-    spec = with_machine(spec, chosen[0])
     spec = with_step_options(spec, options.steps)
     spec = with_environment(spec, _environment(vertex.project))
+    specs = [with_machine(spec, machine) for machine in chosen]
     run = new_run_id(job.job)
     values = parameters(job, registry=remote_registry(settings), run=run, work=f"gs://{vertex.project.bucket}/work")
     if options.retraining:
         values.pop("data_fingerprint", None)
         values["run"] = ""  # one schedule starts many runs; each is known by where its artifacts lie
     max_cost = options.max_cost if options.max_cost is not None else settings.max_cost
-    expected = costs.estimate(spec, job, rows, history(vertex, job.job, rows) if check else {})
-    if max_cost is not None:
-        spec = _capped(spec, expected, rows, max_cost)
-    labels = {**settings.labels, **(options.labels or {}), "textdiffusion-machines": "_".join(machines)[:63]}
-    experiment = options.experiment or settings.experiment or ""
+    took = history(vertex, job.job, rows) if check else {}
+    estimates = [costs.estimate(spec, job, rows, took) for spec in specs]
+    spec, expected = specs[0], estimates[0]
+    if max_cost is not None:  # it must hold on whichever machine the run ends
+        spec = with_timeout(spec, min(map(_capped, specs, estimates, repeat(rows), repeat(max_cost))))
+    labels[MACHINES] = "_".join(machines)
     submission = Submission(run, job.job, spec, values, labels, experiment)
     findings = preflight(vertex, submission, expected, max_cost=max_cost) if check else []
+    if not any(finding.problem for finding in findings) and check:
+        for name, other, estimated in list(zip(machines, specs, estimates, strict=True))[1:]:
+            findings += fallback_findings(vertex, name, other, estimated, max_cost)
     return Plan(submission, expected, tuple(findings), machines)
 
 
@@ -146,57 +157,6 @@ class PreflightError(UserError):
         self.problems = problems
 
 
-def watch(
-    vertex: Vertex,
-    run: str,
-    show: Callable[[View], None],
-    say: Callable[[str], None],
-    settings: Settings,
-    *,
-    interval: float = 10.0,
-) -> View:
-    """Follows a run to its end. If its machines cannot be had, it goes on with the next ones it was submitted with."""
-    rows = load_machines(settings.machines)
-    while True:
-        shown = follow(vertex, run, show, interval=interval, machines=rows)
-        if not shown.out_of_capacity:
-            return shown
-        retried = next_machine(vertex, run, rows)
-        if retried is None:
-            return shown
-        submission, machine = retried
-        say(f"{run}: no {_before(vertex, run)} to be had; going on as {submission.run} on {machine}")
-        submit(vertex, submission)
-        run = submission.run
-
-
-def retry(vertex: Vertex, run: str, settings: Settings) -> Submission:
-    """Starts a run again from its failed step; on the next machine, if there was none of the last.
-
-    Raises:
-        UserError: the run has not failed or been cancelled.
-    """
-    found = view(get_run(vertex, run), {})
-    if found.state not in ("failed", "cancelled"):
-        raise UserError(f"run {found.run}: is {found.state}; only a failed or cancelled run is started again")
-    rows = load_machines(settings.machines)
-    other = next_machine(vertex, found.run, rows) if found.out_of_capacity else None
-    submission = other[0] if other else again(vertex, found.run)
-    submit(vertex, submission)
-    return submission
-
-
-def next_machine(vertex: Vertex, run: str, rows: Mapping[str, Machine]) -> tuple[Submission, str] | None:
-    """The submission of a run on the machine after the one it had, and that machine's name; None after the last."""
-    left = get_run(vertex, run).labels.get("textdiffusion-machines", "").split("_")[1:]
-    if not left:
-        return None
-    submission = again(vertex, run)
-    spec = with_machine(submission.spec, choose(rows, left[0], "textdiffusion-machines"))
-    labels = {**submission.labels, "textdiffusion-machines": "_".join(left)}
-    return replace(submission, spec=spec, labels=labels), left[0]
-
-
 def history(vertex: Vertex, job: str, rows: Mapping[str, Machine]) -> dict[str, float]:
     """Hours that each step took when it last ran to its end in a run of the job; empty if that cannot be read."""
     found: dict[str, float] = {}
@@ -230,23 +190,13 @@ def run_remote(job: AnyJob, runner: str, settings: Settings, *, as_json: bool = 
         print(f"watch: textdiffusion monitor {facts['run']} --follow" if runner == "vertex" else f"run: {facts['run']}")
 
 
-def end(shown: View) -> int:
-    """Says how a run ended when it did not succeed; returns its exit code."""
-    for step in shown.failed:
-        print(f"error: step {step.name} failed: {step.error}", file=sys.stderr)
-        print(f"  its log: textdiffusion monitor {shown.run} --logs --step {step.name}", file=sys.stderr)
-    if shown.state == "failed":
-        print(f"  once mended, go on from there: textdiffusion retry {shown.run}", file=sys.stderr)
-    return exit_code(shown.state)
-
-
 def _compiled(job: AnyJob, settings: Settings, rows: Mapping[str, Machine], options: Options) -> dict[str, Any]:
     text = compile_job(
         job,
         "vertex",
         image=image_name(settings.image),
         machines=rows,
-        options=options_of(settings),
+        options=options_of(settings, job),
         definition=define_retraining if options.retraining else define,
     )
     spec = read_spec(text)[0]
@@ -262,16 +212,14 @@ def _environment(project: Project) -> dict[str, str]:
     return found | ({ENDPOINT: project.endpoint} if project.endpoint else {})
 
 
-def _capped(
-    spec: Mapping[str, Any], expected: costs.Estimate, rows: Mapping[str, Machine], max_cost: float
-) -> dict[str, Any]:
-    """Lets training end when it would cost more than the cap leaves it, whatever the estimate said."""
+def _capped(spec: Mapping[str, Any], expected: costs.Estimate, rows: Mapping[str, Machine], max_cost: float) -> int:
+    """Seconds after which training is ended, so that the run costs no more than the cap, whatever the estimate said."""
     training = [step for step in expected.steps if step.step.startswith("train") and step.step != "train-judge"]
     others = expected.usd - sum(step.usd or 0.0 for step in training)
     hourly = sum(costs.hourly(spec, rows).get(step.step, 0.0) for step in training)
     if hourly <= 0 or max_cost <= others:
-        return dict(spec)
-    return with_timeout(spec, max(60, round((max_cost - others) / hourly * 3600)))
+        return _WEEK
+    return max(60, round((max_cost - others) / hourly * 3600))
 
 
 def _only_remote_data(job: AnyJob) -> None:
@@ -281,7 +229,3 @@ def _only_remote_data(job: AnyJob) -> None:
     for key, name in job.model_dump().get("source", {}).items():
         if name and "/" in name and not storage.is_remote(name):
             raise UserError(f"source.{key}: {name} is on this machine; name a gs:// folder or a registered model")
-
-
-def _before(vertex: Vertex, run: str) -> str:
-    return str(get_run(vertex, run).labels.get("textdiffusion-machines", "machines")).split("_")[0]

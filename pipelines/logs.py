@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from core.errors import UserError
-from pipelines.monitor import ENDED, Step, View, view
+from pipelines.monitor import ENDED, Step, View, launched, view
 from pipelines.submit import get_run
 from pipelines.vertex import Vertex, one_line
+
+_LATE = timedelta(minutes=1)  # an entry is listed at most so long after it was written
 
 
 def log_lines(vertex: Vertex, jobs: tuple[str, ...], *, since: str = "", limit: int = 0) -> list[dict[str, Any]]:
@@ -21,29 +24,34 @@ def log_lines(vertex: Vertex, jobs: tuple[str, ...], *, since: str = "", limit: 
         since: a timestamp; only later entries.
         limit: only the newest so many; 0: all.
     """
-    identities = [job.rsplit("/", 1)[1] for job in jobs]
+    if not jobs:
+        return []
+    names = " OR ".join(f'"{_identity(job)}"' for job in jobs)
+    terms = ['resource.type="ml_job"', f"resource.labels.job_id=({names})"]
+    terms += [f'timestamp>"{since}"'] if since else []
+    body: dict[str, Any] = {
+        "resourceNames": [f"projects/{vertex.project.project}"],
+        "filter": " AND ".join(terms),
+        "orderBy": "timestamp desc" if limit else "timestamp asc",
+        "pageSize": min(limit or 1000, 1000),
+    }
     found: list[dict[str, Any]] = []
-    for identity in identities:
-        terms = ['resource.type="ml_job"', f'resource.labels.job_id="{identity}"']
-        terms += [f'timestamp>"{since}"'] if since else []
-        body: dict[str, Any] = {
-            "resourceNames": [f"projects/{vertex.project.project}"],
-            "filter": " AND ".join(terms),
-            "orderBy": "timestamp desc" if limit else "timestamp asc",
-            "pageSize": min(limit or 1000, 1000),
-        }
-        while True:
-            with one_line("logs"):
-                code, answer = vertex.rest("logging.googleapis.com", "POST", "/v2/entries:list", body)
-            if code != 200:
-                said = answer.get("error", {}).get("message", f"HTTP {code}")
-                raise UserError(f"logs: {said}; the account needs roles/logging.viewer")
-            found += answer.get("entries", [])
-            if not answer.get("nextPageToken") or (limit and len(found) >= limit):
-                break
-            body["pageToken"] = answer["nextPageToken"]
+    while True:
+        with one_line("logs"):
+            code, answer = vertex.rest("logging.googleapis.com", "POST", "/v2/entries:list", body)
+        if code != 200:
+            said = answer.get("error", {}).get("message", f"HTTP {code}")
+            raise UserError(f"logs: {said}; the account needs roles/logging.viewer")
+        found += answer.get("entries", [])
+        if not answer.get("nextPageToken") or (limit and len(found) >= limit):
+            break
+        body["pageToken"] = answer["nextPageToken"]
     found.sort(key=lambda entry: (entry["timestamp"], entry.get("insertId", "")))
     return found[-limit:] if limit else found
+
+
+def _identity(job: str) -> str:
+    return job.rsplit("/", 1)[1]
 
 
 def log_text(entry: Mapping[str, Any]) -> str:
@@ -54,18 +62,28 @@ def log_text(entry: Mapping[str, Any]) -> str:
     return f"{entry['timestamp'][11:19]} {mark}{payload}"
 
 
-def without_executor(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Log entries without what KFP's own executor prints: where it found the function, and the input it was given."""
-    kept, inside = [], False
-    for entry in entries:
+class Executor:
+    """Tells what KFP's executor prints (where it found the function, the input it was given) from a step's lines."""
+
+    def __init__(self) -> None:
+        self._inside = False
+
+    def said(self, entry: Mapping[str, Any]) -> bool:
+        """Whether the next entry of a log is the executor's."""
         text = str(entry.get("jsonPayload", {}).get("message") or entry.get("textPayload") or "")
         if "[KFP Executor" in text:
-            inside = "Got executor_input" in text and not text.rstrip().endswith("}")
-        elif inside:
-            inside = text != "}"
-        else:
-            kept.append(entry)
-    return kept
+            self._inside = "Got executor_input" in text and not text.rstrip().endswith("}")
+            return True
+        if self._inside:
+            self._inside = text != "}"
+            return True
+        return False
+
+
+def without_executor(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Log entries of a step without those of KFP's executor."""
+    executor = Executor()
+    return [entry for entry in entries if not executor.said(entry)]
 
 
 def end_of(shown: View) -> Step:
@@ -81,17 +99,66 @@ def end_of(shown: View) -> Step:
     return order[0]
 
 
-def watch_log(vertex: Vertex, run: str, step: str, *, interval: float = 5.0) -> Iterator[dict[str, Any]]:
-    """Log entries of a step as they come, until the run has ended."""
-    since, seen = "", set[str]()
+def jobs_of(vertex: Vertex, job: Any, step: Step) -> tuple[str, ...]:
+    """Custom jobs whose logs are a step's.
+
+    While a step runs, the service does not say which custom job its launcher started, but the launcher has written it
+    beside where the step's artifacts will be.
+
+    Args:
+        vertex: the services.
+        job: the run's message.
+        step: one of its steps.
+    """
+    if step.state != "running":
+        return step.jobs
+    bucket, _, root = job.runtime_config.gcs_output_directory.removeprefix("gs://").rstrip("/").partition("/")
+    _, number, *_, run = job.name.split("/")
+    with one_line("logs"):
+        blobs = vertex.buckets.list_blobs(bucket, prefix=f"{root}/{number}/{run}/{step.name}_", timeout=60)
+        texts = [blob.download_as_text() for blob in blobs if blob.name.endswith("/gcp_resources")]
+    return (*step.jobs, *(name for text in texts for name in launched(text) if name not in step.jobs))
+
+
+def watch_logs(
+    vertex: Vertex, run: str, step: str = "", *, full: bool = False, interval: float = 5.0
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(step, log entry) as entries come, until the run has ended.
+
+    Args:
+        vertex: the services.
+        run: its id.
+        step: only this one; empty: all of them.
+        full: also what KFP's executor prints.
+        interval: seconds between two looks.
+
+    Raises:
+        UserError: the run has no step called `step`.
+    """
+    newest = ""
+    executors: dict[str, Executor] = {}
+    seen: set[str] = set()
     while True:
-        shown = view(get_run(vertex, run), {})
-        jobs = next((found.jobs for found in shown.steps if found.name == step), ())
-        for entry in log_lines(vertex, jobs, since=since):
-            if entry["insertId"] not in seen:
-                seen.add(entry["insertId"])
-                yield entry
-        # No `since`: a launcher's and its job's entries arrive in their own order; what was shown is not shown again.
+        message = get_run(vertex, run)
+        shown = view(message, {})
+        watched = [shown.step(step)] if step else [one for one in shown.steps if one.jobs]
+        steps = {job: one.name for one in watched for job in jobs_of(vertex, message, one)}
+        # One request for all steps: a project may list entries 60 times a minute. Entries arrive late and out of
+        # order, so each look begins a little before the newest that was shown.
+        for entry in log_lines(vertex, tuple(steps), since=_earlier(newest)):
+            job, identity = entry["resource"]["labels"]["job_id"], f"{entry['timestamp']} {entry['insertId']}"
+            if identity in seen:
+                continue
+            seen.add(identity)
+            newest = max(newest, entry["timestamp"])
+            if not executors.setdefault(job, Executor()).said(entry) or full:
+                yield next(name for known, name in steps.items() if _identity(known) == job), entry
         if shown.state in ENDED:
             return
         time.sleep(interval)
+
+
+def _earlier(timestamp: str) -> str:
+    if not timestamp:
+        return ""
+    return (datetime.fromisoformat(timestamp) - _LATE).isoformat().replace("+00:00", "Z")

@@ -152,7 +152,7 @@ def _step(detail: Any, prices: Mapping[str, float], now: datetime) -> Step:
     container = detail.executor_detail.container_detail
     jobs = [name for name in (*container.failed_main_jobs, container.main_job) if name]
     metadata = dict(detail.execution.metadata or {})
-    jobs += _launched(str(metadata.get("output:gcp_resources") or ""))
+    jobs += launched(str(metadata.get("output:gcp_resources") or ""))
     artifacts = {
         name: {
             "uri": listed.artifacts[0].uri,
@@ -178,7 +178,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _launched(resources: str) -> list[str]:
+def launched(resources: str) -> list[str]:
     """Names of the custom jobs that a launcher started, from its `gcp_resources` output."""
     try:
         found = json.loads(resources).get("resources", [])

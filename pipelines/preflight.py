@@ -6,17 +6,28 @@ import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from core.errors import UserError
 from pipelines import costs
 from pipelines.checks import executors, machine_problems, worker_pools
+from pipelines.findings import ME, Finding
+from pipelines.places import account_findings, form_problems, tensorboard_findings
 from pipelines.regions import check_accelerator, check_region
 from pipelines.submit import RUN_ID, Submission
 from pipelines.vertex import Vertex, one_line
 
 _QUOTA = "aiplatform.googleapis.com/custom_model_training_{spot}nvidia_{kind}_gpus"
+MANIFESTS = ", ".join(
+    f"application/vnd.{kind}+json"
+    for kind in (
+        "oci.image.index.v1",
+        "oci.image.manifest.v1",
+        "docker.distribution.manifest.list.v2",
+        "docker.distribution.manifest.v2",
+    )
+)
+"""What to accept from a registry: without it, one that holds an index answers that it has nothing of that name."""
 _PYTHON: dict[str, tuple[tuple[type, ...], str]] = {
     "STRING": ((str,), "text"),
     "NUMBER_INTEGER": ((int,), "an integer"),
@@ -25,14 +36,6 @@ _PYTHON: dict[str, tuple[tuple[type, ...], str]] = {
     "LIST": ((list,), "a list"),
     "STRUCT": ((dict,), "a mapping"),
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """`problem`: the run would fail or cost more than it may. Otherwise a note."""
-
-    text: str
-    problem: bool = True
 
 
 def preflight(
@@ -47,6 +50,7 @@ def preflight(
         max_cost: the most it may cost, in USD.
     """
     found = list(offline(vertex.project.region, submission, estimate, max_cost=max_cost))
+    found += form_problems(vertex, submission.spec)
     if not any(finding.problem for finding in found):
         found += online(vertex, submission)
     return found
@@ -112,8 +116,22 @@ def online(vertex: Vertex, submission: Submission) -> list[Finding]:
     """Checks that ask the project: bucket, service account, image and quota."""
     found = [*bucket_findings(vertex)]
     if not found:
-        found += [*_account(vertex), *_image(vertex, submission.spec), *_quota(vertex, submission.spec)]
+        spec = submission.spec
+        found += [*account_findings(vertex), *tensorboard_findings(vertex, spec)]
+        found += [*_image(vertex, spec), *_quota(vertex, spec)]
     return found
+
+
+def fallback_findings(
+    vertex: Vertex, machine: str, spec: Mapping[str, Any], estimate: costs.Estimate, max_cost: float | None
+) -> Iterator[Finding]:
+    """What is known about a machine that a run goes on with when there is none of the first."""
+    if max_cost is not None and estimate.usd > max_cost:
+        yield Finding(f"--max-cost {max_cost:g}: on {machine} the run is estimated at {estimate.line()};"
+                      " nothing was submitted")  # fmt: skip
+    doubts = {check_accelerator(vertex.project.region, kind) for kind, _, _ in accelerators(spec)}
+    for text in [*sorted(filter(None, doubts)), *(finding.text for finding in _quota(vertex, spec))]:
+        yield Finding(f"{machine}: {text}", problem=False)
 
 
 def bucket_findings(vertex: Vertex) -> Iterator[Finding]:
@@ -121,48 +139,37 @@ def bucket_findings(vertex: Vertex) -> Iterator[Finding]:
     from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound
 
     name, region = vertex.project.bucket, vertex.project.region
-    create = f"gcloud storage buckets create gs://{name} --project={vertex.project.project} --location={region}"
+    create = f"gcloud storage buckets create gs://{{}} --project={vertex.project.project} --location={region}"
+    grant = f"gcloud storage buckets add-iam-policy-binding gs://{name} --member={ME} --role=roles/storage."
     try:
         with one_line(f"bucket {name}"):
             try:
                 bucket = vertex.buckets.get_bucket(name, timeout=20)
             except NotFound:
-                yield Finding(f"bucket: gs://{name} does not exist; create it with `{create}`")
+                mend = create.format(name)
+                yield Finding(f"bucket: gs://{name} does not exist; create it with `{mend}`", mend=mend)
                 return
             except Forbidden:
-                yield Finding(f"bucket: gs://{name} may not be read by this account, or belongs to another project")
+                yield Finding(f"bucket: gs://{name} may not be read by this account, or belongs to another project",
+                              mend=f"{grant}legacyBucketReader")  # fmt: skip
                 return
             place = (bucket.location or "").lower()
             if place and place != region:
                 several = bucket.location_type in ("multi-region", "dual-region")
+                other = f"{name}-{region}"
                 yield Finding(f"bucket: gs://{name} is in {place}, the run in {region};"
-                              f" set region: {place} or another bucket", problem=not several)  # fmt: skip
+                              f" set region: {place} or another bucket", problem=not several,
+                              mend=f"{create.format(other)} && sed -i 's/^bucket:.*/bucket: {other}/'"
+                              " textdiffusion.yaml")  # fmt: skip
             probe = bucket.blob(f".textdiffusion-preflight-{uuid.uuid4().hex}")
             try:
                 probe.upload_from_string(b"", timeout=20)
                 probe.delete(timeout=20)
             except GoogleAPICallError as error:
-                yield Finding(f"bucket: gs://{name} cannot be written to by this account: {error.message}")
+                yield Finding(f"bucket: gs://{name} cannot be written to by this account: {error.message}",
+                              mend=f"{grant}objectUser")  # fmt: skip
     except UserError as error:
         yield Finding(str(error))
-
-
-def _account(vertex: Vertex) -> Iterator[Finding]:
-    account, project = vertex.project.service_account, vertex.project.project
-    if not account:
-        yield Finding("service_account: none is set, so steps run as the Compute Engine default account, which can do"
-                      " more than they need; see docs/vertex-setup.md", problem=False)  # fmt: skip
-        return
-    if not re.fullmatch(r"[^@\s]+@[^@\s]+\.gserviceaccount\.com", account):
-        yield Finding(f"service_account: found {account!r}; allowed: NAME@PROJECT.iam.gserviceaccount.com")
-        return
-    code, _ = vertex.rest("iam.googleapis.com", "GET", f"/v1/projects/-/serviceAccounts/{account}")
-    if code == 404:
-        name = account.split("@")[0]
-        yield Finding(f"service_account: {account} does not exist;"
-                      f" create it with `gcloud iam service-accounts create {name} --project={project}`")  # fmt: skip
-    elif code != 200:
-        yield Finding(f"service_account: {account} could not be looked up (HTTP {code})", problem=False)
 
 
 def _image(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
@@ -171,18 +178,23 @@ def _image(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
     for image in sorted(images):
         if image.startswith("gcr.io/ml-pipeline/") or image.startswith("python:"):
             continue
-        host, _, rest = image.partition("/")
-        if "." not in host:
+        if "." not in image.partition("/")[0]:
             yield Finding(f"image: {image} names no registry that Vertex can pull from; set `image:"
                           f" {vertex.project.region}-docker.pkg.dev/{vertex.project.project}/REPOSITORY/textdiffusion`"
                           " and push it with `make image`")  # fmt: skip
             continue
-        name, _, tag = rest.rpartition("@") if "@" in rest else rest.rpartition(":")
-        code, _ = vertex.rest(host, "GET", f"/v2/{name}/manifests/{tag}")
+        code = image_status(vertex, image)
         if code == 404:
             yield Finding(f"image: {image} is not in the registry; push it with `make image`")
         elif code != 200:
             yield Finding(f"image: {image} could not be looked up (HTTP {code})", problem=False)
+
+
+def image_status(vertex: Vertex, image: str) -> int:
+    """The HTTP status with which a registry answers for an image: 200 if it has it."""
+    host, _, rest = image.partition("/")
+    name, _, tag = rest.rpartition("@") if "@" in rest else rest.rpartition(":")
+    return vertex.rest(host, "GET", f"/v2/{name}/manifests/{tag}", accept=MANIFESTS)[0]
 
 
 def _quota(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
@@ -194,11 +206,17 @@ def _quota(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
     if not wanted:
         return
     path = f"/v1/projects/{vertex.project.project}/locations/global/services/aiplatform.googleapis.com/quotaInfos"
-    code, answer = vertex.rest("cloudquotas.googleapis.com", "GET", f"{path}?pageSize=1000")
-    if code != 200:
-        yield Finding(f"quota: could not be read (HTTP {code}); needed: {', '.join(sorted(wanted))}", problem=False)
-        return
-    for info in answer.get("quotaInfos", []):
+    infos, token = [], ""
+    while True:
+        code, answer = vertex.rest("cloudquotas.googleapis.com", "GET", f"{path}?pageSize=1000&pageToken={token}")
+        if code != 200:
+            yield Finding(f"quota: could not be read (HTTP {code}); needed: {', '.join(sorted(wanted))}", problem=False)
+            return
+        infos += answer.get("quotaInfos", [])
+        token = answer.get("nextPageToken", "")
+        if not token:
+            break
+    for info in infos:
         need = wanted.get(info.get("metric", ""))
         for dimension in info.get("dimensionsInfos", []) if need else []:
             region = vertex.project.region

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import UserError
-from pipelines.cron import with_zone
+from pipelines.cron import split_zone, with_zone
 from pipelines.submit import Submission, pipeline_job
 from pipelines.vertex import Vertex, one_line
 
@@ -62,10 +62,8 @@ def create(
         return _entry(vertex.schedules.create_schedule(parent=vertex.project.parent, schedule=schedule))
 
 
-def update(
-    vertex: Vertex, name: str, *, submission: Submission | None = None, cron: str = "", zone: str = "UTC"
-) -> Entry:
-    """Changes a schedule in place: its runs, its times, or both. Its history stays.
+def update(vertex: Vertex, name: str, *, submission: Submission | None = None, cron: str = "", zone: str = "") -> Entry:
+    """Changes a schedule in place: its runs, its times, or both; what is not given stays, and so does its history.
 
     Raises:
         UserError: there is no such schedule, nothing is changed, or cron or zone are not valid.
@@ -75,14 +73,15 @@ def update(
     found = find(vertex, name)
     change = aiplatform_v1.Schedule(name=found.resource)
     paths = []
-    if cron:
-        change.cron = with_zone(cron, zone)
+    if cron or zone:
+        old_zone, old_cron = split_zone(found.cron)
+        change.cron = with_zone(cron or old_cron, zone or old_zone)
         paths.append("cron")
     if submission is not None:
         change.create_pipeline_job_request = _request(vertex, submission, found.name)
         paths.append("create_pipeline_job_request")
     if not paths:
-        raise UserError(f"schedule {name!r}: nothing to change; give --cron, --set or another job")
+        raise UserError(f"schedule {name!r}: nothing to change; give --cron, --timezone, --set or --job")
     with one_line(f"schedule {name}"):
         return _entry(vertex.schedules.update_schedule(schedule=change, update_mask={"paths": paths}))
 

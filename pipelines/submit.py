@@ -10,17 +10,20 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from components.step import whole
 from core import storage
 from core.config import config_hash
 from core.errors import UserError
 from pipelines.vertex import Project, Vertex, console_url, one_line
 
 RUN_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
+EXPERIMENT = "textdiffusion-experiment"
+"""Label of a run: the experiment it was put into."""
+MACHINES = "textdiffusion-machines"
+"""Label of a run: the machine it trains on and those that follow if there is none to be had, joined by `_`."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def pipeline_job(submission: Submission, project: Project) -> Any:
             **submission.labels,
             "textdiffusion-job": submission.job,
             "textdiffusion-config": config_hash(dict(submission.parameters)),
+            **({EXPERIMENT: submission.experiment} if submission.experiment else {}),
         },
         "runtimeConfig": {
             "gcsOutputDirectory": f"{project.run_folder(submission.pipeline, submission.run)}/steps",
@@ -80,12 +84,19 @@ def pipeline_job(submission: Submission, project: Project) -> Any:
     return message
 
 
-def submit(vertex: Vertex, submission: Submission) -> str:
+def submit(vertex: Vertex, submission: Submission, *, exists_ok: bool = False) -> str:
     """Starts the run; returns its page in the console. Its run.json is written before it starts.
+
+    Args:
+        vertex: the services.
+        submission: what is started.
+        exists_ok: somebody else may have started it already.
 
     Raises:
         UserError: the service refuses it.
     """
+    from google.api_core.exceptions import Conflict
+
     project = vertex.project
     if not RUN_ID.fullmatch(submission.run):
         raise UserError(f"run id {submission.run!r}: allowed: lower case letters, digits and dashes, at most 128")
@@ -107,22 +118,30 @@ def submit(vertex: Vertex, submission: Submission) -> str:
                 "gate": None,
             },
         )
-        vertex.pipelines.create_pipeline_job(
-            parent=project.parent,
-            pipeline_job=pipeline_job(submission, project),
-            pipeline_job_id=submission.run,
-        )
+        try:
+            vertex.pipelines.create_pipeline_job(
+                parent=project.parent,
+                pipeline_job=pipeline_job(submission, project),
+                pipeline_job_id=submission.run,
+            )
+        except Conflict:
+            if not exists_ok:
+                raise
         if submission.experiment:
             join_experiment(vertex, submission.run, submission.experiment)
     return console_url(project, submission.run)
+
+
+def check_experiment(experiment: str) -> None:
+    """Raises UserError if an experiment cannot be called so."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", experiment):
+        raise UserError(f"experiment {experiment!r}: allowed: lower case letters, digits and dashes, at most 63")
 
 
 def join_experiment(vertex: Vertex, run: str, experiment: str, *, timeout: float = 60.0) -> None:
     """Puts a run into a Vertex AI experiment, which is made if it is not there."""
     from google.api_core.exceptions import NotFound
 
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,127}", experiment):
-        raise UserError(f"experiment {experiment!r}: allowed: lower case letters, digits and dashes")
     store = f"{vertex.project.parent}/metadataStores/default"
     name = f"{store}/contexts/{experiment}"
     try:
@@ -177,35 +196,6 @@ def list_runs(vertex: Vertex, *, job: str = "", limit: int = 20) -> list[Any]:
                      "page_size": min(limit, 100)}
         )  # fmt: skip
         return [run for run, _ in zip(found, range(limit), strict=False)]
-
-
-def again(vertex: Vertex, run: str, spec: Mapping[str, Any] | None = None) -> Submission:
-    """The submission that goes on from the failed step of a run: same spec and parameters, so that every step that
-    succeeded is taken from the cache, and a training that was cut resumes from its checkpoint.
-
-    Args:
-        vertex: the services.
-        run: an earlier run.
-        spec: its spec, changed (another machine); None: as it was.
-    """
-    from google.cloud import aiplatform_v1
-    from google.protobuf import json_format
-
-    found = get_run(vertex, run)
-    message = json_format.MessageToDict(aiplatform_v1.PipelineJob.pb(found))
-    job = found.labels.get("textdiffusion-job", "")
-    if not job:
-        raise UserError(f"run {run}: was not submitted by TextDiffusion")
-    identity = new_run_id(job)
-    parameters = whole(message["runtimeConfig"].get("parameterValues", {}))
-    if "run" in parameters:
-        parameters["run"] = identity
-    labels = {k: v for k, v in found.labels.items() if k not in ("textdiffusion-job", "textdiffusion-config")}
-    labels["textdiffusion-retry-of"] = found.name.rsplit("/", 1)[1][:63]
-    submission = Submission(identity, job, spec or message["pipelineSpec"], parameters, labels)
-    return replace(
-        submission, fail_fast=message["runtimeConfig"].get("failurePolicy") == "PIPELINE_FAILURE_POLICY_FAIL_FAST"
-    )
 
 
 def cancel(vertex: Vertex, run: str) -> None:

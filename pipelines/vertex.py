@@ -112,6 +112,10 @@ class Vertex:
         return self._client("MetadataServiceClient")
 
     @cached_property
+    def tensorboards(self) -> Any:
+        return self._client("TensorboardServiceClient")
+
+    @cached_property
     def buckets(self) -> Any:
         """A `google.cloud.storage.Client`; `STORAGE_EMULATOR_HOST` is obeyed."""
         from google.cloud import storage  # type: ignore[attr-defined]
@@ -136,7 +140,9 @@ class Vertex:
         # Plain HTTP is only ever the tests' own server, where credentials are neither needed nor sent.
         return requests.Session() if self.project.endpoint else AuthorizedSession(self.credentials)  # type: ignore[no-untyped-call]
 
-    def rest(self, host: str, method: str, path: str, body: object | None = None) -> tuple[int, Any]:
+    def rest(
+        self, host: str, method: str, path: str, body: object | None = None, *, accept: str = "application/json"
+    ) -> tuple[int, Any]:
         """One REST request to a service without a generated client here: the HTTP status and the JSON answer.
 
         Args:
@@ -144,12 +150,13 @@ class Vertex:
             method: GET, POST, ...
             path: with its leading slash.
             body: sent as JSON.
+            accept: media types of the answer.
         """
         import requests
 
         url = f"{self.project.endpoint or f'https://{host}'}{path}"
         try:
-            answer = self._session.request(method, url, json=body, timeout=TIMEOUT)
+            answer = self._session.request(method, url, json=body, headers={"Accept": accept}, timeout=TIMEOUT)
         except requests.RequestException as error:
             raise UserError(f"{host}: not reachable: {type(error).__name__}") from None
         try:

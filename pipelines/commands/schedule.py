@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +44,7 @@ def create(
     vertex, plan = _plan(job, overrides, machine, step, max_cost)
     entry = schedule.create(vertex, name or job, plan.submission, cron, timezone, end=end, runs=runs)
     print_entries([entry], as_json)
+    _say(plan)
 
 
 def list_all(as_json: Json = False) -> None:
@@ -55,7 +57,7 @@ def list_all(as_json: Json = False) -> None:
 def update(
     name: Name,
     cron: Annotated[str, typer.Option(help="New times.")] = "",
-    timezone: Zone = "UTC",
+    timezone: Annotated[str, typer.Option("--timezone", help="New time zone; left out: it stays.")] = "",
     job: Annotated[str | None, typer.Option(metavar="JOB", help="Compile this job anew for the coming runs.")] = None,
     overrides: Overrides = None,
     machine: MachineOption = None,
@@ -68,10 +70,13 @@ def update(
 
     vertex = _vertex()
     found = schedule.find(vertex, name)
-    submission = None
-    if job or overrides or machine or step:
-        submission = _plan(job or found.job, overrides, machine, step, max_cost)[1].submission
-    print_entries([schedule.update(vertex, name, submission=submission, cron=cron, zone=timezone)], as_json)
+    plan = None
+    if job or overrides or machine or step or max_cost is not None:
+        plan = _plan(job or found.job, overrides, machine, step, max_cost)[1]
+    changed = plan.submission if plan else None
+    print_entries([schedule.update(vertex, name, submission=changed, cron=cron, zone=timezone)], as_json)
+    if plan:
+        _say(plan)
 
 
 def pause(name: Name) -> None:
@@ -126,8 +131,14 @@ def _plan(
     machines = tuple(part for part in (machine or "").split(",") if part)
     options = deploy.Options(machines=machines, steps=tuple(step or ()), max_cost=max_cost, retraining=True)
     plan = deploy.prepare(vertex, job, settings, options)
-    for note in plan.notes:
-        print(f"note: {note}")
     if plan.problems:
         raise deploy.PreflightError(plan.problems)
     return vertex, plan
+
+
+def _say(plan: Any) -> None:
+    """What is worth knowing about the runs of a schedule; on stderr, beside the table or JSON."""
+    several = ["the clock starts runs on the first machine; monitor --follow or retry go on with the next"]
+    for note in [*plan.notes, *(several if len(plan.machines) > 1 else [])]:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"each run: {plan.estimate.line()}", file=sys.stderr)

@@ -102,7 +102,9 @@ def deploy(
 
 def monitor(
     name: CloudRun = "latest",
-    logs: Annotated[bool, typer.Option("--logs", help="The end of the log of the step that matters now.")] = False,
+    logs: Annotated[
+        bool, typer.Option("--logs", help="The end of the log of the step that matters now; with --follow: of all.")
+    ] = False,
     full: Annotated[bool, typer.Option("--full", help="The whole log of every step.")] = False,
     step: Annotated[
         str | None, typer.Option("--step", metavar="STEP", help="With --logs or --full: this step.")
@@ -112,7 +114,7 @@ def monitor(
     as_json: Json = False,
 ) -> None:
     """A run's steps with state, time, cost and errors; the log of a step; until the end with --follow."""
-    from pipelines.logs import end_of, log_lines, log_text, watch_log, without_executor
+    from pipelines.logs import end_of, jobs_of, log_lines, log_text, watch_logs, without_executor
     from pipelines.machines import load_machines
     from pipelines.monitor import render, view
     from pipelines.settings import load_settings
@@ -121,17 +123,22 @@ def monitor(
 
     settings = load_settings()
     vertex = Vertex(Project.of(settings))
-    shown = view(get_run(vertex, name), load_machines(settings.machines))
+    message = get_run(vertex, name)
+    shown = view(message, load_machines(settings.machines))
     if logs or full or step:
-        chosen = [shown.step(step)] if step else shown.steps if full else [end_of(shown)]
         if follow:
-            for entry in watch_log(vertex, shown.run, chosen[0].name, interval=interval):
+            before = step
+            for part, entry in watch_logs(vertex, shown.run, step or "", full=full, interval=interval):
+                if part != before:
+                    print(f"--- {part}")
+                before = part
                 print(log_text(entry), flush=True)
             raise typer.Exit(_ended(vertex, shown.run))
+        chosen = [shown.step(step)] if step else [s for s in shown.steps if s.jobs] if full else [end_of(shown)]
         for one in chosen:
             if len(chosen) > 1:
                 print(f"--- {one.name}")
-            entries = log_lines(vertex, one.jobs)
+            entries = log_lines(vertex, jobs_of(vertex, message, one))
             for entry in entries if full else without_executor(entries)[-100:]:
                 print(log_text(entry))
         return
@@ -159,13 +166,13 @@ def retry(
     interval: Interval = 10.0,
 ) -> None:
     """Start a failed or cancelled run again from its failed step; finished steps come from the cache."""
-    from pipelines import deploy as deploying
+    from pipelines import retries
     from pipelines.settings import load_settings
     from pipelines.vertex import Project, Vertex, console_url
 
     settings = load_settings()
     vertex = Vertex(Project.of(settings))
-    submission = deploying.retry(vertex, name, settings)
+    submission = retries.retry(vertex, name, settings)
     print(f"run: {submission.run}\nconsole: {console_url(vertex.project, submission.run)}")
     if follow:
         raise typer.Exit(_follow(vertex, submission.run, settings, interval))
@@ -198,13 +205,13 @@ def pairs(texts: list[str]) -> dict[str, str]:
 def _follow(vertex: Any, run: str, settings: Any, interval: float) -> int:
     from rich.live import Live
 
-    from pipelines import deploy as deploying
+    from pipelines import retries
     from pipelines.monitor import render
 
     console = _console()
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
-            shown = deploying.watch(
+            shown = retries.watch(
                 vertex, run, lambda now: live.update(render(now), refresh=True), print, settings, interval=interval
             )
     else:
@@ -216,14 +223,14 @@ def _follow(vertex: Any, run: str, settings: Any, interval: float) -> int:
                     seen[step.name] = step.state
                     print(f"{step.name}  {step.state}", flush=True)
 
-        shown = deploying.watch(vertex, run, show, print, settings, interval=interval)
+        shown = retries.watch(vertex, run, show, print, settings, interval=interval)
         console.print(render(shown))
-    return deploying.end(shown)
+    return retries.end(shown)
 
 
 def _ended(vertex: Any, run: str) -> int:
-    from pipelines.deploy import end
     from pipelines.monitor import view
+    from pipelines.retries import end
     from pipelines.submit import get_run
 
     return end(view(get_run(vertex, run), {}))

@@ -7,6 +7,13 @@ import time
 
 import pytest
 
+from pipelines.logs import watch_logs
+from pipelines.monitor import launched
+
+ACCOUNT = "pipelines@demo.iam.gserviceaccount.com"
+NETWORK = "projects/1/global/networks/net"
+KEY = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
+
 
 def deploy(command, *arguments):
     code, out, err = command("deploy", "toy.yaml", "--json", *arguments)
@@ -16,6 +23,19 @@ def deploy(command, *arguments):
 
 def monitor(command, run, *arguments):
     return command("monitor", run, "--interval", "0.1", *arguments)
+
+
+def sent(cloud, run):
+    """The run as the server received it."""
+    return cloud.vertex.pipelines.get_pipeline_job(name=f"{cloud.vertex.project.parent}/pipelineJobs/{run}")
+
+
+def experiments(cloud, run):
+    """Names of the experiments that a run is in."""
+    name = sent(cloud, run).job_detail.pipeline_run_context.name
+    parents = [cloud.vertex.metadata.get_context(name=parent)
+               for parent in cloud.vertex.metadata.get_context(name=name).parent_contexts]  # fmt: skip
+    return {parent.display_name for parent in parents if parent.schema_title == "system.Experiment"}
 
 
 def facts(command, run):
@@ -45,24 +65,16 @@ def test_run_is_followed_to_its_end_and_its_model_is_registered_in_bucket_and_re
 
 
 def test_submitted_job_carries_labels_account_network_key_failure_policy_and_experiment(cloud, command, monkeypatch):
-    network, key = "projects/1/global/networks/net", "projects/p/locations/l/keyRings/r/cryptoKeys/k"
-    monkeypatch.setenv("TEXTDIFFUSION_NETWORK", network)
-    monkeypatch.setenv("TEXTDIFFUSION_ENCRYPTION_KEY", key)
-    run = deploy(command, "--label", "team=images", "--experiment", "digits-sweep", "--spot")
-    name = f"{cloud.vertex.project.parent}/pipelineJobs/{run}"
-    job = cloud.vertex.pipelines.get_pipeline_job(name=name)
-    assert (job.service_account, job.network, job.encryption_spec.kms_key_name) == (
-        "pipelines@demo.iam.gserviceaccount.com", network, key,
-    )  # fmt: skip
+    monkeypatch.setenv("TEXTDIFFUSION_NETWORK", NETWORK)
+    monkeypatch.setenv("TEXTDIFFUSION_ENCRYPTION_KEY", KEY)
+    run = deploy(command, "--label", "team=images", "--experiment", "digits-sweep")
+    job = sent(cloud, run)
+    assert (job.service_account, job.network, job.encryption_spec.kms_key_name) == (ACCOUNT, NETWORK, KEY)
     assert (job.labels["team"], job.labels["textdiffusion-job"]) == ("images", "toy")
     assert job.runtime_config.failure_policy.name.endswith("FAIL_FAST")
     assert job.runtime_config.gcs_output_directory == f"gs://demo-bucket/images/{run}/steps"
-    context = cloud.vertex.metadata.get_context(name=job.job_detail.pipeline_run_context.name)
-    assert any(parent.endswith("/contexts/digits-sweep") for parent in context.parent_contexts)
+    assert experiments(cloud, run) == {"digits-sweep"}
     assert monitor(command, run, "--follow")[0] == 0
-    custom = [job for job in cloud.vertex.jobs.list_custom_jobs(parent=cloud.vertex.project.parent)
-              if job.job_spec.scheduling.strategy.name == "SPOT"]  # fmt: skip
-    assert custom[0].job_spec.scheduling.restart_job_on_worker_restart
 
 
 def test_failed_step_gives_its_error_its_log_and_the_run_its_exit_code(cloud, command):
@@ -79,9 +91,9 @@ def test_failed_step_gives_its_error_its_log_and_the_run_its_exit_code(cloud, co
     assert set(states(command, run).values()) == {"failed", "skipped"}
 
 
-def test_retry_goes_on_from_the_failed_step(cloud, command):
+def test_retry_goes_on_from_the_failed_step_in_the_same_experiment(cloud, command):
     cloud.server.fail("sample", "crash")
-    run = deploy(command, "--set", "train.learning_rate=0.41")
+    run = deploy(command, "--set", "train.learning_rate=0.41", "--experiment", "retries", "--label", "team=images")
     assert monitor(command, run, "--follow")[0] == 1
     code, out, _ = command("retry", run)
     assert code == 0
@@ -91,29 +103,51 @@ def test_retry_goes_on_from_the_failed_step(cloud, command):
     assert [after[name] for name in ("prepare-data", "train-judge", "train", "sample")] == [
         "cached", "cached", "cached", "succeeded",
     ]  # fmt: skip
+    assert experiments(cloud, again) == {"retries"}
+    assert (sent(cloud, again).labels["team"], sent(cloud, again).labels["textdiffusion-retry-of"]) == ("images", run)
     assert command("retry", again)[0] == 2, "there is nothing to retry"
 
 
-def test_machines_are_tried_in_order(cloud, command):
+def test_steps_are_retried_and_cached_as_each_is_told(cloud, command):
+    cloud.server.fail("evaluate", "crash", times=2)
+    lesson = ("--set", "train.learning_rate=0.47", "--set", "data.limit=25")
+    run = deploy(command, *lesson, "--step", "evaluate.retries=2")
+    assert monitor(command, run, "--follow")[0] == 0
+    evaluate = next(d for d in sent(cloud, run).job_detail.task_details if d.task_name == "evaluate")
+    assert len(evaluate.executor_detail.container_detail.failed_main_jobs) == 2
+    again = deploy(command, *lesson, "--step", "evaluate.retries=2", "--step", "sample.cache=false")
+    assert monitor(command, again, "--follow")[0] == 0
+    after = states(command, again)
+    assert [after[name] for name in ("prepare-data", "train", "sample")] == ["cached", "cached", "succeeded"]
+    whole = deploy(command, *lesson, "--no-cache")
+    assert monitor(command, whole, "--follow")[0] == 0
+    assert "cached" not in states(command, whole).values()
+
+
+def test_machines_are_tried_in_order_and_of_two_who_watch_one_starts_the_next(cloud, command):
     cloud.server.fail("train", "stockout")
-    code, out, _ = command(
-        "deploy",
-        "toy.yaml",
-        "--machine",
-        "l4,t4",
-        "--set",
-        "train.learning_rate=0.42",
-        "--follow",
-        "--interval",
-        "0.1",
-    )
-    assert code == 0
-    assert "no l4 to be had; going on as" in out
-    used = [pool.machine_spec.accelerator_type.name
-            for job in cloud.vertex.jobs.list_custom_jobs(parent=cloud.vertex.project.parent)
-            for pool in job.job_spec.worker_pool_specs if job.labels is not None and job.display_name == "train"
-            and pool.machine_spec.accelerator_type]  # fmt: skip
-    assert used[0] == "NVIDIA_TESLA_T4"
+    run = deploy(command, "--machine", "l4,t4", "--set", "train.learning_rate=0.42", "--experiment", "order")
+    for _ in range(2):
+        code, out, _ = monitor(command, run, "--follow")
+        assert code == 0
+        assert f"no l4 to be had; going on as {run}-machine-2 on t4" in out
+    assert cloud.server.requests.count(("POST", f"/v1/{cloud.vertex.project.parent}/customJobs")) > 0
+    started = [name for name in cloud.server.pipelines.jobs if f"/{run}" in name]
+    assert len(started) == 2
+    assert machine_of(cloud, run) is None, "it was never had"
+    assert machine_of(cloud, f"{run}-machine-2") == ("n1-standard-4", "NVIDIA_TESLA_T4")
+    assert experiments(cloud, f"{run}-machine-2") == {"order"}
+    assert states(command, f"{run}-machine-2")["prepare-data"] == "cached"
+
+
+def machine_of(cloud, run):
+    """Machine and accelerator of the custom job in which a run trained."""
+    train = next(d for d in sent(cloud, run).job_detail.task_details if d.task_name == "train")
+    names = launched(str(dict(train.execution.metadata or {}).get("output:gcp_resources") or ""))
+    if not names:
+        return None
+    machine = cloud.vertex.jobs.get_custom_job(name=names[0]).job_spec.worker_pool_specs[0].machine_spec
+    return machine.machine_type, machine.accelerator_type.name
 
 
 def test_preempted_training_is_restarted_and_resumes(cloud, command, monkeypatch):
@@ -143,12 +177,31 @@ def test_cancelled_run_ends_with_its_own_exit_code(cloud, command):
     assert command("cancel", run)[0] == 2, "it has ended"
 
 
-def test_log_is_followed_line_by_line(cloud, command):
+def test_logs_are_followed_while_steps_run_and_each_line_is_shown_once(cloud, command):
+    run = deploy(command, "--set", "train.seed=99", "--set", "train.learning_rate=0.45", "--set", "data.limit=26")
+    lines, running = [], False
+    for step, entry in watch_logs(cloud.vertex, run, interval=0.1):
+        lines.append((step, entry["jsonPayload"]["message"]))
+        if step == "train" and "examples" in lines[-1][1] and not running:
+            running = states(command, run)["train"] == "running"  # it sleeps for a minute
+            assert command("cancel", run)[0] == 0
+    assert running
+    assert len(lines) == len(set(lines))
+    assert not any("KFP Executor" in text for _, text in lines)
+    code, out, _ = monitor(command, run, "--logs", "--follow")
+    assert code == 130
+    assert out.count("--- train\n") == 1
+    whole = monitor(command, run, "--full", "--follow")[1]
+    assert whole.index("--- prepare-data") < whole.index("Got executor_input") < whole.index("--- train")
+
+
+def test_log_of_one_step_is_followed(cloud, command):
     run = deploy(command, "--set", "train.learning_rate=0.45")
-    assert monitor(command, run, "--follow")[0] == 0
-    code, out, _ = monitor(command, run, "--logs", "--step", "train", "--follow")
+    code, out, _ = monitor(command, run, "--logs", "--step", "train", "--follow")  # begins before the step does
     assert code == 0
     assert "train: 10/10 examples" in out
+    assert "prepare" not in out
+    assert monitor(command, run, "--logs", "--step", "trian", "--follow")[0] == 2
 
 
 @pytest.mark.parametrize("arguments", [("monitor",), ("cancel",), ("retry",)])
@@ -163,11 +216,11 @@ def test_short_outage_does_not_end_the_watch(cloud, command, monkeypatch):
     run = deploy(command, "--set", "train.learning_rate=0.46")
     answer, lost = cloud.server.answer, []
 
-    def flaky(verb, target, content):
+    def flaky(verb, target, content, accept):
         if "pipelineJobs/" in target and verb == "GET" and len(lost) < 2:
             lost.append(target)
             return 500, b'{"error": {"code": 500, "message": "backend", "status": "INTERNAL"}}'
-        return answer(verb, target, content)
+        return answer(verb, target, content, accept)
 
     monkeypatch.setattr(cloud.server, "answer", flaky)
     from pipelines.monitor import follow

@@ -52,6 +52,11 @@ def test_schedule_is_found_by_name_and_changed_in_place(cloud, command, schedule
     assert code == 0
     changed = entry(command, scheduled)
     assert (changed["cron"], changed["resource"]) == ("CRON_TZ=Asia/Tokyo 30 4 * * *", made["resource"])
+    assert command("schedule", "update", scheduled, "--cron", "45 4 * * *")[0] == 0
+    assert entry(command, scheduled)["cron"] == "CRON_TZ=Asia/Tokyo 45 4 * * *", "the time zone stays"
+    assert command("schedule", "update", scheduled, "--timezone", "Europe/Berlin")[0] == 0
+    changed = entry(command, scheduled)
+    assert changed["cron"] == "CRON_TZ=Europe/Berlin 45 4 * * *"
     code, _, _ = command("schedule", "update", scheduled, "--job", "toy.yaml", "--set", "train.learning_rate=0.6")
     assert code == 0
     sent = cloud.vertex.schedules.get_schedule(name=made["resource"]).create_pipeline_job_request.pipeline_job
@@ -110,6 +115,18 @@ def test_retraining_promotes_the_better_skips_the_same_and_keeps_the_champion_ag
     assert cloud.vertex.models.get_model(name=f"{name}@champion").version_id == "1"
     assert command("promote", f"{scheduled}@2")[0] == 0
     assert cloud.vertex.models.get_model(name=f"{name}@champion").version_id == "2"
+
+
+def test_schedule_says_what_each_run_costs_and_keeps_the_cap(cloud, command, scheduled):
+    code, out, err = command("schedule", "update", scheduled, "--job", "toy.yaml", "--max-cost", "5",
+                             "--machine", "t4,l4", "--json")  # fmt: skip
+    assert code == 0
+    assert json.loads(out)[0]["name"] == scheduled
+    assert "each run: at most" in err
+    assert "the clock starts runs on the first machine" in err
+    code, _, err = command("schedule", "update", scheduled, "--job", "toy.yaml", "--max-cost", "0.1")
+    assert code == 2
+    assert "--max-cost 0.1: the run is estimated at" in err
 
 
 def test_failed_retraining_is_not_taken_for_done(cloud, command, scheduled):

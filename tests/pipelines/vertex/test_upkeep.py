@@ -125,6 +125,9 @@ def test_doctor_is_content_with_a_project_that_has_everything(cloud, command):
     assert found["project access"]["found"] == "number 123456789012"
 
 
+YOU = "--member=user:$(gcloud config get account)"
+
+
 def test_doctor_says_the_command_that_mends_what_is_missing(cloud, command, monkeypatch):
     platform = cloud.server.platform
     monkeypatch.setattr(platform, "enabled", platform.enabled - {"aiplatform.googleapis.com"})
@@ -134,15 +137,52 @@ def test_doctor_says_the_command_that_mends_what_is_missing(cloud, command, monk
     monkeypatch.setenv("TEXTDIFFUSION_BUCKET", "absent")
     code, found = checks(command)
     assert code == 1
-    mends = {name: row["mend"] for name, row in found.items() if row["state"] == "missing"}
-    assert mends == {
+    assert mends(found) == {
         "aiplatform.googleapis.com": "gcloud services enable aiplatform.googleapis.com --project=demo",
-        "logging.logEntries.list": "gcloud projects add-iam-policy-binding demo --member=user:YOU"
-        " --role=roles/logging.viewer",
+        "logging.logEntries.list": f"gcloud projects add-iam-policy-binding demo {YOU} --role=roles/logging.viewer",
         "bucket": "gcloud storage buckets create gs://absent --project=demo --location=us-central1",
         "service account": "gcloud iam service-accounts create pipelines --project=demo",
         "image": "make image",
     }
+
+
+def mends(found):
+    return {name: row["mend"] for name, row in found.items() if row["state"] == "missing"}
+
+
+def test_doctor_says_the_role_that_is_missing_on_account_and_image(cloud, command, monkeypatch):
+    monkeypatch.setattr(cloud.server.platform, "denied", {"iam.serviceAccounts.actAs"})
+    monkeypatch.setattr(cloud.server.platform, "unreadable", {"demo/factory/textdiffusion:test"})
+    account = "gcloud iam service-accounts add-iam-policy-binding pipelines@demo.iam.gserviceaccount.com"
+    assert mends(checks(command)[1]) == {
+        "iam.serviceAccounts.actAs": f"{account} --project=demo {YOU} --role=roles/iam.serviceAccountUser",
+        "image": "gcloud artifacts repositories add-iam-policy-binding factory --project=demo --location=us-central1"
+        f" {YOU} --role=roles/artifactregistry.reader",
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "check", "mend"),
+    [
+        (
+            "REGION",
+            "europe-west4",
+            "bucket",
+            "gcloud storage buckets create gs://demo-bucket-europe-west4 --project=demo --location=europe-west4"
+            " && sed -i 's/^bucket:.*/bucket: demo-bucket-europe-west4/' textdiffusion.yaml",
+        ),
+        ("REGION", "us-central", "region name", "gcloud compute regions list --format='value(name)'"),
+        ("IMAGE", "td", "image", "echo 'image: us-central1-docker.pkg.dev/demo/textdiffusion/textdiffusion'"
+                                 " >> textdiffusion.yaml"),
+        ("PROJECT", "other", "project access", "gcloud projects add-iam-policy-binding other"
+                                              f" {YOU} --role=roles/browser"),
+    ],
+)  # fmt: skip
+def test_doctor_mends_settings_that_do_not_fit_the_project(cloud, command, monkeypatch, setting, value, check, mend):
+    monkeypatch.setenv(f"TEXTDIFFUSION_{setting}", value)
+    code, found = checks(command)
+    assert code == 1
+    assert mends(found)[check] == mend
 
 
 def test_doctor_begins_with_the_settings(command, tmp_path, monkeypatch):

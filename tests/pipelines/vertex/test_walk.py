@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,3 +42,22 @@ def test_walk_from_zero(tmp_path: Path) -> None:
         report = tmp_path / "runs" / "images-retraining" / better / "report.html"
         assert report.stat().st_size > 10_000
         assert worse != nothing
+        assert_the_same_lineage(seen["local"], seen["remote"])
+        for run, facts in zip(seen["drawn"], ("small-mnist", "gs://demo-bucket/work/"), strict=True):
+            (name,) = [n for n in gcs.names("demo-bucket", f"image-sampling/{run}/") if n.endswith("samples.npz")]
+            assert gcs.client().bucket("demo-bucket").blob(name).exists()
+            assert facts in walk.run("lineage", f"{run}/samples", "--json", quiet=True)
+        events = gcs.names("demo-bucket", "tensorboard/")
+        assert any("/train/logs/events.out.tfevents" in name for name in events), "the curves are where the board looks"
+        pools = [len(job.job_spec.worker_pool_specs) for job in cloud.vertex.jobs.list_custom_jobs(
+            parent=cloud.vertex.project.parent) if job.job_spec.tensorboard]  # fmt: skip
+        assert set(pools) == {2}, "two replicas trained one model: two that trained apart would race for checkpoints"
+
+
+def assert_the_same_lineage(local: dict[str, Any], remote: dict[str, Any]) -> None:
+    """From a run folder and from Vertex ML Metadata come the same artifacts, facts and parents."""
+    assert local.keys() == remote.keys()
+    for key in local.keys() - {"parents"}:
+        assert local[key] == remote[key], key
+    for one, other in zip(*(sorted(n["parents"], key=lambda p: p["uri"]) for n in (local, remote)), strict=True):
+        assert_the_same_lineage(one, other)

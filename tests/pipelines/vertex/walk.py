@@ -36,8 +36,19 @@ train: {examples: 512, batch_size: 64, warmup_examples: 64}
 sample: {count: 64, steps: 6, batch_size: 64}
 evaluate: {count: 64, judge_epochs: 2}
 gate: {metric: frechet_distance}
-resources: {timeout_hours: 0.5}
+resources: {timeout_hours: 0.5, replicas: 2}
 """
+DRAW = """
+job: draw-digits
+description: Samples of a model that is there already
+modality: images
+kind: sampling
+source: {model: small-mnist@champion}
+data: {source: mnist, data_dir: gs://demo-bucket/data/mnist}
+sample: {count: 32, steps: 4, batch_size: 32}
+evaluate: {count: 32, judge_epochs: 1}
+"""
+BOARD = "projects/demo/locations/us-central1/tensorboards/77"
 
 
 def put_digits(gcs: GcsServer, count: int) -> None:
@@ -64,8 +75,10 @@ class Walk:
     def __init__(self, cloud: Cloud, folder: Path) -> None:
         self.cloud, self.folder = cloud, folder
         self.transcript: list[str] = []
-        self.environment = {**cloud.environment, "COLUMNS": "160"}
+        self.environment = {**cloud.environment, "COLUMNS": "160", "TEXTDIFFUSION_TENSORBOARD": BOARD}
+        cloud.server.jobs.tensorboards.add(BOARD)
         (folder / "small-mnist.yaml").write_text(JOB)
+        (folder / "draw-digits.yaml").write_text(DRAW)
 
     def run(self, *arguments: str, code: int = 0, quiet: bool = False) -> str:
         """`textdiffusion ARGUMENTS`; its output. The exit code must be `code`."""
@@ -102,6 +115,16 @@ class Walk:
         pointer = self.cloud.gcs.client().bucket("demo-bucket").blob("registry/small-mnist/champion.json")
         return int(json.loads(pointer.download_as_text())["version"])
 
+    def draw(self, source: str) -> str:
+        """A sampling job that starts from `source`; returns its run."""
+        out = self.run("deploy", "draw-digits.yaml", "--set", f"source.model={source}", "--follow", "--interval", "0.2")
+        return re.search(r"^run: (\S+)", out, re.MULTILINE)[1]  # type: ignore[index]
+
+    def checkpoints(self) -> str:
+        """URI of the checkpoints of one of the trainings."""
+        names = self.cloud.gcs.names("demo-bucket", "work/")
+        return "gs://demo-bucket/" + next(n for n in names if "manifest-" in n).rsplit("/", 1)[0]
+
     def take(self) -> dict[str, Any]:
         """The whole way; returns what the test looks at."""
         seen: dict[str, Any] = {}
@@ -137,6 +160,10 @@ class Walk:
         self.run("generate", "--model", "model/model", "--class", "7", "--seed", "1", "--out", "seven.png")
         self.run("download", better, f"runs/images-retraining/{better}")
         seen["shown"] = self.run("show", better)
+        seen["local"] = json.loads(self.run("lineage", f"{better}/samples", "--json", quiet=True))
+        seen["remote"] = json.loads(self.run("lineage", seen["local"]["uri"], "--json", quiet=True))
+        self.note("samples from the model that serves, and from a training's checkpoints")
+        seen["drawn"] = [self.draw("small-mnist@champion"), self.draw(self.checkpoints())]
         self.run("gc", "--keep-days", "30", "--dry-run")
         seen["runs"] = (first, better, worse, nothing)
         return seen
