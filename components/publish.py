@@ -104,10 +104,12 @@ def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
                 facts |= snapshot.write_model(uri, Path(artifact.path))
                 describe(artifact, facts, {"source": name})
                 return
-        stated = storage.read_json(storage.join(uri, "model.json")).get("weights_sha256")
+        description = storage.read_json(storage.join(uri, "model.json"))
+        stated = description.get("weights_sha256")
         if stated and storage.sha256(storage.join(uri, "weights.safetensors")) != stated:
             raise UserError(f"{uri}: weights.safetensors is damaged: its SHA-256 is not the one in model.json")
-        facts["weights_sha256"] = stated
+        facts |= {key: description[key] for key in ("seed", "examples_seen") if key in description}
+        facts |= {"weights_sha256": stated, "data_hash": description.get("data_sha256")}
     else:
         version = Registry(registry).resolve(name)
         version.verify()

@@ -16,7 +16,7 @@ Node = dict[str, Any]
 Index = Mapping[str, tuple[Run, str, str, Mapping[str, Any]]]  # URI -> run, step, name, metadata
 FACTS = (
     "config_hash", "config", "data_hash", "code_version", "image", "seed", "examples_seen",
-    "effective_batch_size", "device", "weights_sha256", "data_fingerprint",
+    "effective_batch_size", "device", "weights_sha256", "data_fingerprint", "source", "model_name", "version",
 )  # fmt: skip
 MAIN = {
     "prepare-data": "dataset", "train-judge": "judge", "train": "model", "train-diffusion": "model",

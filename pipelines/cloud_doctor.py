@@ -33,6 +33,7 @@ PERMISSIONS = {
     "aiplatform.models.upload": "roles/aiplatform.user",
     "aiplatform.artifacts.list": "roles/aiplatform.user",
     "logging.logEntries.list": "roles/logging.viewer",
+    "serviceusage.services.use": "roles/serviceusage.serviceUsageConsumer",
 }
 ACT_AS = "iam.serviceAccounts.actAs"
 _REGIONS = "gcloud compute regions list --format='value(name)'"

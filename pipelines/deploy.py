@@ -19,7 +19,7 @@ from pipelines.compile import compile_job, image_name
 from pipelines.custom_job import options_of
 from pipelines.definitions import define
 from pipelines.findings import Finding
-from pipelines.jobs import parameters
+from pipelines.jobs import parameters, require_remote
 from pipelines.machines import Machine, choose, load_machines
 from pipelines.monitor import view
 from pipelines.preflight import fallback_findings, preflight
@@ -89,7 +89,7 @@ def prepare(vertex: Vertex, job: AnyJob, settings: Settings, options: Options, *
     experiment = options.experiment or settings.experiment or ""
     if experiment:
         check_experiment(experiment)
-    _only_remote_data(job)
+    require_remote(job)
     labels = {**settings.labels, **(options.labels or {})}
     spec = _compiled(job, settings, rows, options)
     spec = with_step_options(spec, options.steps)
@@ -187,7 +187,8 @@ def run_remote(job: AnyJob, runner: str, settings: Settings, *, as_json: bool = 
     if as_json:
         print_json(facts)
     else:
-        print(f"watch: textdiffusion monitor {facts['run']} --follow" if runner == "vertex" else f"run: {facts['run']}")
+        watch = f"textdiffusion monitor {facts['run']} --follow" if runner == "vertex" else facts["url"]
+        print(f"watch: {watch}" if runner == "vertex" else f"run: {facts['run']}\nwatch: {watch}")
 
 
 def _compiled(job: AnyJob, settings: Settings, rows: Mapping[str, Machine], options: Options) -> dict[str, Any]:
@@ -220,12 +221,3 @@ def _capped(spec: Mapping[str, Any], expected: costs.Estimate, rows: Mapping[str
     if hourly <= 0 or max_cost <= others:
         return _WEEK
     return max(60, round((max_cost - others) / hourly * 3600))
-
-
-def _only_remote_data(job: AnyJob) -> None:
-    data_dir = job.data.data_dir
-    if data_dir and not storage.is_remote(data_dir):
-        raise UserError(f"data.data_dir: {data_dir} is on this machine; copy it to gs://BUCKET/data and name that")
-    for key, name in job.model_dump().get("source", {}).items():
-        if name and "/" in name and not storage.is_remote(name):
-            raise UserError(f"source.{key}: {name} is on this machine; name a gs:// folder or a registered model")

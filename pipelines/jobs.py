@@ -101,6 +101,16 @@ def absolute(job: AnyJob, base: Path) -> AnyJob:
     return parse_job(values, job.job)
 
 
+def require_remote(job: AnyJob) -> None:
+    """Raises UserError if a job names data or models on this machine, which a machine elsewhere cannot read."""
+    data_dir = job.data.data_dir
+    if data_dir and not storage.is_remote(data_dir):
+        raise UserError(f"data.data_dir: {data_dir} is on this machine; copy it to gs://BUCKET/data and name that")
+    for key, name in job.model_dump().get("source", {}).items():
+        if name and "/" in name and not storage.is_remote(name):
+            raise UserError(f"source.{key}: {name} is on this machine; name a gs:// folder or a registered model")
+
+
 def _local_entries(root: Path) -> list[list[Any]]:
     if root.is_file():
         return [[root.name, root.stat().st_size, root.stat().st_mtime_ns]]

@@ -15,7 +15,7 @@ from core import storage
 from core.errors import UserError
 from core.job import AnyJob
 from pipelines.compile import compile_job, image_name
-from pipelines.jobs import parameters
+from pipelines.jobs import parameters, require_remote
 from pipelines.machines import load_machines
 from pipelines.settings import Settings
 from pipelines.submit import new_run_id
@@ -32,9 +32,7 @@ def submit_job(job: AnyJob, settings: Settings, *, cache: bool = True) -> dict[s
     host = settings.require("kubeflow_host").rstrip("/")
     if not storage.is_remote(settings.registry):
         raise UserError(f"registry: {settings.registry} is on this machine; on Kubeflow set a gs:// or s3:// prefix")
-    data_dir = job.data.data_dir
-    if data_dir and not storage.is_remote(data_dir):
-        raise UserError(f"data.data_dir: {data_dir} is on this machine; name a gs:// or s3:// prefix")
+    require_remote(job)
     text = compile_job(job, "local", image=image_name(settings.image), machines=load_machines(settings.machines))
     run = new_run_id(job.job)
     values = parameters(job, registry=settings.registry, run=run, work=storage.join(settings.registry, ".work"))
@@ -77,7 +75,11 @@ def _client(host: str, settings: Settings) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return kfp.Client(host=host, namespace=settings.kubeflow_namespace or "kubeflow")
+            return kfp.Client(
+                host=host,
+                namespace=settings.kubeflow_namespace or "kubeflow",
+                existing_token=settings.kubeflow_token,
+            )
     except Exception as error:
         raise UserError(f"kubeflow {host}: not reachable: {' '.join(str(error).split())[:200]}") from None
 

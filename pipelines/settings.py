@@ -43,6 +43,7 @@ class Settings(Frozen):
     labels: dict[str, str] = Field(default_factory=dict)
     kubeflow_host: Place | None = None
     kubeflow_namespace: str | None = None
+    kubeflow_token: str | None = Field(default=None, description="bearer token; set it in the environment")
     max_cost: float | None = Field(default=None, gt=0, description="USD; a run estimated above it is refused")
     machines: dict[str, dict[str, Any]] = Field(default_factory=dict, description="rows of resources.yaml")
     set: dict[str, dict[str, Any]] = Field(default_factory=dict, description="sections laid over every job")

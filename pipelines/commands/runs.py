@@ -130,7 +130,7 @@ def lineage(
 def _print_tree(node: dict[str, Any], indent: str) -> None:
     where = f"  {node['run']}/{node['step']}" if node.get("run") else ""
     print(f"{indent}{node['artifact']}{where}  {str(node.get('hash') or '')[:16]}")
-    keys = ("config_hash", "data_hash", "code_version", "image", "seed", "examples_seen", "device")
+    keys = ("source", "config_hash", "data_hash", "code_version", "image", "seed", "examples_seen", "device")
     facts = "  ".join(f"{key} {str(node[key])[:40]}" for key in keys if node.get(key) not in (None, ""))
     if facts:
         print(f"{indent}    {facts}")

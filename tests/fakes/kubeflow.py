@@ -31,6 +31,7 @@ class KubeflowServer:
         self.runs: dict[str, dict[str, Any]] = {}
         self.experiments: dict[str, dict[str, Any]] = {}
         self.state = "SUCCEEDED"
+        self.token = ""  # if set, only requests that bear it are answered
         self._number = itertools.count(1)
         server = self
 
@@ -43,6 +44,8 @@ class KubeflowServer:
             def _serve(self) -> None:
                 content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 try:
+                    if server.token and self.headers.get("Authorization") != f"Bearer {server.token}":
+                        raise ServiceError("PERMISSION_DENIED", "Request is not authorized.")
                     code, answer = 200, server.answer(self.command, urlsplit(self.path).path, content)
                 except ServiceError as error:
                     code, answer = error.http_status, {"error": error.message, "code": 3, "message": error.message}

@@ -62,6 +62,34 @@ def test_what_cannot_be_submitted_is_one_line(server, changed, words):
         submit_job(load_job("digits"), settings(server, **changed))
 
 
+def test_command_submits_and_says_where_to_look(server, monkeypatch, capsys, tmp_path):
+    from pipelines.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    server.token = "secret"
+    for name, value in (("HOST", server.url), ("TOKEN", "secret"), ("NAMESPACE", "team")):
+        monkeypatch.setenv(f"TEXTDIFFUSION_KUBEFLOW_{name}", value)
+    monkeypatch.setenv("TEXTDIFFUSION_REGISTRY", "gs://bucket/registry")
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "digits", "--runner", "kubeflow"])
+    assert ended.value.code == 0
+    (identity,) = server.runs
+    assert f"watch: {server.url}/#/runs/details/{identity}" in capsys.readouterr().out
+    monkeypatch.setenv("TEXTDIFFUSION_KUBEFLOW_TOKEN", "old")
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "digits", "--runner", "kubeflow"])
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "403" in err
+
+
+def test_model_on_this_machine_is_refused(server):
+    job = load_job("mnist-sampling", ["source.model=./model"])
+    with pytest.raises(UserError, match=r"source\.model: \./model is on this machine"):
+        submit_job(job, settings(server))
+
+
 def test_data_on_this_machine_is_refused(server, tmp_path):
     with pytest.raises(UserError, match=r"data\.data_dir: .* is on this machine"):
         submit_job(load_job("mnist-training", [f"data.data_dir={tmp_path}"]), settings(server))
