@@ -1,6 +1,7 @@
 """Runs a job on this machine: the compiled pipeline through `kfp.local`, into a run folder, served from cache.
 
 runs/<pipeline>/<run id>/   what a run leaves behind (see local/runs.py)
+runs/index.html             the gallery of all of them
 runs/.store/                the artifacts as KFP lays them out; run folders hold hard links to them
 runs/.cache/                which step with which inputs made which artifacts
 runs/.work/                 checkpoints of trainings, by what is trained
@@ -29,6 +30,7 @@ from core.config import config_hash
 from core.errors import UserError
 from core.job import AnyJob, parse_job
 from core.secrets import redact
+from local import gallery
 from local.containers import docker_runner, mounted_folders
 from local.kfp_seam import observed, observed_docker
 from local.processes import StepProcesses
@@ -127,10 +129,13 @@ def run_job(job: AnyJob, place: LocalPlace, console: Console, *, resume: Run | N
         _close(run, "failed", began)
         if isinstance(error, KeyboardInterrupt):
             run.save(interrupted=True)
+        else:
+            gallery.write(runs, place.registry_uri())
         raise
     _finish(run)
     _close(run, "succeeded", began)
     run.build_report()
+    gallery.write(runs, place.registry_uri())
     return run
 
 

@@ -86,13 +86,17 @@ class Run:
         path = self.folder / "metrics.json"
         return dict(storage.read_json(path)) if path.exists() else {}
 
+    def folders(self) -> dict[str, Path | None]:
+        """The folders of the artifacts that a report reads, by name."""
+        from core.report.artifacts import FOLDERS
+
+        return {name: found["path"] for name, found in self.artifacts().items() if name in FOLDERS}
+
     def build_report(self) -> Path:
         """Writes report.html from what the steps left behind."""
         from core import report
 
-        kinds = ("dataset", "judge", "model", "autoregressive", "samples", "evaluation")
-        paths = {name: found["path"] for name, found in self.artifacts().items() if name in kinds}
-        return report.build(self.folder / "report.html", **paths, run=self.facts)
+        return report.build(self.folder / "report.html", **self.folders(), run=self.facts)
 
     def alive(self) -> bool:
         """Whether the process that executes the run is still there (on this machine)."""

@@ -8,10 +8,10 @@ It reads only what the steps left behind; whatever is missing is left out with a
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+from core import storage
 from core.report.artifacts import read
 from core.report.page import render
 
@@ -44,11 +44,5 @@ def build(
         evaluation=evaluation,
     )
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        draft.write_text(render(found), encoding="utf-8")
-        draft.replace(out)
-    finally:
-        draft.unlink(missing_ok=True)
+    storage.write_bytes(out, render(found).encode())
     return out

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 Json = dict[str, Any]
+FOLDERS = ("dataset", "judge", "model", "autoregressive", "samples", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,10 @@ class Artifacts:
 
 
 def read(run: Json | None = None, **folders: Path | None) -> Artifacts:
-    """Open the artifact directories of a run; all of them share one list of faults."""
+    """Open the artifact directories of a run, by the names of FOLDERS; all of them share one list of faults."""
     faults: list[str] = []
-    opened = {name: Folder(None if path is None else Path(path), faults) for name, path in folders.items()}
+    given = {name: folders.get(name) for name in FOLDERS}
+    opened = {name: Folder(None if path is None else Path(path), faults) for name, path in given.items()}
     return Artifacts(run=dict(run or {}), faults=faults, **opened)
 
 

@@ -45,22 +45,21 @@ def samples(found: Artifacts) -> Section:
     return Section("samples", "Samples", "samples_images.html", {"rows": rows, "conditional": conditional}, lead=lead)
 
 
-def path(found: Artifacts) -> Json | None:
+def path(found: Artifacts, *, tiles: int = PATH_TILES, frames: int = PATH_FRAMES) -> Json | None:
     """The denoising path as one sheet of tiles per noise level, first pure noise, last the samples."""
     arrays = found.samples.arrays("trajectory.npz")
     if "images" not in arrays or arrays["images"].ndim not in (4, 5):
         return None
     stack = arrays["images"]
-    frames = [as_pixels(stack[index]) for index in range(len(stack))]
-    kept = [frame for frame in frames if frame is not None]
-    if len(kept) < 2 or len(kept) != len(frames):
+    kept = [frame for frame in map(as_pixels, stack) if frame is not None]
+    if len(kept) < 2 or len(kept) != len(stack):
         return None
     sigmas: list[float | None] = [number(value) for value in arrays.get("sigmas", np.zeros(0)).tolist()]
     sigmas += [None] * (len(kept) - len(sigmas))
-    if len(kept) > PATH_FRAMES:
-        index = np.unique(np.linspace(0, len(kept) - 1, PATH_FRAMES).round().astype(int))
+    if len(kept) > frames:
+        index = np.unique(np.linspace(0, len(kept) - 1, frames).round().astype(int))
         kept, sigmas = [kept[i] for i in index], [sigmas[i] for i in index]
-    tiles = within(min(PATH_TILES, len(kept[0])), kept[0][0].size * len(kept), PATH_BYTES)
+    tiles = within(min(tiles, len(kept[0])), kept[0][0].size * len(kept), PATH_BYTES)
     height, width = kept[0].shape[1:3]
     columns = columns_for(tiles, height, width, aspect=1.15)
     tiles = tiles - tiles % columns if tiles > columns else tiles

@@ -31,15 +31,18 @@ def lineage(found: Artifacts) -> Section:
     nodes, edges = graph(found)
     if len(nodes) < 2:
         return absent("lineage", "Lineage", "There are not enough artifacts to draw where they came from.")
+    by_id = {node.id: node.title for node in nodes}
+    words = ", ".join(f"{by_id[right]} from {by_id[left]}" for left, right in edges if {left, right} <= by_id.keys())
+    return Section(
+        "lineage", "Lineage", "lineage.html", {"drawings": draw(nodes, edges), "summary": f"Lineage: {words}."}
+    )
+
+
+def draw(nodes: list[Node], edges: list[tuple[str, str]]) -> list[Json]:
+    """The graph twice: in columns, and as one column for narrow screens. Edges to absent nodes are left out."""
     by_id = {node.id: node for node in nodes}
     kept = [(by_id[left], by_id[right]) for left, right in edges if left in by_id and right in by_id]
-    words = ", ".join(f"{right.title} from {left.title}" for left, right in kept)
-    return Section(
-        "lineage",
-        "Lineage",
-        "lineage.html",
-        {"drawings": [_wide(nodes, kept), _narrow(nodes, kept)], "summary": f"Lineage: {words}."},
-    )
+    return [_wide(nodes, kept), _narrow(nodes, kept)]
 
 
 def graph(found: Artifacts) -> tuple[list[Node], list[tuple[str, str]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -62,20 +62,31 @@ def render(found: Artifacts) -> str:
     }
     path = _or_fault(found, "The denoising path", text_sections.path if text else image_sections.path)
     rows = _or_fault(found, "The metrics", sections.metric_rows) or []
-    template = templates().get_template("page.html")
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return template.render(
+    return fill(
+        "page.html",
+        scripts=("page.js", "parts.js", "report.js"),
+        styles=("report.css",),
+        what="report",
         modality=found.modality,
         head=head,
         path=path,
         key_metrics=[row for row in rows if row["rank"] < 50][:4] or rows[:4],
         sections=built,
         faults=list(dict.fromkeys(found.faults)),
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=digest,
     )
+
+
+def fill(template: str, *, scripts: Sequence[str], styles: Sequence[str], **values: object) -> str:
+    """A page as HTML text: `template` with its style and its one script, whose hash its security policy names."""
+    script = '"use strict";\n(() => {\n' + "\n".join(_read(name) for name in scripts) + "})();\n"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    style = Markup("\n".join(_read(name) for name in styles))
+    page = templates().get_template(template)
+    return page.render(style=style, script=Markup(script), script_hash=digest, **values)
+
+
+def _read(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 @cache

@@ -119,6 +119,7 @@ def metric_rows(found: Artifacts) -> list[Json]:
                 "better": known.better,
                 "rank": known.rank,
                 "value": figure(value, percent=percent),
+                "number": value,
                 "sd": spread(deviation, value, percent=percent) if deviation is not None else "",
                 "floor": figure(floor, percent=percent) if floor is not None else "",
                 # A ratio to a floor that is noise around zero, as an unbiased estimate has, says nothing.
@@ -207,7 +208,7 @@ def configuration(found: Artifacts) -> Section:
         return absent("configuration", "Configuration", "The run's configuration was not given.")
     loose = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
     groups = ([("job", loose)] if loose else []) + [(k, v) for k, v in config.items() if isinstance(v, Mapping)]
-    flat = [(str(name), list(_flatten(mapping(values)))) for name, values in groups]
+    flat = [(str(name), list(flatten(mapping(values)))) for name, values in groups]
     digest = short_hash(found.run.get("config_hash"), 12)
     return Section(
         "configuration", "Configuration", "configuration.html", {"groups": flat, "config": config, "hash": digest}
@@ -222,7 +223,7 @@ def environment(found: Artifacts) -> Section:
             facts[key.replace("_", " ")] = found.run[key]
     told = {key: value for key, value in found.model_notes.items() if key not in ("modality", "objective")}
     for source in (mapping(found.run.get("environment")), told):
-        for key, value in _flatten(source):
+        for key, value in flatten(source):
             if isinstance(value, (str, int, float)) and len(str(value)) < 200:
                 facts.setdefault(key.replace("_", " "), value)
     if not facts:
@@ -235,11 +236,12 @@ def _steps(run: Json) -> list[Json]:
     return [mapping(step) for step in steps] if isinstance(steps, list) else []
 
 
-def _flatten(values: Json, prefix: str = "") -> list[tuple[str, object]]:
+def flatten(values: Json, prefix: str = "") -> list[tuple[str, object]]:
+    """Nested settings as `section.key` and value."""
     rows: list[tuple[str, object]] = []
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            rows += _flatten(dict(value), f"{prefix}{key}.")
+            rows += flatten(dict(value), f"{prefix}{key}.")
         else:
             rows.append((f"{prefix}{key}", value))
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +18,7 @@ MODES = {
     "infill": ("Infill", "The marked part is new; both sides were given."),
 }
 PER_MODE, PATH_TEXTS, PATH_FRAMES, TEXT_LENGTH = 8, 6, 80, 1200
+SIDE = 90  # characters of context shown on each side of a held-out middle
 GAP = "___"
 
 
@@ -144,35 +146,86 @@ def _floor(found: Artifacts, part: str) -> float | None:
 
 
 def fusion(found: Artifacts) -> Section:
-    """Nats per character of the true middle against alpha and against w, for every span length."""
+    """Nats per character of the true middle against alpha and against w, for every span length, with a slider."""
     raw = found.evaluation_facts.get("fusion")
-    spans = _objects(raw) if isinstance(raw, list) else [mapping(raw)]
-    charts = []
-    for facts in spans:
-        span = f", {count(facts['span'])} characters" if number(facts.get("span")) is not None else ""
-        pair = [
-            _fusion_chart(f"Mixing{span}", facts, "alpha", "nats_alpha", "α", ("autoregressive", "diffusion")),
-            _fusion_chart(f"Bayes fusion{span}", facts, "w", "nats_w", "w", ("autoregressive", "")),
-        ]
-        charts += [[("", chart)] for chart in pair if chart is not None]
-    if not charts:
+    spans = [_explorer(facts) for facts in (_objects(raw) if isinstance(raw, list) else [mapping(raw)])]
+    kept = [span for span in spans if span is not None]
+    if not kept:
         return absent("fusion", "Fusion", "Fusion of the two models was not measured.")
     return Section(
         "fusion",
         "Fusion",
-        "charts.html",
-        {"charts": charts},
-        lead="Surprise at held-out text when both sides are given. An optimum inside means that the two models know "
-        "different things.",
+        "fusion.html",
+        {"spans": kept},
+        lead="Surprise at held-out text when both sides are given, as the diffusion model is given more weight. An "
+        "optimum inside means that the two models know different things.",
     )
 
 
-def _fusion_chart(title: str, facts: Json, x_key: str, y_key: str, label: str, ends: tuple[str, str]) -> Chart | None:
+def _explorer(facts: Json) -> Json | None:
+    """The curves of one span length, the weights that the slider steps through, and the held-out middles."""
+    span = f", {count(facts['span'])} characters" if number(facts.get("span")) is not None else ""
+    variants: list[tuple[str, Chart]] = []
+    measured: dict[str, list[str]] = {}
+    starts: list[int] = []
+    for name, title, x_key, label, ends in (
+        ("Mixing α", f"Mixing{span}", "alpha", "α", ("autoregressive", "diffusion")),
+        ("Bayes w", f"Bayes fusion{span}", "w", "w", ("autoregressive", "")),
+    ):
+        points = _weights(facts, x_key, f"nats_{x_key}")
+        chart = _fusion_chart(title, points, label, ends)
+        if chart is not None:
+            variants.append((name, chart))
+            readings = [
+                f"{label} = {compact(x)}: {figure(y)} nats per character, {_gain(points, y)}" for x, y in points
+            ]
+            measured[f"nats_{x_key}"] = readings
+            starts.append(min(range(len(points)), key=[y for _, y in points].__getitem__))
+    if not variants:
+        return None
+    examples = []
+    for one in _objects(facts.get("examples")):
+        tokens = one.get("tokens")
+        if isinstance(tokens, list) and tokens:
+            left, right = str(one.get("left") or ""), str(one.get("right") or "")
+            if len(left) > SIDE:
+                left = "… " + left[-SIDE:].partition(" ")[2]
+            if len(right) > SIDE:
+                right = right[:SIDE].rpartition(" ")[0] + " …"
+            shades = {key: _shades(one.get(key), len(readings), len(tokens)) for key, readings in measured.items()}
+            examples.append(
+                {"left": left, "right": right, "tokens": [str(token) for token in tokens], "shades": shades}
+            )
+    data = {"methods": list(measured.items()), "shades": [example["shades"] for example in examples]}
+    last = len(next(iter(measured.values()))) - 1
+    return {"variants": variants, "last": last, "start": starts[0], "examples": examples, "facts": data}
+
+
+def _weights(facts: Json, x_key: str, y_key: str) -> list[tuple[float, float]]:
     xs, ys = facts.get(x_key), facts.get(y_key)
     if not isinstance(xs, list) or not isinstance(ys, list):
-        return None
+        return []
     pairs = [(number(x), number(y)) for x, y in zip(xs, ys, strict=False)]
-    points = sorted((x, y) for x, y in pairs if x is not None and y is not None)
+    return sorted((x, y) for x, y in pairs if x is not None and y is not None)
+
+
+def _gain(points: list[tuple[float, float]], value: float) -> str:
+    """How `value` compares with the first point, where the autoregressive model is alone."""
+    change = value - points[0][1]
+    if abs(change) < 5e-4:
+        return "as the autoregressive model alone"
+    return f"{figure(abs(change))} {'less' if change < 0 else 'more'} than the autoregressive model alone"
+
+
+def _shades(nats: object, steps: int, tokens: int) -> list[list[float]]:
+    """The probability of each true token at each weight, 0 to 1; empty when it was not recorded."""
+    rows = nats if isinstance(nats, list) else []
+    if len(rows) != steps or any(not isinstance(row, list) or len(row) != tokens for row in rows):
+        return []
+    return [[round(math.exp(-max(0.0, number(one) or 0.0)), 3) for one in row] for row in rows]
+
+
+def _fusion_chart(title: str, points: list[tuple[float, float]], label: str, ends: tuple[str, str]) -> Chart | None:
     if len(points) < 2:
         return None
     best = min(points, key=lambda point: point[1])

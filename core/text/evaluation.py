@@ -29,6 +29,7 @@ from core.text.objectives import gamma_losses, noisy_windows, token_losses
 
 BETTER = {"word_validity": "higher", "word_validity_4": "higher", "distinct_2": "higher", "entropy": None}
 MIDDLE_MARGIN = 64  # characters of context on each side of a held-out span, at least
+FUSION_EXAMPLES = 3  # spans whose tokens are kept one by one, for the report
 
 
 def judge_description(text: str, order: int) -> dict[str, Any]:
@@ -164,25 +165,33 @@ def fusion_curves(
 def _curve(
     network: Diffusion, other: NextToken, texts: TextSet, settings: TextEvaluate, span: int, device: torch.device
 ) -> dict[str, Any]:
-    alphas = list(settings.weights)
-    totals = {"nats_alpha": [0.0] * len(alphas), "nats_w": [0.0] * len(alphas)}
-    characters = 0
+    weights = list(settings.weights)
+    totals = {"nats_alpha": [0.0] * len(weights), "nats_w": [0.0] * len(weights)}
+    characters, examples = 0, []
     for index, (left, middle, right) in enumerate(held_out_spans(network.config, texts, span, settings)):
         draws = generator_of(settings.seed, "fusion", span, index)
         left, middle, right = left.to(device), middle.to(device), right.to(device)
         own, both, alone = fusion.middle_laws(other, network, left[None], middle[None], right[None], draws)
-        for place, weight in enumerate(alphas):
+        nats: dict[str, list[list[float]]] = {name: [] for name in totals}
+        for place, weight in enumerate(weights):
             laws = {"nats_alpha": fusion.mix(own, both, weight), "nats_w": fusion.bayes(own, both, alone, weight)}
             for name, law in laws.items():
-                totals[name][place] -= float(law.gather(-1, middle[None, :, None]).sum())
-        characters += len(texts.tokenizer.decode(middle.tolist()))
+                each = -law.gather(-1, middle[None, :, None])[0, :, 0]
+                totals[name][place] += float(each.sum())
+                nats[name].append([round(value, 3) for value in each.tolist()])
+        decode = texts.tokenizer.decode
+        characters += len(decode(middle.tolist()))
+        if index < FUSION_EXAMPLES:
+            sides = {"left": decode(left.tolist()), "right": decode(right.tolist())}
+            examples.append({**sides, "tokens": [decode([token]) for token in middle.tolist()], **nats})
     return {
         "span": span,
-        "alpha": alphas,
-        "w": alphas,
+        "alpha": weights,
+        "w": weights,
         **{name: [round(value / max(1, characters), 5) for value in values] for name, values in totals.items()},
         "characters": characters,
         "seed": settings.seed,
+        "examples": examples,
     }
 
 

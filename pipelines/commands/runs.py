@@ -1,4 +1,4 @@
-"""runs, show, lineage, compare, report: what runs left behind on this machine."""
+"""runs, show, lineage, compare, report, gallery: what runs left behind on this machine."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command("lineage")(lineage)
     app.command("compare")(compare)
     app.command("report")(report)
+    app.command("gallery")(gallery)
 
 
 def runs(
@@ -176,6 +177,30 @@ def report(
 
     path = find_run(_root(), name).build_report()
     print(path)
+    if show_it:
+        import webbrowser
+
+        webbrowser.open(path.as_uri())
+
+
+def gallery(
+    show_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    publish: Annotated[
+        str | None,
+        typer.Option(metavar="DEST", help="Copy it with its reports to this folder or gs:// prefix."),
+    ] = None,
+) -> None:
+    """Write the gallery of all runs anew and print its path; `run` does so by itself."""
+    from core import storage
+    from local import gallery as pages
+    from pipelines.settings import load_settings
+
+    settings = load_settings()
+    path = pages.write(_root(), settings.registry)
+    print(path)
+    if publish:
+        reports = pages.publish(_root(), settings.registry, publish)
+        print(f"{storage.join(publish, pages.PAGE)} with {reports} reports")
     if show_it:
         import webbrowser
 

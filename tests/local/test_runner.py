@@ -35,6 +35,18 @@ def test_a_run_leaves_the_documented_tree(shared: Project, states: States) -> No
     assert facts["seconds"] > 0
 
 
+def test_the_gallery_shows_the_run_and_its_model_and_can_be_published(shared: Project, tmp_path: Path) -> None:
+    run = shared.latest()
+    page = (shared.folder / "runs" / "index.html").read_text(encoding="utf-8")
+    address = run.folder.relative_to((shared.folder / "runs").resolve()).as_posix() + "/report.html"
+    assert f'href="{address}"' in page
+    assert "Champion tiny@1" in page
+    called = shared.call("gallery", "--publish", str(tmp_path / "public"))
+    assert called.returncode == 0, called.stderr
+    assert (tmp_path / "public" / "index.html").read_text(encoding="utf-8") == page
+    assert (tmp_path / "public" / address).is_file()
+
+
 def test_every_artifact_carries_its_lineage(shared: Project) -> None:
     run = shared.latest()
     model = run.artifacts()["model"]["metadata"]

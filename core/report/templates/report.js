@@ -1,193 +1,27 @@
-"use strict";
-(() => {
-  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const one = (selector, root = document) => root.querySelector(selector);
-  const data = (root) => JSON.parse(one(":scope > script[type='application/json']", root).textContent);
-  const calm = matchMedia("(prefers-reduced-motion: reduce)");
-  const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+enliven(document);
 
-  /* Theme: the system's, until the reader chooses. A sandboxed frame may refuse storage. */
-  const theme = one("#theme"), root = document.documentElement;
-  const stored = { get: () => { try { return localStorage.getItem("theme"); } catch { return null; } },
-                   set: (value) => { try { localStorage.setItem("theme", value); } catch { /* not kept */ } } };
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-  const name = () => { theme.textContent = dark() ? "Light theme" : "Dark theme"; };
-  if (["light", "dark"].includes(stored.get())) root.dataset.theme = stored.get();
-  theme.hidden = false;
-  name();
-  system.addEventListener("change", name);
-  theme.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; stored.set(root.dataset.theme); name(); });
-
-  /* The ruler marks the section being read. */
-  const links = new Map(all(".marks a").map((link) => [link.hash.slice(1), link]));
-  const mark = () => {
-    let current = "top";
-    for (const section of all("main > section[id]")) if (scrollY > 40 && section.getBoundingClientRect().top < innerHeight * 0.35) current = section.id;
-    if (innerHeight + scrollY >= document.body.scrollHeight - 4 && scrollY > 0) current = all("main > section[id]").at(-1).id;
-    links.forEach((link, id) => (id === current ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current")));
-  };
-  let due = false;
-  addEventListener("scroll", () => { if (!due) { due = true; requestAnimationFrame(() => { due = false; mark(); }); } }, { passive: true });
-  mark();
-
-  /* Players. `position` is a real number over the frames; images fade between two of them. */
-  const imagePainter = (player, { frames }) => {
-    const canvas = one("canvas", player), still = one(".plate img", player), pen = canvas.getContext("2d");
-    const pictures = frames.map((source) => { const picture = new Image(); picture.src = source; return picture; });
-    const ready = Promise.all(pictures.map((picture) => picture.decode().catch(() => {})));
-    const paint = (position) => {
-      const low = Math.floor(position), share = position - low;
-      pen.globalAlpha = 1;
-      pen.drawImage(pictures[low], 0, 0, canvas.width, canvas.height);
-      if (share > 0 && low + 1 < pictures.length) { pen.globalAlpha = share; pen.drawImage(pictures[low + 1], 0, 0, canvas.width, canvas.height); }
-    };
-    return { ready: ready.then(() => { canvas.hidden = false; still.hidden = true; }), paint, smooth: true };
-  };
-  const textPainter = (player, { texts }) => {
-    const boxes = all(".plate p", player), final = texts.at(-1);
-    const paint = (position) => boxes.forEach((box, index) => {
-      const pieces = texts[Math.round(position)][index];
-      box.replaceChildren();
-      let run = "", settled = true;
-      const flush = () => { if (!run) return; const part = settled ? document.createTextNode(run) : Object.assign(document.createElement("span"), { textContent: run }); box.append(part); run = ""; };
-      pieces.forEach((piece, at) => { const same = piece === final[index][at]; if (same !== settled) { flush(); settled = same; } run += same ? piece : piece.replace(/\n/g, " "); }); /* noise would break the lines */
-      flush();
+/* Configuration */
+const find = one("#find");
+if (find) {
+  const finder = find.closest(".finder"), status = one("[role=status]", finder);
+  const opened = all(".config details").map((group) => group.open);
+  finder.hidden = false;
+  find.addEventListener("input", () => {
+    const wanted = find.value.trim().toLowerCase();
+    let hits = 0;
+    all(".config details").forEach((group, index) => {
+      const prefix = one("summary", group).firstChild.textContent.trim().toLowerCase();
+      const rows = all("dl > div", group);
+      rows.forEach((row) => { row.hidden = !`${prefix}.${row.textContent.toLowerCase()}`.includes(wanted); hits += !row.hidden; });
+      group.hidden = rows.every((row) => row.hidden);
+      group.open = wanted ? !group.hidden : opened[index];
     });
-    return { ready: Promise.resolve(), paint, smooth: false };
-  };
-  for (const player of all(".player")) {
-    const facts = data(player), last = facts.labels.length - 1;
-    const painter = (player.dataset.kind === "images" ? imagePainter : textPainter)(player, facts);
-    const slider = one("input", player), button = one(".play", player), level = one(".level", player), step = one(".step", player);
-    let position = last, timer = 0, before = 0;
-    const show = (where) => {
-      position = clamp(where, 0, last);
-      const frame = Math.round(position), label = facts.labels[frame];
-      painter.paint(painter.smooth ? position : frame);
-      slider.value = frame;
-      level.textContent = label ? `${facts.symbol} = ${label}` : "";
-      step.textContent = `step ${frame} of ${last}`;
-      slider.setAttribute("aria-valuetext", `${level.textContent ? level.textContent + ", " : ""}step ${frame} of ${last}`);
-    };
-    const stop = () => { cancelAnimationFrame(timer); timer = 0; player.classList.remove("playing"); button.setAttribute("aria-label", "Play"); };
-    const tick = (now) => {
-      const rate = last / Math.max(3.5, Math.min(9, last * 0.16));
-      const next = position + Math.min(100, now - before) / 1000 * rate;
-      before = now;
-      if (calm.matches) show(Math.floor(next) > Math.floor(position) ? Math.floor(next) : (position = next)); else show(next);
-      if (next >= last) stop(); else timer = requestAnimationFrame(tick);
-    };
-    const play = () => { if (position >= last) show(0); before = performance.now(); player.classList.add("playing"); button.setAttribute("aria-label", "Pause"); timer = requestAnimationFrame(tick); };
-    painter.ready.then(() => {
-      show(last);
-      button.addEventListener("click", () => (timer ? stop() : play()));
-      slider.addEventListener("input", () => { stop(); show(Number(slider.value)); });
-      player.addEventListener("keydown", (event) => {
-        if (event.target === slider && event.key === " ") { event.preventDefault(); timer ? stop() : play(); }
-      });
-      if (!calm.matches && !location.hash.includes("still")) {
-        const seen = new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) { seen.disconnect(); play(); } }, { threshold: 0.5 });
-        seen.observe(player);
-      }
-    });
-  }
-
-  /* Previews over training */
-  for (const strip of all(".strip")) {
-    const slider = one("input", strip);
-    if (!slider) continue;
-    const labels = data(strip), pictures = all(".stage > *", strip), reading = one(".reading", strip);
-    one(".scrub", strip).hidden = false;
-    slider.addEventListener("input", () => {
-      pictures.forEach((picture, index) => { picture.hidden = index !== Number(slider.value); });
-      reading.textContent = labels[slider.value];
-      slider.setAttribute("aria-valuetext", labels[slider.value]);
-    });
-  }
-
-  /* Charts: the nearest point to the pointer, or the next one by arrow key. */
-  for (const plot of all(".plot")) {
-    const curves = data(plot), frame = one(".frame", plot), cross = one(".cross", plot), tip = one(".tip", plot);
-    const stops = [...new Set(curves.flatMap((curve) => curve.points.map((point) => point[0])))].sort((a, b) => a - b);
-    if (!stops.length) continue;
-    let at = -1;
-    tip.setAttribute("role", "status");
-    const show = (x) => {
-      at = stops.reduce((best, stop, index) => (Math.abs(stop - x) < Math.abs(stops[best] - x) ? index : best), 0);
-      const lines = [];
-      let label = "";
-      for (const curve of curves) {
-        const point = curve.points.reduce((best, candidate) => (Math.abs(candidate[0] - stops[at]) < Math.abs(best[0] - stops[at]) ? candidate : best));
-        if (Math.abs(point[0] - stops[at]) > 2) continue;
-        if (!label || point[0] === stops[at]) label = point[2];
-        lines.push([curve.name, point[3]]);
-      }
-      tip.replaceChildren(Object.assign(document.createElement("em"), { textContent: label }));
-      for (const [curve, value] of lines) {
-        const line = document.createElement("div");
-        line.append(Object.assign(document.createElement("b"), { textContent: value }), ` ${curve}`);
-        tip.append(line);
-      }
-      cross.hidden = tip.hidden = false;
-      cross.style.left = `${stops[at]}%`;
-      const room = frame.clientWidth, left = (stops[at] / 100) * room;
-      tip.style.left = `${clamp(left > room / 2 ? left - tip.offsetWidth - 10 : left + 10, 0, Math.max(0, room - tip.offsetWidth))}px`;
-    };
-    const hide = () => { cross.hidden = tip.hidden = true; at = -1; };
-    frame.addEventListener("pointermove", (event) => { const box = frame.getBoundingClientRect(); show(((event.clientX - box.left) / box.width) * 100); });
-    frame.addEventListener("pointerleave", hide);
-    plot.addEventListener("blur", hide);
-    plot.addEventListener("keydown", (event) => {
-      const move = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity, PageDown: 10, PageUp: -10 }[event.key];
-      if (event.key === "Escape") return hide();
-      if (move === undefined) return;
-      event.preventDefault();
-      show(stops[at < 0 && Number.isFinite(move) ? (move > 0 ? 0 : stops.length - 1) : clamp(at + move, 0, stops.length - 1)]);
-    });
-  }
-  for (const group of all(".switch")) {
-    const variants = all(".variant", group.closest("figure")), buttons = all("button", group);
-    group.hidden = false;
-    buttons.forEach((button, index) => button.addEventListener("click", () => {
-      buttons.forEach((other, place) => other.setAttribute("aria-pressed", String(place === index)));
-      variants.forEach((variant, place) => { variant.hidden = place !== index; });
-    }));
-  }
-
-  for (const button of all("[data-more]")) {
-    const section = button.closest("section");
-    button.hidden = false;
-    button.addEventListener("click", () => {
-      const open = section.classList.toggle("open");
-      button.setAttribute("aria-expanded", String(open));
-      button.textContent = open ? "Show fewer" : "Show all";
-    });
-  }
-
-  /* Configuration */
-  const find = one("#find");
-  if (find) {
-    const finder = find.closest(".finder"), status = one("[role=status]", finder);
-    const opened = all(".config details").map((group) => group.open);
-    finder.hidden = false;
-    find.addEventListener("input", () => {
-      const wanted = find.value.trim().toLowerCase();
-      let hits = 0;
-      all(".config details").forEach((group, index) => {
-        const prefix = one("summary", group).firstChild.textContent.trim().toLowerCase();
-        const rows = all("dl > div", group);
-        rows.forEach((row) => { row.hidden = !`${prefix}.${row.textContent.toLowerCase()}`.includes(wanted); hits += !row.hidden; });
-        group.hidden = rows.every((row) => row.hidden);
-        group.open = wanted ? !group.hidden : opened[index];
-      });
-      status.textContent = wanted ? `${hits} setting${hits === 1 ? "" : "s"} found` : "";
-    });
-    one("#copy").addEventListener("click", async () => {
-      const text = JSON.stringify(JSON.parse(one("#config-json").textContent), null, 2);
-      try { await navigator.clipboard.writeText(text); status.textContent = "Copied"; } catch { status.textContent = "This browser does not allow copying here"; }
-    });
-  }
-  for (const link of all(".contents a")) link.addEventListener("click", () => { one(".contents").open = false; });
-  addEventListener("beforeprint", () => all(".config details").forEach((group) => { group.open = true; }));
-})();
+    status.textContent = wanted ? `${hits} setting${hits === 1 ? "" : "s"} found` : "";
+  });
+  one("#copy").addEventListener("click", async () => {
+    const text = JSON.stringify(JSON.parse(one("#config-json").textContent), null, 2);
+    try { await navigator.clipboard.writeText(text); status.textContent = "Copied"; } catch { status.textContent = "This browser does not allow copying here"; }
+  });
+}
+for (const link of all(".contents a")) link.addEventListener("click", () => { one(".contents").open = false; });
+addEventListener("beforeprint", () => all(".config details").forEach((group) => { group.open = true; }));

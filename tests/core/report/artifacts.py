@@ -340,6 +340,16 @@ def text_run(root: Path, *, seed: int = 0) -> Json:
                     "nats_alpha": [1.62 - 0.5 * a + 0.62 * a * a + span / 200 for a in alphas],
                     "w": [*alphas, 1.2, 1.5],
                     "nats_w": [1.62 - 0.42 * w + 0.24 * w * w + span / 200 for w in [*alphas, 1.2, 1.5]],
+                    "examples": [
+                        {
+                            "left": " ".join(words[:20]) + " ",
+                            "tokens": [f"{word} " for word in words[20:24]],
+                            "right": " ".join(words[24:40]),
+                            "nats_alpha": [[2.0 - a, 1.0, 0.5 + a, 0.1] for a in alphas],
+                            "nats_w": [[2.0 - w, 1.0, 0.5 + w, 0.1] for w in [*alphas, 1.2, 1.5]],
+                        }
+                        for words in (WORDS, WORDS[5:] + WORDS)
+                    ],
                 }
                 for span in (8, 32)
             ],

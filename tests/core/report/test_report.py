@@ -6,8 +6,8 @@ import base64
 import hashlib
 import io
 import json
+import math
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -180,9 +180,22 @@ def test_text_path_ends_in_the_final_text(text: tuple[Path, dict]) -> None:
 
 def test_text_report_has_every_mode_and_both_fusions(text: tuple[Path, dict]) -> None:
     words = page(text).text
-    for part in ("Diffusion", "Autoregressive", "Guided", "Infill", "Frontier", "Mixing, 8", "Bayes fusion, 32"):
+    for part in ("Diffusion", "Autoregressive", "Guided", "Infill", "Frontier", "Mixing, 8", "Bayes w"):
         assert part in words
     assert "Best at α = 0.4" in words  # the minimum of 0.62 a² - 0.5 a over the grid
+
+
+def test_the_fusion_slider_steps_through_every_measured_weight(text: tuple[Path, dict]) -> None:
+    facts = [one for one in scripts(text[0].read_text(encoding="utf-8")) if isinstance(one, dict) and "methods" in one]
+    measured = json.loads((text[1]["evaluation"] / "evaluation.json").read_text())["fusion"]
+    assert len(facts) == len(measured) == 2
+    for explorer, span in zip(facts, measured, strict=True):
+        (alpha, mixing), (w, bayes) = explorer["methods"]
+        assert (alpha, w) == ("nats_alpha", "nats_w")
+        assert [len(mixing), len(bayes)] == [len(span["alpha"]), len(span["w"])]
+        assert "as the autoregressive model alone" in mixing[0]
+        shades = explorer["shades"][0]["nats_alpha"]
+        assert shades[0] == pytest.approx([math.exp(-nats) for nats in span["examples"][0]["nats_alpha"][0]], abs=1e-3)
 
 
 @pytest.mark.parametrize("missing", ["dataset", "judge", "model", "samples", "evaluation", "run"])
@@ -297,27 +310,6 @@ def test_enlarged_pictures_come_back_pixel_for_pixel(factor: int, shape: tuple[i
 def test_torch_is_not_imported() -> None:
     code = "import sys, core.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize("which", ["images", "text"])
-def test_chromium_runs_the_page_without_an_error(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    report = request.getfixturevalue(which)[0]
-    command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=4000", "--dump-dom", report.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
-    after = done.stdout
-    assert re.search(r'<button[^>]*id="theme"(?![^>]*hidden)', after), "the script did not run to its first line"
-    assert re.search(r'<div class="finder">', after), "the script did not run to its end"
 
 
 def scripts(source: str) -> list[object]:

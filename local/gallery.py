@@ -1,0 +1,58 @@
+"""The gallery of the runs on this machine: `runs/index.html`, written anew after every run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core import storage
+from core.errors import UserError
+from core.registry import Registry
+from core.report import gallery
+from core.report.artifacts import read
+from local.runs import list_runs
+
+PAGE = "index.html"
+
+
+def write(root: Path, registry: str) -> Path:
+    """Writes the gallery of the runs below `root` and returns its path.
+
+    A registry that cannot be read costs only the marks of registered versions.
+    """
+    out = root / PAGE
+    gallery.build(out, _entries(root), _versions(registry))
+    return out
+
+
+def publish(root: Path, registry: str, target: str) -> int:
+    """Writes the gallery to the folder or gs:// prefix `target`, with the reports that it links to; their number."""
+    entries = _entries(root)
+    reports = {entry.report for entry in entries if entry.report}
+    for report in sorted(reports):
+        storage.write_bytes(storage.join(target, report), storage.read_bytes(root / report))
+    storage.write_bytes(storage.join(target, PAGE), gallery.render(entries, _versions(registry)).encode())
+    return len(reports)
+
+
+def _entries(root: Path) -> list[gallery.Entry]:
+    found = []
+    for run in list_runs(root):
+        report = run.folder / "report.html"
+        address = report.relative_to(root).as_posix() if report.is_file() else ""
+        found.append(gallery.Entry(read(run.facts, **run.folders()), address))
+    return found
+
+
+def _versions(registry: str) -> list[gallery.Registered]:
+    store = Registry(registry)
+    try:
+        found = []
+        for model in store.models():
+            champion = store.champion(model)
+            for one in store.versions(model):
+                in_service = champion is not None and champion.version == one.version
+                run = str(one.lineage.get("run") or "")
+                found.append(gallery.Registered(model, one.version, run, one.weights_sha256, in_service))
+        return found
+    except (UserError, OSError):
+        return []
