@@ -102,6 +102,8 @@ def validate(section: type[S], values: object, where: str) -> S:
         key = ".".join(str(part) for part in first["loc"])
         found = "" if first["type"] == "missing" else f", found {_short(first['input'])}"
         allowed = _allowed_keys(section, first["loc"]) if first["type"] == "extra_forbidden" else ""
+        if first["type"] == "string_pattern_mismatch" and key in section.model_fields:
+            allowed = f"; allowed: {section.model_fields[key].description or 'what matches it'}"
         extra = f" (and {more} more)" if more else ""
         raise UserError(f"{where}: {key or 'value'}: {first['msg']}{found}{allowed}{extra}") from None
 

@@ -1,17 +1,21 @@
-"""One sample here, now: from a registered model or a model folder, with the sampling code of the pipelines."""
+"""One sample here, now: from a registered model, a run, or a model folder, with the sampling code of the pipelines."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from secrets import randbelow
 from typing import Any
 
+import numpy as np
+
 from core import steps, storage
 from core.errors import UserError
 from core.registry import Registry
+from local import terminal
+from local.runs import find_run
 
 
 def generate(
@@ -19,58 +23,71 @@ def generate(
     registry: str,
     wishes: Mapping[str, Any],
     *,
+    runs: Path | None = None,
     prompt: str | None = None,
     label: int | None = None,
     out: Path | None = None,
+    watch: Callable[[float, list[str]], None] | None = None,
 ) -> dict[str, Any]:
-    """Draws samples and returns {"model", "seed", "file" or "texts"}.
+    """Draws samples and returns {"model", "seed", and "texts", or "file" and "picture" (uint8 [H, W(, 3)])}.
 
     Args:
-        model: MODEL, MODEL@VERSION, or a model folder's path or URI.
+        model: MODEL, MODEL@VERSION, a run's id, or a model folder's path or URI.
         registry: where registered models are.
         wishes: settings of the sampler; None: its default.
+        runs: folder of runs.
         prompt: for text.
         label: class, for images; None: all classes in turn.
-        out: .png or folder for images, folder for text.
+        out: .png, .gif (the denoising path) or folder for images, folder for text.
+        watch: for text, sees it while it is written.
 
     Raises:
         UserError: there is no such model, or a wish does not suit it.
     """
     with tempfile.TemporaryDirectory(prefix="textdiffusion-") as scratch:
-        folders = _folders(model, registry, Path(scratch))
+        folders = _folders(model, registry, runs, Path(scratch))
         modality = storage.read_json(folders["model"] / "model.json").get("modality", "images")
         section = {key: value for key, value in wishes.items() if value is not None}
         section.setdefault("seed", randbelow(2**31))
+        result: dict[str, Any] = {"model": model, "seed": section["seed"]}
         if modality == "text":
             if label is not None:
                 raise UserError("--class is for models of images; this one writes text: use --prompt")
-            section["modes"] = ["infill" if prompt and "___" in prompt else "diffusion"]
-            section |= {"prompts": [prompt]} if prompt else {}
-        else:
-            if prompt is not None:
-                raise UserError("--prompt is for models of text; this one draws images: use --class")
-            section |= {"labels": [label]} if label is not None else {}
-        drawn = Path(scratch) / "samples"
-        steps.sample(modality, section, folders["model"], drawn, autoregressive=folders.get("autoregressive"))
-        result: dict[str, Any] = {"model": model, "seed": section["seed"]}
-        if modality == "text":
-            lines = (drawn / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-            result["texts"] = [json.loads(line)["text"] for line in lines if line.strip()]
+            from core.text.steps import write
+
+            rows = write(
+                section, folders["model"], prompt or "", autoregressive=folders.get("autoregressive"), watch=watch
+            )
+            result["texts"] = [row["text"] for row in rows]
             if out is not None:
-                storage.copy_tree(drawn, out)
-        else:
-            result["file"] = str(_save_picture(drawn, out or Path(f"sample-{section['seed']}.png")))
+                lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                storage.write_bytes(out / "samples.jsonl", lines.encode())
+            return result
+        if prompt is not None:
+            raise UserError("--prompt is for models of text; this one draws images: use --class")
+        section |= {"labels": [label]} if label is not None else {}
+        drawn = Path(scratch) / "samples"
+        steps.sample(modality, section, folders["model"], drawn)
+        result["file"] = str(_save_picture(drawn, out or Path(f"sample-{section['seed']}.png")))
+        with np.load(drawn / "samples.npz") as samples:
+            result["picture"] = _in_a_row(samples["images"][:10])
         return result
 
 
-def _folders(model: str, registry: str, scratch: Path) -> dict[str, Path]:
+def _folders(model: str, registry: str, runs: Path | None, scratch: Path) -> dict[str, Path]:
     if "/" in model or (Path(model) / "model.json").exists():
         if not storage.is_remote(model):
             storage.read_json(Path(model) / "model.json")  # says so if it is not there
             return {"model": Path(model)}
         storage.copy_tree(model, scratch / "model")
         return {"model": scratch / "model"}
-    version = Registry(registry).resolve(model)
+    try:
+        version = Registry(registry).resolve(model)
+    except UserError:
+        found = _of_a_run(model, runs)
+        if not found:
+            raise
+        return found
     version.verify()
     parts = sorted({name.split("/")[0] for name in version.files})
     if not storage.is_remote(version.uri):
@@ -80,9 +97,32 @@ def _folders(model: str, registry: str, scratch: Path) -> dict[str, Path]:
     return {part: scratch / part for part in parts}
 
 
+def _of_a_run(name: str, runs: Path | None) -> dict[str, Path]:
+    """The models that a run trained, by part; none if there is no such run."""
+    try:
+        artifacts = find_run(runs, name).artifacts() if runs is not None else {}
+    except UserError:
+        return {}
+    found: dict[str, Path] = {
+        part: artifacts[part]["path"] for part in ("model", "autoregressive") if part in artifacts
+    }
+    return found if found.get("model") else {}
+
+
 def _save_picture(drawn: Path, out: Path) -> Path:
+    if out.suffix == ".gif":
+        with np.load(drawn / "trajectory.npz") as path:
+            terminal.save_gif(np.stack([_in_a_row(frame[:8]) for frame in path["images"]]), out)
+        return out
     if out.suffix != ".png":
         storage.copy_tree(drawn, out)
         return out / "grid.png"
     storage.write_bytes(out, storage.read_bytes(drawn / "grid.png"))
     return out
+
+
+def _in_a_row(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """uint8 [N, H, W(, 3)] side by side, one dark pixel apart."""
+    edges = [(0, 0)] * images.ndim
+    edges[2] = (0, 1)
+    return np.concatenate(list(np.pad(images, edges)), axis=1)[:, :-1]

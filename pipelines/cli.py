@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from pkgutil import iter_modules
@@ -29,13 +30,17 @@ def make_app() -> typer.Typer:
         add = getattr(import_module(f"pipelines.commands.{module.name}"), "register", None)
         if add is not None:  # every module there that has commands adds them by `register(app)`
             add(app)
+    if "_TEXTDIFFUSION_COMPLETE" in os.environ:  # a shell asks; see commands/shell.py
+        from typer._completion_classes import completion_init
+
+        completion_init()
     return app
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command; what a user is to mend becomes one line on stderr and exit code 2."""
     try:
-        code = make_app()(arguments, standalone_mode=False)
+        code = make_app()(arguments, prog_name="textdiffusion", standalone_mode=False)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.EXIT_CODE

@@ -24,6 +24,19 @@ def job_names() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in _NOT_JOBS)
 
 
+def job_path(name: str) -> Path:
+    """The YAML file of a predefined job, or `name` itself if it is the path of one.
+
+    Raises:
+        UserError: there is no such job.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    if name not in job_names():
+        raise UserError(f"job {name!r}: there is none; allowed: {', '.join(job_names())}, or the path of a .yaml file")
+    return CONFIGS / f"{name}.yaml"
+
+
 def load_job(name: str, overrides: Sequence[str] = (), layers: Sequence[Mapping[str, Any]] = ()) -> AnyJob:
     """The job called `name`, or the one in a YAML file at that path.
 
@@ -35,12 +48,7 @@ def load_job(name: str, overrides: Sequence[str] = (), layers: Sequence[Mapping[
     Raises:
         UserError: there is no such job, or it is not valid.
     """
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-    elif name in job_names():
-        path = CONFIGS / f"{name}.yaml"
-    else:
-        raise UserError(f"job {name!r}: there is none; allowed: {', '.join(job_names())}, or the path of a .yaml file")
+    path = job_path(name)
     values: dict[str, Any] = read_yaml(path)
     for layer in layers:
         known = {key: value for key, value in layer.items() if key in values or key == "resources"}

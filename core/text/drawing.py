@@ -66,7 +66,7 @@ class Sampler:
 
     def rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """All samples, as rows of samples.jsonl, and the frames of trajectory.jsonl."""
-        self._require_modes()
+        self.require_modes()
         blocks = -(-self.length // self.block)
         trajectory = Trajectory(max(1, -(-blocks * self.settings.steps // FRAMES)), self.trained)
         rows: list[dict[str, Any]] = []
@@ -76,21 +76,22 @@ class Sampler:
             for start in range(0, total, self.settings.batch_size):
                 count = min(self.settings.batch_size, total - start)
                 watch = trajectory if mode == "diffusion" and start == 0 else None
-                rows += self._continued(mode, "", count, start, watch)
+                rows += self.continued(mode, "", count, start, watch)
         for index, prompt in enumerate(self.settings.prompts):
             place = (index + 1) * 1_000_000
             if GAP in prompt:
-                rows += [row for mode in ("infill", "guided") for row in self._filled(mode, prompt, place)]
+                rows += [row for mode in ("infill", "guided") for row in self.filled(mode, prompt, place)]
             else:
                 for mode in plain:
-                    rows += self._continued(mode, prompt, min(self.settings.count, 4), place, None)
+                    rows += self.continued(mode, prompt, min(self.settings.count, 4), place, None)
         return rows, trajectory.frames
 
     def texts(self, mode: str, count: int) -> list[str]:
         """`count` texts of a mode without a prompt."""
-        return [str(row["text"]) for row in self._continued(mode, "", count, 0, None)]
+        return [str(row["text"]) for row in self.continued(mode, "", count, 0, None)]
 
-    def _require_modes(self) -> None:
+    def require_modes(self) -> None:
+        """Raises UserError for modes and prompts that the model cannot serve."""
         if isinstance(self.trained.network, Diffusion):
             return
         if self.settings.prompts or set(self.settings.modes) - {"diffusion", "autoregressive"}:
@@ -99,7 +100,9 @@ class Sampler:
                 " prompts, infill and guided need a diffusion model"
             )
 
-    def _continued(self, mode: str, prompt: str, count: int, place: int, watch: Watch | None) -> list[dict[str, Any]]:
+    def continued(
+        self, mode: str, prompt: str, count: int, place: int, watch: Watch | None = None
+    ) -> list[dict[str, Any]]:
         """Continuations of a prompt (empty: none)."""
         draws = generator_of(self.settings.seed, "sample", mode, place)
         ids = torch.tensor(self.trained.tokenizer.encode(prompt), dtype=torch.long).to(self.device)
@@ -130,7 +133,7 @@ class Sampler:
             other, network, start, length, self.block, s.candidates, s.fusion_weight, self.denoising, draws
         )
 
-    def _filled(self, mode: str, prompt: str, place: int) -> list[dict[str, Any]]:
+    def filled(self, mode: str, prompt: str, place: int, watch: Watch | None = None) -> list[dict[str, Any]]:
         """What may stand in the prompt's gap, by diffusion alone (infill) or by both models (guided)."""
         s, network, tokenizer = self.settings, self.trained.network, self.trained.tokenizer
         assert isinstance(network, Diffusion)
@@ -146,7 +149,7 @@ class Sampler:
         )
         draws = generator_of(s.seed, "sample", mode, place)
         if mode == "infill":
-            ids = generation.fill(network, left, s.gap, right, self.denoising, draws)
+            ids = generation.fill(network, left, s.gap, right, self.denoising, draws, watch)
         else:
             method = "mix" if s.fusion == "mix" else "bayes"
             other = self.other or network.autoregressive

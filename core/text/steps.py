@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from core.config import TrainConfig, config_hash, validate
 from core.errors import UserError
 from core.model_folder import DESCRIPTION, WEIGHTS
 from core.text import data, evaluation
-from core.text.config import TextData, TextEvaluate, TextModel, TextSample
+from core.text.config import GAP, TextData, TextEvaluate, TextModel, TextSample
 from core.text.drawing import Sampler
 from core.text.metrics import NGramJudge
 from core.text.model import TOKENIZER, describe, load_autoregressive, load_model, save_model, warm_start
@@ -175,6 +175,42 @@ def sample(
             storage.write_bytes(folder / "trajectory.jsonl", _lines(frames))
         storage.write_json(folder / "sample.json", {**facts, "settings": settings.model_dump(mode="json")})
     return facts
+
+
+def write(
+    sample: Section,
+    model: Path,
+    prompt: str,
+    *,
+    autoregressive: Path | None = None,
+    watch: Callable[[float, list[str]], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Texts by diffusion for one prompt, as rows of samples.jsonl: new ones, continued ones, or with ___ filled in.
+
+    Args:
+        sample: the section `sample`; `count` texts are written.
+        model: model folder.
+        prompt: empty for none.
+        autoregressive: the autoregressive model's folder, if there is one.
+        watch: is called with the noise level gamma and the texts as they are then, at every evaluation.
+
+    Raises:
+        UserError: the model is damaged, or the settings ask for what it cannot do.
+    """
+    settings = validate(TextSample, {**sample, **({"prompts": [prompt]} if prompt else {})}, "sample")
+    device = _device()
+    trained = load_model(model, device)
+    other = load_autoregressive(autoregressive, trained, device) if autoregressive else None
+    sampler = Sampler(trained, other, settings, device)
+    sampler.require_modes()
+
+    def show(gamma: float, tokens: torch.Tensor) -> None:
+        if watch is not None:
+            watch(gamma, [trained.tokenizer.decode(row) for row in tokens.tolist()])
+
+    if GAP in prompt:
+        return sampler.filled("infill", prompt, 0, show)
+    return sampler.continued("diffusion", prompt, settings.count, 0, show)
 
 
 def evaluate(

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands.output import Json, answer
+from pipelines.commands.output import Json, answer, examples
 
 COLUMNS = ("run", "pipeline", "created", "files", "megabytes", "kept_because")
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    app.command("gc")(gc)
+    app.command("gc", epilog=examples("gc --keep-days 60", "gc --remove --json"))(gc)
 
 
 def gc(

@@ -7,19 +7,32 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipelines.commands.output import Json, answer, metric_rows, print_json
+from pipelines.commands.output import Json, answer, complete_jobs, examples, metric_rows, print_json
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: train.batch_size=64.")
 ]
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="A predefined job, or the path of a .yaml file.")]
+JobName = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="A predefined job, or the path of a .yaml file.", autocompletion=complete_jobs),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    app.command("jobs")(jobs)
-    app.command("compile")(compile_jobs)
-    app.command("run")(run)
+    app.command("jobs", epilog=examples("jobs", "jobs --json"))(jobs)
+    app.command("compile", epilog=examples("compile digits", "compile all --json"))(compile_jobs)
+    app.command(
+        "run",
+        epilog=examples(
+            "run digits",
+            "run digits --set train.examples=20000 --set sample.steps=8",
+            "run my-job.yaml --runner docker",
+            "run digits --resume",
+            "run digits --only sample --from latest --debug",
+            "run mnist-training --runner vertex",
+        ),
+    )(run)
 
 
 def jobs(as_json: Json = False) -> None:
@@ -140,7 +153,7 @@ def _run_here(
         machines=settings.machines,
         cache=cache,
     )
-    again = f"textdiffusion run {name} --resume"
+    again = f"textdiffusion run {name}{' --runner docker' if runner == 'docker' else ''} --resume"
     try:
         if only is not None:
             from local.single import run_step

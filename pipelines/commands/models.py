@@ -7,19 +7,31 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands.output import Json, answer, print_json
+from pipelines.commands.output import Json, answer, complete_models, examples, print_json
 
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A registered model.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A registered model.", autocompletion=complete_models)]
 RegistryOption = Annotated[str | None, typer.Option("--registry", help="Folder or gs:// prefix of the registry.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    app.command("models")(models)
-    app.command("promote")(promote)
-    app.command("rollback")(rollback)
-    app.command("download")(download)
-    app.command("generate")(generate)
+    app.command(
+        "models", epilog=examples("models", "models digits --json", "models --registry gs://my-bucket/registry")
+    )(models)
+    app.command("promote", epilog=examples("promote digits@3 --reason 'looked at by hand'"))(promote)
+    app.command("rollback", epilog=examples("rollback digits"))(rollback)
+    app.command("download", epilog=examples("download latest copy/", "download digits@3 digits-model/"))(download)
+    app.command(
+        "generate",
+        epilog=examples(
+            "generate --model digits --class 7",
+            "generate --model digits --count 8 --out digits.gif",
+            "generate --model pydoc --prompt 'The value of '",
+            "generate --model pydoc --prompt 'If the object ___ is raised.' --count 3",
+            "generate --model latest",
+            "generate --model gs://my-bucket/registry/digits/versions/00003/model",
+        ),
+    )(generate)
 
 
 def models(
@@ -120,31 +132,52 @@ def download(
 
 
 def generate(
-    model: Annotated[str, typer.Option("--model", help="MODEL, MODEL@VERSION, or a model folder's path or URI.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            help="MODEL, MODEL@VERSION, a run's id, or a model folder's path or gs:// URI.",
+            autocompletion=complete_models,
+        ),
+    ],
     prompt: Annotated[
         str | None, typer.Option(help="Text to continue; ___ stands for what is to be filled in.")
     ] = None,
     label: Annotated[int | None, typer.Option("--class", min=-1, help="Class of the image; -1: none.")] = None,
-    count: Annotated[int, typer.Option(min=1, max=10_000)] = 1,
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="Left out: another one each time.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Steps of the sampler.")] = None,
-    guidance: Annotated[float | None, typer.Option(min=0, max=50)] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder or .png for images, folder for text.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, max=50, help="Weight of the condition; 1: none.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Images: .png, .gif (the way from noise) or a folder; text: a folder."),
+    ] = None,
     registry: RegistryOption = None,
     as_json: Json = False,
 ) -> None:
-    """Draw samples here, now."""
+    """Draw samples here, now; a terminal shows images, and text while it comes out of noise."""
+    from rich.console import Console
+
+    from local import terminal
     from local.generating import generate as draw
     from pipelines.settings import load_settings
 
-    store = load_settings({"registry": registry}).registry
+    settings = load_settings({"registry": registry})
     wishes: dict[str, Any] = {"count": count, "seed": seed, "steps": steps, "guidance": guidance}
-    result = draw(model, store, wishes, prompt=prompt, label=label, out=out)
+    console = Console(stderr=as_json, highlight=False)
+    with terminal.resolving(console) as watch:
+        result = draw(
+            model, settings.registry, wishes, runs=Path(settings.runs).absolute(),
+            prompt=prompt, label=label, out=out, watch=watch,
+        )  # fmt: skip
+    picture = result.pop("picture", None)
     if as_json:
         print_json(result)
         return
     for text in result.get("texts", []):
         print(text)
+    if picture is not None and console.is_terminal:
+        console.print(terminal.picture(console, picture), end="")
     if result.get("file"):
         print(result["file"])
 

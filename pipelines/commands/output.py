@@ -1,4 +1,4 @@
-"""How commands answer: a table for a person, JSON for a program."""
+"""How commands answer: a table for a person, JSON for a program, examples in --help, names for the shell."""
 
 from __future__ import annotations
 
@@ -60,3 +60,39 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for name, entry in metrics.items()
     ]
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's --help: how it is called. A backspace keeps click from wrapping the lines."""
+    return "\b\nExamples:\n" + "\n".join(f"  textdiffusion {line}" for line in lines)
+
+
+def complete_jobs(incomplete: str) -> list[str]:
+    """Predefined jobs, and the YAML files here, that begin with `incomplete`."""
+    from pathlib import Path
+
+    from pipelines.jobs import job_names
+
+    found = [*job_names(), *sorted(str(path) for path in Path().glob("*.yaml"))]
+    return [name for name in found if name.startswith(incomplete)]
+
+
+def complete_runs(incomplete: str) -> list[str]:
+    """Runs on this machine, newest first."""
+    from pathlib import Path
+
+    from pipelines.settings import load_settings
+
+    names = [path.parent.name for path in Path(load_settings().runs).glob("*/*/run.json")]
+    return [name for name in ["latest", *sorted(set(names), reverse=True)] if name.startswith(incomplete)]
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """Models in a local registry."""
+    from pathlib import Path
+
+    from pipelines.settings import load_settings
+
+    registry = load_settings().registry
+    names = [] if "://" in registry else [path.parent.name for path in Path(registry).glob("*/versions")]
+    return [name for name in sorted(names) if name.startswith(incomplete)]

@@ -6,19 +6,26 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands.output import Json, answer, cell, metric_rows, print_json
+from pipelines.commands.output import Json, answer, cell, complete_runs, examples, metric_rows, print_json
 
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, `latest`, or a folder.")]
+RunName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run's id, the beginning of one, `latest`, or a folder.",
+        autocompletion=complete_runs,
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    app.command("runs")(runs)
-    app.command("show")(show)
-    app.command("lineage")(lineage)
-    app.command("compare")(compare)
-    app.command("report")(report)
-    app.command("gallery")(gallery)
+    app.command("runs", epilog=examples("runs", "runs --job digits --json", "runs --cloud"))(runs)
+    app.command("show", epilog=examples("show", "show digits-20261124-163819-e460 --json"))(show)
+    app.command("lineage", epilog=examples("lineage latest/train", "lineage digits@3 --json"))(lineage)
+    app.command("compare", epilog=examples("compare digits-20261124-163819-e460 latest"))(compare)
+    app.command("report", epilog=examples("report latest --open"))(report)
+    app.command("gallery", epilog=examples("gallery --open", "gallery --publish gs://my-bucket/gallery"))(gallery)
 
 
 def runs(

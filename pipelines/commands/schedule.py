@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands.output import Json, answer
+from pipelines.commands.output import Json, answer, examples
 from pipelines.commands.vertex import MachineOption, MaxCost, Overrides, StepOption
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
@@ -18,8 +19,8 @@ COLUMNS = ("name", "job", "cron", "state", "next_run", "started", "last_run")
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     group = typer.Typer(help="Retraining at fixed times, on Vertex AI Pipelines.", no_args_is_help=True)
-    for command in (create, list_all, update, pause, resume, delete):
-        group.command(command.__name__.removesuffix("_all"))(command)
+    for command, lines in EXAMPLES.items():
+        group.command(command.__name__.removesuffix("_all"), epilog=examples(*lines))(command)
     app.add_typer(group, name="schedule")
 
 
@@ -109,6 +110,16 @@ def delete(name: Name) -> None:
 def print_entries(entries: list[Any], as_json: bool) -> None:
     """Schedules as a table or as JSON."""
     answer([vars(entry) for entry in entries], COLUMNS, as_json, "no schedules")
+
+
+EXAMPLES: dict[Callable[..., Any], tuple[str, ...]] = {
+    create: ("schedule create mnist-training --cron '0 3 * * 1' --timezone Europe/Berlin --max-cost 5",),
+    list_all: ("schedule list", "schedule list --json"),
+    update: ("schedule update mnist-training --cron '0 4 * * 1'",),
+    pause: ("schedule pause mnist-training",),
+    resume: ("schedule resume mnist-training --catch-up",),
+    delete: ("schedule delete mnist-training",),
+}
 
 
 def _vertex() -> Any:

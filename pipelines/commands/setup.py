@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands.output import Json, answer
+from pipelines.commands.output import Json, answer, examples
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    app.command("doctor")(doctor)
+    app.command("doctor", epilog=examples("doctor", "doctor --cloud --json"))(doctor)
 
 
 def doctor(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands.output import Json, print_json
+from pipelines.commands.output import Json, examples, print_json
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: train.batch_size=64.")
@@ -26,10 +26,13 @@ MaxCost = Annotated[float | None, typer.Option(min=0, metavar="USD", help="Refus
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    app.command("deploy")(deploy)
-    app.command("monitor")(monitor)
-    app.command("cancel")(cancel)
-    app.command("retry")(retry)
+    app.command(
+        "deploy",
+        epilog=examples("deploy mnist-training --dry-run", "deploy mnist-training --spot --max-cost 5 --follow"),
+    )(deploy)
+    app.command("monitor", epilog=examples("monitor latest --follow", "monitor latest --logs --step train"))(monitor)
+    app.command("cancel", epilog=examples("cancel latest"))(cancel)
+    app.command("retry", epilog=examples("retry latest --follow"))(retry)
 
 
 def deploy(
