@@ -6,9 +6,11 @@ slip of the keyboard (10^12 channels) is refused in one line instead of running 
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic_core import PydanticCustomError
 
 from core.config import Frozen, Place
 
@@ -34,7 +36,18 @@ Channels = Annotated[int, Field(ge=4, le=2048)]
 Blocks = Annotated[int, Field(ge=0, le=16)]
 
 
-class UNetConfig(Frozen):
+class NetworkConfig(Frozen):
+    """What every network's settings have: the name in NETWORKS under which a job asks for it."""
+
+    name: str
+
+    @property
+    def divisor(self) -> int:
+        """Sides of images must be multiples of this."""
+        return 1
+
+
+class UNetConfig(NetworkConfig):
     """A UNet conditioned on noise level and class by FiLM; one entry of `channels` and `blocks` per resolution."""
 
     name: Literal["unet"] = "unet"
@@ -54,27 +67,44 @@ class UNetConfig(Frozen):
             )
         return self
 
+    @property
+    def divisor(self) -> int:
+        return int(self.patch * 2 ** (len(self.channels) - 1))
 
-class DDPMUNetConfig(Frozen):
+
+class DDPMUNetConfig(NetworkConfig):
     """The small residual UNet of the first DDPM: ReLU, no normalisation, noise level as a scalar bias."""
 
     name: Literal["ddpm_unet"] = "ddpm_unet"
     channels: tuple[Channels, Channels] = (32, 64)
 
+    @property
+    def divisor(self) -> int:
+        return 2
 
-def _network_name(value: object) -> object:
-    name = value.get("name", "unet") if isinstance(value, dict) else getattr(value, "name", None)
-    return name if isinstance(name, str) else None
+
+NETWORKS = {
+    "unet": "core.images.unet",
+    "ddpm_unet": "core.images.ddpm_unet",
+}
+"""The networks that a job can name, each with its module: `Config` and `build(config, image_channels, classes)`."""
 
 
-Network = Annotated[
-    Annotated[UNetConfig, Tag("unet")] | Annotated[DDPMUNetConfig, Tag("ddpm_unet")],
-    Discriminator(
-        _network_name,
-        custom_error_type="network",
-        custom_error_message="Input should name one of the networks unet, ddpm_unet",
-    ),
-]
+def _network(value: object) -> object:
+    """The settings of the network that `value` names, as its module's `Config`, which says what is allowed."""
+    if isinstance(value, NetworkConfig):
+        return value
+    name = value.get("name", "unet") if isinstance(value, dict) else None
+    if not isinstance(name, str) or name not in NETWORKS:
+        allowed = ", ".join(NETWORKS)
+        raise PydanticCustomError("network", "Input should name one of the networks {allowed}", {"allowed": allowed})
+    # The built-in ones are known without importing torch, so that commands which only read a job stay fast.
+    known: dict[str, type[NetworkConfig]] = {"unet": UNetConfig, "ddpm_unet": DDPMUNetConfig}
+    section = known.get(name) or import_module(NETWORKS[name]).Config
+    return section.model_validate(value)
+
+
+Network = Annotated[SerializeAsAny[UNetConfig | DDPMUNetConfig | NetworkConfig], BeforeValidator(_network)]
 
 
 class Schedule(Frozen):

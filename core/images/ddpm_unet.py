@@ -52,3 +52,7 @@ class ReLUBlock(nn.Module):
         bias = self.time(noise_level[:, None]) + self.classes(labels)  # [B, C]
         h = F.relu(self.conv1(x)) + bias[:, :, None, None]
         return F.relu(self.conv2(h)) + self.skip(x)
+
+
+Config = DDPMUNetConfig
+build = DDPMUNet

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,7 @@ from core import noise, storage
 from core.capacity import build_within_memory
 from core.config import Frozen, validate
 from core.errors import UserError
-from core.images.config import DDPMUNetConfig, ImageModel, Process
-from core.images.ddpm_unet import DDPMUNet
-from core.images.unet import UNet
+from core.images.config import NETWORKS, ImageModel, Process
 from core.model_folder import DESCRIPTION, load_weights, read_description, read_weights, write_model
 
 
@@ -41,12 +40,7 @@ def build_network(config: ImageModel, shape: ImageShape) -> nn.Module:
     Raises:
         UserError: the image size does not suit the number of levels, or it would not fit this machine.
     """
-    classes = len(shape.class_names)
-    network = config.network
-    if isinstance(network, DDPMUNetConfig):
-        divisor = 2
-    else:
-        divisor = network.patch * 2 ** (len(network.channels) - 1)
+    network, divisor = config.network, config.network.divisor
     if shape.height % divisor or shape.width % divisor:
         raise UserError(
             f"model.network: images of {shape.height}x{shape.width} pixels; this network needs sides divisible by"
@@ -54,9 +48,8 @@ def build_network(config: ImageModel, shape: ImageShape) -> nn.Module:
         )
 
     def build() -> nn.Module:
-        if isinstance(network, DDPMUNetConfig):
-            return DDPMUNet(network, shape.channels, classes)
-        return UNet(network, shape.channels, classes)
+        built: nn.Module = import_module(NETWORKS[network.name]).build(network, shape.channels, len(shape.class_names))
+        return built
 
     return build_within_memory(build, "model.network")
 

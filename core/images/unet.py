@@ -139,3 +139,7 @@ def zeroed(layer: Layer) -> Layer:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+Config = UNetConfig
+build = UNet
