@@ -10,8 +10,12 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-header --quiet
 
+IMAGE = $(shell $(BIN)/textdiffusion image)
+REVISION = $(shell git describe --always --abbrev=40 --dirty --exclude='*' 2>/dev/null || echo unknown)
+SOURCE = $(shell git config --get remote.origin.url 2>/dev/null | sed -E 's|//[^/@]*@|//|' | grep . || echo unknown)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run-local test lint format compile run-pipeline benchmark report lock clean
+.PHONY: help setup run-local test test-container lint format compile run-pipeline image push benchmark report lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}'
@@ -40,6 +44,18 @@ compile: $(INSTALLED)  ## build/pipelines/*.yaml for Vertex and Kubeflow; JOB=al
 run-pipeline: JOB = mnist-training
 run-pipeline: $(INSTALLED)  ## compile, check and submit to Vertex; JOB=mnist-training
 	@$(BIN)/textdiffusion run $(JOB) --runner vertex $(RUN_ARGS)
+
+image: $(INSTALLED)  ## the image of all steps, by docker; its tag is the hash of its content
+	DOCKER_BUILDKIT=1 docker build --file containers/Dockerfile $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
+	  --build-arg REVISION=$(REVISION) --build-arg SOURCE=$(SOURCE) --tag $(IMAGE) .
+
+push: $(INSTALLED)  ## the same by Cloud Build, into the registry that `image:` in textdiffusion.yaml names
+	$(BIN)/textdiffusion image --remote >/dev/null
+	gcloud builds submit --config containers/cloudbuild.yaml \
+	  --substitutions "_IMAGE=$(IMAGE),_REVISION=$(REVISION),_SOURCE=$(SOURCE)" .
+
+test-container: $(INSTALLED_DEV)  ## the image in a real engine: the digits pipeline in it, against the same run here
+	$(BIN)/python -m tests.container
 
 benchmark: $(INSTALLED_DEV)  ## the short form of benchmarks/
 	$(BIN)/python -m benchmarks

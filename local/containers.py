@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from core.errors import UserError
 from local.runs import Run
 
 LABEL = "textdiffusion-run"
+IMAGE_USER = 10001  # of containers/Dockerfile
+_PASSED_ON = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # sums are bit-identical only with the same number of threads
 
 
 def mounted_folders(run: Run, runs: Path, registry: str, env: Mapping[str, str]) -> dict[str, bool]:
@@ -48,19 +53,24 @@ def docker_runner(run: str, image: str, folders: Mapping[str, bool], env: Mappin
         raise UserError(f"--runner docker: no docker daemon answers: {error}") from None
     there = {tag for found in client.images.list() for tag in found.tags}
     if image not in there and "/" not in image:
-        raise UserError(f"--runner docker: no image {image} here; docker build -f containers/Dockerfile -t {image} .")
-    for folder, read_only in folders.items():
-        if not read_only:
-            Path(folder).mkdir(parents=True, exist_ok=True)
+        raise UserError(f"--runner docker: no image {image} here: make image")
+    user = unprivileged_user([Path(folder) for folder, read_only in folders.items() if not read_only])
+    gpus = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])]
     try:
         yield local.DockerRunner(
             environment={
                 name: value
                 for name, value in env.items()
-                if name.startswith("TEXTDIFFUSION_") and name != "TEXTDIFFUSION_IMAGE"  # the task itself sets that one
+                if (name.startswith("TEXTDIFFUSION_") and name != "TEXTDIFFUSION_IMAGE")  # the task itself sets that
+                or name in _PASSED_ON
             },
             mounts=[docker.types.Mount(path, path, "bind", read_only=only) for path, only in folders.items()],
-            user=f"{os.getuid()}:{os.getgid()}",
+            user=user,
+            read_only=True,
+            tmpfs={"/tmp": "mode=1777,exec"},
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            device_requests=gpus if "nvidia" in client.info().get("Runtimes", {}) else [],
             labels={LABEL: run},
         )
     except BaseException:
@@ -69,3 +79,36 @@ def docker_runner(run: str, image: str, folders: Mapping[str, bool], env: Mappin
         raise
     finally:
         client.close()
+
+
+def checks_inside(image: str) -> list[dict[str, str]]:
+    """What `doctor --inside` finds in a container of `image`, as restricted as the steps' containers are.
+
+    Raises:
+        UserError: there is no docker, no such image, or the container cannot answer.
+    """
+    if shutil.which("docker") is None:
+        raise UserError("doctor --inside needs docker, and there is none on PATH")
+    command = ["docker", "run", "--rm", "--pull=never", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", image]
+    done = subprocess.run([*command, "doctor", "--inside", "--json"], capture_output=True, text=True)
+    try:
+        return list(json.loads(done.stdout))
+    except ValueError:
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[0]
+        raise UserError(f"{image}: {said.rstrip('.')}; build it with: make image") from None
+
+
+def unprivileged_user(folders: Sequence[Path]) -> str:
+    """`uid:gid` that containers run as: whoever calls, but never root. Makes `folders`, where it may write.
+
+    Called by root, who may use the folders whoever owns them, it gives them to the image's own user.
+    """
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.getuid() != 0:
+        return f"{os.getuid()}:{os.getgid()}"
+    for folder in folders:
+        for path in (folder, *folder.rglob("*")):
+            if path.lstat().st_uid == 0:
+                os.chown(path, IMAGE_USER, IMAGE_USER, follow_symlinks=False)
+    return f"{IMAGE_USER}:{IMAGE_USER}"

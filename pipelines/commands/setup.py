@@ -19,18 +19,27 @@ def doctor(
         bool | None,
         typer.Option("--cloud/--no-cloud", help="Check the Google Cloud project too; left out: if one is set."),
     ] = None,
+    inside: Annotated[
+        bool, typer.Option("--inside", help="Check the image of the steps instead, in a container of it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check what this machine and the project have; exit code 1 if something that a run needs is missing."""
     from local.doctor import checks
     from pipelines.settings import load_settings
 
-    rows = checks()
     settings = load_settings()
-    if on_cloud or (on_cloud is None and settings.project):
+    if inside:
+        from local.containers import checks_inside
+        from pipelines.compile import image_name
+
+        rows = checks_inside(image_name(settings.image))
+    else:
+        rows = checks()
+    if not inside and (on_cloud or (on_cloud is None and settings.project)):
         from pipelines import cloud_doctor
 
         rows += cloud_doctor.checks(settings)
-    answer(rows, ("check", "state", "found", "mend"), as_json)
+    answer(rows, ("check", "state", "found") if inside else ("check", "state", "found", "mend"), as_json)
     if any(row["state"] == "missing" for row in rows):
         raise typer.Exit(1)

@@ -89,6 +89,8 @@ def test_steps_run_in_containers_of_the_image_with_their_folders_mounted(project
     assert asked["image"] == "textdiffusion:fixed"
     mounted = {mount["Target"]: mount["ReadOnly"] for mount in asked["mounts"]}
     assert mounted[str(project.folder / "runs")] is mounted[str(project.folder / "registry")] is False
+    assert asked["user"].split(":")[0] != "0"
+    assert (asked["read_only"], asked["cap_drop"]) == (True, ["ALL"])
     assert asked["environment"]["TEXTDIFFUSION_WORK"] == str(project.folder / "runs" / ".work")
     assert asked["environment"]["TEXTDIFFUSION_IMAGE"] == "textdiffusion:fixed"
 
@@ -104,7 +106,7 @@ def test_a_missing_daemon_and_a_missing_image_are_one_line(project: Project) -> 
     daemon.images.list.return_value = []
     code, errors = run(project, daemon)
     assert (code, errors.count("\n")) == (2, 1)
-    assert "no image textdiffusion:fixed here; docker build" in errors
+    assert "no image textdiffusion:fixed here: make image" in errors
     with mock.patch.object(daemon, "ping", side_effect=docker.errors.DockerException("refused")):
         code, errors = run(project, daemon)
     assert (code, errors) == (2, "error: --runner docker: no docker daemon answers: refused\n")

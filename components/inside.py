@@ -1,0 +1,81 @@
+"""`doctor --inside`: whether the container that this runs in can run steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+Check = dict[str, str]
+
+
+def checks() -> list[Check]:
+    """Each check as {"check", "state": ok | missing, "found"}."""
+    wanted: dict[str, Callable[[], str]] = {
+        "python": _python,
+        "user": _user,
+        "steps": _steps,
+        "torch": _torch,
+        "scratch": _scratch,
+        "work": _work,
+    }
+    found = []
+    for name, look in wanted.items():
+        try:
+            found.append({"check": name, "state": "ok", "found": look()})
+        except Exception as error:  # whatever it is, it is what a person came here to see
+            found.append({"check": name, "state": "missing", "found": f"{type(error).__name__}: {error}"})
+    return found
+
+
+def report(*, as_json: bool = False) -> int:
+    """Prints the checks; 1 if something is missing, otherwise 0."""
+    found = checks()
+    if as_json:
+        print(json.dumps(found))
+    else:
+        print("\n".join(f"{row['check']:8} {row['state']:8} {row['found']}" for row in found))
+    return int(any(row["state"] != "ok" for row in found))
+
+
+def _python() -> str:
+    if not (3, 11) <= sys.version_info < (3, 14):
+        raise RuntimeError(f"{sys.version.split()[0]}; needed: 3.11 to 3.13")
+    return sys.version.split()[0]
+
+
+def _user() -> str:
+    if os.getuid() == 0:
+        raise PermissionError("this is root; steps need no rights: run the image as its own user")
+    return str(os.getuid())
+
+
+def _steps() -> str:
+    from components.__main__ import steps
+
+    return f"{len(steps())} import"
+
+
+def _torch() -> str:
+    import torch
+
+    if torch.ones(2, 2).sum().item() != 4:
+        raise RuntimeError("2 x 2 ones do not sum to 4")
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return f"{torch.__version__} on {where}"
+
+
+def _scratch() -> str:
+    with tempfile.NamedTemporaryFile() as file:
+        return str(Path(file.name).parent)
+
+
+def _work() -> str:
+    work = os.environ.get("TEXTDIFFUSION_WORK", "")
+    if not work or "://" in work:
+        return work or "not set"
+    with tempfile.NamedTemporaryFile(dir=work):
+        return work
