@@ -78,6 +78,9 @@ MEANINGS: dict[str, Meaning] = {
         "floor",
         rank=5,
     ),
+    "autoregressive_bits": Meaning(
+        "Bits per character, autoregressive", "What the autoregressive model of the same size needs.", rank=20
+    ),
     "bits_per_char": Meaning(
         "Bits per character",
         "Upper bound on the bits the model needs for one character of unseen text.",
@@ -97,17 +100,21 @@ MEANINGS: dict[str, Meaning] = {
         "floor",
         rank=3,
     ),
-    "validity_long": Meaning(
-        "Real words, 4+ letters", "Share of longer words that exist in the training text.", "higher", True, 4
-    ),
-    "long_word": Meaning(
-        "Real words, 4+ letters", "Share of longer words that exist in the training text.", "higher", True, 4
+    "validity_4": Meaning(
+        "Real words, 4+ letters", "Share of longer words that exist in the training text.", "higher", True, 0
     ),
     "validity": Meaning(
         "Real words", "Share of words in the samples that exist in the training text.", "higher", True, 0
     ),
     "js": Meaning("n-gram divergence", "Jensen–Shannon divergence between n-gram counts of samples and text."),
     "distinct": Meaning("Distinct n-grams", "Share of n-grams that occur once: variety.", "higher", True),
+    "copies_over_50": Meaning(
+        "Samples that recite, 50+ characters",
+        "Share of samples with more than 50 characters in a row from the training text.",
+        "lower",
+        True,
+        6,
+    ),
     "copy": Meaning(
         "Longest copy",
         "Longest run of characters shared with the training text. Long runs are recitation.",
@@ -120,21 +127,25 @@ MEANINGS: dict[str, Meaning] = {
     "loss": Meaning("Validation loss", "Loss on held-out data at fixed noise levels.", rank=10),
 }
 
+MODES = ("autoregressive", "guided", "infill")  # samples of other modes have the mode after the metric's name
+
 
 def meaning(name: str, entry: Json) -> Meaning:
     """What is known about metric `name`; the entry's own `title`, `text` and `better` come first."""
-    lowered = name.lower()
+    mode = next((mode for mode in MODES if name.endswith(f"_{mode}")), "")
+    lowered = name.lower().removesuffix(f"_{mode}")
     key = "kernel" if lowered == "kid" or lowered.startswith("kid_") else lowered
     found = next((item for part, item in MEANINGS.items() if part in key), None)
-    plain = Meaning(name.replace("_", " ").replace("/", " ").capitalize(), "")
+    plain = Meaning(lowered.replace("_", " ").replace("/", " ").capitalize(), "")
     base = found or plain
     title = _numbered(base.title, key) if found else ""
+    title = str(entry.get("title") or title or plain.title)
     return Meaning(
-        title=str(entry.get("title") or title or plain.title),
+        title=f"{title} ({mode})" if mode else title,
         text=str(entry.get("meaning") or entry.get("text") or base.text),
         better=str(entry.get("better") or base.better),
         percent=base.percent and abs(number(entry.get("value")) or 0.0) <= 1.0,
-        rank=base.rank,
+        rank=base.rank + (50 if mode else 0),  # the model's own samples come first
     )
 
 
@@ -143,6 +154,8 @@ def _numbered(title: str, name: str) -> str:
     numbers = re.findall(r"\d+", name)
     if not numbers:
         return title if name.count("_") <= 2 and "/" not in name else ""
+    if all(digits in title for digits in numbers):
+        return title
     if len(numbers) == 1 and "n-gram" in title:
         return title.replace("n-gram", f"{numbers[0]}-gram")
     return ""
