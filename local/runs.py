@@ -202,4 +202,7 @@ def _read(folder: Path) -> Run:
     facts = storage.read_json(folder / "run.json")
     if not isinstance(facts, dict) or not {"id", "status", "steps", "job"} <= set(facts):
         raise UserError(f"{folder / 'run.json'}: not the record of a run")
-    return Run(folder, facts)
+    run = Run(folder, facts)
+    if run.status == "running" and facts.get("host") == os.uname().nodename and not run.alive():
+        facts |= {"status": "failed", "interrupted": True}  # it was killed outright, and could not say so itself
+    return run

@@ -200,6 +200,23 @@ def test_an_interrupted_run_is_resumed_as_the_same_run(
     assert project.call("run", "tiny.yaml", "--resume").returncode == 2  # nothing is unfinished now
 
 
+def test_a_run_that_was_killed_outright_is_no_longer_running_and_is_resumed(project: Project) -> None:
+    process = subprocess.Popen(
+        project.command("run", "tiny.yaml", "--set", "train.seed=98"),
+        cwd=project.folder,
+        env=project.environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    _step_of(project)
+    assert project.latest().status == "running"
+    process.kill()
+    process.wait(60)
+    killed = project.latest()
+    assert (killed.status, killed.facts["interrupted"]) == ("failed", True)
+    assert project.call("run", "tiny.yaml", "--resume").returncode == 0
+    assert (project.latest().id, project.latest().status) == (killed.id, "succeeded")
+
+
 def test_a_killed_step_is_reported_by_its_signal(project: Project) -> None:
     process = subprocess.Popen(
         project.command("run", "tiny.yaml", "--set", "train.seed=99"),
