@@ -1,6 +1,7 @@
 # Everything a person does with the project. `make` alone lists it.
 JOB ?= digits
 RUN_ARGS ?=
+TORTURE_MINUTES ?= 30
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null 2>&1 && \
@@ -15,7 +16,7 @@ REVISION = $(shell git describe --always --abbrev=40 --dirty --exclude='*' 2>/de
 SOURCE = $(shell git config --get remote.origin.url 2>/dev/null | sed -E 's|//[^/@]*@|//|' | grep . || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-local test test-container lint format compile run-pipeline image push benchmark report lock clean
+.PHONY: help setup run-local test test-container lint format compile run-pipeline image push benchmark torture audit report lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}'
@@ -59,6 +60,12 @@ test-container: $(INSTALLED_DEV)  ## the image in a real engine: the digits pipe
 
 benchmark: $(INSTALLED_DEV)  ## the short form of benchmarks/
 	$(BIN)/python -m benchmarks
+
+torture: $(INSTALLED_DEV)  ## kills, breaks and misfeeds everything for half an hour; TORTURE_MINUTES=30
+	$(BIN)/python -m tests.torture --minutes $(TORTURE_MINUTES)
+
+audit: $(INSTALLED_DEV)  ## known vulnerabilities of what is locked, by pip-audit; needs pypi.org
+	$(BIN)/python -m pip_audit --disable-pip --require-hashes -r requirements.lock
 
 lock: $(INSTALLED_DEV)  ## writes the lock files anew from pyproject.toml
 	$(LOCK) -o requirements.lock

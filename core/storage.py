@@ -90,14 +90,17 @@ def read_bytes(uri: str | Path, *, limit: int | None = None) -> bytes:
             return remote.read(uri, limit)
         except FileNotFoundError as error:
             raise _unreadable(uri, error) from None
+    parts, total = [], 0
     with open_read(uri) as stream:
         try:
-            data = stream.read() if limit is None else stream.read(limit + 1)
+            while part := stream.read(CHUNK):  # read(limit + 1) would first take that much memory
+                total += len(part)
+                if limit is not None and total > limit:
+                    raise UserError(f"{uri}: larger than {limit} bytes")
+                parts.append(part)
         except OSError as error:  # a folder, a bad sector
             raise _unreadable(uri, error) from None
-    if limit is not None and len(data) > limit:
-        raise UserError(f"{uri}: larger than {limit} bytes")
-    return data
+    return b"".join(parts)
 
 
 def read_json(uri: str | Path, *, limit: int = 64 * CHUNK) -> Any:

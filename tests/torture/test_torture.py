@@ -1,0 +1,65 @@
+"""A small share of `make torture`, about a minute and a half."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.torture.fuzz import TARGETS, fuzzed
+from tests.torture.trial import Fault, LostError, repeat
+
+ROOT = Path(__file__).parents[2]
+CASES = 100
+
+
+@pytest.mark.parametrize(
+    ("fault", "trials"),
+    [("kill-images", 2), ("term-text", 2), ("term-two", 1), ("damage", 2), ("storage-20", 1), ("storage-50", 1),
+     ("kill-run", 1)],
+)  # fmt: skip
+def test_nothing_is_lost(fault: str, trials: int) -> None:
+    """In a process of its own: these fork, which a process with torch's threads must not."""
+    called = subprocess.run(
+        [sys.executable, "-m", "tests.torture", fault, "--trials", str(trials)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert called.returncode == 0, called.stderr
+    tries, survived, lost = called.stdout.splitlines()[2].split("|")[2:5]
+    assert int(tries.replace(",", "")) == int(survived.replace(",", "")) >= trials
+    assert int(lost) == 0
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_bad_input_is_one_line(name: str, tmp_path: Path) -> None:
+    assert fuzzed(TARGETS[name][1], CASES, random.Random(0), tmp_path) >= CASES // 2
+
+
+def test_what_is_lost_is_counted_and_can_be_repeated() -> None:
+    def trial(draw: random.Random, folder: Path) -> int:
+        if draw.random() < 0.5:
+            raise LostError("the third")
+        return 2
+
+    tally = repeat(Fault("example", "an example", trial), seed=40, trials=6)
+    lost = sum(random.Random(40 + number).random() < 0.5 for number in range(6))
+    assert 0 < lost < 6
+    assert (tally.tries, tally.survived, len(tally.lost)) == (12 - lost, 12 - 2 * lost, lost)
+    seed = int(tally.lost[0].split("--seed ")[1].split()[0])
+    assert len(repeat(Fault("example", "an example", trial), seed=seed, trials=1).lost) == 1
+
+
+def test_an_input_that_raises_anything_but_a_users_error_is_lost(tmp_path: Path) -> None:
+    from hypothesis import strategies as st
+
+    def feed(value: int, folder: Path) -> None:
+        if value > 1000:
+            raise KeyError("a traceback")
+
+    with pytest.raises(LostError, match=r"KeyError.* for 1001"):  # shrunk to the smallest
+        fuzzed((lambda folder: st.integers(0, 10_000), feed), 200, random.Random(0), tmp_path)
