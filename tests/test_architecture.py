@@ -57,3 +57,17 @@ def test_no_pickle_crosses_a_boundary(room: str) -> None:
         or "allow_pickle=True" in path.read_text()
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("room", ["core", "components", "pipelines", "local"])
+def test_no_shell_and_no_code_is_made_from_text(room: str) -> None:
+    wrong = []
+    for path in sources(room):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            shell = any(word.arg == "shell" and ast.unparse(word.value) != "False" for word in node.keywords)
+            if shell or called in ("eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "compile"):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {called}")
+    assert wrong == []
