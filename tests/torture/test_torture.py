@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 CASES = 100
 
 
+@pytest.mark.timeout(900)  # on a machine that others use too
 @pytest.mark.parametrize(
     ("fault", "trials"),
     [("kill-images", 2), ("term-text", 2), ("term-two", 1), ("damage", 2), ("storage-20", 1), ("storage-50", 1),
