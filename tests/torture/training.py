@@ -101,7 +101,7 @@ def undisturbed(modality: str, processes: int, owner: int) -> tuple[dict[str, st
     """The fingerprint of a training that nothing disturbed, and how long it took."""
     with tempfile.TemporaryDirectory(prefix="torture-") as name:
         folder, began = Path(name), time.monotonic()
-        codes = finish(modality, folder, start(modality, folder, processes))
+        codes = finish(start(modality, folder, processes))
         require(set(codes) == {0}, f"undisturbed training ended with {codes}: {tail(folder)}")
         return fingerprint(folder), time.monotonic() - began
 
@@ -113,10 +113,7 @@ def start(modality: str, folder: Path, processes: int = 1) -> list[int]:
         import_module(module)
     if processes == 1:
         return [fork(lambda: train(modality, folder), folder / "log.txt")]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    pids = []
+    pids, port = [], port_of()
     for rank in range(processes):
         group = {"RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         with environment(**group):
@@ -124,7 +121,14 @@ def start(modality: str, folder: Path, processes: int = 1) -> list[int]:
     return pids
 
 
-def finish(modality: str, folder: Path, pids: list[int]) -> list[int]:
+def port_of() -> str:
+    """A free port of this machine, for a process group."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def finish(pids: list[int]) -> list[int]:
     """Waits for all processes; their exit codes."""
     return [wait(pid, HANG_SECONDS) for pid in pids]
 
@@ -146,7 +150,7 @@ def killed(modality: str, number: signal.Signals, processes: int, draw: random.R
         asked = time.monotonic()
         os.kill(victim, number)
         if number == signal.SIGTERM:
-            codes = finish(modality, folder, pids)
+            codes = finish(pids)
             require(
                 time.monotonic() - asked < TERM_SECONDS, f"SIGTERM was obeyed after {time.monotonic() - asked:.0f} s"
             )
@@ -155,8 +159,8 @@ def killed(modality: str, number: signal.Signals, processes: int, draw: random.R
         else:
             for pid in pids:  # what torchrun does when one process is gone
                 os.kill(pid, signal.SIGKILL)
-            finish(modality, folder, pids)
-    codes = finish(modality, folder, start(modality, folder, processes))
+            finish(pids)
+    codes = finish(start(modality, folder, processes))
     require(set(codes) == {0}, f"resumed training ended with {codes}: {tail(folder)}")
     found = fingerprint(folder)
     differs = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
