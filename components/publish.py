@@ -51,6 +51,7 @@ def publish_version(
     evaluation: Any,
     verdict: Any,
     registered: Any,
+    card: Any,
 ) -> None:
     """Registers the model artifacts in `parts`, makes the version champion and writes its card.
 
@@ -62,8 +63,9 @@ def publish_version(
         evaluation: artifact of the evaluation.
         verdict: artifact of the gate's verdict.
         registered: output artifact.
+        card: the `dsl.Markdown` output: the version's model card, which consoles show.
     """
-    model, out = parts["model"], Path(registered.path)
+    model = parts["model"]
     metrics = storage.read_json(Path(evaluation.path) / "metrics.json")
     decided = storage.read_json(Path(verdict.path) / "verdict.json")
     weights = str(storage.read_json(Path(model.path) / "model.json").get("weights_sha256", ""))
@@ -81,10 +83,12 @@ def publish_version(
     )
     store.promote(model_name, version.version, decided["reason"])
     mirror_from_step(store, model_name)
-    card = {"model": model_name, "version": version.version, "uri": version.uri, "reason": decided["reason"]}
-    storage.write_json(out / "version.json", card)
-    storage.write_bytes(out / "model_card.md", _card(card, metrics, lineage).encode())
-    describe(registered, {**card, "weights_sha256": weights}, {}, {**parts, "evaluation": evaluation})
+    facts = {"model": model_name, "version": version.version, "uri": version.uri, "reason": decided["reason"]}
+    inputs = {**parts, "evaluation": evaluation}
+    storage.write_json(Path(registered.path) / "version.json", facts)
+    describe(registered, {**facts, "weights_sha256": weights}, {}, inputs)
+    storage.write_bytes(Path(card.path), _card(facts, metrics, lineage).encode())
+    describe(card, facts, {}, inputs)
 
 
 def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
@@ -123,13 +127,17 @@ def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
     describe(artifact, facts, {"source": name})
 
 
-def _card(card: Mapping[str, Any], metrics: Mapping[str, Any], lineage: Mapping[str, Any]) -> str:
+def _card(facts: Mapping[str, Any], metrics: Mapping[str, Any], lineage: Mapping[str, Any]) -> str:
     rows = "\n".join(
-        f"| {name} | {entry.get('value')} | {entry.get('floor')} | {entry.get('n')} |"
+        "| {} | {} | {} | {} | {} |".format(
+            name, *(entry.get(key) for key in ("value", "floor", "n")), str(entry.get("judge") or "")[:8]
+        )
         for name, entry in metrics.items()
     )
-    facts = "\n".join(f"- {key}: {json.dumps(value)}" for key, value in lineage.items())
+    origin = "\n".join(f"- {key}: {json.dumps(value)}" for key, value in lineage.items())
     return (
-        f"# {card['model']} version {card['version']}\n\nPromoted: {card['reason']}\n\n"
-        f"| metric | value | floor | n |\n|---|---|---|---|\n{rows}\n\n## Lineage\n\n{facts}\n"
+        f"# {facts['model']} version {facts['version']}\n\nPromoted: {facts['reason']}\n\n"
+        "A floor is what real data scores against real data at the same count.\n\n"
+        f"| metric | value | floor | n | judge |\n|---|---|---|---|---|\n{rows}\n\n"
+        f"## Where it comes from\n\n{origin}\n- files: {json.dumps(facts['uri'])}\n"
     )

@@ -15,6 +15,7 @@ def register(
     evaluation: dsl.Input[dsl.Artifact],
     verdict: dsl.Input[dsl.Artifact],
     registered: dsl.Output[dsl.Artifact],
+    card: dsl.Output[dsl.Markdown],
 ) -> None:
     """Registers a model.
 
@@ -28,7 +29,7 @@ def register(
 
     with step():
         parts = {"model": model}
-        publish_version(registry, model_name, run, parts, evaluation, verdict, registered)
+        publish_version(registry, model_name, run, parts, evaluation, verdict, registered, card)
 
 
 @component("register")
@@ -41,6 +42,7 @@ def register_text(
     evaluation: dsl.Input[dsl.Artifact],
     verdict: dsl.Input[dsl.Artifact],
     registered: dsl.Output[dsl.Artifact],
+    card: dsl.Output[dsl.Markdown],
 ) -> None:
     """Registers a diffusion model of text with the autoregressive model beside it."""
     from components.publish import publish_version
@@ -48,4 +50,4 @@ def register_text(
 
     with step():
         parts = {"model": model, "autoregressive": autoregressive}
-        publish_version(registry, model_name, run, parts, evaluation, verdict, registered)
+        publish_version(registry, model_name, run, parts, evaluation, verdict, registered, card)

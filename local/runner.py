@@ -42,6 +42,7 @@ from pipelines.jobs import absolute, parameters
 from pipelines.machines import load_machines
 
 ROOT = compiler.ROOT
+_SUFFIXES = {"system.HTML": ".html", "system.Markdown": ".md"}
 _IN_METADATA = ("system.Metrics", "system.ClassificationMetrics")  # their files only repeat it
 
 
@@ -245,7 +246,7 @@ def place_outputs(folder: Path, step: str, outputs: Mapping[str, Any]) -> dict[s
             path = f"steps/{step}"
             link_tree(source, folder / path)
         elif source.is_file():
-            path = f"steps/{step}/{name}{'.html' if output.schema_title == 'system.HTML' else ''}"
+            path = f"steps/{step}/{name}{_SUFFIXES.get(output.schema_title, '')}"
             link_tree(source, folder / path)
         placed[name] = {"path": path, "uri": uri, "type": output.schema_title, "metadata": whole(output.metadata)}
     return placed

@@ -64,6 +64,19 @@ def test_run_is_followed_to_its_end_and_its_model_is_registered_in_bucket_and_re
     assert version.labels["code"] == "abc123"
 
 
+def test_dry_run_submits_nothing_and_run_on_vertex_is_deploy(cloud, command):
+    before = len(cloud.server.pipelines.jobs)
+    code, out, _ = command("deploy", "toy.yaml", "--dry-run", "--max-cost", "5")
+    assert code == 0
+    assert out.startswith("estimate: at most ")
+    assert len(cloud.server.pipelines.jobs) == before
+    code, out, _ = command("run", "toy.yaml", "--runner", "vertex", "--set", "train.learning_rate=0.51")
+    assert code == 0
+    run = out.split("watch: textdiffusion monitor ")[1].split()[0]
+    assert f"run: {run}\n" in out
+    assert monitor(command, run, "--follow")[0] == 0
+
+
 def test_submitted_job_carries_labels_account_network_key_failure_policy_and_experiment(cloud, command, monkeypatch):
     monkeypatch.setenv("TEXTDIFFUSION_NETWORK", NETWORK)
     monkeypatch.setenv("TEXTDIFFUSION_ENCRYPTION_KEY", KEY)
@@ -259,3 +272,6 @@ def test_lineage_in_the_cloud_leads_from_samples_to_data_code_image_and_configur
     assert model["image"].endswith("textdiffusion:test")
     assert '"learning_rate":0.5' in model["config"]
     assert json.loads(command("lineage", tree["uri"], "--json")[1]) == tree
+    version = json.loads(command("lineage", "toy@champion", "--json")[1])
+    assert version["artifact"].startswith("toy@")
+    assert version["parents"][0]["parents"][0]["data_hash"] == version["data_hash"]
