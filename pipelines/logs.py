@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -12,6 +13,8 @@ from pipelines.monitor import ENDED, Step, View, launched, view
 from pipelines.submit import get_run
 from pipelines.vertex import Vertex, one_line
 
+_PREFIX = re.compile(r"^\[KFP Executor [^\]]*\]: ")  # of everything that a step logs, the executor's own lines too
+_ITS_OWN = ("Looking for component", "Loading KFP component", "Got executor_input", "output file")
 _LATE = timedelta(minutes=1)  # an entry is listed at most so long after it was written
 
 
@@ -56,10 +59,13 @@ def _identity(job: str) -> str:
 
 def log_text(entry: Mapping[str, Any]) -> str:
     """One log entry as one line: time, severity if it matters, text."""
-    payload = entry.get("jsonPayload", {}).get("message") or entry.get("textPayload") or ""
     severity = entry.get("severity", "")
     mark = f"{severity} " if severity in ("WARNING", "ERROR", "CRITICAL") else ""
-    return f"{entry['timestamp'][11:19]} {mark}{payload}"
+    return f"{entry['timestamp'][11:19]} {mark}{_PREFIX.sub('', _payload(entry))}"
+
+
+def _payload(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("jsonPayload", {}).get("message") or entry.get("textPayload") or "")
 
 
 class Executor:
@@ -70,8 +76,8 @@ class Executor:
 
     def said(self, entry: Mapping[str, Any]) -> bool:
         """Whether the next entry of a log is the executor's."""
-        text = str(entry.get("jsonPayload", {}).get("message") or entry.get("textPayload") or "")
-        if "[KFP Executor" in text:
+        text = _payload(entry)
+        if _PREFIX.match(text) and any(words in text for words in _ITS_OWN):
             self._inside = "Got executor_input" in text and not text.rstrip().endswith("}")
             return True
         if self._inside:

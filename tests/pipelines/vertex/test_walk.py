@@ -57,6 +57,41 @@ def test_walk_from_zero(tmp_path: Path) -> None:
         assert set(pools) == {2}, "two replicas trained one model: two that trained apart would race for checkpoints"
 
 
+TEXT_JOB = """
+job: tiny-text
+description: Two models of a text that says little, to see every step work
+modality: text
+data: {source: file, data_dir: gs://demo-bucket/data/in.txt, tokenizer: {kind: bpe, vocabulary: 300}}
+model: {context: 16, transformer: {width: 32, depth: 1, heads: 2}, process: {embedding: 16, blocks: [4, 8]}}
+train: {examples: 64, batch_size: 16, warmup_examples: 16}
+autoregressive: {examples: 64, batch_size: 16, warmup_examples: 16}
+sample: {count: 3, steps: 3, gap: 3, modes: [diffusion, autoregressive, guided], prompts: ["Anna said"]}
+evaluate: {judge_order: 3, temperatures: [0.8], frontier_count: 2, spans: [4], span_count: 3, bound_windows: 4}
+gate: {metric: judge_nll}
+warm_start: true
+resources: {timeout_hours: 0.5}
+"""
+
+
+@pytest.mark.timeout(600)
+def test_text_job_trains_both_its_models_as_custom_jobs(tmp_path: Path) -> None:
+    text = "".join(f"{name} said that the river was cold on day {i}.\n" for i in range(120) for name in ("Anna", "Ben"))
+    preload = tuple(name.replace("core.images", "core.text") for name in PRELOAD)
+    with GcsServer() as gcs, VertexServer(gcs, environment=image_environment(), preload=preload) as server:
+        walk = Walk(make_cloud(gcs, server), tmp_path)
+        gcs.client().bucket("demo-bucket").blob("data/in.txt").upload_from_string(text)
+        (tmp_path / "tiny-text.yaml").write_text(TEXT_JOB)
+        out = walk.run("deploy", "tiny-text.yaml", "--follow", "--interval", "0.2")
+        assert "register  succeeded" in out
+        shown = walk.run("monitor", "latest", "--logs", "--step", "train-diffusion")
+        assert "train diffusion: 64/64 examples" in shown
+        assert "KFP Executor" not in shown
+        trained = {job.display_name for job in server.jobs.jobs.values() if job.job_spec.scheduling.timeout}
+        assert trained == {"train-diffusion", "train-autoregressive"}
+        parts = {name.split("/")[4] for name in gcs.names("demo-bucket", "registry/tiny-text/versions/00001/")}
+        assert {"model", "autoregressive"} <= parts
+
+
 def assert_the_same_lineage(local: dict[str, Any], remote: dict[str, Any]) -> None:
     """From a run folder and from Vertex ML Metadata come the same artifacts, facts and parents."""
     assert local.keys() == remote.keys()
