@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command 
   $$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
-LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+LOCK := $(BIN)/uv pip compile pyproject.toml --extra pipelines --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-header --quiet
 
 IMAGE = $(shell $(BIN)/textdiffusion image)
@@ -16,7 +16,7 @@ REVISION = $(shell git describe --always --abbrev=40 --dirty --exclude='*' 2>/de
 SOURCE = $(shell git config --get remote.origin.url 2>/dev/null | sed -E 's|//[^/@]*@|//|' | grep . || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-local test test-container lint format compile run-pipeline image push benchmark torture audit report lock clean
+.PHONY: help setup run-local test test-container lint format compile run-pipeline image push benchmark torture audit report lock clean docs
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}'
@@ -33,6 +33,10 @@ lint: $(INSTALLED_DEV)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(INSTALLED_DEV)  ## the documentation as a site in site/, built strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo site/index.html
 
 format: $(INSTALLED_DEV)  ## formats the code
 	$(BIN)/ruff check --fix .
@@ -72,7 +76,7 @@ lock: $(INSTALLED_DEV)  ## writes the lock files anew from pyproject.toml
 	$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
 
 clean:  ## removes what can be made again (not runs/ and registry/)
-	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf build site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(BIN)/pip:

@@ -12,6 +12,7 @@ import typer
 from core.errors import UserError
 from pipelines import commands
 
+_EXTRA = ("kfp", "google", "google_cloud_pipeline_components", "gcsfs", "croniter", "tenacity")  # of `pipelines`
 _ORDER = {"jobs": 0, "runs": 1, "models": 2}  # in --help
 
 
@@ -44,6 +45,11 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.EXIT_CODE
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        print(f"error: {error.name} is not installed: pip install 'textdiffusion[pipelines]'", file=sys.stderr)
+        code = UserError.EXIT_CODE
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # `textdiffusion runs | head`

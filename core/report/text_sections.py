@@ -169,8 +169,8 @@ def _explorer(facts: Json) -> Json | None:
     measured: dict[str, list[str]] = {}
     starts: list[int] = []
     for name, title, x_key, label, ends in (
-        ("Mixing α", f"Mixing{span}", "alpha", "α", ("autoregressive", "diffusion")),
-        ("Bayes w", f"Bayes fusion{span}", "w", "w", ("autoregressive", "")),
+        ("Mixing α", f"Fusion{span}", "alpha", "α", ("autoregressive", "diffusion")),
+        ("Bayes w", f"Fusion{span}", "w", "w", ("autoregressive", "")),
     ):
         points = _weights(facts, x_key, f"nats_{x_key}")
         chart = _fusion_chart(title, points, label, ends)

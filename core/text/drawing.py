@@ -78,12 +78,12 @@ class Sampler:
                 watch = trajectory if mode == "diffusion" and start == 0 else None
                 rows += self.continued(mode, "", count, start, watch)
         for index, prompt in enumerate(self.settings.prompts):
-            place = (index + 1) * 1_000_000
+            place, few = (index + 1) * 1_000_000, min(self.settings.count, 4)
             if GAP in prompt:
-                rows += [row for mode in ("infill", "guided") for row in self.filled(mode, prompt, place)]
+                rows += [row for mode in ("infill", "guided") for row in self.filled(mode, prompt, few, place)]
             else:
                 for mode in plain:
-                    rows += self.continued(mode, prompt, min(self.settings.count, 4), place, None)
+                    rows += self.continued(mode, prompt, few, place)
         return rows, trajectory.frames
 
     def texts(self, mode: str, count: int) -> list[str]:
@@ -133,14 +133,16 @@ class Sampler:
             other, network, start, length, self.block, s.candidates, s.fusion_weight, self.denoising, draws
         )
 
-    def filled(self, mode: str, prompt: str, place: int, watch: Watch | None = None) -> list[dict[str, Any]]:
+    def filled(
+        self, mode: str, prompt: str, count: int, place: int, watch: Watch | None = None
+    ) -> list[dict[str, Any]]:
         """What may stand in the prompt's gap, by diffusion alone (infill) or by both models (guided)."""
         s, network, tokenizer = self.settings, self.trained.network, self.trained.tokenizer
         assert isinstance(network, Diffusion)
         before, _, after = prompt.partition(GAP)
         if GAP in after:
             raise UserError(f"sample.prompts: found more than one {GAP} in {prompt!r}; one gap a prompt is allowed")
-        count, room = min(s.count, 4), max(self.trained.config.process.blocks)
+        room = max(self.trained.config.process.blocks)
         if s.gap >= room:
             raise UserError(f"sample.gap: found {s.gap}; the model fills gaps of at most {room - 1} tokens")
         left = torch.tensor(tokenizer.encode(before), dtype=torch.long).to(self.device).expand(count, -1)

@@ -197,7 +197,8 @@ def write(
     Raises:
         UserError: the model is damaged, or the settings ask for what it cannot do.
     """
-    settings = validate(TextSample, {**sample, **({"prompts": [prompt]} if prompt else {})}, "sample")
+    asked = {"modes": ["infill" if GAP in prompt else "diffusion"], "prompts": [prompt] if prompt else []}
+    settings = validate(TextSample, {**sample, **asked}, "sample")
     device = _device()
     trained = load_model(model, device)
     other = load_autoregressive(autoregressive, trained, device) if autoregressive else None
@@ -209,7 +210,7 @@ def write(
             watch(gamma, [trained.tokenizer.decode(row) for row in tokens.tolist()])
 
     if GAP in prompt:
-        return sampler.filled("infill", prompt, 0, show)
+        return sampler.filled("infill", prompt, settings.count, 0, show)
     return sampler.continued("diffusion", prompt, settings.count, 0, show)
 
 

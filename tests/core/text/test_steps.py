@@ -78,6 +78,33 @@ def test_the_path_from_noise_to_text_ends_in_the_text(run: dict[str, Any]) -> No
     assert "".join(frames[-1]["tokens"][0]) == texts[0]
 
 
+@pytest.mark.parametrize("prompt", ["", "Anna said", "Anna ___ that the moon"])
+def test_a_text_is_written_alone_and_watched_while_it_resolves(prompt: str, run: dict[str, Any]) -> None:
+    seen: list[tuple[float, list[str]]] = []
+    rows = steps.write(
+        {"count": 5, "steps": 3, "gap": 3, "seed": 7},
+        run["place"] / "model",
+        prompt,
+        watch=lambda gamma, texts: seen.append((gamma, texts)),
+    )
+    before, _, after = prompt.partition("___")
+    assert len(rows) == 5
+    assert all(row["text"].startswith(before) and row["text"].endswith(after) for row in rows)
+    assert len(seen) % 3 == 0  # at every evaluation of every block
+    assert seen[0][0] > seen[1][0] > seen[2][0]
+    assert all(len(texts) == 5 for _, texts in seen)
+    if not after:
+        assert seen[-1][1] == [row["text"] for row in rows]
+
+
+def test_the_tokens_of_held_out_middles_are_kept_with_their_surprise(run: dict[str, Any]) -> None:
+    curve = json.loads((run["place"] / "evaluation" / "evaluation.json").read_text())["fusion"][0]
+    assert len(curve["examples"]) == 3  # as many as were measured
+    for name in ("nats_alpha", "nats_w"):
+        sums = [sum(sum(one[name][place]) for one in curve["examples"]) for place in range(3)]
+        assert [total / curve["characters"] for total in sums] == pytest.approx(curve[name], abs=2e-3)
+
+
 def test_every_metric_has_its_floor_count_and_judge(run: dict[str, Any]) -> None:
     metrics = json.loads((run["place"] / "evaluation" / "metrics.json").read_text())
     for name in ("word_validity", "word_validity_4", "js_4", "judge_nll", "entropy", "longest_copy", "distinct_2"):

@@ -1,0 +1,73 @@
+"""The documentation: the site builds strictly, core needs nothing around it, the notebook runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCKED = """
+import importlib.abc, sys
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        extra = ("kfp", "gcsfs", "croniter", "tenacity", "google.cloud", "google.auth", "google.api_core")
+        if name.startswith(extra):
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+sys.meta_path.insert(0, Block())
+"""
+
+
+def test_the_site_builds_strictly_and_has_every_command_and_setting(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in (tmp_path / "site/reference").glob("*.html")}
+    assert 'id="schedule-create"' in pages["cli"]
+    assert "textdiffusion generate --model digits --class 7" in pages["cli"]
+    assert "process.sigma_data" in pages["configuration"]
+    assert "system.HTML" in pages["artifacts"]
+    assert "<math" in (tmp_path / "site/explanation/text.html").read_text(encoding="utf-8")
+    assert (tmp_path / "site/pictures/gamma.svg").stat().st_size > 5_000
+
+
+def test_core_imports_without_kfp_and_google() -> None:
+    program = (
+        BLOCKED
+        + """
+import pkgutil, core
+names = [module.name for module in pkgutil.walk_packages(core.__path__, "core.")]
+for name in names:
+    __import__(name)
+print(len(names))
+"""
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > 60
+
+
+def test_a_command_that_needs_the_extra_says_how_to_install_it(tmp_path: Path) -> None:
+    script = BLOCKED + f"sys.path.insert(0, {str(ROOT)!r})\nfrom pipelines.cli import main\nmain(['run', 'digits'])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: kfp is not installed: pip install 'textdiffusion[pipelines]'\n"
+
+
+def test_the_notebook_trains_and_samples_with_core_alone(tmp_path: Path) -> None:
+    notebook = json.loads((ROOT / "notebooks/core.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
+    quick = [cell.replace("EXAMPLES = 20_000", "EXAMPLES = 640").replace("STEPS = 16", "STEPS = 4") for cell in cells]
+    assert quick != cells
+    script = BLOCKED + f"sys.path.insert(0, {str(ROOT)!r})\n" + "\n".join(quick) + "\nprint(sevens.shape)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().endswith("torch.Size([4, 1, 8, 8])")
+    assert (tmp_path / "notebook-run/samples/grid.png").is_file()
