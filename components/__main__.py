@@ -3,12 +3,15 @@
 python -m components steps
 python -m components doctor --inside
 python -m components train --executor_input JSON
+python -m components train-job --job JSON --out URI
+python -m components shards --request JSON
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 import sys
 from typing import Any
@@ -50,6 +53,31 @@ def run(name: str, executor_input: str) -> None:
     Executor(executor_input=values, function_to_execute=known[name].python_func).execute()
 
 
+def train_alone(job: str, out: str) -> None:
+    """Trains a job without its pipeline and prints what is known of the model.
+
+    Raises:
+        UserError: the job is not valid.
+    """
+    from components.train_job import train_job
+    from core.config import parse_yaml
+    from core.job import parse_job
+
+    print(json.dumps(train_job(parse_job(parse_yaml(job, "--job"), "--job"), out)))
+
+
+def draw_many(request: str) -> None:
+    """Draws one worker's part of very many samples and prints what it did.
+
+    Raises:
+        UserError: the request is not valid.
+    """
+    from components.shards import shards
+    from core.config import parse_yaml
+
+    print(json.dumps(shards(parse_yaml(request, "--request"), os.environ)))
+
+
 def main(arguments: list[str]) -> int:
     """Runs what the arguments ask for; the exit code."""
     from core.errors import UserError
@@ -61,10 +89,17 @@ def main(arguments: list[str]) -> int:
             from components.inside import report
 
             return report(as_json="--json" in arguments)
+        elif len(arguments) == 5 and (arguments[0], arguments[1], arguments[3]) == ("train-job", "--job", "--out"):
+            train_alone(arguments[2], arguments[4])
+        elif len(arguments) == 3 and arguments[:2] == ["shards", "--request"]:
+            draw_many(arguments[2])
         elif len(arguments) == 3 and arguments[1] == "--executor_input":
             run(arguments[0], arguments[2])
         else:
-            raise UserError("expected: steps | doctor --inside [--json] | STEP --executor_input JSON")
+            raise UserError(
+                "expected: steps | doctor --inside [--json] | STEP --executor_input JSON"
+                " | train-job --job JSON --out URI | shards --request JSON"
+            )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return UserError.EXIT_CODE

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -105,6 +106,19 @@ def broadcast_weights(model: nn.Module, world: World) -> None:
     if world.size > 1:
         for value in [*model.parameters(), *model.buffers()]:
             dist.broadcast(value.data, src=0)
+
+
+def from_first(values: dict[str, Any], world: World) -> dict[str, Any]:
+    """The first process's `values` (JSON) in every process."""
+    if world.size == 1:
+        return values
+    text = torch.tensor(list(json.dumps(values).encode()), dtype=torch.uint8, device=world.device)
+    length = torch.tensor(len(text), device=world.device)
+    dist.broadcast(length, src=0)
+    if not world.is_first:
+        text = torch.empty(int(length), dtype=torch.uint8, device=world.device)
+    dist.broadcast(text, src=0)
+    return dict(json.loads(bytes(text.cpu().tolist())))
 
 
 def any_process(flag: bool, world: World) -> bool:

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from core import launch
 from core.errors import UserError
 
 Section = Mapping[str, Any]
@@ -44,9 +45,19 @@ def train(
     work: str | None = None,
     warm_start: Path | None = None,
 ) -> Metadata:
-    """Trains a model. `work` is a stable place for checkpoints, so that a killed step resumes wherever it is run."""
+    """Trains a model. `work` is a stable place for checkpoints, so that a killed step resumes wherever it is run.
+
+    Called on each node of a cluster, or where there are several GPUs, it trains in one process for each of them
+    (core/launch.py); what comes back is the same on every node.
+    """
     steps = _steps_of(modality)
-    return dict(steps.train(model, train, dataset, out, objective=objective, work=work, warm_start=warm_start))
+    cluster = launch.here()
+    if cluster.size == 1:
+        facts = steps.train(model, train, dataset, out, objective=objective, work=work, warm_start=warm_start)
+        return dict(facts)
+    arguments = {"modality": modality, "model": model, "train": train, "objective": objective, "work": work}
+    paths = {"dataset": str(dataset), "out": str(out), "warm_start": str(warm_start) if warm_start else None}
+    return launch.launch(cluster, {**arguments, **paths})
 
 
 def sample(modality: str, sample: Section, model: Path, out: Path, *, autoregressive: Path | None = None) -> Metadata:
@@ -68,3 +79,15 @@ def evaluate(
     """Measures samples against real data: metrics.json, each with its floor, count and judge."""
     steps = _steps_of(modality)
     return dict(steps.evaluate(evaluate, dataset, judge, model, samples, out, autoregressive=autoregressive))
+
+
+def sample_shards(
+    modality: str, sample: Section, model: Path, out: str, *, count: int, size: int, worker: int = 0, workers: int = 1
+) -> Metadata:
+    """Draws this worker's part of `count` samples into the shards of `out` (core/shards.py), and what others owe."""
+    from core.shards import Plan, draw_shards
+
+    _steps_of(modality)
+    drawer = import_module(f"core.{modality}.shards").drawer
+    draw, suffix, facts = drawer(sample, model, size)
+    return draw_shards(Plan(count, size, suffix, facts), out, draw, worker=worker, workers=workers)

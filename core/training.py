@@ -46,6 +46,7 @@ class FitResult:
     previews: dict[str, bytes]
     precision: precision.Precision
     device: torch.device
+    processes: int
     resumed_at: int
     skipped_steps: int
 
@@ -103,6 +104,10 @@ class _Training:
         tensorboard: Path | None,
         beside: dict[str, bytes],
     ) -> None:
+        if config.batch_size < world.size:
+            raise UserError(
+                f"train.batch_size: {config.batch_size} is less than one example for each of {world.size} processes"
+            )
         self.beside = beside
         self.objective, self.config, self.store, self.world, self.name = objective, config, store, world, name
         require_memory_to_train(objective.model, world.device, name)
@@ -182,6 +187,7 @@ class _Training:
             previews=self.previews,
             precision=self.precision,
             device=self.world.device,
+            processes=self.world.size,
             resumed_at=self.resumed_at,
             skipped_steps=state.skipped_steps,
         )
@@ -237,7 +243,9 @@ class _Training:
         seen, config = self.state.examples_seen, self.config
         end = self.budget.finished(seen)
         if self.budget.crosses(seen, config.validate_every) or end:
-            losses = self.objective.validate(self.ema.model)
+            # By one process, so that all agree on when to stop early, to the last bit.
+            losses = self.objective.validate(self.ema.model) if self.world.is_first else {}
+            losses = distributed.from_first(losses, self.world)
             self.log.add(seen, seconds=round(self.state.seconds, 3), validation=losses)
             divergence.refuse_not_finite(self.name, losses["loss"], seen)
             if self.state.best_loss is None or losses["loss"] < self.state.best_loss:

@@ -91,15 +91,15 @@ def train(
     with distributed.world() as world:
         store = CheckpointStore(root, settings.keep)
         result = fit(goal, settings, store, world, tensorboard=events, beside=beside)
-        if not world.is_first:
-            return {}
         facts = _facts(result, data, settings)
-        with storage.atomic_folder(out) as folder:
-            model_json = save_model(folder, result.model, config, shape, facts)
-            write_records(result.log, result.previews, folder)
-            if events.exists():
-                shutil.move(str(events), folder / "tensorboard")
-    return {"parameters": model_json["parameters"], "weights_sha256": model_json["weights_sha256"], **facts}
+        if world.is_first:
+            with storage.atomic_folder(out) as folder:
+                saved = save_model(folder, result.model, config, shape, facts)
+                write_records(result.log, result.previews, folder)
+                if events.exists():
+                    shutil.move(str(events), folder / "tensorboard")
+            facts = {"parameters": saved["parameters"], "weights_sha256": saved["weights_sha256"], **facts}
+        return distributed.from_first(facts, world)
 
 
 def _facts(result: FitResult, data: ImageDataset, settings: TrainConfig) -> dict[str, Any]:
@@ -114,6 +114,7 @@ def _facts(result: FitResult, data: ImageDataset, settings: TrainConfig) -> dict
         "seed": settings.seed,
         "precision": result.precision.reason,
         "device": str(result.device),
+        "processes": result.processes,
         "skipped_steps": result.skipped_steps,
         "data_sha256": data.metadata["content_sha256"],
     }
@@ -214,8 +215,9 @@ def draw(
     labels: NDArray[np.int64],
     sigmas: Tensor,
     device: torch.device,
+    first: int = 0,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]]:
-    """Images for `labels`, and the denoising path of the first few.
+    """Images for `labels`, numbered from `first`, and the denoising path of the first few.
 
     Sample i depends on (seed, i) and its label alone, not on the batch it is drawn in.
 
@@ -225,7 +227,7 @@ def draw(
     number_format = precision.choose(device)
     no_class = len(trained.shape.class_names)
     interval = (settings.guidance_low, settings.guidance_high)
-    seeds = [seed_of(settings.seed, "sample", i) for i in range(len(labels))]
+    seeds = [seed_of(settings.seed, "sample", i) for i in range(first, first + len(labels))]
     every = max(1, -(-settings.steps // TRAJECTORY_FRAMES))
     parts: list[NDArray[np.uint8]] = []
     frames: list[NDArray[np.uint8]] = []

@@ -86,6 +86,16 @@ class Sampler:
                     rows += self.continued(mode, prompt, few, place)
         return rows, trajectory.frames
 
+    def span(self, mode: str, start: int, stop: int) -> list[dict[str, Any]]:
+        """Samples [start, stop) of a mode without a prompt; `start` is where a batch begins."""
+        self._require_modes()
+        size = self.settings.batch_size
+        return [
+            row
+            for place in range(start, stop, size)
+            for row in self._continued(mode, "", min(size, stop - place), place, None)
+        ]
+
     def texts(self, mode: str, count: int) -> list[str]:
         """`count` texts of a mode without a prompt."""
         return [str(row["text"]) for row in self.continued(mode, "", count, 0, None)]

@@ -99,20 +99,16 @@ def train(
     with distributed.world() as world:
         store = CheckpointStore(root, settings.keep)
         result = fit(goal, settings, store, world, name=f"train {objective}", tensorboard=events, beside=beside)
-        if not world.is_first:
-            return {}
         facts = _facts(result, texts, settings, warm_start)
-        with storage.atomic_folder(out) as folder:
-            saved = save_model(folder, result.model, objective, config, texts.tokenizer, facts)
-            write_records(result.log, result.previews, folder)
-            if events.exists():
-                shutil.move(str(events), folder / "tensorboard")
-    return {
-        "objective": objective,
-        "parameters": saved["parameters"],
-        "weights_sha256": saved["weights_sha256"],
-        **facts,
-    }
+        if world.is_first:
+            with storage.atomic_folder(out) as folder:
+                saved = save_model(folder, result.model, objective, config, texts.tokenizer, facts)
+                write_records(result.log, result.previews, folder)
+                if events.exists():
+                    shutil.move(str(events), folder / "tensorboard")
+            hashed = {name: saved[name] for name in ("parameters", "weights_sha256")}
+            facts = {"objective": objective, **hashed, **facts}
+        return distributed.from_first(facts, world)
 
 
 def _begin_from(network: torch.nn.Module, folder: Path, texts: data.TextSet) -> None:
@@ -134,6 +130,7 @@ def _facts(result: FitResult, texts: data.TextSet, settings: TrainConfig, began_
         "seed": settings.seed,
         "precision": result.precision.reason,
         "device": str(result.device),
+        "processes": result.processes,
         "skipped_steps": result.skipped_steps,
         "data_sha256": texts.metadata["content_sha256"],
         "characters_per_token": round(texts.characters_per_token, 4),

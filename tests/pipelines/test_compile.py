@@ -122,6 +122,11 @@ def test_training_is_a_custom_job_on_vertex_and_a_gpu_request_on_kubernetes() ->
     inputs = vertex["components"]["comp-train"]["inputDefinitions"]["parameters"]
     assert inputs["strategy"]["defaultValue"] == "SPOT"
     assert inputs["restart_job_on_worker_restart"]["defaultValue"] is True
+    assert pool["replica_count"] == 1
+    several = spec_of({**values, "resources": {**values["resources"], "replicas": 3}}, "vertex")
+    pools = [pool for _, pool in worker_pools(several)]
+    assert [pool["replica_count"] for pool in pools] == [1, 2]
+    assert pools[0]["machine_spec"] == pools[1]["machine_spec"] == pool["machine_spec"]
     text = compile_job(job(values), "local", image=IMAGE)
     spec, platform = read_spec(text)
     accelerator = spec["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]["accelerator"]

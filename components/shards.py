@@ -1,0 +1,51 @@
+"""`shards`: one worker of a sampling of very many images or texts (core/shards.py)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from core import steps, storage
+from core.config import Frozen, validate
+
+
+class ShardRequest(Frozen):
+    """What every worker is told."""
+
+    model: str = Field(min_length=1, description="model folder, a path or URI")
+    out: str = Field(min_length=1, description="folder or gs:// prefix that all workers share")
+    count: int = Field(ge=1, le=10**9)
+    size: int = Field(1000, ge=1, le=1_000_000, description="samples in a shard: the most that a kill loses")
+    sample: dict[str, Any] = Field(default_factory=dict, description="the section `sample` of a job")
+    worker: int = Field(0, ge=0)
+    workers: int = Field(1, ge=1, le=100_000)
+
+
+def shards(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Draws one worker's part; its number is JOB_COMPLETION_INDEX where Kubernetes runs an indexed job.
+
+    Raises:
+        UserError: the request is not valid, or the model or `out` are not what they should be.
+    """
+    index = environment.get("JOB_COMPLETION_INDEX")
+    request = validate(ShardRequest, {**values, **({"worker": int(index)} if index else {})}, "request")
+    with tempfile.TemporaryDirectory(prefix="textdiffusion-shards-") as scratch:
+        model = Path(request.model)
+        if storage.is_remote(request.model):
+            model = Path(scratch) / "model"
+            storage.copy_tree(request.model, model)
+        modality = storage.read_json(model / "model.json").get("modality", "images")
+        return steps.sample_shards(
+            modality,
+            request.sample,
+            model,
+            request.out,
+            count=request.count,
+            size=request.size,
+            worker=request.worker,
+            workers=request.workers,
+        )

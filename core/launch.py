@@ -1,0 +1,202 @@
+"""Trainings of many processes: what a platform says about its nodes becomes torchrun's arguments.
+
+    one machine        TEXTDIFFUSION_PROCESSES, or as many processes as there are GPUs
+    Vertex AI          CLUSTER_SPEC of a custom job with several replicas
+    Kubeflow           PET_* (TrainJob, PyTorchJob), or MASTER_ADDR, WORLD_SIZE and RANK of an older PyTorchJob
+
+Every node calls `launch` with the same arguments and gets the same facts back. A lost worker ends in a restart of all
+of them, on all nodes, from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from core import storage
+from core.errors import UserError
+
+RESTARTS = 3
+PORT = 29_500
+_POOLS = ("chief", "master", "workerpool0", "worker", "workerpool1")  # in the order of ranks; others do not train
+_OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "CLUSTER_SPEC")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The nodes of a training, and which of them this is."""
+
+    nodes: int = 1
+    node: int = 0
+    processes: int = 1  # on every node
+    address: str = ""  # of node 0
+    port: int = PORT
+
+    @property
+    def size(self) -> int:
+        """Processes on all nodes."""
+        return self.nodes * self.processes
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str], gpus: int = 0) -> Cluster:
+        """What the environment says; `gpus` is how many this machine has.
+
+        Raises:
+            UserError: a variable is not a number, or the nodes that it names do not include this one.
+        """
+        asked = environment.get("TEXTDIFFUSION_PROCESSES") or environment.get("PET_NPROC_PER_NODE") or "auto"
+        counts = {"TEXTDIFFUSION_PROCESSES": asked} if asked not in ("auto", "gpu", "cpu") else {}
+        processes = _number(counts, "TEXTDIFFUSION_PROCESSES", max(1, gpus), least=1)
+        if "PET_NNODES" in environment:
+            nodes = _number({"PET_NNODES": environment["PET_NNODES"].split(":")[-1]}, "PET_NNODES", 1, least=1)
+            address = environment.get("PET_MASTER_ADDR") or environment.get("MASTER_ADDR", "")
+            port = _number(environment, "PET_MASTER_PORT", _number(environment, "MASTER_PORT", PORT))
+            node = _number(environment, "PET_NODE_RANK", _number(environment, "RANK", 0))
+        elif "CLUSTER_SPEC" in environment:
+            nodes, node, address, port = _vertex(environment["CLUSTER_SPEC"])
+        elif "MASTER_ADDR" in environment and "LOCAL_RANK" not in environment:
+            nodes, node = _number(environment, "WORLD_SIZE", 1, least=1), _number(environment, "RANK", 0)
+            address, port = environment["MASTER_ADDR"], _number(environment, "MASTER_PORT", PORT)
+        else:
+            nodes, node, address, port = 1, 0, "", PORT
+        if node >= nodes or (nodes > 1 and not address):
+            raise UserError(
+                f"cluster: node {node} of {nodes} at {address or 'no address'}; the environment is incomplete"
+            )
+        return cls(nodes, node, processes, address, port)
+
+
+def _number(environment: Mapping[str, str], name: str, default: int, *, least: int = 0) -> int:
+    text = environment.get(name, str(default))
+    if not text.isdecimal() or int(text) < least:
+        raise UserError(f"{name}: found {text!r}; allowed: whole numbers from {least}")
+    return int(text)
+
+
+def _vertex(text: str) -> tuple[int, int, str, int]:
+    """Nodes, this node, address and port of node 0, from Vertex AI's CLUSTER_SPEC.
+
+    https://cloud.google.com/vertex-ai/docs/training/distributed-training#cluster-variables
+    """
+    try:
+        spec = json.loads(text)
+        pools, task = spec["cluster"], spec["task"]
+        members = [(pool, i, at) for pool in _POOLS for i, at in enumerate(pools.get(pool, []))]
+        here = [(pool, i) for pool, i, _ in members].index((task["type"], int(task.get("index", 0))))
+        host, _, port = str(members[0][2]).partition(":")
+        return len(members), here, host, int(port or PORT)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"CLUSTER_SPEC: cannot be read: {type(error).__name__}: {error}") from None
+
+
+def here() -> Cluster:
+    """The cluster that this process is to start workers on; one process where torchrun has started it already."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return Cluster()
+    import torch
+
+    return Cluster.of(os.environ, torch.cuda.device_count())
+
+
+def launch(cluster: Cluster, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs `core.steps.train(**arguments)` in every process of the cluster, under torchrun; what it returned.
+
+    Args:
+        cluster: where.
+        arguments: JSON values; paths as text.
+
+    Raises:
+        UserError: the one that the processes raised.
+        RuntimeError: they ended in another way, after all restarts.
+    """
+    with tempfile.TemporaryDirectory(prefix="textdiffusion-train-") as folder:
+        request, outcome = Path(folder) / "request.json", Path(folder) / "outcome.json"
+        request.write_text(json.dumps(dict(arguments)))
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in _OF_TORCHRUN and not name.startswith("PET_")  # torchrun would read them as its arguments
+        }
+        command = [sys.executable, "-m", "torch.distributed.run", *torchrun(cluster), "-m", "core.launch", str(request)]
+        process = subprocess.Popen(command, env=environment)
+        with _passed_on(process):
+            code = process.wait()
+        if code != 0 or not outcome.exists():
+            raise RuntimeError(f"training on {cluster.size} processes ended with exit code {code}")
+        found = storage.read_json(outcome)
+    if "error" in found:
+        raise UserError(found["error"])
+    return dict(found["facts"])
+
+
+def torchrun(cluster: Cluster) -> list[str]:
+    """torchrun's arguments for this node."""
+    common = ["--nproc-per-node", str(cluster.processes), "--max-restarts", str(RESTARTS)]
+    if cluster.nodes == 1:
+        return ["--standalone", *common]
+    return [
+        *("--nnodes", str(cluster.nodes), *common, "--rdzv-id", "textdiffusion", "--rdzv-backend", "c10d"),
+        *("--rdzv-endpoint", f"{cluster.address}:{cluster.port}"),
+        *("--rdzv-conf", f"is_host={int(cluster.node == 0)},timeout=900"),
+        *("--local-addr", own_address(cluster)),
+    ]
+
+
+def own_address(cluster: Cluster) -> str:
+    """This machine's address on the network that leads to node 0; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((cluster.address, cluster.port))
+        except OSError as error:
+            raise UserError(f"cluster: node 0 at {cluster.address}:{cluster.port} is not reachable: {error}") from None
+        return str(probe.getsockname()[0])
+
+
+@contextmanager
+def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Signals that ask this process to stop go to torchrun, which passes them on to the workers and waits."""
+
+    def send(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    previous = {number: signal.signal(number, send) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def main(request: Path) -> None:
+    """A worker: trains; the first of each node writes the outcome. An error of the user's is an outcome, not a crash,
+    because no restart would mend it."""
+    from core import steps
+
+    if os.environ["RANK"] != "0":
+        os.environ.pop("TEXTDIFFUSION_EVENTS", None)  # one process reports progress
+    arguments = storage.read_json(request)
+    paths = {name: Path(arguments.pop(name)) for name in ("dataset", "out", "warm_start") if arguments.get(name)}
+    try:
+        outcome: dict[str, Any] = {"facts": steps.train(**{**arguments, **paths})}
+    except UserError as error:
+        outcome = {"error": str(error)}
+    if os.environ["LOCAL_RANK"] == "0":
+        storage.write_json(request.with_name("outcome.json"), outcome)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
