@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from core.errors import UserError
+
 
 @dataclass(frozen=True)
 class World:
@@ -35,6 +37,12 @@ class World:
     def share(self, total: int) -> tuple[int, int]:
         """[start, stop) of this process's part of a global batch of `total`; parts differ by at most one."""
         return self.rank * total // self.size, (self.rank + 1) * total // self.size
+
+
+def require_shares(batch_size: int, world: World) -> None:
+    """Raises UserError for a batch that leaves a process without an example: it would have no gradient to add."""
+    if batch_size < world.size:
+        raise UserError(f"train.batch_size: {batch_size} is less than one example for each of {world.size} processes")
 
 
 @contextmanager
@@ -99,6 +107,15 @@ def sum_over_processes(values: Tensor) -> Tensor:
         values = values.clone()
         dist.all_reduce(values)
     return values
+
+
+def largest(value: float, world: World) -> float:
+    """The largest of all processes' values: the slowest one's time."""
+    if world.size == 1:
+        return value
+    values = torch.tensor(value, device=world.device)
+    dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return float(values)
 
 
 def broadcast_weights(model: nn.Module, world: World) -> None:

@@ -104,12 +104,9 @@ class _Training:
         tensorboard: Path | None,
         beside: dict[str, bytes],
     ) -> None:
-        if config.batch_size < world.size:
-            raise UserError(
-                f"train.batch_size: {config.batch_size} is less than one example for each of {world.size} processes"
-            )
-        self.beside = beside
-        self.objective, self.config, self.store, self.world, self.name = objective, config, store, world, name
+        distributed.require_shares(config.batch_size, world)
+        self.objective, self.config, self.store, self.world = objective, config, store, world
+        self.name, self.beside = name, beside
         require_memory_to_train(objective.model, world.device, name)
         self.model = objective.model.to(world.device)
         self.precision = precision.choose(world.device, config.precision)
@@ -144,7 +141,7 @@ class _Training:
                 if loss is not None:
                     self.losses.append(loss)
                 state.seconds = before + time.monotonic() - began
-                fixed = self.budget.observe(state.examples_seen, self._slowest_seconds())
+                fixed = self.budget.observe(state.examples_seen, distributed.largest(state.seconds, self.world))
                 state.total = self.budget.total
                 step = state.examples_seen // config.batch_size
                 due = step % config.log_every == 0 or self.budget.finished(state.examples_seen)
@@ -167,9 +164,7 @@ class _Training:
                 self._look()
                 if distributed.any_process(stop.is_set(), self.world):
                     self._save()
-                    raise InterruptedTrainingError(
-                        f"{self.name}: stopped by a signal at {state.examples_seen} examples"
-                    )
+                    raise InterruptedTrainingError(f"{self.name}: stopped by a signal at {state.examples_seen} seen")
                 due = self.world.is_first and time.monotonic() - saved >= 60 * config.checkpoint_minutes
                 if distributed.any_process(fixed or due, self.world):
                     self._save()
@@ -243,9 +238,8 @@ class _Training:
         seen, config = self.state.examples_seen, self.config
         end = self.budget.finished(seen)
         if self.budget.crosses(seen, config.validate_every) or end:
-            # By one process, so that all agree on when to stop early, to the last bit.
             losses = self.objective.validate(self.ema.model) if self.world.is_first else {}
-            losses = distributed.from_first(losses, self.world)
+            losses = distributed.from_first(losses, self.world)  # so that all stop early at the same step
             self.log.add(seen, seconds=round(self.state.seconds, 3), validation=losses)
             divergence.refuse_not_finite(self.name, losses["loss"], seen)
             if self.state.best_loss is None or losses["loss"] < self.state.best_loss:
@@ -261,14 +255,6 @@ class _Training:
 
     def _stopped_early(self) -> bool:
         return self.config.early_stop is not None and self.state.bad_validations >= self.config.early_stop
-
-    def _slowest_seconds(self) -> float:
-        """Training time of the slowest process, while the budget still depends on it."""
-        if self.world.size == 1 or self.budget.total is not None:
-            return self.state.seconds
-        seconds = torch.tensor(self.state.seconds, device=self.world.device)
-        torch.distributed.all_reduce(seconds, op=torch.distributed.ReduceOp.MAX)
-        return float(seconds)
 
     def _save(self) -> None:
         """Writes a checkpoint; no process goes on, or away, before it is there.

@@ -22,6 +22,9 @@ _PASSED_ON = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # sums are bit-identical on
 
 def mounted_folders(run: Run, runs: Path, registry: str, env: Mapping[str, str]) -> dict[str, bool]:
     """Folders that steps need, at the same path inside; True: read-only."""
+    (runs / ".store").mkdir(
+        parents=True, exist_ok=True
+    )  # kfp.local mounts it too; made by the daemon it would be root's
     folders = {str(runs): False}
     if not storage.is_remote(env["TEXTDIFFUSION_WORK"]):
         folders[env["TEXTDIFFUSION_WORK"]] = False

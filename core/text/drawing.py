@@ -88,12 +88,12 @@ class Sampler:
 
     def span(self, mode: str, start: int, stop: int) -> list[dict[str, Any]]:
         """Samples [start, stop) of a mode without a prompt; `start` is where a batch begins."""
-        self._require_modes()
+        self.require_modes()
         size = self.settings.batch_size
         return [
             row
             for place in range(start, stop, size)
-            for row in self._continued(mode, "", min(size, stop - place), place, None)
+            for row in self.continued(mode, "", min(size, stop - place), place, None)
         ]
 
     def texts(self, mode: str, count: int) -> list[str]:

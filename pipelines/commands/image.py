@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from pipelines.commands.output import examples
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command to `app`."""
-    app.command("image")(image)
+    app.command("image", epilog=examples("image", "image --remote"))(image)
 
 
 def image(

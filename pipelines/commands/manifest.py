@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from pipelines.commands.output import complete_jobs, examples
+
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: resources.replicas=4.")
 ]
@@ -13,11 +15,20 @@ Overrides = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds the command to `app`."""
-    app.command("manifest")(manifest)
+    lines = (
+        "manifest digits --out gs://my-bucket/digits",
+        "manifest digits --out gs://my-bucket/digits --set resources.replicas=4 --kind PyTorchJob",
+    )
+    app.command("manifest", epilog=examples(*lines))(manifest)
 
 
 def manifest(
-    name: Annotated[str, typer.Argument(metavar="JOB", help="A predefined job, or the path of a .yaml file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB", help="A predefined job, or the path of a .yaml file.", autocompletion=complete_jobs
+        ),
+    ],
     out: Annotated[str, typer.Option(metavar="URI", help="Where model and checkpoints go: gs://BUCKET/PREFIX.")],
     kind: Annotated[
         Literal["TrainJob", "PyTorchJob"], typer.Option(help="Of Kubeflow Trainer 2, or of the operator before it.")

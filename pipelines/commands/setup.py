@@ -11,7 +11,7 @@ from pipelines.commands.output import Json, answer, examples
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    app.command("doctor", epilog=examples("doctor", "doctor --cloud --json"))(doctor)
+    app.command("doctor", epilog=examples("doctor", "doctor --cloud --json", "doctor --inside"))(doctor)
 
 
 def doctor(

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from core import launch, steps
 from core.errors import UserError
-from core.images.model import WEIGHTS
 from core.launch import Cluster
+from core.model_folder import WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 MODEL = {"network": {"name": "unet", "channels": [8, 8], "blocks": [1, 1]}}
