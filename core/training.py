@@ -164,7 +164,9 @@ class _Training:
                 self._look()
                 if distributed.any_process(stop.is_set(), self.world):
                     self._save()
-                    raise InterruptedTrainingError(f"{self.name}: stopped by a signal at {state.examples_seen} seen")
+                    raise InterruptedTrainingError(
+                        f"{self.name}: stopped by a signal at {state.examples_seen} examples"
+                    )
                 due = self.world.is_first and time.monotonic() - saved >= 60 * config.checkpoint_minutes
                 if distributed.any_process(fixed or due, self.world):
                     self._save()
