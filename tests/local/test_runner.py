@@ -217,6 +217,22 @@ def test_a_run_that_was_killed_outright_is_no_longer_running_and_is_resumed(proj
     assert (project.latest().id, project.latest().status) == (killed.id, "succeeded")
 
 
+def test_a_run_that_was_killed_outright_ends_its_step_too(project: Project) -> None:
+    process = subprocess.Popen(
+        project.command("run", "tiny.yaml", "--set", "train.seed=99"),
+        cwd=project.folder,
+        env=project.environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    step = _step_of(project)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30  # the step would sleep for a minute
+    while time.monotonic() < deadline and Path(f"/proc/{step}").exists():
+        time.sleep(0.05)
+    assert not Path(f"/proc/{step}").exists()
+
+
 def test_a_killed_step_is_reported_by_its_signal(project: Project) -> None:
     process = subprocess.Popen(
         project.command("run", "tiny.yaml", "--set", "train.seed=99"),
