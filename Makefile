@@ -69,7 +69,7 @@ torture: $(INSTALLED_DEV)  ## kills, breaks and misfeeds everything for half an 
 	$(BIN)/python -m tests.torture --minutes $(TORTURE_MINUTES)
 
 audit: $(INSTALLED_DEV)  ## known vulnerabilities of what is locked, by pip-audit; needs pypi.org
-	$(BIN)/python -m pip_audit --disable-pip --require-hashes -r requirements.lock
+	$(BIN)/python -m pip_audit --strict --disable-pip --require-hashes -r requirements.lock
 
 lock: $(INSTALLED_DEV)  ## writes the lock files anew from pyproject.toml
 	$(LOCK) -o requirements.lock
