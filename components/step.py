@@ -30,7 +30,7 @@ def step() -> Iterator[None]:
     from core.faults import reported
 
     try:
-        with reported("the files of this step", "used"):  # a full disk shows where nobody looked for it
+        with reported(None, "used"):  # a full disk shows where nobody looked for it
             yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

@@ -69,18 +69,18 @@ def passing(error: BaseException) -> bool:
 
 
 @contextmanager
-def reported(uri: str | Path, what: str) -> Iterator[None]:
+def reported(uri: str | Path | None, what: str) -> Iterator[None]:
     """A local disk that is full or refuses becomes a `StorageError`; other errors stay what they are.
 
     Raises:
-        StorageError: names `uri` and what the system said.
+        StorageError: names `uri`, or the file that the system named, and what the system said.
     """
     try:
         yield
     except OSError as error:
         if error.errno not in _PLACE:
             raise
-        raise StorageError(f"{uri}: cannot be {what}: {error.strerror}") from None
+        raise StorageError(f"{uri or error.filename or 'a file'}: cannot be {what}: {error.strerror}") from None
 
 
 def _about_storage(error: Exception) -> bool:
