@@ -1,7 +1,8 @@
-"""What may be removed from the bucket: old runs that nothing refers to.
+"""What may be removed from the bucket: old runs that nothing refers to, and what trainings left beside them.
 
 A run stays when it is young, still runs, was registered as a version, or made what a run that stays took from the
 cache. A run's metadata is removed with its files: otherwise later runs would be served artifacts that are gone.
+Checkpoints and curves of a training stay while they are young, and while any run is going on.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from pipelines.monitor import ENDED, view
 from pipelines.submit import list_runs
 from pipelines.vertex import Vertex, one_line
 
+BESIDE = ("work", "tensorboard")  # folders of the bucket that hold one folder for each training
 _MANY = 10_000
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A run, and why it stays; an empty reason: it may go."""
+    """A run, or what a training left beside runs, and why it stays; an empty reason: it may go."""
 
     run: str
     pipeline: str
@@ -69,13 +71,34 @@ def candidates(vertex: Vertex, registry: str, days: float) -> list[Candidate]:
             sizes = {blob.name: blob.size or 0 for blob in _blobs(vertex, places)}
         reason = reasons.get(_id(run), "")
         found.append(Candidate(_id(run), pipeline, run.create_time, sum(sizes.values()), len(sizes), reason, places))
-    return found
+    busy = any(view_of.state not in ENDED for view_of in shown.values())
+    return found + list(_beside(vertex, oldest, days, busy))
+
+
+def _beside(vertex: Vertex, oldest: datetime, days: float, busy: bool) -> Iterator[Candidate]:
+    """What trainings left below work/ and tensorboard/, a folder each; its age is that of its newest file."""
+    for kind in BESIDE:
+        folders: dict[str, list[Any]] = {}
+        with one_line("gc"):
+            for blob in _blobs(vertex, (f"{kind}/",)):
+                folders.setdefault(blob.name.split("/")[1], []).append(blob)
+        for name, blobs in folders.items():
+            newest = max(blob.updated for blob in blobs)
+            young = f"is younger than {days:g} days" if newest > oldest else ""
+            reason = young or ("a run is going on" if busy else "")
+            size = sum(blob.size or 0 for blob in blobs)
+            yield Candidate(f"{kind}/{name}", kind, newest, size, len(blobs), reason, (f"{kind}/{name}/",))
 
 
 def remove(vertex: Vertex, candidate: Candidate) -> None:
-    """Removes a run: first its metadata, so that no cache serves it, then its files, then the run itself."""
+    """Removes a run: first its metadata, so that no cache serves it, then its files, then the run itself. What is
+    beside runs has only files."""
     from google.api_core.exceptions import NotFound
 
+    if candidate.pipeline in BESIDE:
+        with one_line(f"gc {candidate.run}"):
+            _delete_files(vertex, candidate)
+        return
     parent = vertex.project.parent
     store = f"{parent}/metadataStores/default"
     with one_line(f"gc {candidate.run}"):
@@ -89,9 +112,13 @@ def remove(vertex: Vertex, candidate: Candidate) -> None:
         for artifact in graph.artifacts if graph else []:
             if f"/{candidate.run}/" in artifact.uri:
                 vertex.metadata.delete_artifact(name=artifact.name).result(timeout=120)
-        for blob in {blob.name: blob for blob in _blobs(vertex, candidate.places)}.values():
-            blob.delete()
+        _delete_files(vertex, candidate)
         vertex.pipelines.delete_pipeline_job(name=f"{parent}/pipelineJobs/{candidate.run}").result(timeout=120)
+
+
+def _delete_files(vertex: Vertex, candidate: Candidate) -> None:
+    for blob in {blob.name: blob for blob in _blobs(vertex, candidate.places)}.values():
+        blob.delete()
 
 
 def _places(run: Any) -> tuple[str, ...]:

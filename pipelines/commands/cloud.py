@@ -21,9 +21,9 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run/--remove", help="Only list; --remove does it.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Old runs in the bucket that nothing refers to: list them, or remove them with their metadata."""
+    """Old runs in the bucket that nothing refers to, and old checkpoints and curves: list them, or remove them."""
     from pipelines.deploy import remote_registry
-    from pipelines.retention import candidates, remove
+    from pipelines.retention import BESIDE, candidates, remove
     from pipelines.settings import load_settings
     from pipelines.vertex import Project, Vertex
 
@@ -48,4 +48,6 @@ def gc(
             remove(vertex, one)
     if not as_json:
         total = sum(one.bytes for one in going) / 1e6
-        print(f"{'would remove' if dry_run else 'removed'}: {len(going)} runs, {total:.1f} MB")
+        runs = sum(one.pipeline not in BESIDE for one in going)
+        beside = len(going) - runs
+        print(f"{'would remove' if dry_run else 'removed'}: {runs} runs, {beside} folders of trainings, {total:.1f} MB")

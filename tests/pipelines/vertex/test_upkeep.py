@@ -113,6 +113,27 @@ def test_old_runs_go_with_their_metadata_and_what_is_referred_to_stays(cloud, co
     assert states(command, again)["prepare-data"] == "succeeded", "the cache must not serve what is gone"
 
 
+def test_checkpoints_and_curves_go_when_they_are_old_and_nothing_runs(cloud, command):
+    bucket = cloud.gcs.client().bucket("demo-bucket")
+    for name in ("work/0123/manifest-00000001.json", "work/0123/data/1-a", "tensorboard/toy-45/train/logs/events"):
+        bucket.blob(name).upload_from_string("12345")
+
+    def beside(days):
+        found = {one.run: one for one in candidates(cloud.vertex, "gs://demo-bucket/registry", days=days)}
+        return found["work/0123"], found["tensorboard/toy-45"]
+
+    assert [one.reason for one in beside(30)] == ["is younger than 30 days"] * 2
+    run = deploy(command, "--set", "train.seed=99", "--set", "train.learning_rate=0.33")
+    assert [one.reason for one in beside(0)] == ["a run is going on"] * 2
+    command("cancel", run)
+    assert monitor(command, run, "--follow")[0] == 130
+    work, curves = beside(0)
+    assert (work.reason, work.files, work.bytes, curves.reason) == ("", 2, 10, "")
+    remove(cloud.vertex, work)
+    assert cloud.gcs.names("demo-bucket", "work/0123") == []
+    assert cloud.gcs.names("demo-bucket", "tensorboard/toy-45") != []
+
+
 def checks(command):
     code, out, _ = command("doctor", "--json")
     return code, {row["check"]: row for row in json.loads(out)}
