@@ -13,6 +13,7 @@ import sys
 SHORT = (
     ("benchmarks.images", "--source", "digits", "--minutes", "0.5", "--count", "300", "--judge_epochs", "40"),
     ("benchmarks.text", "--source", "pydoc", "--minutes", "0.5", "--only", "original,masked,diffusion"),
+    ("benchmarks.pipeline", "--repeats", "1", "--counts", "50000,200000"),
 )
 
 

@@ -1,0 +1,202 @@
+"""What the pipeline itself costs: per step, to compile, to run again from the cache; and a million images prepared.
+
+    python -m benchmarks.pipeline [--counts 50000,200000,1000000] [--repeats 3]
+
+Overhead: the command `textdiffusion run` on a small job against one process that calls the steps of `core` in turn on
+the same configuration, both from a cold start, alternating; the difference over the number of steps. Images: generated
+ones stream from an npz through prepare-data in a process of its own, whose peak of memory is what the kernel says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+
+from benchmarks.results import parser, publish
+
+ROOT = Path(__file__).parents[1]
+JOB = """
+job: overhead
+description: A job as small as one can be, to measure what is around it
+modality: images
+data: {source: digits}
+model: {network: {channels: [8, 16], blocks: [1, 1]}}
+train: {examples: 256, batch_size: 64, warmup_examples: 64}
+sample: {count: 16, steps: 2}
+evaluate: {count: 16, judge_epochs: 1}
+gate: {metric: frechet_distance}
+"""
+STEPS = 7  # prepare-data, train-judge, train, sample, evaluate, gate, register
+CHUNK = 10_000  # images generated at once
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--counts", default="50000,200000,1000000", help="numbers of images")
+    options.add_argument("--repeats", type=int, default=3, help="of each timing; the median counts")
+    options.add_argument("--direct", nargs=2, metavar=("JOB", "FOLDER"), help=argparse.SUPPRESS)
+    options.add_argument("--prepare", nargs=2, metavar=("NPZ", "FOLDER"), help=argparse.SUPPRESS)
+    arguments = options.parse_args()
+    if arguments.direct:
+        run_directly(*arguments.direct)
+        return
+    if arguments.prepare:
+        prepare(*arguments.prepare)
+        return
+    rows = [*overheads(arguments.repeats), *streamed([int(count) for count in arguments.counts.split(",")])]
+    publish("pipeline", "# What the pipeline costs", rows, arguments.out)
+
+
+def run_directly(job_file: str, folder: str) -> None:
+    """The steps of a training job by function calls, without a pipeline."""
+    from core import steps
+    from core.gate import compare, evaluation_key
+    from core.registry import Registry
+    from pipelines.jobs import load_job, sections
+
+    job, place = sections(load_job(job_file)), Path(folder)
+    dataset, judge, model, samples, evaluation = (place / name for name in ("dataset", "judge", "model", "s", "e"))
+    steps.prepare_data("images", job["data"], dataset)
+    steps.train_judge("images", job["evaluate"], dataset, judge)
+    trained = steps.train("images", job["model"], job["train"], dataset, model, work=str(place / "work"))
+    steps.sample("images", job["sample"], model, samples)
+    steps.evaluate("images", job["evaluate"], dataset, judge, model, samples, evaluation)
+    registry = Registry(place / "registry")
+    verdict = compare(
+        "images",
+        gate=job["gate"],
+        sample=job["sample"],
+        evaluate=job["evaluate"],
+        registry=registry.root,
+        model_name="overhead",
+        scratch=place,
+        dataset=dataset,
+        judge=judge,
+        model=model,
+        evaluation=evaluation,
+    )
+    version = registry.register(
+        "overhead",
+        {"model": model},
+        metrics=json.loads((evaluation / "metrics.json").read_text()),
+        evaluation_key=evaluation_key(evaluation),
+        weights_sha256=trained["weights_sha256"],
+        lineage={},
+    )
+    registry.promote("overhead", version.version, str(verdict["reason"]))
+
+
+def overheads(repeats: int) -> list[dict[str, Any]]:
+    """Rows for the overhead of a step, the compilation of all jobs and the run from the cache."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+        folder = Path(scratch)
+        (folder / "overhead.yaml").write_text(JOB)
+        pipeline: list[Seconds] = []
+        direct, cached, compiled = list(pipeline), list(pipeline), list(pipeline)
+        for number in range(repeats):
+            place = folder / str(number)
+            run = ["pipelines.cli", "run", "overhead.yaml"]
+            here = {"TEXTDIFFUSION_RUNS": str(place / "runs"), "TEXTDIFFUSION_REGISTRY": str(place / "registry")}
+            direct.append(timed(["benchmarks.pipeline", "--direct", "overhead.yaml", str(place / "direct")], folder))
+            pipeline.append(timed(run, folder, here))
+            cached.append(timed(run, folder, here))
+            compiled.append(timed(["pipelines.cli", "compile", "all"], folder))
+    whole, alone = median(pipeline), median(direct)
+    overhead = Seconds((whole.wall - alone.wall) / STEPS, (whole.cpu - alone.cpu) / STEPS)
+    return [
+        row("the small job, steps of core called directly", alone),
+        row("the small job, `textdiffusion run`", whole),
+        row("overhead of a step", overhead, 0.5),
+        row("the same again, from the cache", median(cached), 5),
+        row("`textdiffusion compile all`", median(compiled), 5),
+    ]
+
+
+class Seconds(NamedTuple):
+    """Time on the clock, and of the processor: the latter is little moved by what else runs on the machine."""
+
+    wall: float
+    cpu: float
+
+
+def median(found: list[Seconds]) -> Seconds:
+    """The median of each."""
+    return Seconds(*(statistics.median(values) for values in zip(*found, strict=True)))
+
+
+def row(what: str, seconds: Seconds, target: float | None = None, megabytes: float | None = None) -> dict[str, Any]:
+    """One line of the table."""
+    goal = None if target is None else f"under {target:g} s" if megabytes is None else f"under {target:,.0f} MB"
+    return {"what": what, "s": round(seconds.wall, 3), "CPU s": round(seconds.cpu, 3), "MB": megabytes, "target": goal}
+
+
+def timed(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> Seconds:
+    """What `python -m COMMAND` takes, with all the processes that it starts."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+    done = subprocess.run([sys.executable, "-m", *command], cwd=folder, env=variables, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Seconds(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def streamed(counts: list[int]) -> list[dict[str, Any]]:
+    """Rows for the preparation of generated data sets: time and peak of memory."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+        for count in counts:
+            source = Path(scratch) / "images.npz"
+            generate(source, count)
+            command = [sys.executable, "-m", "benchmarks.pipeline", "--prepare", str(source), f"{scratch}/{count}"]
+            found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+            each = f"{1e6 * found['wall'] / count:.1f} us each"
+            rows.append(
+                row(f"prepare-data, {count:,} images of 28 x 28, {each}", Seconds(found["wall"], found["cpu"]),
+                    1000, round(found["bytes"] / 1e6))
+            )  # fmt: skip
+            source.unlink()
+    return rows
+
+
+def generate(path: Path, count: int) -> None:
+    """An npz of `count` random images of ten classes, written a chunk at a time."""
+    random = np.random.default_rng(0)
+    labels = np.arange(count) % 10
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        with archive.open("images.npy", "w", force_zip64=True) as stream:
+            npy.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (count, 28, 28)})
+            for start in range(0, count, CHUNK):
+                size = (min(CHUNK, count - start), 28, 28)
+                stream.write(random.integers(0, 256, size, np.uint8).tobytes())
+        with archive.open("labels.npy", "w", force_zip64=True) as stream:
+            npy.write_array(stream, labels)
+
+
+def prepare(source: str, folder: str) -> None:
+    """prepare-data on one file, in this process; prints its seconds and its peak of memory as JSON."""
+    import core.images.steps  # noqa: F401 - torch comes with it, and is not what is timed
+    from core import steps
+
+    began, spent = time.perf_counter(), time.process_time()
+    steps.prepare_data("images", {"source": "npz", "data_dir": source}, Path(folder))
+    wall, cpu = time.perf_counter() - began, time.process_time() - spent
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"wall": wall, "cpu": cpu, "bytes": peak}))
+
+
+if __name__ == "__main__":
+    main()
