@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
+from mimetypes import guess_type
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -119,7 +120,9 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
     """
     if is_remote(uri):
         fs, path = remote.filesystem(uri)
-        remote.written(lambda: fs.pipe_file(path, data), uri)
+        kind = guess_type(path)[0] if "gs" in fs.protocol else None  # else browsers would save a page, not show it
+        more = {"content_type": kind} if kind else {}
+        remote.written(lambda: fs.pipe_file(path, data, **more), uri)
         return
     target = Path(uri)
     with reported(uri, "written"), _beside(target) as temporary:

@@ -12,7 +12,7 @@ import typer
 from core.errors import UserError
 from pipelines import commands
 
-_EXTRA = ("kfp", "google", "google_cloud_pipeline_components", "gcsfs", "croniter", "tenacity")  # of `pipelines`
+_EXTRA = ("kfp", "google", "google_cloud_pipeline_components", "gcsfs", "croniter")  # of `pipelines`
 _ORDER = {"jobs": 0, "runs": 1, "models": 2}  # in --help
 
 

@@ -1,0 +1,130 @@
+"""One sample here, now: from a model folder, the registry, a run, and Google Cloud Storage; and a gallery put there."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core import steps, storage
+from core.errors import UserError
+from core.registry import Registry
+from local import gallery
+from local.generating import generate
+from local.runs import new_run
+from tests.fakes.gcs import GcsServer
+
+TINY = {"network": {"name": "unet", "channels": [8], "blocks": [0], "embedding": 16, "attention": False}}
+QUICK = {"count": 4, "steps": 2, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of digits as a folder, as the champion of a registry, and as what a run left."""
+    root = tmp_path_factory.mktemp("place")
+    steps.prepare_data("images", {"source": "digits", "limit": 200}, root / "data")
+    facts = steps.train("images", TINY, {"examples": 64, "batch_size": 32}, root / "data", root / "model")
+    registry = Registry(root / "registry")
+    made = {"metrics": {}, "evaluation_key": "k", "weights_sha256": facts["weights_sha256"], "lineage": {"run": "r"}}
+    registry.register("tiny", {"model": root / "model"}, **made)
+    registry.promote("tiny", 1, "first")
+    run = new_run(root / "runs", "images", "tiny", ["train"], {})
+    storage.copy_tree(root / "model", run.folder / "steps/train")
+    artifact = {"path": "steps/train", "uri": "", "type": "system.Model", "metadata": {}}
+    run.update("train", state="succeeded", artifacts={"model": artifact})
+    run.save(status="succeeded")
+    run.build_report()
+    return root
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with GcsServer() as server:
+        server.create_bucket("shelf")
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield "gs://shelf"
+
+
+def draw(place: Path, model: str, out: Path, registry: str | None = None, **more: Any) -> dict[str, Any]:
+    return generate(model, registry or str(place / "registry"), QUICK, runs=place / "runs", out=out, **more)
+
+
+def test_folder_registry_and_run_draw_the_same_image(place: Path, tmp_path: Path) -> None:
+    run = next((place / "runs/images").iterdir()).name
+    pictures = []
+    for index, model in enumerate((str(place / "model"), "tiny", "tiny@1", "tiny@champion", run, "latest")):
+        result = draw(place, model, tmp_path / f"{index}.png", label=7)
+        pictures.append(result["picture"])
+        assert Path(result["file"]).read_bytes().startswith(b"\x89PNG")
+    assert pictures[0].shape == (8, 4 * 9 - 1)
+    assert all(np.array_equal(one, pictures[0]) for one in pictures)
+
+
+def test_a_gif_is_the_way_from_noise(place: Path, tmp_path: Path) -> None:
+    draw(place, "tiny", tmp_path / "path.gif")
+    with Image.open(tmp_path / "path.gif") as opened:
+        assert opened.n_frames == 3  # two steps and the end
+
+
+def test_models_are_drawn_from_google_cloud_storage(place: Path, bucket: str, tmp_path: Path) -> None:
+    storage.copy_tree(place / "registry", f"{bucket}/registry")
+    wanted = draw(place, "tiny", tmp_path / "a.png")["picture"]
+    by_alias = draw(place, "tiny@champion", tmp_path / "b.png", registry=f"{bucket}/registry")["picture"]
+    by_uri = draw(place, f"{bucket}/registry/tiny/versions/00001/model", tmp_path / "c.png")["picture"]
+    assert np.array_equal(by_alias, wanted)
+    assert np.array_equal(by_uri, wanted)
+
+
+def test_a_gallery_in_a_bucket_is_served_as_pages(place: Path, bucket: str) -> None:
+    assert gallery.publish(place / "runs", str(place / "registry"), f"{bucket}/gallery") == 1
+    assert "tiny" in storage.read_bytes(f"{bucket}/gallery/index.html").decode()
+    for name in storage.list_files(f"{bucket}/gallery"):
+        where = f"{os.environ['STORAGE_EMULATOR_HOST']}/storage/v1/b/shelf/o/gallery%2F{name.replace('/', '%2F')}"
+        assert json.load(urllib.request.urlopen(where))["contentType"] == "text/html"
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "message"),
+    [
+        ("nothing", {}, "no champion"),
+        ("tiny", {"prompt": "x"}, "--prompt is for models of text"),
+        ("tiny", {"label": 10}, "allowed: -1 to 9"),
+        ("tiny@9", {}, "no such version"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(
+    model: str, more: dict[str, Any], message: str, place: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        draw(place, model, tmp_path / "x.png", **more)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_terminal_sees_the_picture_and_a_pipe_does_not(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import cli
+
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for stream, blocks in ((Screen(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stdout", stream)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["generate", "--model", str(place / "model"), "--steps", "2", "--out", "x.png"])
+        assert ended.value.code == 0
+        assert ("▀" in stream.getvalue()) == blocks
+        assert stream.getvalue().endswith("x.png\n")
