@@ -13,7 +13,6 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 import warnings
@@ -36,6 +35,7 @@ from local.kfp_seam import observed, observed_docker
 from local.processes import StepProcesses
 from local.progress import Display
 from local.runs import STEPS, Run, link_tree, new_run, pending
+from local.version import code_version
 from pipelines import compile as compiler
 from pipelines.checks import check_spec, read_spec, tasks
 from pipelines.jobs import absolute, parameters
@@ -281,15 +281,6 @@ def step_names(spec: Mapping[str, Any]) -> list[str]:
     """Names of the steps in a compiled pipeline, in the order in which they are shown."""
     names = {name for _, name, _ in tasks(spec)}
     return [name for name in STEPS if name in names]
-
-
-def code_version(root: Path = ROOT) -> str:
-    """The git commit, with -dirty if there are changes; without git, the hash of the content."""
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return f"content-{compiler.content_tag()}"
 
 
 def _finish(run: Run) -> None:

@@ -18,8 +18,9 @@ from core import storage
 from core.config import config_hash, with_overrides
 from core.errors import UserError
 from core.job import AnyJob, parse_job
-from local.runner import LocalPlace, StepError, code_version, place_outputs
+from local.runner import LocalPlace, StepError, place_outputs
 from local.runs import Run, find_run, new_run
+from local.version import code_version
 from pipelines.jobs import check_numbers, parameters
 
 _COMPONENTS: Mapping[str, str] = {  # step -> component; for text, <component>_text if there is one

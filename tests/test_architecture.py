@@ -67,6 +67,8 @@ def test_no_shell_and_no_code_is_made_from_text(room: str) -> None:
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
+            if called == "get_completion_script":  # whose `shell` is the name of one
+                continue
             shell = any(word.arg == "shell" and ast.unparse(word.value) != "False" for word in node.keywords)
             if shell or called in ("eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "compile"):
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {called}")
