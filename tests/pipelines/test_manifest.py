@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components import train_job
 from components.__main__ import main as inside
 from core.errors import UserError
 from core.job import parse_job
@@ -70,6 +71,20 @@ def test_the_container_of_a_manifest_trains_the_job_and_publishes_the_model(
     monkeypatch.setenv("PET_MASTER_ADDR", "a")
     assert inside([*arguments[:-1], str(tmp_path / "elsewhere")]) == 2
     assert "several nodes need a gs:// prefix" in capsys.readouterr().err
+
+
+def test_a_node_fetches_what_the_one_with_the_first_process_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, here, uri = tmp_path / "there", tmp_path / "here", str(tmp_path / "out" / "autoregressive")
+    there.mkdir()
+    (there / "weights").write_bytes(b"w")
+    monkeypatch.setattr(train_job, "WAIT", 0.0)
+    with pytest.raises(UserError, match="can all nodes write to"):
+        train_job._shared(here, uri)
+    train_job._shared(there, uri)
+    train_job._shared(here, uri)
+    assert (here / "weights").read_bytes() == b"w"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from core.errors import UserError
+from core.shards import read_manifest
 from core.snapshot import write_model
+from core.steps import sample_shards as draw_many
 from core.text import steps
 from core.text.model import load_model
 
@@ -58,6 +60,20 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_sharded_texts_are_those_that_one_step_draws(run: dict[str, Any], tmp_path: Path) -> None:
+    settings = {"steps": 3, "seed": 5, "batch_size": 2, "modes": ["diffusion"]}
+    steps.sample({**settings, "count": 7}, run["place"] / "model", tmp_path / "together")
+    for worker in (1, 0):
+        draw_many(
+            "text", settings, run["place"] / "model", str(tmp_path / "out"), count=7, size=4, worker=worker, workers=2
+        )
+    shards = read_manifest(str(tmp_path / "out"))["shards"]
+    drawn = [row for shard in shards for row in lines(tmp_path / "out" / "shards" / shard["file"])]
+    assert drawn == lines(tmp_path / "together" / "samples.jsonl")
+    with pytest.raises(UserError, match=r"shard size 3: allowed: a multiple of sample.batch_size, 2"):
+        draw_many("text", settings, run["place"] / "model", str(tmp_path / "other"), count=7, size=3)
 
 
 def test_every_mode_has_its_samples_and_they_keep_what_was_given(run: dict[str, Any]) -> None:
