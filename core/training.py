@@ -69,7 +69,7 @@ class _State:
     bad_steps: int = 0
     skipped_steps: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
-    losses: list[float] = field(default_factory=list)  # of the steps since the last row of the log
+    losses: list[float] = field(default_factory=list)  # of the steps since the last row of the log, of all processes
 
 
 def fit(
@@ -119,7 +119,7 @@ class _Training:
         self.state = _State()
         rows = self._restore()
         distributed.broadcast_weights(self.model, world)
-        self.losses = [torch.tensor(loss, device=world.device) for loss in self.state.losses]
+        self.losses = [torch.tensor(loss * world.is_first, device=world.device) for loss in self.state.losses]
         self.resumed_at = self.state.examples_seen
         self.budget = Budget(config, self.state.total)
         self.log = TrainingLog(rows, tensorboard if world.is_first else None)
@@ -146,7 +146,7 @@ class _Training:
                 step = state.examples_seen // config.batch_size
                 due = step % config.log_every == 0 or self.budget.finished(state.examples_seen)
                 if due and self.losses:
-                    mean = float(distributed.sum_over_processes(torch.stack(self.losses).mean()))
+                    mean = float(distributed.sum_over_processes(torch.stack(self.losses)).mean())
                     now = time.monotonic()
                     rate = (state.examples_seen - last_row[0]) / max(now - last_row[1], 1e-9)
                     last_row, self.losses = (state.examples_seen, now), []
@@ -265,6 +265,8 @@ class _Training:
             UserError: it could not be written. Every process raises, so that none waits for one that is gone.
         """
         failure: UserError | None = None
+        pending = self.losses
+        self.state.losses = distributed.sum_over_processes(torch.stack(pending)).tolist() if pending else []
         if self.world.is_first:
             try:
                 self._write()
@@ -275,7 +277,6 @@ class _Training:
 
     def _write(self) -> None:
         self.state.scaler = self.scaler.state_dict()
-        self.state.losses = [float(loss) for loss in self.losses]
         tensors = {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),

@@ -51,7 +51,7 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
         if pid == 0:
             _step(request)
         _answer(answers, {"pid": pid})
-        _answer(answers, {"code": _wait(pid, requests)})
+        _answer(answers, {"code": _wait(pid, requests)})  # also if nobody is left to be told: the step must end
 
 
 def _wait(pid: int, requests: IO[str]) -> int:
@@ -94,8 +94,9 @@ def _prepare(request: dict[str, Any]) -> None:
 
 
 def _answer(answers: IO[str], value: dict[str, int]) -> None:
-    answers.write(json.dumps(value) + "\n")
-    answers.flush()
+    with contextlib.suppress(BrokenPipeError):  # the run was killed; `_wait` sees it too
+        answers.write(json.dumps(value) + "\n")
+        answers.flush()
 
 
 def _step(request: dict[str, Any]) -> None:
@@ -132,6 +133,7 @@ def main() -> None:
     os.dup2(nothing, 1)
     sys.path.insert(0, str(Path(__file__).parents[1]))
     serve(sys.stdin, answers)
+    os._exit(0)  # an answer that could not be written would be tried once more, with a traceback
 
 
 if __name__ == "__main__":

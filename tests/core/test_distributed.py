@@ -77,6 +77,7 @@ def test_two_processes_killed_and_resumed_are_bit_exact(tmp_path: Path) -> None:
     assert run(tmp_path / "b", 2) == 0
     left, right = load_file(tmp_path / "a/rank0.safetensors"), load_file(tmp_path / "b/rank1.safetensors")
     assert all(torch.equal(left[name], right[name]) for name in left)
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")  # the cut fell between two lines of the log
 
 
 @pytest.mark.parametrize(("total", "size"), [(10, 3), (1, 4), (7, 7), (128, 5)])

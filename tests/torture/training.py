@@ -128,8 +128,11 @@ def port_of() -> str:
         return str(probe.getsockname()[1])
 
 
-def finish(pids: list[int]) -> list[int]:
-    """Waits for all processes; their exit codes."""
+def finish(pids: list[int], first: int = 0) -> list[int]:
+    """Waits for all processes; their exit codes. If the `first` failed, the others are ended, as torchrun does."""
+    if first != 0:
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
     return [wait(pid, HANG_SECONDS) for pid in pids]
 
 
@@ -150,10 +153,10 @@ def killed(modality: str, number: signal.Signals, processes: int, draw: random.R
         asked = time.monotonic()
         os.kill(victim, number)
         if number == signal.SIGTERM:
-            codes = finish(pids)
-            require(
-                time.monotonic() - asked < TERM_SECONDS, f"SIGTERM was obeyed after {time.monotonic() - asked:.0f} s"
-            )
+            codes = [wait(victim, HANG_SECONDS)]
+            took = time.monotonic() - asked
+            require(took < TERM_SECONDS, f"SIGTERM was obeyed only after {took:.0f} s")
+            codes += finish([pid for pid in pids if pid != victim], first=codes[0])
             fine = {0, 143, -signal.SIGTERM} | ({1} if processes > 1 else set())  # 1: the other died before the loop
             require(set(codes) <= fine, f"SIGTERM ended it with {codes}: {tail(folder)}")
         else:
