@@ -9,7 +9,7 @@ class UserError(Exception):
     Steps and commands turn it into that line on stderr and exit code 2, without a traceback.
     """
 
-    EXIT_CODE = 2
+    EXIT_CODE: int = 2
 
     def __init__(self, message: str) -> None:
         super().__init__(redact(" ".join(str(message).split())))  # one line, whatever a library put into it

@@ -132,11 +132,13 @@ def launch(cluster: Cluster, arguments: Mapping[str, Any]) -> dict[str, Any]:
         process = subprocess.Popen(command, env=environment)
         with _passed_on(process):
             code = process.wait()
-        if code != 0 or not outcome.exists():
-            raise RuntimeError(f"training on {cluster.size} processes ended with exit code {code}")
-        found = storage.read_json(outcome)
+        found = storage.read_json(outcome) if outcome.exists() else {}
     if "error" in found:
-        raise UserError(found["error"])
+        error = UserError(found["error"])
+        error.EXIT_CODE = found["code"]  # stopped by a signal is not wrong input
+        raise error
+    if code != 0 or not found:
+        raise RuntimeError(f"training on {cluster.size} processes ended with exit code {code}")
     return dict(found["facts"])
 
 
@@ -193,7 +195,7 @@ def main(request: Path) -> None:
     try:
         outcome: dict[str, Any] = {"facts": steps.train(**{**arguments, **paths})}
     except UserError as error:
-        outcome = {"error": str(error)}
+        outcome = {"error": str(error), "code": error.EXIT_CODE}
     if os.environ["LOCAL_RANK"] == "0":
         storage.write_json(request.with_name("outcome.json"), outcome)
 

@@ -115,7 +115,13 @@ def start(modality: str, folder: Path, processes: int = 1) -> list[int]:
         return [fork(lambda: train(modality, folder), folder / "log.txt")]
     pids, port = [], port_of()
     for rank in range(processes):
-        group = {"RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        group = {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "TORCHELASTIC_RUN_ID": "torture",
+        }  # as torchrun's own workers: they start no others
         with environment(**group):
             pids.append(fork(lambda: train(modality, folder), folder / f"log{rank}.txt"))
     return pids
