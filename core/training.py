@@ -164,9 +164,7 @@ class _Training:
                 self._look()
                 if distributed.any_process(stop.is_set(), self.world):
                     self._save()
-                    raise InterruptedTrainingError(
-                        f"{self.name}: stopped by a signal at {state.examples_seen} examples"
-                    )
+                    raise InterruptedTrainingError(f"{self.name}: stopped by signal at {state.examples_seen} examples")
                 due = self.world.is_first and time.monotonic() - saved >= 60 * config.checkpoint_minutes
                 if distributed.any_process(fixed or due, self.world):
                     self._save()
