@@ -96,7 +96,7 @@ class Walk:
         said = out.getvalue() + err.getvalue()
         assert ended == code, f"{' '.join(arguments)}: exit code {ended}\n{said}"
         if not quiet:
-            shown = "\n".join(line.rstrip() for line in said.splitlines())
+            shown = "\n".join(line.rstrip() for line in said.replace(str(self.folder), ".").splitlines())
             typed = " ".join(f"'{part}'" if " " in part else part for part in arguments)
             self.transcript.append(f"$ textdiffusion {typed}\n{shown}\n")
         return out.getvalue()
