@@ -6,10 +6,10 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
-import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from kfp.dsl import executor_main
 from kfp.local import executor_input_utils, executor_output_utils
 
 from tests.fakes.vertex import launcher
+
+PROGRESS = re.compile(r": \d+(/\d+)? examples")  # what a training says once it trains
 
 
 class StepError(Exception):
@@ -208,14 +210,13 @@ class Step:
                 _become_step(command, environment, source, writer)
             replicas.append(process)
         os.close(writer)
-        if fault == "preempt":
-            time.sleep(float(os.environ.get("FAKE_PREEMPT_AFTER", "0.5")))
-            for process in replicas:  # one is taken away, and the job with it
-                os.kill(process, signal.SIGKILL)
+        doomed = list(replicas) if fault == "preempt" else []
         with open(reader, encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 if line.strip():
                     self._say(job, line.rstrip("\n"))
+                while doomed and PROGRESS.search(line):  # one is taken away in its work, and the job with it
+                    os.kill(doomed.pop(), signal.SIGKILL)
         codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in replicas]
         if fault == "crash":
             return 1

@@ -50,6 +50,7 @@ def train(model: Any, train: Any, dataset: Path, out: Path, *, objective: str, w
     place.mkdir(parents=True, exist_ok=True)
     begun = (place / "begun").exists()
     (place / "begun").write_text(str(os.getpid()))
+    print("train: 0/10 examples", flush=True)
     with Progress("train", 10, "examples") as progress:
         for done in range(10):
             progress.update(done + 1, loss=1.0 / (done + 1))
