@@ -1,27 +1,36 @@
 """Text models at equal training time: the original, n-gram floors, masks, autoregressive, diffusion and its ablations.
 
-    python -m benchmarks.text --data_dir FILE --minutes 3 [--only diffusion,masked]
+    python -m benchmarks.text --data_dir FILE --minutes 3 [--only diffusion,masked] [--work FOLDER]
 
 Prints one table; each row is trained on the same split and judged by the same code as a job. A warm-started row spends
-two fifths of its minutes on the autoregressive model it begins from.
+two fifths of its minutes on the autoregressive model it begins from. Minutes become examples by speeds measured first,
+one kind of training after the other, so that nothing which slows the machine later changes a row. With --work a run
+that was interrupted goes on where it was, and its models stay.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.results import parser, publish
+from core import storage
 from core.text import data, evaluation, steps
+from core.text.config import TextEvaluate
 from core.text.data import TextSet
 from core.text.metrics import NGramJudge
+from core.text.model import load_autoregressive, load_model
 
 SHARED = {"batch_size": 8, "optimizer": "muon", "learning_rate": 2e-3, "weight_decay": 0.05, "warmup_examples": 400}
+SHARED |= {"validate_every": 0.5, "preview_every": 1.0}
 WARM_SHARE = 0.4
+SPEED_EXAMPLES = 640  # a speed is the median over windows of 20 steps, the first left out
 COLUMNS = ("word_validity", "word_validity_4", "js_2", "js_4", "entropy", "judge_nll", "longest_copy")
 # name: (objective, warm start, changes to the model, to the training, to the sampling)
 ROWS: dict[str, tuple[str, bool, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
@@ -61,25 +70,48 @@ def judged(made: list[str], texts: TextSet, judge: NGramJudge) -> dict[str, dict
     return evaluation.sample_metrics(rows, texts, judge, "")
 
 
-def trained(name: str, minutes: float, dataset: Path, place: Path) -> list[str]:
-    """Texts of one row of the table."""
-    objective, warm, model, train, sample = ROWS[name]
-    settings = {**SHARED, **train, "minutes": minutes * (1 - WARM_SHARE if warm else 1)}
-    config = {"process": model}
-    start = None
+def speed(name: str, dataset: Path, place: Path) -> float:
+    """Examples a second of a row's last training."""
+    objective, _, model, train, _ = ROWS[name]
+    settings = {**SHARED, **train, "examples": SPEED_EXAMPLES * (SHARED | train)["batch_size"] // SHARED["batch_size"]}
+    steps.train({"process": model}, settings, dataset, place, objective=objective, work=f"{place}.work")
+    log = [json.loads(line) for line in (place / "train_log.jsonl").read_text().splitlines()]
+    return statistics.median([row["rate"] for row in log if "rate" in row][1:])
+
+
+def trained(name: str, minutes: float, speeds: dict[str, float], dataset: Path, place: Path) -> Path:
+    """The model of one row of the table."""
+    objective, warm, model, train, _ = ROWS[name]
+    config, settings, start = {"process": model}, {**SHARED, **train}, None
+    seconds = 60 * minutes
+
+    def examples(row: str, share: float) -> dict[str, Any]:
+        return {**settings, "examples": round(seconds * share * speeds[row])}
+
     if warm:
-        start = place / "start"
-        first = {**settings, "minutes": minutes * WARM_SHARE}
-        steps.train(config, first, dataset, start, objective="autoregressive", work=str(place))
-    steps.train(config, settings, dataset, place / "model", objective=objective, work=str(place), warm_start=start)
-    asked = {"count": 48, "modes": ["diffusion"], **sample}
-    steps.sample(asked, place / "model", place / "samples")
-    rows = (place / "samples" / "samples.jsonl").read_text().splitlines()
-    return [json.loads(row)["text"] for row in rows]
+        start, first = place / "start", examples("autoregressive", WARM_SHARE)
+        steps.train(config, {**first, "batch_size": 8}, dataset, start, objective="autoregressive", work=str(place))
+    last = examples(name, 1 - WARM_SHARE if warm else 1)
+    steps.train(config, last, dataset, place / "model", objective=objective, work=str(place), warm_start=start)
+    return place / "model"
 
 
-def row(name: str, values: dict[str, Any], key: str) -> dict[str, Any]:
-    return {"": name, **{column: round(values[column][key], 3) for column in COLUMNS}}
+def drawn(name: str, model: Path, out: Path) -> list[str]:
+    """48 texts of a row's model."""
+    steps.sample({"count": 48, "modes": ["diffusion"], **ROWS[name][4]}, model, out)
+    return [json.loads(row)["text"] for row in (out / "samples.jsonl").read_text().splitlines()]
+
+
+def bits(model: Path, texts: TextSet) -> float | None:
+    """Bits per character of held-out text: exact for the autoregressive model, a bound for the others."""
+    found = load_model(model)
+    other = load_autoregressive(model, found, "cpu") if found.objective == "autoregressive" else None
+    limits = evaluation.bounds(found, other, texts, TextEvaluate(), torch.device("cpu"))
+    return next((round(value, 3) for value in limits.values()), None)
+
+
+def row(name: str, values: dict[str, Any], key: str, **more: Any) -> dict[str, Any]:
+    return {"": name, **{column: round(values[column][key], 3) for column in COLUMNS}, **more}
 
 
 def main() -> None:
@@ -87,12 +119,15 @@ def main() -> None:
     options.add_argument("--source", default="shakespeare", choices=["shakespeare", "pydoc"])
     options.add_argument("--minutes", type=float, default=3.0, help="training minutes of each row")
     options.add_argument("--only", help="rows, separated by commas; default: all")
+    options.add_argument("--work", type=Path, help="folder in which models stay; default: a temporary one")
     chosen = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+    names = chosen.only.split(",") if chosen.only else list(ROWS)
+    with ExitStack() as stack:
+        place = chosen.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         source = {"source": chosen.source, "data_dir": chosen.data_dir, "tokenizer": {"vocabulary": 1024}}
         steps.prepare_data(source, place / "dataset")
         texts = data.load(place / "dataset")
+        speeds = measured_speeds(names, place)
         judge = NGramJudge(texts.texts["train"], 5)
         floors = [judged(ngram_texts(texts, order, 128, 48), texts, judge) for order in (1, 2)]
         rows = [
@@ -100,13 +135,25 @@ def main() -> None:
             row("token unigrams", floors[0], "value"),
             row("token bigrams", floors[1], "value"),
         ]
-        for name in chosen.only.split(",") if chosen.only else ROWS:
+        for name in names:
             work = place / name.replace(" ", "-")
-            rows.append(
-                row(name, judged(trained(name, chosen.minutes, place / "dataset", work), texts, judge), "value")
-            )
+            model = trained(name, chosen.minutes, speeds, place / "dataset", work)
+            more = {"bits/char": bits(model, texts), "tokens/s": round(speeds[name] * 128)}
+            rows.append(row(name, judged(drawn(name, model, work / "samples"), texts, judge), "value", **more))
             print(rows[-1], flush=True)
+        rows[0] |= {"bits/char": None, "tokens/s": None}
         publish("text", f"{chosen.source}, {chosen.minutes:g} training minutes each", rows, chosen.out)
+
+
+def measured_speeds(names: list[str], place: Path) -> dict[str, float]:
+    """Examples a second of every row and of the autoregressive start, kept for when the run goes on."""
+    path = place / "speeds.json"
+    found: dict[str, float] = storage.read_json(path) if path.exists() else {}
+    for name in dict.fromkeys(["autoregressive", *names]):
+        if name not in found:
+            found[name] = speed(name, place / "dataset", place / f"speed-{len(found)}")
+            storage.write_json(path, found)
+    return found
 
 
 if __name__ == "__main__":

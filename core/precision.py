@@ -21,11 +21,17 @@ class Precision:
         return nullcontext() if self.dtype is None else torch.autocast(device.type, self.dtype)
 
 
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16: Ampere and later, AVX512-BF16, AMX. Emulated, it is slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def choose(device: torch.device, requested: str = "auto") -> Precision:
     """The precision for `device`; `requested` is auto, fp32, bf16 or fp16.
 
-    bf16 where the hardware multiplies it natively (Ampere and later, AVX512-BF16, AMX), because emulated bf16 is
-    slower than fp32; fp16 with a gradient scaler on older GPUs such as the T4; fp32 otherwise.
+    bf16 where the hardware has it; fp16 with a gradient scaler on older GPUs such as the T4; fp32 otherwise.
     """
     if requested == "fp32":
         return Precision(None, False, "fp32: requested")
@@ -35,10 +41,10 @@ def choose(device: torch.device, requested: str = "auto") -> Precision:
         return Precision(torch.float16, True, "fp16 with gradient scaling: requested")
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-        if torch.cuda.get_device_capability(device) >= (8, 0):
+        if has_native_bf16(device):
             return Precision(torch.bfloat16, False, f"bf16: {name} has it natively")
         return Precision(torch.float16, True, f"fp16 with gradient scaling: {name} has no native bf16")
-    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+    if has_native_bf16(device):
         return Precision(torch.bfloat16, False, "bf16: this CPU has it natively")
     return Precision(None, False, "fp32: this CPU has no native bf16")
 

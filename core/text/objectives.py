@@ -23,7 +23,7 @@ from core.text.masked import Masked, masked_loss
 from core.text.original import Original
 from core.text.schedule import diffuse, evidence, tilted
 
-VALIDATION_WINDOWS, PREVIEW_TEXTS, PREVIEW_STEPS = 32, 4, 32
+VALIDATION_WINDOWS, PREVIEW_TEXTS, PREVIEW_STEPS = 16, 4, 16  # looks count towards the budget of minutes
 
 
 def build(objective: str, vocabulary: int, config: TextModel, unigram: Tensor | None = None) -> nn.Module:

@@ -32,6 +32,13 @@ def rotate(x: Tensor, by: Rotation) -> Tensor:
     return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
 
 
+class Norm(nn.RMSNorm):
+    """RMSNorm in the precision of its weight, whatever autocast hands it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
 class Layer(nn.Module):
     """Attention and a two-layer network, each added to the residual stream."""
 
@@ -39,7 +46,7 @@ class Layer(nn.Module):
         super().__init__()
         width = config.width
         self.heads = config.heads
-        self.attention_norm, self.mlp_norm = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.attention_norm, self.mlp_norm = Norm(width), Norm(width)
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.attention_out = nn.Linear(width, width, bias=False)
         self.gain = nn.Parameter(torch.full((config.heads, 1, 1), 2.0))  # of normalised queries
@@ -72,7 +79,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.head_width = config.width // config.heads
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
-        self.first_norm, self.last_norm = nn.RMSNorm(config.width), nn.RMSNorm(config.width)
+        self.first_norm, self.last_norm = Norm(config.width), Norm(config.width)
 
     def forward(
         self,
