@@ -1,6 +1,8 @@
-"""Filling gaps of held-out text by an autoregressive and a diffusion model together, over several draws of the gaps.
+"""Filling gaps of held-out text by an autoregressive and a diffusion model together, over seeds.
 
-    python -m benchmarks.fusion --model MODEL --dataset FOLDER [--autoregressive MODEL] [--seeds 3] [--count 64]
+    python -m benchmarks.fusion --model MODEL... --dataset FOLDER [--autoregressive MODEL] [--seeds 3] [--count 64]
+
+A seed is a draw of the gaps; with several models (say, of other training seeds), also one of them.
 
 Nats per character of the true middle, both sides given: by the autoregressive model alone (alpha = 0, w = 0), by
 diffusion alone (alpha = 1), and at the best weight of (A) the mix and (B) Bayes' rule, each chosen on the other seeds
@@ -57,18 +59,19 @@ def row(span: int, curves: Curves) -> dict[str, Any]:
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--model", type=Path, required=True, help="folder of a trained diffusion model")
+    options.add_argument("--model", type=Path, nargs="+", required=True, help="folders of trained diffusion models")
     options.add_argument("--dataset", type=Path, required=True, help="folder that prepare-data wrote")
     options.add_argument("--autoregressive", type=Path, help="another autoregressive model; default: the one inside")
-    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--seeds", type=int, default=3, help="draws of the gaps, of which each model gets its share")
     options.add_argument("--count", type=int, default=64, help="gaps of each length and seed")
     chosen = options.parse_args()
-    trained, texts = load_model(chosen.model), data.load(chosen.dataset)
-    assert isinstance(trained.network, Diffusion), "fusion needs a diffusion model"
-    other = load_autoregressive(chosen.autoregressive, trained, "cpu")
+    texts = data.load(chosen.dataset)
     weights = tuple(round(0.1 * step, 1) for step in range(13))
     by_span: dict[int, Curves] = {}
-    for seed in range(chosen.seeds):
+    for seed in range(max(chosen.seeds, len(chosen.model))):
+        trained = load_model(chosen.model[seed % len(chosen.model)])
+        assert isinstance(trained.network, Diffusion), "fusion needs a diffusion model"
+        other = load_autoregressive(chosen.autoregressive, trained, "cpu")
         settings = TextEvaluate(seed=seed, span_count=chosen.count, weights=weights)
         for curve in evaluation.fusion_curves(trained.network, other, texts, settings, torch.device("cpu")):
             inside = [place for place, alpha in enumerate(curve["alpha"]) if alpha <= 1]

@@ -105,7 +105,8 @@ def validate(section: type[S], values: object, where: str) -> S:
         if first["type"] == "string_pattern_mismatch" and key in section.model_fields:
             allowed = f"; allowed: {section.model_fields[key].description or 'what matches it'}"
         extra = f" (and {more} more)" if more else ""
-        raise UserError(f"{where}: {key or 'value'}: {first['msg']}{found}{allowed}{extra}") from None
+        what = first["msg"].removeprefix("Value error, ")  # which pydantic puts before the sentences of validators
+        raise UserError(f"{where}: {key or 'value'}: {what}{found}{allowed}{extra}") from None
 
 
 def _short(value: object) -> str:

@@ -62,7 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
         elif type(error).__name__ == "Abort":
             code = 130
         elif hasattr(error, "format_message"):  # click's, or typer's own copy of them
-            print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
+            message = " ".join(error.format_message().split()).replace("Value error, ", "", 1)
+            print(f"error: {message}", file=sys.stderr)
             code = 2
         else:
             raise

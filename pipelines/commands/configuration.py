@@ -61,7 +61,9 @@ def init(
 
 
 def schema(
-    of: Annotated[Literal["job", "settings"], typer.Argument(help="What the schema describes.")] = "job",
+    of: Annotated[
+        Literal["job", "settings"], typer.Argument(metavar="job|settings", help="What the schema describes.")
+    ] = "job",
     out: Annotated[Path | None, typer.Option(help="File to write; left out: print it.")] = None,
 ) -> None:
     """The JSON schema of a job's YAML or of textdiffusion.yaml, for editors and other programs."""

@@ -66,7 +66,10 @@ def update(
     max_cost: MaxCost = None,
     as_json: Json = False,
 ) -> None:
-    """Change a schedule in place: its times, or with --job, --set and the like what it runs."""
+    """Change a schedule in place: its times, or with --job, --set and the like what it runs.
+
+    What it runs is then compiled anew from the job and this command's options alone: repeat the earlier ones.
+    """
     from pipelines import schedule
 
     vertex = _vertex()
