@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,18 +23,43 @@ sys.meta_path.insert(0, Block())
 """
 
 
-def test_the_site_builds_strictly_and_has_every_command_and_setting(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation, built strictly."""
     pytest.importorskip("mkdocs")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    pages = {path.stem: path.read_text(encoding="utf-8") for path in (tmp_path / "site/reference").glob("*.html")}
+    return folder
+
+
+def test_the_site_has_every_command_and_setting(site: Path) -> None:
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in (site / "reference").glob("*.html")}
     assert 'id="schedule-create"' in pages["cli"]
     assert "textdiffusion generate --model digits --class 7" in re.sub("<[^>]+>", "", pages["cli"])
     assert "process.sigma_data" in pages["configuration"]
     assert "system.HTML" in pages["artifacts"]
-    assert "<math" in (tmp_path / "site/explanation/text.html").read_text(encoding="utf-8")
-    assert (tmp_path / "site/pictures/gamma.svg").stat().st_size > 5_000
+    assert "<math" in (site / "explanation/text.html").read_text(encoding="utf-8")
+    assert (site / "pictures/gamma.svg").stat().st_size > 5_000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_the_site(scheme: str, site: Path, browser: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    rules = {"landmark-unique": {"enabled": False}}  # the theme gives every block of code a nameless <nav>
+    context = browser.new_context(color_scheme=scheme)
+    page, found = context.new_page(), []
+    for path in sorted(
+        set(site.rglob("*.html")) - {site / "404.html"}
+    ):  # the 404 page cannot load its style from file://
+        page.goto(path.as_uri())
+        page.wait_for_timeout(100)
+        for one in axe.run(page, options={"resultTypes": ["violations"], "rules": rules}).response["violations"]:
+            nodes = [node["html"][:160] for node in one["nodes"] if "<math" not in node["html"]]  # axe reads no MathML
+            found += [(path.name, one["id"], html) for html in nodes]
+    context.close()
+    assert found == []
 
 
 def test_core_imports_without_kfp_and_google() -> None:
