@@ -88,9 +88,9 @@ def trained(name: str, minutes: float, speeds: dict[str, float], dataset: Path, 
     def examples(row: str, share: float) -> dict[str, Any]:
         return {**settings, "examples": round(seconds * share * speeds[row])}
 
-    if warm:
-        start, first = place / "start", examples("autoregressive", WARM_SHARE)
-        steps.train(config, {**first, "batch_size": 8}, dataset, start, objective="autoregressive", work=str(place))
+    if warm:  # rows whose start is trained alike share it
+        start, first = place.parent / f"start-{settings['optimizer']}", examples("autoregressive", WARM_SHARE)
+        steps.train({}, first | {"batch_size": 8}, dataset, start, objective="autoregressive", work=str(place.parent))
     last = examples(name, 1 - WARM_SHARE if warm else 1)
     steps.train(config, last, dataset, place / "model", objective=objective, work=str(place), warm_start=start)
     return place / "model"
