@@ -219,7 +219,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """`values` with `section.key=value` texts laid over them.
 
-    `minutes` and `examples` of a training are two ways to say one budget: setting one clears the other.
+    `minutes` and `examples` of a training, or of a trial, are two ways to say one budget: setting one clears the other.
     """
     result = dict(values)
     for text in overrides:
@@ -227,7 +227,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[
         nested: Any = value
         for part in reversed(path):
             nested = {part: nested}
-        if path[0] in ("train", "autoregressive") and path[-1] in ("minutes", "examples"):
+        if path[0] in ("train", "autoregressive", "search") and path[-1] in ("minutes", "examples"):
             other = "examples" if path[-1] == "minutes" else "minutes"
             nested[path[0]] = {other: None, **nested[path[0]]}
         result = merge(result, nested)

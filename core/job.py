@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from core.config import Frozen, GateConfig, Place, ResourcesConfig, TrainConfig, validate
 from core.errors import UserError
 from core.images.config import ImageData, ImageEvaluate, ImageModel, ImageSample
+from core.search import SearchConfig, check_search
 from core.text.config import TextData, TextEvaluate, TextModel, TextSample
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="lower case letters, digits and dashes")]
@@ -45,6 +46,9 @@ class ImageTrainingJob(Job):
     sample: ImageSample = ImageSample()
     evaluate: ImageEvaluate = ImageEvaluate()
     gate: GateConfig
+    search: SearchConfig | None = None
+
+    _search_fits = field_validator("search")(check_search)
 
 
 class ImageSamplingJob(Job):
@@ -71,6 +75,9 @@ class TextTrainingJob(Job):
     sample: TextSample = TextSample()
     evaluate: TextEvaluate = TextEvaluate()
     gate: GateConfig
+    search: SearchConfig | None = None
+
+    _search_fits = field_validator("search")(check_search)
 
 
 class TextSamplingJob(Job):
