@@ -27,6 +27,7 @@ def build(
     autoregressive: Path | None = None,
     samples: Path | None = None,
     evaluation: Path | None = None,
+    search: Path | None = None,
     run: dict[str, Any] | None = None,
 ) -> Path:
     """Write the report of one run to the file `out` and return its path.
@@ -42,6 +43,7 @@ def build(
         autoregressive=autoregressive,
         samples=samples,
         evaluation=evaluation,
+        search=search,
     )
     out = Path(out)
     storage.write_bytes(out, render(found).encode())

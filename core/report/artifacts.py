@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 Json = dict[str, Any]
-FOLDERS = ("dataset", "judge", "model", "autoregressive", "samples", "evaluation")
+FOLDERS = ("dataset", "judge", "model", "autoregressive", "samples", "evaluation", "search")
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class Artifacts:
     autoregressive: Folder
     samples: Folder
     evaluation: Folder
+    search: Folder
     run: Json
     faults: list[str]
 

@@ -19,12 +19,13 @@ MAX_POINTS = 320  # a screen shows no more
 
 @dataclass(frozen=True)
 class Series:
-    """One curve. `style` is a CSS class: ink, accent, faint, dashed; `dots` marks each point."""
+    """One curve. `style` is a CSS class: ink, accent, faint, dashed; `dots` marks each point, without `line` alone."""
 
     name: str
     points: list[Point]
     style: str = "ink"
     dots: bool = False
+    line: bool = True
     fill: bool = False
     legend: bool = True
     labels: list[str] | None = None  # shown instead of the value when a point is inspected
@@ -103,7 +104,7 @@ def line_chart(
         # A zero-length segment with round caps stays a circle however the drawing is stretched.
         dots = "".join(f"M{10 * px:.1f} {1000 - 10 * py:.1f}h.01" for px, py in placed) if one.dots else ""
         area = f"{path}L{10 * placed[-1][0]:.1f} 1000L{10 * placed[0][0]:.1f} 1000Z" if one.fill else ""
-        curves.append(Curve(one.name, one.style, path, area, dots, one.legend))
+        curves.append(Curve(one.name, one.style, path if one.line else "", area, dots, one.legend))
         if one.legend or one.labels:
             labels = one.labels if one.labels and len(one.labels) == len(points) else None
             inspect.append(

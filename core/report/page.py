@@ -12,7 +12,7 @@ from typing import TypeVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from core.report import classes, image_sections, neighbours, sections, text_sections
+from core.report import classes, image_sections, neighbours, search, sections, text_sections
 from core.report.artifacts import Artifacts
 from core.report.lineage import lineage
 from core.report.sections import Section, absent
@@ -22,11 +22,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 Builder = Callable[[Artifacts], Section]
 Result = TypeVar("Result")
 
+SEARCH: tuple[str, str, Builder] = ("search", search.TITLE, search.search)
 IMAGES: list[tuple[str, str, Builder]] = [
     ("samples", "Samples", image_sections.samples),
     ("metrics", "Metrics", sections.metrics),
     ("classes", "Classes", classes.classes),
     ("neighbours", "Nearest training images", neighbours.neighbours),
+    SEARCH,
     ("training", "Training", training),
     ("data", "Data", image_sections.data),
     ("lineage", "Lineage", lineage),
@@ -40,6 +42,7 @@ TEXT: list[tuple[str, str, Builder]] = [
     ("frontier", "Frontier", text_sections.frontier),
     ("fusion", "Fusion", text_sections.fusion),
     ("context", "Context learned", text_sections.context),
+    SEARCH,
     ("training", "Training", training),
     ("data", "Data", text_sections.data),
     ("lineage", "Lineage", lineage),
@@ -52,7 +55,8 @@ TEXT: list[tuple[str, str, Builder]] = [
 def render(found: Artifacts) -> str:
     """The whole page as HTML text."""
     text = found.modality == "text"
-    built = [_guarded(found, *one) for one in (TEXT if text else IMAGES)]
+    wanted = [one for one in (TEXT if text else IMAGES) if one is not SEARCH or found.search]
+    built = [_guarded(found, *one) for one in wanted]
     head = _or_fault(found, "The heading", sections.heading) or {
         "title": "Run",
         "description": "",

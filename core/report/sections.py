@@ -50,6 +50,10 @@ def heading(found: Artifacts) -> Json:
         seconds = found.model_notes.get("train_seconds", found.model_notes.get("seconds"))
         spent = f" in {duration(seconds)}" if number(seconds) is not None else ""
         facts.append(("Training", f"{count(seen)} examples seen{spent}"))
+    searched = found.search.json("search.json")
+    if searched:
+        best = ", ".join(f"{name} {value}" for name, value in mapping(searched.get("settings")).items())
+        facts.append(("Search", f"best of {len(searched.get('trials') or [])} trials: {best}"))
     if sample:
         parts = [SAMPLERS.get(str(sample.get("sampler")), str(sample.get("sampler") or ""))]
         if number(sample.get("steps")) is not None:
