@@ -206,6 +206,10 @@ class Execution:
                     detail.executor_detail.container_detail.main_job
                 )
                 detail.executor_detail.container_detail.main_job = event["job"]
+            case "trial":
+                self._server.tuning.trial(event["job"], event["facts"])
+            case "tuned":
+                self._server.tuning.finish(event["job"], _JOB[event["state"]])
             case "finished":
                 self._finish_task(event)
             case "result":

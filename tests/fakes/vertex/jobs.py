@@ -52,9 +52,22 @@ class JobService:
         job = request.custom_job
         if not job.display_name:
             raise invalid("custom_job.display_name is required.")
-        pools = job.job_spec.worker_pool_specs
+        self.check_pools(job.job_spec.worker_pool_specs)
+        self._check_places(job)
+        job.name = f"{request.parent}/customJobs/{self._number()}"
+        job.state = v1.JobState.JOB_STATE_PENDING
+        job.create_time = job.update_time = now()
+        self.jobs[job.name] = job
+        return job
+
+    def check_pools(self, pools: Any) -> None:
+        """Refuses worker pools that the service refuses.
+
+        Raises:
+            ServiceError: INVALID_ARGUMENT.
+        """
         if not pools:
-            raise invalid("custom_job.job_spec.worker_pool_specs is required.")
+            raise invalid("worker_pool_specs is required.")
         for pool in pools:
             machine = pool.machine_spec
             accelerator = "" if not machine.accelerator_type else machine.accelerator_type.name
@@ -65,12 +78,6 @@ class JobService:
                 raise invalid("worker_pool_specs.replica_count must be at least 1.")
         if pools[0].replica_count != 1:
             raise invalid("worker_pool_specs[0].replica_count must be 1: the first pool is the primary replica.")
-        self._check_places(job)
-        job.name = f"{request.parent}/customJobs/{self._number()}"
-        job.state = v1.JobState.JOB_STATE_PENDING
-        job.create_time = job.update_time = now()
-        self.jobs[job.name] = job
-        return job
 
     def _check_places(self, job: v1.CustomJob) -> None:
         spec = job.job_spec

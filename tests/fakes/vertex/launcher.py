@@ -12,7 +12,7 @@ from typing import Any
 from google_cloud_pipeline_components.container.v1.gcp_launcher.utils.json_util import recursive_remove_empty
 
 MODULE = "google_cloud_pipeline_components.container.v1.custom_job.launcher"
-_PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}")
+_PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['([\w-]+)'\]\}\}")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Launched:
 
 
 def payload(arguments: list[str], values: dict[str, Any]) -> dict[str, Any]:
-    """The custom job that the launcher's `--payload` describes, as the launcher sends it.
+    """The custom or tuning job that the launcher's `--payload` describes, as the launcher sends it.
 
     Args:
         arguments: of the launcher's container.
@@ -37,7 +37,14 @@ def payload(arguments: list[str], values: dict[str, Any]) -> dict[str, Any]:
         value = values.get(found[1])
         return json.dumps(value)[1:-1] if isinstance(value, str) else json.dumps(value)
 
-    made = recursive_remove_empty(json.loads(_PLACEHOLDER.sub(put, arguments[arguments.index("--payload") + 1])))
+    text = arguments[arguments.index("--payload") + 1]
+    if text.startswith('{"Concat"'):
+        text = "".join(json.loads(text)["Concat"])
+    while _PLACEHOLDER.search(text):  # a value may name others
+        text = _PLACEHOLDER.sub(put, text)
+    made = recursive_remove_empty(json.loads(text))
+    if "job_spec" not in made:
+        return dict(made)
     if made["job_spec"]["scheduling"].get("strategy") != "FLEX_START":
         made["job_spec"]["scheduling"].pop("max_wait_duration", None)
     return dict(made)

@@ -37,6 +37,11 @@ class Bucket:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(self._request(f"/storage/v1/b/{bucket}/o/{quote(found, safe='')}?alt=media"))
 
+    def read(self, uri: str) -> bytes:
+        """The content of one object."""
+        bucket, _, name = uri.removeprefix("gs://").partition("/")
+        return self._request(f"/storage/v1/b/{bucket}/o/{quote(name, safe='')}?alt=media")
+
     def _list(self, bucket: str, prefix: str) -> Iterator[str]:
         answer = json.loads(self._request(f"/storage/v1/b/{bucket}/o?prefix={quote(prefix, safe='')}"))
         yield from (item["name"] for item in answer.get("items", []))

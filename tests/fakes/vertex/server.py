@@ -28,6 +28,7 @@ from tests.fakes.vertex.pipelines import PipelineService
 from tests.fakes.vertex.platform import PlatformService
 from tests.fakes.vertex.routes import Route, routes_of
 from tests.fakes.vertex.schedules import ScheduleService
+from tests.fakes.vertex.tuning import TuningService
 
 
 class Operations:
@@ -93,6 +94,7 @@ class VertexServer:
         self.faults.mkdir()
         self.operations = Operations()
         self.jobs = JobService()
+        self.tuning = TuningService(self.jobs)
         self.logs = LogService(project)
         self.metadata = MetadataService(self.operations, self.cache)
         self.models = ModelService(self.operations, self.bucket_exists)
@@ -105,6 +107,7 @@ class VertexServer:
                 ("pipeline_service", self.pipelines),
                 ("schedule_service", self.schedules),
                 ("job_service", self.jobs),
+                ("job_service", self.tuning),
                 ("tensorboard_service", TensorboardService(self.jobs)),
                 ("model_service", self.models),
                 ("metadata_service", self.metadata),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import itertools
 import json
 import os
@@ -18,8 +19,9 @@ from kfp import dsl
 from kfp.dsl import executor_main
 from kfp.local import executor_input_utils, executor_output_utils
 
-from tests.fakes.vertex import launcher
+from tests.fakes.vertex import launcher, tuning
 
+PROGRAM = "textdiffusion"  # the entry point of the image
 PROGRESS = re.compile(r": \d+(/\d+)? examples")  # what a training says once it trains
 
 
@@ -135,6 +137,8 @@ class Step:
         container = self.executor.container
         command, job, restarts = [*container.command, *container.args], self.job, True
         environments = [{e.name: e.value for e in container.env}]
+        if tuning.MODULE in command:
+            return self._tune(command)
         if launcher.MODULE in command:
             made = self._launch(command)
             command, environments, job, restarts = made.command, made.environments, made.name, made.restarts
@@ -181,6 +185,27 @@ class Step:
         self.runner.storage.upload(self.root)  # readable while the job runs
         return made
 
+    def _tune(self, command: list[str]) -> dict[str, Any]:
+        """What the launcher of a hyper-parameter tuning job does, and the service with the job."""
+        asked = launcher.payload(command, self.input["inputs"]["parameterValues"])
+        made = self.runner.post("hyperparameterTuningJobs", asked)
+        tuning.write_resources(Path(self.message.outputs.parameters["gcp_resources"].output_file), made["name"])
+        self.runner.storage.upload(self.root)
+        failed = tuning.Trials(self, made).run()
+        enough = failed < made.get("maxFailedTrialCount", made["maxTrialCount"])
+        state = "JOB_STATE_SUCCEEDED" if enough else "JOB_STATE_FAILED"
+        self.runner.report("tuned", job=made["name"], state=state)
+        if not enough:
+            raise StepError(f"Too many trials failed; the last are in {made['name']}")
+        return dict(executor_output_utils.get_outputs_for_task(self.message, self.component))
+
+    def spawn_program(self, command: list[str], environment: dict[str, str], job: str) -> int:
+        """Runs a program of the image, what its request names in the mounted folder; its exit code."""
+        request = json.loads(self.runner.storage.read(next(part for part in command if part.startswith("gs://"))))
+        for uri in request["inputs"].values():
+            self.runner.storage.download(uri)
+        return self._spawn(command, [environment], job, None)
+
     def _fault(self, only: str | None = None) -> str | None:
         """Takes one injected fault for this step, if the test left one (`FOLDER/STEP.KIND`)."""
         for kind in [only] if only else ["preempt", "crash"]:
@@ -198,7 +223,7 @@ class Step:
         """Runs the component's program once for each replica, in forks of this process, which has the heavy imports
         already; the exit code is the first that is not 0."""
         source = _source_of(command)
-        if source is None:
+        if source is None and command[0] != PROGRAM:
             raise StepError(f"The image's own program cannot be run here: {command[:3]}", 12)
         reader, writer = os.pipe()
         sys.stdout.flush()
@@ -223,8 +248,9 @@ class Step:
         return next((code for code in codes if code), 0)
 
 
-def _become_step(command: list[str], environment: dict[str, str], source: str, output: int) -> None:
-    """The rest of a forked process: standard output to the log, then KFP's own executor; never returns."""
+def _become_step(command: list[str], environment: dict[str, str], source: str | None, output: int) -> None:
+    """The rest of a forked process: standard output to the log, then KFP's own executor, or without a component's
+    source the image's entry point; never returns."""
     code = 1
     try:
         os.dup2(output, 1)
@@ -235,6 +261,8 @@ def _become_step(command: list[str], environment: dict[str, str], source: str, o
 
         logging.getLogger().handlers.clear()
         os.environ.update({key: str(value) for key, value in environment.items()}, _KFP_RUNTIME="true")
+        if source is None:
+            sys.exit(importlib.import_module("components.__main__").main(command[1:]))
         with tempfile.TemporaryDirectory() as folder:
             module = Path(folder, "ephemeral_component.py")
             module.write_text(source)
