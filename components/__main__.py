@@ -4,6 +4,7 @@ python -m components steps
 python -m components doctor --inside
 python -m components train --executor_input JSON
 python -m components train-job --job JSON --out URI
+python -m components trial --request URI [--SETTING=VALUE ...]
 python -m components shards --request JSON
 """
 
@@ -91,6 +92,10 @@ def main(arguments: list[str]) -> int:
             return report(as_json="--json" in arguments)
         elif len(arguments) == 5 and (arguments[0], arguments[1], arguments[3]) == ("train-job", "--job", "--out"):
             train_alone(arguments[2], arguments[4])
+        elif len(arguments) >= 3 and arguments[:2] == ["trial", "--request"]:
+            from components.tuning import tuned_trial
+
+            tuned_trial(arguments[2], arguments[3:])
         elif len(arguments) == 3 and arguments[:2] == ["shards", "--request"]:
             draw_many(arguments[2])
         elif len(arguments) == 3 and arguments[1] == "--executor_input":
@@ -98,7 +103,7 @@ def main(arguments: list[str]) -> int:
         else:
             raise UserError(
                 "expected: steps | doctor --inside [--json] | STEP --executor_input JSON"
-                " | train-job --job JSON --out URI | shards --request JSON"
+                " | train-job --job JSON --out URI | trial --request URI | shards --request JSON"
             )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

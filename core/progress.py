@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 EVENTS_VARIABLE = "TEXTDIFFUSION_EVENTS"  # file to which events are appended, one JSON object a line
+TASK_VARIABLE = "TEXTDIFFUSION_TASK"  # whose work it is, where several steps append to one file of events
 PLAIN_SECONDS = 10.0
 EVENT_SECONDS = 0.5
 
@@ -28,7 +29,7 @@ class Progress:
         self.step, self.total, self.unit = step, total, unit
         self._start, self._began = start, time.monotonic()
         self._last_plain = self._last_event = 0.0
-        self._events = os.environ.get(EVENTS_VARIABLE)
+        self._events, self._task = os.environ.get(EVENTS_VARIABLE), os.environ.get(TASK_VARIABLE)
         self._bar = _terminal_bar(step, total, start) if sys.stderr.isatty() else None
 
     def update(self, done: int, *, total: int | None = None, **fields: float) -> None:
@@ -49,7 +50,8 @@ class Progress:
             print(f"{self.step}: {done}{of} {self.unit}  {rate:.0f}/s  {text}{left}", file=sys.stderr, flush=True)
         if self._events and (finished or now - self._last_event >= EVENT_SECONDS):
             self._last_event = now
-            event = {"step": self.step, "done": done, "total": self.total, "unit": self.unit, "rate": rate}
+            whose = {"task": self._task} if self._task else {}
+            event = {**whose, "step": self.step, "done": done, "total": self.total, "unit": self.unit, "rate": rate}
             with open(self._events, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps({**event, "eta_seconds": eta, **fields}) + "\n")
 

@@ -7,15 +7,19 @@ pyproject.toml, and a test runs a pipeline through each of them.
 from __future__ import annotations
 
 import contextlib
+import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 from unittest import mock
 
+_ITERATION = re.compile(r"-iteration-(\d+)$")
 Launch = Callable[[list[str], Mapping[str, str]], int]
 
 
 class Observer(Protocol):
-    """What is told about each task of a pipeline."""
+    """What is told about each task of a pipeline. Iterations of a loop come from threads of their own; each thread runs
+    one task at a time."""
 
     def begin(self, task: str) -> None: ...
 
@@ -28,16 +32,21 @@ class Observer(Protocol):
 
 @contextlib.contextmanager
 def observed(observer: Observer) -> Iterator[None]:
-    """Reports all tasks that kfp.local executes to `observer`, which also starts their processes."""
+    """Reports all tasks that kfp.local executes to `observer`, which also starts their processes.
+
+    A task `x` in a loop is reported as `x-1`, `x-2`, ...
+    """
     from kfp.local import status, subprocess_task_handler
     from kfp.local.orchestrator import task_executor
 
     execute = task_executor.execute_single_task
 
     def execute_single_task(task_name: str, **arguments: Any) -> Any:
-        observer.begin(task_name)
+        inside = _ITERATION.search(str(arguments["pipeline_resource_name"]))
+        name = f"{task_name}-{int(inside[1]) + 1}" if inside else task_name
+        observer.begin(name)
         outputs, state = execute(task_name=task_name, **arguments)
-        observer.end(task_name, outputs, state == status.Status.SUCCESS)
+        observer.end(name, outputs, state == status.Status.SUCCESS)
         return outputs, state
 
     def run_local_subprocess(full_command: list[str], env_vars: Mapping[str, str] | None = None) -> int:
@@ -57,9 +66,10 @@ def observed_docker(
     from kfp.local import docker_task_handler
 
     run = docker_task_handler.run_docker_container
+    one_at_a_time = threading.Lock()  # their output is told apart by redirecting this process's own
 
     def run_docker_container(*arguments: Any, **options: Any) -> int:
-        with observe():
+        with one_at_a_time, observe():
             code = run(*arguments, **options)
         exited(code)
         return int(code)

@@ -34,8 +34,8 @@ class Display:
         self._run, self._events, self._console = run, events, console
         self._offset = events.stat().st_size if events.exists() else 0
         self._rest = ""
-        self._event: dict[str, Any] = {}
-        self._began = time.monotonic()
+        self._latest: dict[str, dict[str, Any]] = {}  # step -> its newest event
+        self._began: dict[str, float] = {}
         self._printed = 0.0
         self._stop = threading.Event()
         self._live = Live(console=console, get_renderable=self._table, auto_refresh=False) if _live(console) else None
@@ -55,14 +55,13 @@ class Display:
 
     def begin(self, step: str) -> None:
         """A step begins."""
-        self._event, self._began = {}, time.monotonic()
-        self._printed = self._began
+        self._began[step] = self._printed = time.monotonic()
         if not self._live:
             self._console.print(f"{step}: begins", style="dim", highlight=False)
 
     def end(self, entry: Mapping[str, Any]) -> None:
         """A step ended; `entry` is its entry of run.json."""
-        self._event = {}
+        self._latest.pop(entry["name"], None)
         if self._live:
             self._live.refresh()
             return
@@ -71,16 +70,21 @@ class Display:
 
     def _follow(self) -> None:
         while not self._stop.wait(POLL):
-            event = self._newest()
-            if event:
-                self._event = event
+            news = self._news()
+            self._latest.update(news)
             if self._live:
                 self._live.refresh()
-            elif event and time.monotonic() - self._printed >= PLAIN_SECONDS:
+            elif news and time.monotonic() - self._printed >= PLAIN_SECONDS:
                 self._printed = time.monotonic()
-                self._console.print(f"  {describe(event)}", highlight=False)
+                for step, event in news.items():
+                    where = f"{step}: " if len(self._running()) > 1 else ""
+                    self._console.print(f"  {where}{describe(event)}", highlight=False)
 
-    def _newest(self) -> dict[str, Any]:
+    def _running(self) -> list[str]:
+        return [entry["name"] for entry in self._run.steps if entry["state"] == "running"]
+
+    def _news(self) -> dict[str, dict[str, Any]]:
+        """The newest of the events that came since the last look, for each step that runs."""
         if not self._events.exists():
             return {}
         with self._events.open(encoding="utf-8", errors="replace") as stream:
@@ -88,14 +92,17 @@ class Display:
             text = self._rest + stream.read()
             self._offset = stream.tell()
         *lines, self._rest = text.split("\n")
-        for line in reversed(lines):
+        running, news = self._running(), {}
+        for line in lines:
             try:
                 event = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(event, dict):
-                return event
-        return {}
+            if isinstance(event, dict) and running:
+                task = event.pop("task", running[-1])  # containers do not say whose event it is, but run one by one
+                if task in running:
+                    news[task] = event
+        return news
 
     def _table(self) -> Group:
         table = Table.grid(padding=(0, 2))
@@ -104,8 +111,9 @@ class Display:
             seconds = entry["seconds"]
             detail = ""
             if entry["state"] == "running":
-                seconds = time.monotonic() - self._began
-                detail = describe(self._event) if self._event else ""
+                seconds = time.monotonic() - self._began.get(entry["name"], time.monotonic())
+                event = self._latest.get(entry["name"])
+                detail = describe(event) if event else ""
             elif entry["cached"]:
                 detail = "from cache"
             elif entry["error"]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import tempfile
 import time
@@ -23,12 +22,10 @@ from typing import Any
 
 from rich.console import Console
 
-from components.step import whole
 from core import storage
 from core.config import config_hash
 from core.errors import UserError
 from core.job import AnyJob, parse_job
-from core.secrets import redact
 from local import gallery
 from local.containers import docker_runner, mounted_folders
 from local.kfp_seam import observed, observed_docker
@@ -36,22 +33,14 @@ from local.processes import StepProcesses
 from local.progress import Display
 from local.runs import STEPS, Run, link_tree, new_run, pending
 from local.version import code_version
+from local.watcher import Watcher
 from pipelines import compile as compiler
 from pipelines.checks import check_spec, read_spec, tasks
 from pipelines.jobs import absolute, parameters
 from pipelines.machines import load_machines
 
 ROOT = compiler.ROOT
-_SUFFIXES = {"system.HTML": ".html", "system.Markdown": ".md"}
-_IN_METADATA = ("system.Metrics", "system.ClassificationMetrics")  # their files only repeat it
-
-
-class StepError(Exception):
-    """A step ended with an error; the run is marked failed. `user_error`: the error is one a user is to mend."""
-
-    def __init__(self, step: str, message: str, log: Path, user_error: bool) -> None:
-        super().__init__(message)
-        self.step, self.log, self.user_error = step, log, user_error
+TRIAL = "trial"
 
 
 @dataclass(frozen=True)
@@ -113,7 +102,7 @@ def run_job(job: AnyJob, place: LocalPlace, console: Console, *, resume: Run | N
         "host": os.uname().nodename,
     }
     runs = place.runs.absolute()
-    names = step_names(spec)
+    names = step_names(spec, trials_of(job))
     if resume is None:
         run = new_run(runs, spec["pipelineInfo"]["name"], job.job, names, facts)
     else:
@@ -124,8 +113,7 @@ def run_job(job: AnyJob, place: LocalPlace, console: Console, *, resume: Run | N
     storage.write_bytes(run.folder / "pipeline.yaml", text.encode())
     arguments = parameters(job, registry=place.registry_uri(), run=run.id)
     try:
-        with _interruptible():
-            _execute(run, text, arguments, place, console)
+        _execute(run, text, arguments, place, console)
     except BaseException as error:
         _close(run, "failed", began)
         if isinstance(error, KeyboardInterrupt):
@@ -160,7 +148,9 @@ def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlac
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="textdiffusion-")))
         env = step_environment(runs, events, scratch, str(run.facts["code_version"]))
         display = stack.enter_context(Display(run, events, console))
-        watcher = _Watcher(run, display, stack.enter_context(StepProcesses(env)))
+        processes = stack.enter_context(StepProcesses(env))
+        stack.enter_context(_interruptible(processes.stop))
+        watcher = Watcher(run, display, processes)
         if place.runner == "docker":
             folders = mounted_folders(run, runs, place.registry_uri(), env)
             runner = stack.enter_context(docker_runner(run.id, str(run.facts["image"]), folders, env))
@@ -180,87 +170,21 @@ def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlac
             enable_caching=place.cache,
             cache_root=str(runs / ".cache"),
         )
-        components.load_component_from_text(text)(**arguments)
+        try:
+            components.load_component_from_text(text)(**arguments)
+        except RuntimeError:  # what a task in a loop raises stays in its thread
+            if watcher.failure is not None:
+                raise watcher.failure from None
+            raise
         for entry in run.steps:  # the branch that the gate did not take
             if entry["state"] == "pending":
                 run.update(entry["name"], state="skipped")
 
 
-class _Watcher:
-    """Keeps run.json and the display up to date while kfp.local executes."""
-
-    def __init__(self, run: Run, display: Display, processes: StepProcesses) -> None:
-        self._run, self._display, self._processes = run, display, processes
-        self._step, self._began, self._code = "", 0.0, None  # type: tuple[str, float, int | None]
-
-    @property
-    def _log(self) -> Path:
-        return self._run.folder / "steps" / self._step / "log.txt"
-
-    def begin(self, task: str) -> None:
-        self._step, self._began, self._code = task, time.monotonic(), None
-        shutil.rmtree(self._log.parent, ignore_errors=True)
-        self._run.update(task, state="running")
-        self._display.begin(task)
-
-    def launch(self, command: list[str], env: Mapping[str, str]) -> int:
-        code = self._processes.run(command, env, self._log)
-        self.exited(code)
-        return code
-
-    @contextlib.contextmanager
-    def logging(self) -> Iterator[None]:
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("a", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
-            yield
-
-    def exited(self, code: int) -> None:
-        self._code = code
-
-    def end(self, task: str, outputs: Mapping[str, Any], succeeded: bool) -> None:
-        seconds = round(time.monotonic() - self._began, 3)
-        if not succeeded:
-            message = step_error(self._log, self._code)
-            self._run.update(task, state="failed", seconds=seconds, error=message)
-            self._display.end(self._run.step(task))
-            raise StepError(task, message, self._log, self._code == UserError.EXIT_CODE)
-        cached = self._code is None
-        artifacts = place_outputs(self._run.folder, task, outputs)
-        state = "cached" if cached else "succeeded"
-        self._run.update(task, state=state, seconds=seconds, cached=cached, artifacts=artifacts)
-        self._display.end(self._run.step(task))
-
-
-def place_outputs(folder: Path, step: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Links the artifacts among a task's outputs into `<folder>/steps/<step>/`; returns their entries of run.json."""
-    placed: dict[str, Any] = {}
-    for name, output in outputs.items():
-        uri = getattr(output, "uri", None)
-        if uri is None:
-            continue
-        path: str | None = None
-        source = Path(output.path)
-        if output.schema_title in _IN_METADATA:
-            pass
-        elif source.is_dir():
-            path = f"steps/{step}"
-            link_tree(source, folder / path)
-        elif source.is_file():
-            path = f"steps/{step}/{name}{_SUFFIXES.get(output.schema_title, '')}"
-            link_tree(source, folder / path)
-        placed[name] = {"path": path, "uri": uri, "type": output.schema_title, "metadata": whole(output.metadata)}
-    return placed
-
-
-def step_error(log: Path, code: int | None) -> str:
-    """The error of a failed step in one line: the last of its log, or the signal that ended it."""
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        hint = " (out of memory, perhaps)" if name == "SIGKILL" else ""
-        return f"ended by {name}{hint}"
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-    last = next((line.strip() for line in reversed(lines) if line.strip()), f"ended with exit code {code}")
-    return redact(last.removeprefix("error: "))[:500]
+def trials_of(job: AnyJob) -> int:
+    """How many trials the job's pipeline runs; 0 without a search."""
+    search = getattr(job, "search", None)
+    return int(search.trials) if search is not None else 0
 
 
 def step_environment(runs: Path, events: Path, scratch: Path, version: str) -> dict[str, str]:
@@ -277,10 +201,15 @@ def step_environment(runs: Path, events: Path, scratch: Path, version: str) -> d
     }
 
 
-def step_names(spec: Mapping[str, Any]) -> list[str]:
-    """Names of the steps in a compiled pipeline, in the order in which they are shown."""
+def step_names(spec: Mapping[str, Any], trials: int = 0) -> list[str]:
+    """Names of the steps in a compiled pipeline, in the order in which they are shown; a loop over `trials` of them
+    has as many steps of its own."""
     names = {name for _, name, _ in tasks(spec)}
-    return [name for name in STEPS if name in names]
+    found = [name for name in STEPS if name in names]
+    if TRIAL not in found:
+        return found
+    at = found.index(TRIAL)
+    return [*found[:at], *(f"{TRIAL}-{number}" for number in range(1, trials + 1)), *found[at + 1 :]]
 
 
 def _finish(run: Run) -> None:
@@ -290,6 +219,10 @@ def _finish(run: Run) -> None:
     verdict = run.folder / "steps" / "gate" / "verdict.json"
     if verdict.exists():
         run.save(gate=storage.read_json(verdict))
+    search = run.folder / "steps" / "choose" / "search.json"
+    if search.exists():
+        found = storage.read_json(search)
+        run.save(search={key: found[key] for key in ("metric", "value", "best", "settings", "train")})
 
 
 def _close(run: Run, status: str, began: float) -> None:
@@ -300,18 +233,22 @@ def _close(run: Run, status: str, began: float) -> None:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does."""
+def _interruptible(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does. Steps are told at once: in a loop, KFP waits for its threads first."""
 
     def interrupt(*_: object) -> None:
+        stop()
         raise KeyboardInterrupt
 
+    previous: dict[signal.Signals, Any] = {}
     try:
-        previous: Callable[..., Any] | int | None = signal.signal(signal.SIGTERM, interrupt)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, interrupt)
     except ValueError:  # not the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, before in previous.items():
+            signal.signal(number, before)

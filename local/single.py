@@ -18,9 +18,10 @@ from core import storage
 from core.config import config_hash, with_overrides
 from core.errors import UserError
 from core.job import AnyJob, parse_job
-from local.runner import LocalPlace, StepError, place_outputs
+from local.runner import LocalPlace
 from local.runs import Run, find_run, new_run
 from local.version import code_version
+from local.watcher import StepError, place_outputs
 from pipelines.jobs import check_numbers, parameters
 
 _COMPONENTS: Mapping[str, str] = {  # step -> component; for text, <component>_text if there is one
@@ -60,7 +61,10 @@ def run_step(
     if job is not None and before.facts["job"] != job:
         raise UserError(f"--from {before.id}: a run of job {before.facts['job']}, not of {job}")
     before.step(step)
-    config = parse_job(with_overrides(before.facts["config"], overrides), f"{before.id}/run.json with --set")
+    values = dict(before.facts["config"])
+    if before.facts.get("search"):  # what its steps worked with are the winner's settings
+        values["train"] = before.facts["search"]["train"]
+    config = parse_job(with_overrides(values, overrides), f"{before.id}/run.json with --set")
     check_numbers(config.model_dump(mode="json"), before.id)
     component = _component(step, config)
     available = before.artifacts()

@@ -20,8 +20,8 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
-NEEDS_STEPS = "core import steps"  # what the source of a component says that works with the modality's code
-TRAINS = "steps.train"  # ... and that makes an optimizer, for which torch imports its compiler: seconds, once
+NEEDS_STEPS = ("core import steps", "core.trial")  # what a component says that works with the modality's code
+TRAINS = ("steps.train", "run_trial")  # ... and that makes an optimizer, for which torch imports its compiler: seconds
 GRACE = 30.0  # seconds that a step has to write a checkpoint once it is asked to stop
 FOR_TRAINING = ("torch._dynamo", "torch.utils.tensorboard")
 
@@ -85,10 +85,10 @@ def _signal(group: int, number: signal.Signals) -> None:
 
 def _prepare(request: dict[str, Any]) -> None:
     """Imports what the step would import, so that later steps find it there."""
-    if not request["modality"] or NEEDS_STEPS not in request["source"]:
+    if not request["modality"] or not any(mark in request["source"] for mark in NEEDS_STEPS):
         return
     importlib.import_module(f"core.{request['modality']}.steps")
-    if TRAINS in request["source"] and "torch" in sys.modules:
+    if any(mark in request["source"] for mark in TRAINS) and "torch" in sys.modules:
         for name in FOR_TRAINING:
             importlib.import_module(name)
 

@@ -49,12 +49,16 @@ def tasks(spec: Spec) -> Iterator[tuple[str, str, Spec]]:
             yield dag, name, task
 
 
-def worker_pools(spec: Spec) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(step, worker pool) of every Vertex custom job in the pipeline."""
+def worker_pools(spec: Spec) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(step, worker pool) of every Vertex custom job and hyper-parameter tuning job in the pipeline."""
     for name, component in spec["components"].items():
         pools = component.get("inputDefinitions", {}).get("parameters", {}).get("worker_pool_specs", {})
         for pool in pools.get("defaultValue", []):
             yield name.removeprefix("comp-"), pool
+    for _, name, task in tasks(spec):
+        pools = task.get("inputs", {}).get("parameters", {}).get("worker_pool_specs", {})
+        for pool in pools.get("runtimeValue", {}).get("constant", []):
+            yield name, pool
 
 
 def executors(spec: Spec) -> Iterator[tuple[str, Mapping[str, Any]]]:

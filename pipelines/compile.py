@@ -84,7 +84,8 @@ def compile_job(
 
 
 def compile_to(job: AnyJob, folder: Path = BUILD, **options: Any) -> list[Path]:
-    """Compiles for every target, checks the results and writes them into `folder`; returns the files' paths."""
+    """Compiles for every target, checks the results and writes them into `folder`; returns the files' paths. With a
+    section `search` they are called `<job>-search`."""
     from pipelines.checks import check_spec
 
     texts = {target: compile_job(job, target, **options) for target in TARGETS}
@@ -93,8 +94,9 @@ def compile_to(job: AnyJob, folder: Path = BUILD, **options: Any) -> list[Path]:
         if problems:
             raise UserError(f"{job.job}{TARGETS[target]}: {problems[0]}")
     paths = []
+    name = f"{job.job}-search" if getattr(job, "search", None) else job.job
     for target, text in texts.items():
-        paths.append(folder / f"{job.job}{TARGETS[target]}")
+        paths.append(folder / f"{name}{TARGETS[target]}")
         storage.write_bytes(paths[-1], text.encode())
     return paths
 

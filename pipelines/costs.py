@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.job import AnyJob
+from pipelines.checks import worker_pools
 from pipelines.machines import Machine
 
 RUN_FEE = 0.03  # USD a run; quoted by finout.io, read 2026-11
 STARTUP_HOURS = 0.1  # a machine starts and pulls the image
 STEP_HOURS = 0.1  # a step of which nothing is known
 SPOT = 0.4  # of the price on demand; spot prices float between about 0.1 and 0.6 of it
+TRIALS = "trials"  # the step that is a hyper-parameter tuning job
 _STEPS = {"train": ("train",), "train-diffusion": ("train",), "train-autoregressive": ("autoregressive",)}
 
 
@@ -97,7 +99,8 @@ def hourly(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> dict[str
 
 
 def placed(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> Iterator[tuple[str, Machine | None, int, bool]]:
-    """(step, its row of resources.yaml or None, replicas, spot) for each step of a compiled pipeline."""
+    """(step, its row of resources.yaml or None, replicas, spot) for each step of a compiled pipeline. Trials of a
+    search that run at once count as replicas."""
     executors = spec["deploymentSpec"]["executors"]
     for name, component in sorted(spec["components"].items()):
         label = component.get("executorLabel")
@@ -105,12 +108,15 @@ def placed(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> Iterator
             continue
         step = name.removeprefix("comp-")
         defaults = component.get("inputDefinitions", {}).get("parameters", {})
-        pools = defaults.get("worker_pool_specs", {}).get("defaultValue")
+        pools = [pool for owner, pool in worker_pools(spec) if owner == step]
         if pools:
             wanted = pools[0]["machine_spec"]
             row = _row(machines, wanted.get("machine_type"), wanted.get("accelerator_type") or None,
                        int(wanted.get("accelerator_count") or 0))  # fmt: skip
             replicas = sum(int(pool.get("replica_count", 1)) for pool in pools)
+            if step == TRIALS:
+                search = spec["root"]["inputDefinitions"]["parameters"]["search"]["defaultValue"]
+                replicas *= int(search["parallel"])
             yield step, row, replicas, defaults.get("strategy", {}).get("defaultValue") == "SPOT"
         else:
             resources = executors[label]["container"].get("resources", {})
@@ -135,6 +141,9 @@ def _by_size(machines: Mapping[str, Machine], resources: Mapping[str, Any]) -> M
 
 
 def _hours(step: str, job: AnyJob, history: Mapping[str, float]) -> tuple[float, str, bool]:
+    """Hours from a step's begin to its end, where that is known from, and whether it is only a bound."""
+    if step == TRIALS:
+        return _search_hours(job, history)
     for section in _STEPS.get(step, ()):
         budget = getattr(job, section, None)
         if budget is not None and budget.minutes is not None:
@@ -145,6 +154,17 @@ def _hours(step: str, job: AnyJob, history: Mapping[str, float]) -> tuple[float,
     if step in history:
         return history[step], "an earlier run", False
     return STEP_HOURS + STARTUP_HOURS, "assumed", False
+
+
+def _search_hours(job: AnyJob, history: Mapping[str, float]) -> tuple[float, str, bool]:
+    search = getattr(job, "search", None)
+    assert search is not None
+    rounds = search.trials / search.parallel  # a last round that is not full costs only its trials
+    if search.minutes is not None:
+        return rounds * (search.minutes / 60 + STARTUP_HOURS), "search.minutes", False
+    if TRIALS in history:
+        return history[TRIALS], "an earlier run", False
+    return rounds * job.resources.timeout_hours, "resources.timeout_hours", True
 
 
 def _name(row: Machine) -> str:

@@ -2,6 +2,7 @@
 
     images          prepare-data -> {train-judge, train} -> sample -> evaluate -> gate -> register | keep
     text            prepare-data -> {train-judge, train-diffusion, train-autoregressive} -> sample -> ...
+    ...-search      the same with a hyper-parameter search before the training (pipelines/search.py)
     image-sampling  {import-model, prepare-data -> train-judge} -> sample -> evaluate
     text-sampling   likewise
 
@@ -54,7 +55,7 @@ class Placement:
         """The component that trains: a custom job on Vertex, itself elsewhere. Call it outside of a pipeline."""
         if self.target != "vertex":
             return component
-        return custom_job(component, self._machine("train"), self.resources, self.options)
+        return custom_job(component, self.machine("train"), self.resources, self.options)
 
     def trained(self, task: Any) -> Any:
         """Places a task whose component came from `training`."""
@@ -64,7 +65,7 @@ class Placement:
 
     def place(self, task: Any, kind: str, *, cached: bool = True) -> Any:
         """Gives a task its machine (`kind` is a key of the job's resources), its image's name and its caching."""
-        machine = self._machine(kind)
+        machine = self.machine(kind)
         task.set_env_variable("TEXTDIFFUSION_IMAGE", IMAGE)
         task.set_cpu_limit(str(machine.cpu)).set_memory_limit(f"{machine.memory_gb}G")
         if machine.accelerator_type and self.target == "vertex":
@@ -79,12 +80,17 @@ class Placement:
             task.set_caching_options(enable_caching=False)
         return task
 
-    def _machine(self, kind: str) -> Machine:
+    def machine(self, kind: str) -> Machine:
+        """The row of resources.yaml for `kind`."""
         return choose(self.machines, str(getattr(self.resources, kind)), f"resources.{kind}")
 
 
 def define(job: AnyJob, place: Placement) -> Any:
-    """The pipeline of `job`, ready to be compiled."""
+    """The pipeline of `job`, ready to be compiled; with a section `search`, the one that searches first."""
+    if isinstance(job, ImageTrainingJob | TextTrainingJob) and job.search is not None:
+        from pipelines.search import define_search  # which is made of what stands here
+
+        return define_search(job, place)
     if isinstance(job, ImageTrainingJob):
         return _images(job, place)
     if isinstance(job, TextTrainingJob):
@@ -117,42 +123,9 @@ def _images(job: ImageTrainingJob, place: Placement) -> Any:
         trained = place.trained(
             train_component(modality="images", model_config=model, train_config=train, work=work, dataset=dataset)
         )
-        sampled = place.place(
-            sample_step(modality="images", sample_config=sample, model=trained.outputs["model"]), "sample"
-        )
-        inputs = {"dataset": dataset, "judge": judged.outputs["judge"], "model": trained.outputs["model"]}
-        measured = place.place(
-            evaluate_step(modality="images", evaluate_config=evaluate, samples=sampled.outputs["samples"], **inputs),
-            "sample",
-        )
-        gated = place.place(
-            gate_step(
-                modality="images",
-                gate_config=gate,
-                sample_config=sample,
-                evaluate_config=evaluate,
-                registry=registry,
-                model_name=model_name,
-                evaluation=measured.outputs["evaluation"],
-                **inputs,
-            ),
-            "sample",
-            cached=False,
-        )
-        verdict = gated.outputs["verdict"]
-        with dsl.If(gated.outputs["Output"] == "promote", name="promote"):
-            registered = register_step(
-                registry=registry,
-                model_name=model_name,
-                run=run,
-                model=trained.outputs["model"],
-                evaluation=measured.outputs["evaluation"],
-                verdict=verdict,
-            )
-            place.place(registered, "cpu", cached=False)
-        with dsl.Else(name="refuse"):
-            kept = keep_step(registry=registry, model_name=model_name, run=run, verdict=verdict)
-            place.place(kept, "cpu", cached=False)
+        models = {"model": trained.outputs["model"]}
+        finish(place, "images", models, dataset, judged.outputs["judge"], sample, evaluate, gate,
+               registry, model_name, run)  # fmt: skip
 
     return images
 
@@ -188,50 +161,75 @@ def _text(job: TextTrainingJob, place: Placement) -> Any:
         start = models if warm else {}
         trained = place.trained(diffusion_component(train_config=train, **settings, **start))
         models["model"] = trained.outputs["model"]
-        sampled = place.place(sample_text_step(modality="text", sample_config=sample, **models), "sample")
-        measured = place.place(
-            evaluate_text_step(
-                modality="text",
-                evaluate_config=evaluate,
-                dataset=dataset,
-                judge=judged.outputs["judge"],
-                samples=sampled.outputs["samples"],
-                **models,
-            ),
-            "sample",
-        )
-        gated = place.place(
-            gate_step(
-                modality="text",
-                gate_config=gate,
-                sample_config=sample,
-                evaluate_config=evaluate,
-                registry=registry,
-                model_name=model_name,
-                dataset=dataset,
-                judge=judged.outputs["judge"],
-                model=models["model"],
-                evaluation=measured.outputs["evaluation"],
-            ),
-            "sample",
-            cached=False,
-        )
-        verdict = gated.outputs["verdict"]
-        with dsl.If(gated.outputs["Output"] == "promote", name="promote"):
-            registered = register_text_step(
-                registry=registry,
-                model_name=model_name,
-                run=run,
-                evaluation=measured.outputs["evaluation"],
-                verdict=verdict,
-                **models,
-            )
-            place.place(registered, "cpu", cached=False)
-        with dsl.Else(name="refuse"):
-            kept = keep_step(registry=registry, model_name=model_name, run=run, verdict=verdict)
-            place.place(kept, "cpu", cached=False)
+        finish(place, "text", models, dataset, judged.outputs["judge"], sample, evaluate, gate,
+               registry, model_name, run)  # fmt: skip
 
     return text
+
+
+def finish(
+    place: Placement,
+    modality: str,
+    models: Mapping[str, Any],
+    dataset: Any,
+    judge: Any,
+    sample: Any,
+    evaluate: Any,
+    gate: Any,
+    registry: Any,
+    model_name: Any,
+    run: Any,
+) -> None:
+    """What follows a training, inside a pipeline: sample -> evaluate -> gate -> register | keep.
+
+    Args:
+        place: the machines.
+        modality: images or text.
+        models: the trained `model`, for text the `autoregressive` one too.
+        dataset, judge: outputs of the steps that made them.
+        sample, evaluate, gate, registry, model_name, run: parameters of the pipeline.
+    """
+    images = modality == "images"
+    sampling, measuring = (sample_step, evaluate_step) if images else (sample_text_step, evaluate_text_step)
+    sampled = place.place(sampling(modality=modality, sample_config=sample, **models), "sample")
+    measured = place.place(
+        measuring(
+            modality=modality,
+            evaluate_config=evaluate,
+            dataset=dataset,
+            judge=judge,
+            samples=sampled.outputs["samples"],
+            **models,
+        ),
+        "sample",
+    )
+    evaluation = measured.outputs["evaluation"]
+    gated = place.place(
+        gate_step(
+            modality=modality,
+            gate_config=gate,
+            sample_config=sample,
+            evaluate_config=evaluate,
+            registry=registry,
+            model_name=model_name,
+            dataset=dataset,
+            judge=judge,
+            model=models["model"],
+            evaluation=evaluation,
+        ),
+        "sample",
+        cached=False,
+    )
+    verdict = gated.outputs["verdict"]
+    with dsl.If(gated.outputs["Output"] == "promote", name="promote"):
+        registering = register_step if images else register_text_step
+        registered = registering(
+            registry=registry, model_name=model_name, run=run, evaluation=evaluation, verdict=verdict, **models
+        )
+        place.place(registered, "cpu", cached=False)
+    with dsl.Else(name="refuse"):
+        kept = keep_step(registry=registry, model_name=model_name, run=run, verdict=verdict)
+        place.place(kept, "cpu", cached=False)
 
 
 def _image_sampling(job: AnyJob, place: Placement) -> Any:

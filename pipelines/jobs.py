@@ -14,8 +14,9 @@ from core.errors import UserError
 from core.job import AnyJob, parse_job
 
 CONFIGS = Path(__file__).parent / "configs"
-SECTIONS = ("data", "source", "model", "train", "autoregressive", "sample", "evaluate", "gate")
+SECTIONS = ("data", "source", "model", "train", "autoregressive", "sample", "evaluate", "gate", "search")
 _NOT_JOBS = ("resources",)
+_EXAMPLE = "search: {parameters: {train.learning_rate: {min: 1e-4, max: 1e-2, scale: log}}, examples: 20000}"
 _EXACT = 2**53  # pipeline backends carry numbers as doubles
 
 
@@ -37,16 +38,23 @@ def job_path(name: str) -> Path:
     return CONFIGS / f"{name}.yaml"
 
 
-def load_job(name: str, overrides: Sequence[str] = (), layers: Sequence[Mapping[str, Any]] = ()) -> AnyJob:
+def load_job(
+    name: str,
+    overrides: Sequence[str] = (),
+    layers: Sequence[Mapping[str, Any]] = (),
+    *,
+    search: bool = False,
+) -> AnyJob:
     """The job called `name`, or the one in a YAML file at that path.
 
     Args:
         name: a predefined job, or a path that ends in .yaml.
         overrides: `section.key=value` texts of the command line, laid on last.
         layers: mappings laid over the YAML first, in order: settings file, environment.
+        search: keep the section `search`, with which the job's pipeline searches before it trains.
 
     Raises:
-        UserError: there is no such job, or it is not valid.
+        UserError: there is no such job, it is not valid, or it has no section `search` where one is needed.
     """
     path = job_path(name)
     values: dict[str, Any] = read_yaml(path)
@@ -55,7 +63,11 @@ def load_job(name: str, overrides: Sequence[str] = (), layers: Sequence[Mapping[
         values = merge(values, known)
     job = parse_job(with_overrides(values, overrides), path.name if not overrides else f"{path.name} with --set")
     check_numbers(job.model_dump(mode="json"), path.name)
-    return job
+    if search:
+        if getattr(job, "search", None) is None:
+            raise UserError(f"{path.name}: --search needs a section `search` in a training job, for example {_EXAMPLE}")
+        return job
+    return job.model_copy(update={"search": None}) if job.kind == "training" else job
 
 
 def sections(job: AnyJob) -> dict[str, Any]:

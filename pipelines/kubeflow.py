@@ -14,6 +14,7 @@ from typing import Any
 from core import storage
 from core.errors import UserError
 from core.job import AnyJob
+from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
 from pipelines.jobs import parameters, require_remote
 from pipelines.machines import load_machines
@@ -34,6 +35,7 @@ def submit_job(job: AnyJob, settings: Settings, *, cache: bool = True) -> dict[s
         raise UserError(f"registry: {settings.registry} is on this machine; on Kubeflow set a gs:// or s3:// prefix")
     require_remote(job)
     text = compile_job(job, "local", image=image_name(settings.image), machines=load_machines(settings.machines))
+    pipeline = str(read_spec(text)[0]["pipelineInfo"]["name"])
     run = new_run_id(job.job)
     values = parameters(job, registry=settings.registry, run=run, work=storage.join(settings.registry, ".work"))
     client = _client(host, settings)
@@ -57,7 +59,7 @@ def submit_job(job: AnyJob, settings: Settings, *, cache: bool = True) -> dict[s
             raise UserError(f"kubeflow {host}: refused: {error.status} {_said(error)}") from None
         except HTTPError as error:
             raise UserError(f"kubeflow {host}: not reachable: {type(error).__name__}") from None
-    return {"run": run, "id": made.run_id, "pipeline": job.modality, "url": f"{host}/#/runs/details/{made.run_id}"}
+    return {"run": run, "id": made.run_id, "pipeline": pipeline, "url": f"{host}/#/runs/details/{made.run_id}"}
 
 
 def wait(host: str, identity: str, settings: Settings, *, timeout: float = 86_400.0, interval: float = 10.0) -> str:

@@ -28,6 +28,7 @@ STATES = {
 }
 ENDED = ("succeeded", "failed", "cancelled")
 _COLOURS = {"running": "cyan", "succeeded": "green", "cached": "green", "failed": "red", "cancelled": "yellow"}
+_LAUNCHED = ("CustomJob", "HyperparameterTuningJob")
 _CAPACITY = ("RESOURCE_EXHAUSTED", "Resources are insufficient", "resources are insufficient", "quota")
 
 
@@ -179,7 +180,7 @@ def plain(value: Any) -> Any:
 
 
 def launched(resources: str) -> list[str]:
-    """Names of the custom jobs that a launcher started, from its `gcp_resources` output."""
+    """Names of the custom and tuning jobs that a launcher started, from its `gcp_resources` output."""
     try:
         found = json.loads(resources).get("resources", [])
     except (ValueError, AttributeError):
@@ -187,7 +188,8 @@ def launched(resources: str) -> list[str]:
     return [
         item["resourceUri"].partition("/v1/")[2]
         for item in found
-        if item.get("resourceType") == "CustomJob" and "/v1/" in item.get("resourceUri", "")
+        if item.get("resourceType") in ("CustomJob", "HyperparameterTuningJob")
+        and "/v1/" in item.get("resourceUri", "")
     ]
 
 

@@ -107,7 +107,8 @@ def commented(schema: Json, values: Mapping[str, Any], chosen: Mapping[str, Any]
         mark = "" if given is not None else "# "
         plain = setting.allowed in ("text", "text or null", "boolean", "mapping") or setting.allowed == str(value)
         note = "; ".join(part for part in (setting.text, "" if plain else setting.allowed) if part)
-        body = "" if setting.section else f" {_inline(given if given is not None else value)}"
+        shown = next((one for one in (given, value, setting.default) if one is not None), None)
+        body = "" if setting.section else f" {_inline(shown)}"
         line = f"{'  ' * depth}{mark}{setting.name}:{body}"
         if note and len(line) + len(note) + 3 > WIDTH:
             lines.append(f"{'  ' * depth}# {note}")

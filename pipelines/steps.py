@@ -11,6 +11,7 @@ from typing import Any
 
 from core.config import parse_override
 from core.errors import UserError
+from pipelines.checks import worker_pools
 from pipelines.machines import Machine
 
 _OPTIONS = {"retries": int, "cache": bool}
@@ -56,7 +57,7 @@ def with_environment(spec: Mapping[str, Any], variables: Mapping[str, str]) -> d
         if "container" in executor and "google_cloud_pipeline_components" not in str(executor["container"]["command"]):
             env = [item for item in executor["container"].get("env", []) if item["name"] not in variables]
             executor["container"]["env"] = env + [{"name": k, "value": v} for k, v in variables.items()]
-    for pool in _pools(changed):
+    for _, pool in worker_pools(changed):
         env = [item for item in pool["container_spec"].get("env", []) if item["name"] not in variables]
         pool["container_spec"]["env"] = env + [{"name": k, "value": v} for k, v in variables.items()]
     return changed
@@ -65,7 +66,7 @@ def with_environment(spec: Mapping[str, Any], variables: Mapping[str, str]) -> d
 def with_machine(spec: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
     """A copy of a pipeline compiled for Vertex that trains on another machine."""
     changed = copy.deepcopy(dict(spec))
-    for pool in _pools(changed):
+    for _, pool in worker_pools(changed):
         place: dict[str, Any] = {"machine_type": machine.machine_type}
         if machine.accelerator_type:
             place |= {"accelerator_type": machine.accelerator_type, "accelerator_count": machine.accelerator_count}
@@ -91,9 +92,3 @@ def _leaves(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]
             component = task["componentRef"]["name"]
             if "executorLabel" in components[component]:
                 yield name, task, component
-
-
-def _pools(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for component in spec["components"].values():
-        pools = component.get("inputDefinitions", {}).get("parameters", {}).get("worker_pool_specs", {})
-        yield from pools.get("defaultValue", [])

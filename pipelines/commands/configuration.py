@@ -34,7 +34,7 @@ def init(
     from core.errors import UserError
     from core.job import parse_job
     from pipelines import schema as schemas
-    from pipelines.jobs import job_path, load_job
+    from pipelines.jobs import job_path
     from pipelines.settings import FILE, Settings
 
     folder = Path(schemas.SCHEMA_FOLDER)
@@ -44,8 +44,8 @@ def init(
         head = "Settings of this machine and project. Remove the # before what you set; the rest keeps its default."
     else:
         out, kind = Path(f"{name}.yaml"), "job"
-        chosen = {**read_yaml(job_path(like)), "job": name}
-        job = load_job(like)
+        given = read_yaml(job_path(like))
+        job, chosen = parse_job(given, like), {**given, "job": name}
         schema_of, values = type(job).model_json_schema(), {**job.model_dump(mode="json"), "job": name}
         head = f"A job like {like}. Remove the # before what you change; the rest keeps the default that is shown."
         parse_job(values, f"init {name}")  # a bad name is refused before anything is written

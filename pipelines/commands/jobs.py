@@ -12,6 +12,9 @@ from pipelines.commands.output import Json, answer, complete_jobs, examples, met
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: train.batch_size=64.")
 ]
+SearchOption = Annotated[
+    bool, typer.Option("--search", help="Search the settings that the job's section `search` names, then train.")
+]
 JobName = Annotated[
     str,
     typer.Argument(metavar="JOB", help="A predefined job, or the path of a .yaml file.", autocompletion=complete_jobs),
@@ -29,6 +32,7 @@ def register(app: typer.Typer) -> None:
             "run digits --set train.examples=20000 --set sample.steps=8",
             "run my-job.yaml --runner docker",
             "run digits --resume",
+            "run digits --search",
             "run digits --only sample --from latest --debug",
             "run mnist-training --runner vertex",
         ),
@@ -67,6 +71,7 @@ def jobs(as_json: Json = False) -> None:
 def compile_jobs(
     name: Annotated[str, typer.Argument(metavar="[JOB|all]", help="A job, the path of a .yaml file, or all.")] = "all",
     overrides: Overrides = None,
+    search: SearchOption = False,
     as_json: Json = False,
 ) -> None:
     """Compile pipelines to build/pipelines/<job>.yaml (local, Kubeflow) and <job>.vertex.yaml, and check them."""
@@ -80,7 +85,7 @@ def compile_jobs(
     image, machines = image_name(settings.image), load_machines(settings.machines)
     written = []
     for job_name in job_names() if name == "all" else [name]:
-        job = load_job(job_name, overrides or (), [settings.set])
+        job = load_job(job_name, overrides or (), [settings.set], search=search)
         paths = compile_to(job, image=image, machines=machines, options=options_of(settings, job))
         written += [{"job": job.job, "file": str(path), "bytes": path.stat().st_size, "image": image} for path in paths]
     answer(written, ("job", "file", "bytes", "image"), as_json, "no jobs in pipelines/configs")
@@ -92,6 +97,7 @@ def run(
         Literal["local", "docker", "vertex", "kubeflow"], typer.Option(help="Where the pipeline is executed.")
     ] = "local",
     overrides: Overrides = None,
+    search: SearchOption = False,
     only: Annotated[str | None, typer.Option(metavar="STEP", help="Run one step again, in this process.")] = None,
     origin: Annotated[
         str | None, typer.Option("--from", metavar="RUN", help="With --only: the run whose artifacts it gets.")
@@ -111,22 +117,26 @@ def run(
         raise UserError("--only STEP and --from RUN go together")
     if debug and only is None:
         raise UserError("--debug works on one step: add --only STEP --from RUN")
-    if resume and (only or overrides):
-        raise UserError("--resume goes on with a run as it was started: leave out --set and --only")
+    if resume and (only or overrides or search):
+        raise UserError("--resume goes on with a run as it was started: leave out --set, --search and --only")
+    if search and only:
+        raise UserError("--search is for the whole pipeline: leave out --only")
     if runner in ("vertex", "kubeflow"):
         if only or resume or debug:
             raise UserError(f"--only, --resume and --debug are for runs on this machine, not for {runner}")
         from pipelines.deploy import run_remote
 
-        run_remote(load_job(name, overrides or (), [settings.set]), runner, settings, as_json=as_json)
+        job = load_job(name, overrides or (), [settings.set], search=search)
+        run_remote(job, runner, settings, as_json=as_json)
         return
-    _run_here(name, runner, overrides or [], only, origin, resume, debug, cache, as_json, settings)
+    _run_here(name, runner, overrides or [], search, only, origin, resume, debug, cache, as_json, settings)
 
 
 def _run_here(
     name: str,
     runner: str,
     overrides: list[str],
+    search: bool,
     only: str | None,
     origin: str | None,
     resume: bool,
@@ -140,8 +150,9 @@ def _run_here(
     from rich.console import Console
 
     from core.errors import UserError
-    from local.runner import LocalPlace, StepError, resume_job, run_job
+    from local.runner import LocalPlace, resume_job, run_job
     from local.runs import list_runs
+    from local.watcher import StepError
     from pipelines.jobs import load_job
 
     console = Console(file=sys.stderr if as_json else sys.stdout)
@@ -162,7 +173,7 @@ def _run_here(
             job_name = name if not name.endswith((".yaml", ".yml")) else None
             finished = run_step(only, str(origin), overrides, place, job=job_name, debug=debug)
         else:
-            job = load_job(name, overrides, [settings.set])
+            job = load_job(name, overrides, [settings.set], search=search)
             unfinished = None
             if resume:
                 found = [run for run in list_runs(place.runs) if run.facts["job"] == job.job]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.commands.jobs import SearchOption
 from pipelines.commands.output import Json, examples, print_json
 
 Overrides = Annotated[
@@ -38,6 +39,7 @@ def register(app: typer.Typer) -> None:
 def deploy(
     name: Annotated[str, typer.Argument(metavar="JOB", help="A predefined job, or the path of a .yaml file.")],
     overrides: Overrides = None,
+    search: SearchOption = False,
     machine: MachineOption = None,
     spot: Annotated[bool | None, typer.Option("--spot/--no-spot", help="Train at spot prices, with restarts.")] = None,
     step: StepOption = None,
@@ -59,7 +61,7 @@ def deploy(
 
     settings = load_settings()
     vertex = Vertex(Project.of(settings))
-    job = load_job(name, overrides or (), [settings.set])
+    job = load_job(name, overrides or (), [settings.set], search=search)
     options = deploying.Options(
         machines=tuple(part for part in (machine or "").split(",") if part),
         spot=spot,

@@ -85,3 +85,23 @@ def test_digits_go_from_data_to_a_registered_model_and_back_to_a_picture(tmp_pat
     assert last.facts["pipeline"] == "image-sampling"
     assert last.step("train-judge")["state"] == "cached"  # the judge of the training run
     assert last.artifacts()["model"]["metadata"]["version"] == version.version
+
+
+def test_a_search_finds_the_learning_rate_that_learns_and_its_model_passes_the_gate(tmp_path: Path) -> None:
+    planted = "search: {parameters: {train.learning_rate: {values: [1.0e-6, 3.0e-3, 9]}}, trials: 3, examples: 512}\n"
+    project = RealProject(make_project(tmp_path).folder)
+    (tmp_path / "few.yaml").write_text(TINY + planted)
+    called = project.call("run", "few.yaml", "--search")
+    assert called.returncode == 0, called.stderr
+    run = find_run(tmp_path / "runs", "latest")
+    search = json.loads((run.folder / "steps/choose/search.json").read_text())
+    assert search["settings"] == {"train.learning_rate": 0.003}
+    values = {trial["parameters"]["train.learning_rate"]: trial["value"] for trial in search["trials"]}
+    assert values[0.003] < 0.9 * values[1e-6]
+    assert run.facts["gate"]["decision"] == "promote"
+    version = Registry(tmp_path / "registry").champion("few-digits")
+    assert version is not None
+    assert json.loads(version.lineage["config"])["train"]["learning_rate"] == 0.003
+    logs = [run.folder / "steps" / f"trial-{number}" / "train_log.jsonl" for number in (1, 2, 3)]
+    assert sum(log.exists() for log in logs) >= 2  # the one at 9 may diverge
+    assert "validation_loss over train.learning_rate" in (run.folder / "report.html").read_text()

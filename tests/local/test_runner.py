@@ -249,11 +249,12 @@ def test_a_killed_step_is_reported_by_its_signal(project: Project) -> None:
 
 def _step_of(project: Project) -> int:
     """The process of the train step, once it has begun."""
-    begun = project.folder / "runs" / ".work" / "begun"
+    work = project.folder / "runs" / ".work"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if begun.exists() and begun.read_text():
-            return int(begun.read_text())
+        for begun in work.glob("*/begun"):
+            if begun.read_text():
+                return int(begun.read_text())
         time.sleep(0.05)
     raise AssertionError("the train step did not begin")
 

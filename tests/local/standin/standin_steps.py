@@ -1,7 +1,8 @@
 """Image steps that take no time: a "model" is one number, its quality, and samples are as good as the model.
 
 What they do is steered by settings that mean something else in earnest: `train.learning_rate` becomes the quality,
-`data.limit` 13 is data that cannot be used, `sample.seed` 666 is a bug, `train.seed` 99 takes a long time.
+`data.limit` 13 is data that cannot be used, `sample.seed` 666 is a bug, `train.seed` 99 takes a long time; a learning
+rate above 5 diverges, and one of 4 with a clip of 13 and 64 examples is killed once.
 """
 
 from __future__ import annotations
@@ -41,12 +42,8 @@ def train_judge(evaluate: Any, dataset: Path, out: Path) -> dict[str, Any]:
 
 
 def train(model: Any, train: Any, dataset: Path, out: Path, *, objective: str, work: Any, warm_start: Any) -> Any:
-    remote = work and "://" in work
-    place = (
-        Path(os.environ["TEXTDIFFUSION_WORK"], _hash(train))
-        if remote
-        else Path(work or os.environ["TEXTDIFFUSION_WORK"])
-    )
+    root = os.environ["TEXTDIFFUSION_WORK"] if not work or "://" in work else work
+    place = Path(root, _hash(train))
     place.mkdir(parents=True, exist_ok=True)
     begun = (place / "begun").exists()
     (place / "begun").write_text(str(os.getpid()))
@@ -56,9 +53,14 @@ def train(model: Any, train: Any, dataset: Path, out: Path, *, objective: str, w
             progress.update(done + 1, loss=1.0 / (done + 1))
             if train["seed"] == 99 and not begun:
                 time.sleep(60)
+    if train["learning_rate"] > 5:
+        raise UserError("train: diverged: lower train.learning_rate")
+    if (train["learning_rate"], train.get("clip"), train.get("examples")) == (4, 13, 64) and not begun:
+        os.kill(os.getpid(), 9)
     facts = {"quality": train["learning_rate"], "weights_sha256": _hash(train), "modality": "images"}
     _write(out, model=facts)
-    return {"weights_sha256": facts["weights_sha256"], "examples_seen": 512, "device": "cpu", "resumed": begun}
+    found = {"weights_sha256": facts["weights_sha256"], "examples_seen": 512, "device": "cpu", "resumed": begun}
+    return found | {"validation_loss": 1.0 / train["learning_rate"]}
 
 
 def sample(sample: Any, model: Path, out: Path, *, autoregressive: Any) -> dict[str, Any]:
