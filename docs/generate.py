@@ -120,8 +120,10 @@ def artifacts() -> Iterator[str]:
     yield "  metrics.json                 {name: {value, floor, n, judge}}"
     yield "  report.html                  the report, one file\n  steps/<step>/                artifacts and log.txt"
     yield "runs/index.html                the gallery of all runs\n```\n"
-    for name in ("digits", "pydoc", "mnist-sampling"):
-        spec = read_spec(compile_job(load_job(name), image="textdiffusion:docs", machines=load_machines({})))[0]
+    for name, search in (("digits", False), ("digits", True), ("pydoc", False), ("mnist-sampling", False)):
+        spec = read_spec(
+            compile_job(load_job(name, search=search), image="textdiffusion:docs", machines=load_machines({}))
+        )[0]
         yield f"## Pipeline {spec['pipelineInfo']['name']}\n\n| step | artifact | type |\n|---|---|---|"
         for _, step, task in tasks(spec):
             outputs = spec["components"][task["componentRef"]["name"]].get("outputDefinitions", {}).get("artifacts", {})
