@@ -1,7 +1,7 @@
 import json
-import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -163,17 +163,34 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         save(CheckpointStore(str(tmp_path / "file" / "work")), 1.0)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_one_line(tmp_path: Path) -> None:
-    store = CheckpointStore(str(tmp_path))
-    save(store, 1.0)
-    (tmp_path / "data").chmod(0o500)
-    try:
-        with pytest.raises(StorageError, match="cannot be written: Permission denied"):
-            save(store, 2.0)
-    finally:
-        (tmp_path / "data").chmod(0o700)
-    assert store.indices() == [0]
+READ_ONLY = """
+import os, sys, torch
+from core.checkpoint import CheckpointStore
+from core.errors import UserError
+if os.geteuid() == 0:  # root may write everywhere
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    CheckpointStore(sys.argv[1]).save({"model": {"w": torch.zeros(3)}}, {}, {})
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_read_only_folder_is_one_line() -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to the user that root becomes
+        root = Path(name)
+        root.chmod(0o755)
+        store = CheckpointStore(name)
+        save(store, 1.0)
+        (root / "data").chmod(0o555)
+        before = storage.list_files(name)
+        called = subprocess.run([sys.executable, "-c", READ_ONLY, name], capture_output=True, text=True, cwd=ROOT)
+        assert "cannot be written: Permission denied" in called.stdout, called.stderr
+        assert called.stderr == ""
+        assert storage.list_files(name) == before
+        (root / "data").chmod(0o755)
 
 
 def test_channels_last_weights_survive(tmp_path: Path) -> None:
