@@ -144,7 +144,9 @@ def from_json(value: Any, where: str) -> Tokenizer:
             return CharacterTokenizer([str(character) for character in value["characters"]])
         if value["kind"] == "bpe":
             return BPETokenizer(json.dumps(value["tokenizer"]))
-    except Exception as error:  # the library raises bare Exception
+    except BaseException as error:  # the library raises bare Exception, and beside it, where Rust panics, its own kind
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise UserError(f"{where}: not a tokenizer: {type(error).__name__}: {error}") from None
     raise UserError(f"{where}: tokenizer kind {value['kind']!r}; allowed: characters, bpe")
 

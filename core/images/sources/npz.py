@@ -32,6 +32,7 @@ from core.images.sources.source import (
 TRAIN = (("images", "labels"), ("train_images", "train_labels"), ("x_train", "y_train"))
 VALIDATION = (("validation_images", "validation_labels"), ("val_images", "val_labels"), ("x_val", "y_val"))
 TEST = (("test_images", "test_labels"), ("x_test", "y_test"))
+_DAMAGED = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError)
 Header = tuple[tuple[int, ...], np.dtype[Any]]
 
 
@@ -73,7 +74,7 @@ def _archive(uri: str) -> Iterator[zipfile.ZipFile]:
         try:
             with zipfile.ZipFile(stream) as archive:
                 yield archive
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except _DAMAGED as error:
             raise UserError(f"{uri}: damaged or not an npz file: {error}") from None
 
 

@@ -380,6 +380,15 @@ def test_a_cut_or_corrupt_npz_is_refused(tmp_path: Path) -> None:
     assert "damaged or not an npz file" in refused(tmp_path, source="npz", data_dir=str(path))
 
 
+def test_an_npz_whose_names_are_no_text_is_refused(tmp_path: Path) -> None:
+    """A name that says it is UTF-8 and is not; found by `make fuzz`."""
+    path = tmp_path / "in.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("imagé.npy", b"x")
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xfc\xfc"))
+    assert "damaged or not an npz file" in refused(tmp_path, source="npz", data_dir=str(path))
+
+
 def test_an_npz_that_expands_a_thousandfold_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "in.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("images.npy", "w") as stream:

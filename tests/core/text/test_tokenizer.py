@@ -68,3 +68,15 @@ def test_a_file_that_is_no_tokenizer_is_refused_in_one_line(value: object, tmp_p
     storage.write_json(tmp_path / "t.json", value)
     with pytest.raises(UserError, match=r"t\.json"):
         tokenizers.load(tmp_path / "t.json")
+
+
+def test_a_tokenizer_at_which_the_library_panics_is_refused_in_one_line(tmp_path: Path) -> None:
+    """A merge that makes a longer token than any in the vocabulary; found by `make fuzz`."""
+    saved = tokenizers.train_tokenizer(TEXT, TokenizerConfig(kind="bpe", vocabulary=300)).to_json()
+    vocabulary = saved["tokenizer"]["model"]["vocab"]
+    longest = max(len(token.encode()) for token in vocabulary)
+    for number, token in enumerate([token for token in vocabulary if len(token.encode()) == longest]):
+        vocabulary[f"~{number}"] = vocabulary.pop(token)
+    storage.write_json(tmp_path / "t.json", saved)
+    with pytest.raises(UserError, match=r"t\.json: not a tokenizer: PanicException"):
+        tokenizers.load(tmp_path / "t.json")
