@@ -102,8 +102,12 @@ def _member(uri: str, archive: zipfile.ZipFile, name: str) -> Iterator[tuple[IO[
             version = npy.read_magic(stream)
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, fortran, dtype = read(stream)
-        except ValueError as error:
-            raise UserError(f"{where}: not a numpy array: {error}") from None
+        except (UserError, *_DAMAGED):
+            raise
+        except (
+            Exception
+        ) as error:  # numpy reads the header as Python: tokenizer, parser and dtype raise their own kinds
+            raise UserError(f"{where}: not a numpy array: {' '.join(str(error).split())[:200]}") from None
         if dtype.hasobject:
             raise UserError(f"{where}: is an array of Python objects, which would be unpickled; allowed are numbers")
         if fortran and len(shape) > 1:

@@ -389,6 +389,18 @@ def test_an_npz_whose_names_are_no_text_is_refused(tmp_path: Path) -> None:
     assert "damaged or not an npz file" in refused(tmp_path, source="npz", data_dir=str(path))
 
 
+@pytest.mark.parametrize(
+    "header", ["{'descr': (", "{'descr': '|u1', 'fortran_order': False, 'shape': (2L", "(" * 300, "{}[0"]
+)
+def test_an_npz_with_a_header_that_is_no_python_is_refused_in_one_line(tmp_path: Path, header: str) -> None:
+    """numpy tokenizes what it cannot parse, so that errors of Python's tokenizer come out; found by `make fuzz`."""
+    path = tmp_path / "in.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
+        archive.writestr("labels.npy", b"")
+    assert "not a numpy array" in refused(tmp_path, source="npz", data_dir=str(path))
+
+
 def test_an_npz_that_expands_a_thousandfold_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "in.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("images.npy", "w") as stream:
