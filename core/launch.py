@@ -17,18 +17,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
-from core import storage
+from core import elastic, storage
 from core.errors import UserError
 
 RESTARTS = 3
 PORT = 29_500
+GRACE = 25.0  # seconds from a signal to the end of all processes; a spot machine has 30
 _POOLS = ("chief", "master", "workerpool0", "worker", "workerpool1")  # in the order of ranks; others do not train
 _OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "CLUSTER_SPEC")
 
@@ -128,14 +129,17 @@ def launch(cluster: Cluster, arguments: Mapping[str, Any]) -> dict[str, Any]:
             for name, value in os.environ.items()
             if name not in _OF_TORCHRUN and not name.startswith("PET_")  # torchrun would read them as its arguments
         }
-        command = [sys.executable, "-m", "torch.distributed.run", *torchrun(cluster), "-m", "core.launch", str(request)]
-        process = subprocess.Popen(command, env=environment)
-        with _passed_on(process):
-            code = process.wait()
+        program = [sys.executable, "-m", "core.elastic", str(os.getpid())]
+        with _Stopping() as stopping:
+            code = stopping.run([*program, *torchrun(cluster), "-m", "core.launch", str(request)], environment)
         found = storage.read_json(outcome) if outcome.exists() else {}
     if "error" in found:
         error = UserError(found["error"])
         error.EXIT_CODE = found["code"]  # stopped by a signal is not wrong input
+        raise error
+    if code != 0 and stopping.asked:  # before the first step, or too late for a checkpoint of the last one
+        error = UserError(f"training on {cluster.size} processes: stopped by a signal; it goes on from its checkpoints")
+        error.EXIT_CODE = elastic.STOPPED
         raise error
     if code != 0 or not found:
         raise RuntimeError(f"training on {cluster.size} processes ended with exit code {code}")
@@ -165,27 +169,53 @@ def own_address(cluster: Cluster) -> str:
         return str(probe.getsockname()[0])
 
 
-@contextmanager
-def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Signals that ask this process to stop go to torchrun, which passes them on to the workers and waits."""
+class _Stopping:
+    """Runs torchrun; signals that ask this process to stop go to it, which passes them on to the workers and waits.
 
-    def send(number: int, frame: FrameType | None) -> None:
-        process.send_signal(number)
+    It may wait for what does not come: for another node in a rendezvous, without hearing the signal. So it is killed
+    when `GRACE` has passed, and its workers with it.
+    """
 
-    previous = {number: signal.signal(number, send) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
+    def __init__(self) -> None:
+        self.asked = 0
+        self._killed_at: float | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = number
+        if self._killed_at is None:
+            self._killed_at = time.monotonic() + GRACE
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def run(self, command: list[str], environment: Mapping[str, str]) -> int:
+        """The exit code of `command`, -9 if it had to be killed."""
+        self._process = subprocess.Popen(command, env=dict(environment))
+        if self.asked:  # meanwhile
+            self._process.send_signal(self.asked)
+        while True:
+            try:
+                return self._process.wait(1.0)
+            except subprocess.TimeoutExpired:
+                if self._killed_at is not None and time.monotonic() > self._killed_at:
+                    self._process.kill()
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
 
 
 def main(request: Path) -> None:
     """A worker: trains; the first of each node writes the outcome. An error of the user's is an outcome, not a crash,
     because no restart would mend it."""
+    elastic.tie(int(os.environ[elastic.PARENT]))
     from core import steps
 
     if os.environ["RANK"] != "0":

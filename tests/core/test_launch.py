@@ -9,9 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def workers(tag: str) -> list[int]:
             command, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
         except OSError:
             continue
-        if b"core.launch" in command and b"torch.distributed.run" not in command and tag.encode() in environment:
+        if b"core.launch" in command and b"core.elastic" not in command and tag.encode() in environment:
             found.append(int(folder.name))
     return found
 
@@ -196,6 +197,78 @@ def test_two_nodes_train_as_one_process_does_and_survive_the_loss_of_a_worker(
     assert alone["processes"] == 1
     assert losses(tmp_path / "model") == pytest.approx(losses(single), rel=1e-4)
     assert distance(load_file(tmp_path / "model" / WEIGHTS), load_file(single / WEIGHTS)) < 1e-3
+
+
+@pytest.fixture
+def training(dataset: Path, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+    """Starts a step that trains on two processes of this machine, with this variable in their environments."""
+    running = []
+
+    def start(tag: str) -> subprocess.Popen[bytes]:
+        program = PROGRAM.replace("found =", "from components.step import step\nwith step(): found =")
+        arguments = [json.dumps(MODEL), json.dumps(TRAIN), str(dataset), str(tmp_path / "model")]
+        arguments += [str(tmp_path / "work"), str(tmp_path / "facts.json")]
+        env = {**os.environ, "TEXTDIFFUSION_PROCESSES": "2", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", tag: "1"}
+        output = (tmp_path / "log").open("wb")
+        command = [sys.executable, "-c", program, *arguments]
+        running.append(subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+
+
+def until(condition: Callable[[], Any], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are tied by a call of Linux")
+def test_a_step_that_is_killed_outright_leaves_no_process_behind(
+    training: Callable[[str], subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    tag = f"TEST_{uuid.uuid4().hex}"
+    step = training(tag)
+    until(lambda: list((tmp_path / "work").rglob("manifest-*")), 240)
+    assert len(workers(tag)) == 2
+    step.kill()
+    step.wait()
+    until(lambda: not workers(tag), 10)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its worker processes in /proc")
+def test_a_signal_before_the_first_step_is_one_line_and_143(
+    training: Callable[[str], subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    tag = f"TEST_{uuid.uuid4().hex}"
+    step = training(tag)
+    until(lambda: workers(tag), 120)  # they import for seconds
+    step.terminate()
+    assert step.wait(60) == 143
+    said = (tmp_path / "log").read_text()
+    assert "error: training on 2 processes: stopped by a signal" in said
+    assert "Traceback" not in said
+    assert not workers(tag)
+
+
+def test_what_does_not_hear_a_signal_is_killed_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "GRACE", 0.5)
+    ready = tmp_path / "ready"
+    deaf = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); open(sys.argv[1], 'w'); time.sleep(300)"
+
+    def ask() -> None:
+        until(ready.exists, 60)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    with launch._Stopping() as stopping:
+        asking.start()
+        code = stopping.run([sys.executable, "-c", deaf, str(ready)], os.environ)
+    asking.join()
+    assert (code, stopping.asked) == (-signal.SIGKILL, signal.SIGTERM)
 
 
 def distance(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
