@@ -61,6 +61,11 @@ class Host:
         self._process.stdin.write(folder + "\n")
         self._process.stdin.flush()
 
+    @property
+    def pid(self) -> int:
+        """Its process id, 0 before the first run; runners are its children, and steps are theirs."""
+        return self._process.pid if self._process else 0
+
     def close(self) -> None:
         if self._process is not None:
             self._process.kill()
@@ -71,7 +76,7 @@ class Execution:
     """Runs a job's spec in a child process and writes task details, metadata and log entries as it goes."""
 
     def __init__(self, server: Any, job: v1.PipelineJob) -> None:
-        self._server, self._job = server, job
+        self._server, self.job = server, job
         self._pid = 0
         self._tasks: dict[str, v1.PipelineTaskDetail] = {}
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -89,7 +94,7 @@ class Execution:
         if self._thread.is_alive():
             self._kill()
             self._thread.join(20)
-        elif self._job.state not in FINISHED:
+        elif self.job.state not in FINISHED:
             self._end(_RUN.PIPELINE_STATE_CANCELLED)
 
     def _kill(self) -> None:
@@ -101,7 +106,7 @@ class Execution:
 
     def _follow(self) -> None:
         with tempfile.TemporaryDirectory(prefix="vertex-run-") as folder:
-            job = self._job
+            job = self.job
             order = {
                 "spec": json_format.MessageToDict(v1.PipelineJob.pb(job).pipeline_spec),
                 "parameters": json_format.MessageToDict(v1.PipelineJob.pb(job).runtime_config).get(
@@ -138,10 +143,10 @@ class Execution:
 
     @property
     def job_id(self) -> str:
-        return self._job.name.rsplit("/", 1)[1]
+        return self.job.name.rsplit("/", 1)[1]
 
     def _begin(self) -> None:
-        job, metadata = self._job, self._server.metadata
+        job, metadata = self.job, self._server.metadata
         job.state, job.start_time, job.update_time = _RUN.PIPELINE_STATE_RUNNING, now(), now()
         store = f"{job.name.rpartition('/pipelineJobs')[0]}/metadataStores/default"
         pipeline = json_format.MessageToDict(v1.PipelineJob.pb(job).pipeline_spec)["pipelineInfo"]["name"]
@@ -181,8 +186,8 @@ class Execution:
         if event.get("job"):
             detail.executor_detail.container_detail.main_job = event["job"]
         # Repeated message fields hand out live references, so the detail kept here is the one in the job.
-        self._job.job_detail.task_details.append(detail)
-        self._tasks[event["task"]] = live = self._job.job_detail.task_details[-1]
+        self.job.job_detail.task_details.append(detail)
+        self._tasks[event["task"]] = live = self.job.job_detail.task_details[-1]
         return live
 
     def _receive(self, event: dict[str, Any]) -> None:
@@ -296,7 +301,7 @@ class Execution:
         self._end(_RUN.PIPELINE_STATE_SUCCEEDED)
 
     def _end(self, state: v1.PipelineState, message: str = "", *, code: int = 0) -> None:
-        job = self._job
+        job = self.job
         job.state, job.end_time, job.update_time = state, now(), now()
         if message:
             job.error.code, job.error.message = code, message

@@ -23,6 +23,7 @@ from tests.fakes.vertex import launcher, tuning
 
 PROGRAM = "textdiffusion"  # the entry point of the image
 PROGRESS = re.compile(r": \d+(/\d+)? examples")  # what a training says once it trains
+TAKEN_AWAY = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)  # how a process ends whose machine is taken
 
 
 class StepError(Exception):
@@ -135,7 +136,7 @@ class Step:
         if self.refused:
             raise self.refused
         container = self.executor.container
-        command, job, restarts = [*container.command, *container.args], self.job, True
+        command, job, restarts = [*container.command, *container.args], self.job, False
         environments = [{e.name: e.value for e in container.env}]
         if tuning.MODULE in command:
             return self._tune(command)
@@ -149,7 +150,7 @@ class Step:
         command = [part.replace("{{$.json_escape[1]}}", text).replace("{{$}}", text) for part in command]
         fault = self._fault()
         code = self._spawn(command, environments, job, fault)
-        if code == -signal.SIGKILL and fault == "preempt" and restarts:
+        while code in TAKEN_AWAY and restarts:
             self._say(job, "The replica workerpool0-0 was preempted; restarting the job.")
             code = self._spawn(command, environments, job, None)
         self.runner.storage.upload(self.root)
