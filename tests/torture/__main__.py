@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.torture import FAULTS
+from tests.torture.faults import FAULTS
 from tests.torture.trial import MODULE, Fault, Tally, repeat
 
 ROOT = Path(__file__).parents[2]
@@ -81,16 +81,18 @@ def _apart(fault: Fault, minutes: float, seed: int, trials: int | None) -> Tally
 
 
 def table(faults: list[Fault], tallies: dict[str, Tally]) -> str:
-    """One Markdown table, with the command that repeats each row."""
-    rows = ["| fault | tries | survived | lost | again |", "|---|---:|---:|---:|---|"]
+    """One Markdown table, with the command that repeats each row; who stopped clean is among those who survived."""
+    rows = ["| fault | tries | survived | stopped clean | lost | again |", "|---|---:|---:|---:|---:|---|"]
     for fault in faults:
         tally = tallies[fault.name]
         rows.append(
-            f"| {fault.title} | {tally.tries:,} | {tally.survived:,} | {len(tally.lost)} | `{MODULE} {fault.name}` |"
+            f"| {fault.title} | {tally.tries:,} | {tally.survived:,} | {tally.stopped:,} | {len(tally.lost)} |"
+            f" `{MODULE} {fault.name}` |"
         )
     every = list(tallies.values())
     rows.append(
         f"| **all** | {sum(t.tries for t in every):,} | {sum(t.survived for t in every):,} |"
+        f" {sum(t.stopped for t in every):,} |"
         f" {sum(len(t.lost) for t in every)} | `make torture` |"
     )
     return "\n".join(rows)

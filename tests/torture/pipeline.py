@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -41,12 +42,14 @@ MOST_RUNS = 8
 HANG_SECONDS = 300
 
 
-def _start(folder: Path, *options: str) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """`textdiffusion run few.yaml` in the project `folder`, in a session of its own, with these environment variables
+    beside those of this process."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TEXTDIFFUSION_")}
     return subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", "run", "few.yaml", *options],
         cwd=folder,
-        env={**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(variables or {})},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -54,7 +57,8 @@ def _start(folder: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def _finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code of a run, and what it said on standard error."""
     try:
         _, errors = process.communicate(timeout=HANG_SECONDS)
     except subprocess.TimeoutExpired:
@@ -64,7 +68,8 @@ def _finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, errors
 
 
-def _write_job(folder: Path, examples: int) -> None:
+def write_job(folder: Path, examples: int) -> None:
+    """Makes a project of `folder`: its job trains on so many examples."""
     (folder / "few.yaml").write_text(JOB.replace("EXAMPLES", str(examples)))
     (folder / "textdiffusion.yaml").write_text("image: textdiffusion:fixed\n")
 
@@ -75,13 +80,13 @@ def prepared(owner: int) -> tuple[Path, dict[str, Any], float]:
     base = Path(tempfile.mkdtemp(prefix="torture-pipeline-"))
     project, copy = base / "project", base / "undisturbed"
     project.mkdir()
-    _write_job(project, CHAMPION)
-    code, errors = _finish(_start(project))
+    write_job(project, CHAMPION)
+    code, errors = finish(start(project))
     require(code == 0, f"the champion's run ended with {code}: {errors[-300:]}")
-    _write_job(project, CHALLENGER)
+    write_job(project, CHALLENGER)
     shutil.copytree(project, copy, symlinks=True)
     began = time.monotonic()
-    code, errors = _finish(_start(copy))
+    code, errors = finish(start(copy))
     require(code == 0, f"the undisturbed run ended with {code}: {errors[-300:]}")
     return project, _record(copy), time.monotonic() - began
 
@@ -102,15 +107,15 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _watched(folder: Path, metrics: set[str]):
-    """Looks at the registry all the time; what is wrong there at any moment is lost."""
+def watched(root: str, metrics: set[str], pause: float = 0.01) -> Iterator[None]:
+    """Looks at the registry below `root` all the time; what is wrong there at any moment is lost."""
     from core.registry import Registry
 
     wrong: list[str] = []
     end = threading.Event()
 
     def watch() -> None:
-        registry = Registry(folder / "registry")
+        registry = Registry(root)
         while not end.is_set() and not wrong:
             try:
                 champion = registry.champion("few")
@@ -122,7 +127,7 @@ def _watched(folder: Path, metrics: set[str]):
                     champion.verify()
             except Exception as error:
                 wrong.append(f"the champion could not be read: {error}")
-            end.wait(0.01)
+            end.wait(pause)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -139,15 +144,15 @@ def killed(whole_run: bool, draw: random.Random, folder: Path) -> int:
     project, expected, seconds = prepared(os.getpid())
     shutil.copytree(project, folder / "project", symlinks=True)
     folder, kills = folder / "project", 0
-    with _watched(folder, set(expected["metrics"])):
+    with watched(str(folder / "registry"), set(expected["metrics"])):
         for attempt in range(MOST_RUNS):
             resumable = any(
                 json.loads(path.read_text())["status"] != "succeeded" for path in folder.glob("runs/*/few-*/run.json")
             )
-            process = _start(folder, *(["--resume"] if resumable else []))
+            process = start(folder, *(["--resume"] if resumable else []))
             if attempt < MOST_RUNS - 3 and draw.random() < 0.8**attempt:
                 kills += _kill(process, whole_run, draw, seconds)
-            code, errors = _finish(process)
+            code, errors = finish(process)
             if code == 0:
                 break
             require("Traceback" not in errors, f"a traceback: {errors[-500:]}")
@@ -167,7 +172,7 @@ def _kill(process: subprocess.Popen[str], whole_run: bool, draw: random.Random, 
         process.send_signal(draw.choice([signal.SIGKILL, signal.SIGTERM]))
         return 1
     while process.poll() is None:
-        steps = [pid for server in _children(process.pid) for pid in _children(server)]
+        steps = [pid for server in children(process.pid) for pid in children(server)]
         if steps:
             os.kill(steps[0], draw.choice([signal.SIGKILL, signal.SIGTERM]))
             return 1
@@ -175,7 +180,8 @@ def _kill(process: subprocess.Popen[str], whole_run: bool, draw: random.Random, 
     return 0
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
     try:
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     except OSError:
@@ -185,7 +191,7 @@ def _children(pid: int) -> list[int]:
 
 FAULTS = [
     Fault(
-        "kill-step", "a step of the local pipeline: SIGKILL or SIGTERM, resumed", lambda d, f: killed(False, d, f), 3
+        "kill-step", "a step of the local pipeline: SIGKILL or SIGTERM, resumed", lambda d, f: killed(False, d, f), 2
     ),
-    Fault("kill-run", "the whole local run: SIGKILL or SIGTERM, resumed", lambda d, f: killed(True, d, f), 3),
+    Fault("kill-run", "the whole local run: SIGKILL or SIGTERM, resumed", lambda d, f: killed(True, d, f), 2),
 ]

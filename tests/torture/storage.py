@@ -5,6 +5,7 @@ Checkpoints, the registry and copies through the real gcsfs. Pauses between trie
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 from collections.abc import Iterator
@@ -24,12 +25,14 @@ BUCKET = "torture"
 def server(owner: int) -> GcsServer:
     """One server a process."""
     gcs = GcsServer()
+    atexit.register(gcs.close)
     gcs.create_bucket(BUCKET)
     return gcs
 
 
 @contextmanager
-def _served(url: str) -> Iterator[None]:
+def served(url: str) -> Iterator[None]:
+    """Sends the clients of this process to the server at `url`."""
     from gcsfs import GCSFileSystem
 
     GCSFileSystem.clear_instance_cache()
@@ -43,11 +46,11 @@ def broken(share: float, draw: random.Random, folder: Path) -> int:
     gcs = server(os.getpid())
     root = f"gs://{BUCKET}/{draw.randrange(1 << 60):x}"
     with FaultyProxy(gcs.url, share=share, seed=draw.randrange(1 << 30), slow=0.02) as proxy:
-        with without_pauses(), _served(proxy.url):
+        with without_pauses(), served(proxy.url):
             done = _write(root, draw, folder)
-        with _served(gcs.url):
+        with served(gcs.url):
             _look(root, done, folder)
-        with without_pauses(), _served(proxy.url):
+        with without_pauses(), served(proxy.url):
             _read(root, done, folder)
     return proxy.broken
 
@@ -135,6 +138,7 @@ def _fault(percent: int) -> Fault:
         f"storage-{percent}",
         f"requests to the bucket broken, {percent} % of all (503, 429, reset, slow, truncated, answer lost)",
         lambda draw, folder: broken(percent / 100, draw, folder),
+        0.5,
     )
 
 
