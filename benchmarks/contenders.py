@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.devices import device, synchronize
 from core.images import pictures, steps
 from core.images.dataset import ImageDataset
 from core.images.model import load_model
@@ -81,12 +82,12 @@ class Ours:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "model"
             facts = steps.train(self.job.model.model_dump(mode="json"), settings, dataset, out, work=folder)
-            trained = load_model(out)
+            trained = load_model(out, device())
 
         def draw(labels: Labels) -> Images:
             sample = self.job.sample.model_copy(update={"count": len(labels)})
             sigmas = steps.choose_sigmas(sample, trained.process)
-            return steps.draw(trained, sample, labels, sigmas, torch.device("cpu"))[0]
+            return steps.draw(trained, sample, labels, sigmas, device())[0]
 
         return Trained(facts["examples_seen"], facts["train_seconds"], draw)
 
@@ -112,9 +113,9 @@ class Peer:
         raise NotImplementedError
 
     def train(self, dataset: Path, budget: Budget) -> Trained:
-        data = ImageDataset.open(dataset)
+        data, where = ImageDataset.open(dataset), device()
         torch.manual_seed(0)
-        network = self.network(data)
+        network = self.network(data).to(where)
         average = torch.optim.swa_utils.AveragedModel(
             network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(self.ema_decay)
         )
@@ -123,7 +124,7 @@ class Peer:
         for images, labels in _batches(data):
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * min(1.0, (done + 1) / max(1, self.warmup))
-            loss = self.loss(network, images, labels)
+            loss = self.loss(network, images.to(where), labels.to(where))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -134,13 +135,15 @@ class Peer:
             seconds = time.monotonic() - began
             if done == budget.steps or (budget.minutes and seconds >= 60 * budget.minutes):
                 break
+        synchronize(where)
+        seconds = time.monotonic() - began
 
         @torch.inference_mode()
         def draw(labels: Labels) -> Images:
             height, width = data.shape[:2]
-            parts = torch.from_numpy(labels).split(250)
+            parts = torch.from_numpy(labels).to(where).split(250)
             made = [self.sample(average.module.eval(), part, (height, width)) for part in parts]
-            return pictures.to_uint8(torch.cat(made))
+            return pictures.to_uint8(torch.cat(made).cpu())
 
         return Trained(done * BATCH, seconds, draw)
 
@@ -169,7 +172,7 @@ class Diffusers(Peer):
         )
 
     def loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        noise, step = torch.randn_like(images), torch.randint(0, 1000, (len(images),))
+        noise, step = torch.randn_like(images), torch.randint(0, 1000, (len(images),), device=images.device)
         noisy = self.schedule.add_noise(images, noise, step)
         return F.mse_loss(network(noisy, step, class_labels=labels).sample, noise)
 
@@ -178,7 +181,7 @@ class Diffusers(Peer):
 
         solver = DPMSolverMultistepScheduler.from_config(self.schedule.config)
         solver.set_timesteps(self.evaluations)
-        x = torch.randn(len(labels), 1, *size)
+        x = torch.randn(len(labels), 1, *size, device=labels.device)
         for step in solver.timesteps:
             x = solver.step(network(x, step, class_labels=labels).sample, step, x).prev_sample
         return x

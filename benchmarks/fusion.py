@@ -15,8 +15,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from benchmarks.devices import device
 from benchmarks.results import parser, publish
 from core.text import data, evaluation
 from core.text.config import TextEvaluate
@@ -69,11 +68,11 @@ def main() -> None:
     weights = tuple(round(0.1 * step, 1) for step in range(13))
     by_span: dict[int, Curves] = {}
     for seed in range(max(chosen.seeds, len(chosen.model))):
-        trained = load_model(chosen.model[seed % len(chosen.model)])
+        trained = load_model(chosen.model[seed % len(chosen.model)], device())
         assert isinstance(trained.network, Diffusion), "fusion needs a diffusion model"
-        other = load_autoregressive(chosen.autoregressive, trained, "cpu")
+        other = load_autoregressive(chosen.autoregressive, trained, device())
         settings = TextEvaluate(seed=seed, span_count=chosen.count, weights=weights)
-        for curve in evaluation.fusion_curves(trained.network, other, texts, settings, torch.device("cpu")):
+        for curve in evaluation.fusion_curves(trained.network, other, texts, settings, device()):
             inside = [place for place, alpha in enumerate(curve["alpha"]) if alpha <= 1]
             curve["alpha"] = [curve["alpha"][place] for place in inside]
             curve["nats_alpha"] = [curve["nats_alpha"][place] for place in inside]

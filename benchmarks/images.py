@@ -8,6 +8,7 @@ counted by torch over a forward and backward pass. Fréchet distance, accuracy a
 
 from __future__ import annotations
 
+import copy
 import statistics
 import tempfile
 import time
@@ -20,6 +21,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contenders import BATCH, Budget, Contender, Ours, Trained, contenders
+from benchmarks.devices import device, synchronize
 from benchmarks.results import parser, publish
 from core.images import metrics, steps
 from core.images.dataset import ImageDataset
@@ -39,9 +41,10 @@ def speeds(field: Sequence[Contender], dataset: Path, rounds: int, size: int) ->
 
 def cost(one: Contender, data: ImageDataset) -> tuple[int, float]:
     """Parameters, and GFLOP of training on one image (forward and backward)."""
-    network = one.network(data)
-    images, labels = torch.zeros(2, 1, *data.shape[:2]), torch.zeros(2, dtype=torch.long)
-    with FlopCounterMode(display=False) as counter:
+    one = copy.deepcopy(one)  # a peer's schedule moves to where its images are
+    network = one.network(data).to("meta")  # without numbers, so that no kernel hides its products from the counter
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        images, labels = torch.zeros(2, 1, *data.shape[:2]), torch.zeros(2, dtype=torch.long)
         if isinstance(one, Ours):
             network(images, torch.zeros(2), labels).square().mean().backward()
         else:
@@ -53,14 +56,17 @@ def ceiling(seconds: float = 1.0) -> float:
     """GFLOP/s of a large matrix product in the number format that training uses here."""
     from core import precision
 
-    dtype = precision.choose(torch.device("cpu")).dtype or torch.float32
-    a = torch.randn(2048, 2048).to(dtype)
+    where = device()
+    side = 8192 if where.type == "cuda" else 2048  # a GPU needs more work than starting it takes
+    a = torch.randn(side, side).to(where, precision.choose(where).dtype or torch.float32)
     a @ a
+    synchronize(where)
     began, count = time.monotonic(), 0
     while time.monotonic() - began < seconds:
         a @ a
         count += 1
-    return count * 2 * 2048**3 / (time.monotonic() - began) / 1e9
+        synchronize(where)
+    return count * 2 * side**3 / (time.monotonic() - began) / 1e9
 
 
 def quality(trained: Trained, one: Contender, data: ImageDataset, judge: Judge, train: Verdict, count: int) -> Any:

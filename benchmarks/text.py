@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.devices import device
 from benchmarks.results import parser, publish
 from core import storage
 from core.text import data, evaluation, steps
@@ -104,9 +105,9 @@ def drawn(name: str, model: Path, out: Path) -> list[str]:
 
 def bits(model: Path, texts: TextSet) -> float | None:
     """Bits per character of held-out text: exact for the autoregressive model, a bound for the others."""
-    found = load_model(model)
-    other = load_autoregressive(model, found, "cpu") if found.objective == "autoregressive" else None
-    limits = evaluation.bounds(found, other, texts, TextEvaluate(), torch.device("cpu"))
+    found = load_model(model, device())
+    other = load_autoregressive(model, found, device()) if found.objective == "autoregressive" else None
+    limits = evaluation.bounds(found, other, texts, TextEvaluate(), device())
     return next((round(value, 3) for value in limits.values()), None)
 
 

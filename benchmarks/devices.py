@@ -1,0 +1,25 @@
+"""Where benchmarks run, chosen as training chooses it: on a GPU if there is one, on the CPU otherwise."""
+
+from __future__ import annotations
+
+import resource
+
+import torch
+
+
+def device() -> torch.device:
+    """The device of this process."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def synchronize(where: torch.device) -> None:
+    """Waits for all that was asked of the device: a GPU works on after the call has returned, a clock must not."""
+    if where.type == "cuda":
+        torch.cuda.synchronize(where)
+
+
+def peak_bytes(where: torch.device) -> int:
+    """The most memory that was held so far: by tensors on a GPU, by this process otherwise."""
+    if where.type == "cuda":
+        return torch.cuda.max_memory_allocated(where)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
