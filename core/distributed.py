@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -136,6 +136,27 @@ def from_first(values: dict[str, Any], world: World) -> dict[str, Any]:
         text = torch.empty(int(length), dtype=torch.uint8, device=world.device)
     dist.broadcast(text, src=0)
     return dict(json.loads(bytes(text.cpu().tolist())))
+
+
+def by_first(work: Callable[[], dict[str, Any]], world: World) -> dict[str, Any]:
+    """What `work` returns (JSON) in the first process, which alone does it.
+
+    Raises:
+        UserError: the first process raised it. Every process does, so that none waits for one that is gone.
+    """
+    if world.size == 1:
+        return work()
+    failure: UserError | None = None
+    outcome: dict[str, Any] = {}
+    if world.is_first:
+        try:
+            outcome = {"value": work()}
+        except UserError as error:
+            failure, outcome = error, {"error": str(error)}
+    outcome = from_first(outcome, world)
+    if "error" in outcome:
+        raise failure or UserError(outcome["error"])
+    return dict(outcome["value"])
 
 
 def any_process(flag: bool, world: World) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,21 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from core import distributed, noise, precision, samplers, storage
-from core.checkpoint import CheckpointStore
-from core.config import TrainConfig, config_hash, validate
+from core import noise, precision, samplers, storage
+from core.config import TrainConfig, validate
 from core.errors import UserError
+from core.fitting import fit_into
 from core.images import pictures
 from core.images.config import ImageData, ImageEvaluate, ImageModel, ImageSample
 from core.images.dataset import ImageDataset
 from core.images.diffusion import ImageDiffusion, guided
 from core.images.model import ImageShape, NoiseProcess, TrainedModel, describe, load_model, save_model
-from core.model_folder import DESCRIPTION, WEIGHTS, load_weights, read_description, read_weights
+from core.model_folder import DESCRIPTION, load_weights, read_description, read_weights
 from core.randomness import seed_of
-from core.training import FitResult, fit
-from core.training_log import write_records
 
 Section = Mapping[str, Any]
 GRID_ROWS = 10
@@ -76,48 +72,22 @@ def train(
     goal = ImageDiffusion(config, shape, train_split, validation_split, seed=settings.seed)
     if warm_start is not None:
         load_weights(goal.model, read_weights(warm_start, read_description(warm_start, "images")), str(warm_start))
-    key = config_hash(
-        {
-            "model": config.model_dump(mode="json"),
-            "train": settings.model_dump(mode="json"),
-            "data": data.metadata["content_sha256"],
-            "warm_start": storage.sha256(warm_start / WEIGHTS) if warm_start else None,
-            "code": os.environ.get("TEXTDIFFUSION_CODE_VERSION", "unknown"),
-        }
-    )
-    root = storage.join(work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", key)
-    events = out.with_name(f".{out.name}.tensorboard")
     beside = {DESCRIPTION: json.dumps(describe(config, shape)).encode()}
-    with distributed.world() as world:
-        store = CheckpointStore(root, settings.keep)
-        result = fit(goal, settings, store, world, tensorboard=events, beside=beside)
-        facts = _facts(result, data, settings)
-        if world.is_first:
-            with storage.atomic_folder(out) as folder:
-                saved = save_model(folder, result.model, config, shape, facts)
-                write_records(result.log, result.previews, folder)
-                if events.exists():
-                    shutil.move(str(events), folder / "tensorboard")
-            facts = {"parameters": saved["parameters"], "weights_sha256": saved["weights_sha256"], **facts}
-        return distributed.from_first(facts, world)
 
+    def save(folder: Path, network: nn.Module, facts: dict[str, Any]) -> dict[str, Any]:
+        return save_model(folder, network, config, shape, facts)
 
-def _facts(result: FitResult, data: ImageDataset, settings: TrainConfig) -> dict[str, Any]:
-    """What is worth knowing about a training, flat."""
-    validations = [row["validation"]["loss"] for row in result.log if "validation" in row]
-    return {
-        "examples_seen": result.examples_seen,
-        "train_seconds": round(result.seconds, 1),
-        "examples_per_second": round(result.examples_seen / max(result.seconds, 1e-9), 1),
-        "validation_loss": round(validations[-1], 6) if validations else None,
-        "effective_batch_size": settings.batch_size,
-        "seed": settings.seed,
-        "precision": result.precision.reason,
-        "device": str(result.device),
-        "processes": result.processes,
-        "skipped_steps": result.skipped_steps,
-        "data_sha256": data.metadata["content_sha256"],
-    }
+    return fit_into(
+        out,
+        goal,
+        settings,
+        save,
+        data_sha256=data.metadata["content_sha256"],
+        identity={"model": config.model_dump(mode="json")},
+        beside=beside,
+        work=work,
+        warm_start=warm_start,
+    )
 
 
 def sample(

@@ -83,7 +83,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Traine
     return TrainedText(network, tokenizer, config, description)
 
 
-def warm_start(network: nn.Module, folder: Path, tokenizer: Tokenizer) -> None:
+def begin_from(network: nn.Module, folder: Path, tokenizer: Tokenizer) -> None:
     """Begins `network` from a trained model of the same tokens; a diffusion model also from an autoregressive one.
 
     Raises:

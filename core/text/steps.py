@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from core import distributed, storage
-from core.checkpoint import CheckpointStore
-from core.config import TrainConfig, config_hash, validate
+from core import storage
+from core.config import TrainConfig, validate
 from core.errors import UserError
-from core.model_folder import DESCRIPTION, WEIGHTS
+from core.fitting import fit_into
+from core.model_folder import DESCRIPTION
 from core.text import data, evaluation
 from core.text.config import GAP, TextData, TextEvaluate, TextModel, TextSample
 from core.text.drawing import Sampler
 from core.text.metrics import NGramJudge
-from core.text.model import TOKENIZER, describe, load_autoregressive, load_model, save_model, warm_start
+from core.text.model import TOKENIZER, begin_from, describe, load_autoregressive, load_model, save_model
 from core.text.objectives import OBJECTIVES
-from core.training import FitResult, fit
-from core.training_log import write_records
+from core.training import FitResult
 
 Section = Mapping[str, Any]
 
@@ -79,62 +77,37 @@ def train(
     torch.manual_seed(settings.seed)  # fresh weights are a function of the seed
     goal = OBJECTIVES[objective](config, texts, settings.seed)
     if warm_start is not None:
-        _begin_from(goal.model, warm_start, texts)
-    key = config_hash(
-        {
-            "objective": objective,
-            "model": config.model_dump(mode="json"),
-            "train": settings.model_dump(mode="json"),
-            "data": texts.metadata["content_sha256"],
-            "warm_start": storage.sha256(warm_start / WEIGHTS) if warm_start else None,
-            "code": os.environ.get("TEXTDIFFUSION_CODE_VERSION", "unknown"),
-        }
-    )
-    root = storage.join(work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", key)
-    events = out.with_name(f".{out.name}.tensorboard")
+        begin_from(goal.model, warm_start, texts.tokenizer)
     beside = {
         DESCRIPTION: json.dumps(describe(objective, config, texts.tokenizer)).encode(),
         TOKENIZER: json.dumps(texts.tokenizer.to_json()).encode(),
     }
-    with distributed.world() as world:
-        store = CheckpointStore(root, settings.keep)
-        result = fit(goal, settings, store, world, name=f"train {objective}", tensorboard=events, beside=beside)
-        facts = _facts(result, texts, settings, warm_start)
-        if world.is_first:
-            with storage.atomic_folder(out) as folder:
-                saved = save_model(folder, result.model, objective, config, texts.tokenizer, facts)
-                write_records(result.log, result.previews, folder)
-                if events.exists():
-                    shutil.move(str(events), folder / "tensorboard")
-            hashed = {name: saved[name] for name in ("parameters", "weights_sha256")}
-            facts = {"objective": objective, **hashed, **facts}
-        return distributed.from_first(facts, world)
 
+    def save(folder: Path, network: nn.Module, facts: dict[str, Any]) -> dict[str, Any]:
+        return save_model(folder, network, objective, config, texts.tokenizer, facts)
 
-def _begin_from(network: torch.nn.Module, folder: Path, texts: data.TextSet) -> None:
-    warm_start(network, folder, texts.tokenizer)
+    def more(result: FitResult) -> dict[str, Any]:
+        before = float(load_model(warm_start).description.get("total_seconds", 0)) if warm_start else 0.0
+        return {
+            "total_seconds": round(result.seconds + before, 1),  # with the model that it began from
+            "warm_start": warm_start is not None,
+            "characters_per_token": round(texts.characters_per_token, 4),
+        }
 
-
-def _facts(result: FitResult, texts: data.TextSet, settings: TrainConfig, began_from: Path | None) -> dict[str, Any]:
-    """What is worth knowing about a training, flat. Time counts the model it began from too."""
-    validations = [row["validation"]["loss"] for row in result.log if "validation" in row]
-    before = float(load_model(began_from).description.get("total_seconds", 0)) if began_from else 0.0
-    return {
-        "examples_seen": result.examples_seen,
-        "train_seconds": round(result.seconds, 1),
-        "total_seconds": round(result.seconds + before, 1),
-        "warm_start": began_from is not None,
-        "examples_per_second": round(result.examples_seen / max(result.seconds, 1e-9), 1),
-        "validation_loss": round(validations[-1], 6) if validations else None,
-        "effective_batch_size": settings.batch_size,
-        "seed": settings.seed,
-        "precision": result.precision.reason,
-        "device": str(result.device),
-        "processes": result.processes,
-        "skipped_steps": result.skipped_steps,
-        "data_sha256": texts.metadata["content_sha256"],
-        "characters_per_token": round(texts.characters_per_token, 4),
-    }
+    facts = fit_into(
+        out,
+        goal,
+        settings,
+        save,
+        data_sha256=texts.metadata["content_sha256"],
+        identity={"objective": objective, "model": config.model_dump(mode="json")},
+        beside=beside,
+        work=work,
+        warm_start=warm_start,
+        name=f"train {objective}",
+        more=more,
+    )
+    return {"objective": objective, **facts}
 
 
 def sample(
