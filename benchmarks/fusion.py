@@ -72,7 +72,7 @@ def main() -> None:
         assert isinstance(trained.network, Diffusion), "fusion needs a diffusion model"
         other = load_autoregressive(chosen.autoregressive, trained, device())
         settings = TextEvaluate(seed=seed, span_count=chosen.count, weights=weights)
-        for curve in evaluation.fusion_curves(trained.network, other, texts, settings, device()):
+        for curve in evaluation.fusion_curves(trained.network, other, texts, settings):
             inside = [place for place, alpha in enumerate(curve["alpha"]) if alpha <= 1]
             curve["alpha"] = [curve["alpha"][place] for place in inside]
             curve["nats_alpha"] = [curve["nats_alpha"][place] for place in inside]

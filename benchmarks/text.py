@@ -107,7 +107,7 @@ def bits(model: Path, texts: TextSet) -> float | None:
     """Bits per character of held-out text: exact for the autoregressive model, a bound for the others."""
     found = load_model(model, device())
     other = load_autoregressive(model, found, device()) if found.objective == "autoregressive" else None
-    limits = evaluation.bounds(found, other, texts, TextEvaluate(), device())
+    limits = evaluation.bounds(found, other, texts, TextEvaluate())
     return next((round(value, 3) for value in limits.values()), None)
 
 

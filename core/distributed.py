@@ -1,5 +1,5 @@
-"""One training on many processes: the environment that torchrun or Vertex AI sets becomes a process group; gradients
-are summed exactly.
+"""One step on many processes: the environment that torchrun or Vertex AI sets becomes a process group; gradients are
+summed exactly, and what processes found is gathered.
 
 With one process everything here does nothing, so that the loop reads the same.
 """
@@ -39,16 +39,29 @@ class World:
         return self.rank * total // self.size, (self.rank + 1) * total // self.size
 
 
+ALONE = World(0, 1, torch.device("cpu"))
+"""What is not divided."""
+
+
 def require_shares(batch_size: int, world: World) -> None:
     """Raises UserError for a batch that leaves a process without an example: it would have no gradient to add."""
     if batch_size < world.size:
         raise UserError(f"train.batch_size: {batch_size} is less than one example for each of {world.size} processes")
 
 
+LONG = timedelta(days=1)
+"""Between two meetings of processes that draw or measure: all of their batches."""
+
+
 @contextmanager
-def world() -> Iterator[World]:
+def world(patience: timedelta = timedelta(minutes=10)) -> Iterator[World]:
     """Joins the process group that torchrun's RANK, WORLD_SIZE and LOCAL_RANK, or else the CLUSTER_SPEC of a Vertex AI
-    custom job, describe; leaves it at the end."""
+    custom job, describe; leaves it at the end.
+
+    Args:
+        patience: how long a process waits for another one. One that is gone is noticed at once, by torchrun; this is
+            for those that hang, and longer than the longest work between two meetings.
+    """
     os.environ.update(replica(os.environ))
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -60,7 +73,7 @@ def world() -> Iterator[World]:
     if size == 1:
         yield World(0, 1, device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=10))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         yield World(rank, size, device)
     finally:
@@ -136,6 +149,20 @@ def from_first(values: dict[str, Any], world: World) -> dict[str, Any]:
         text = torch.empty(int(length), dtype=torch.uint8, device=world.device)
     dist.broadcast(text, src=0)
     return dict(json.loads(bytes(text.cpu().tolist())))
+
+
+def gather(data: bytes, world: World) -> list[bytes]:
+    """What each process gives, in the order of ranks, in every process."""
+    if world.size == 1:
+        return [data]
+    length = torch.tensor(len(data), device=world.device)
+    lengths = [torch.zeros_like(length) for _ in range(world.size)]
+    dist.all_gather(lengths, length)
+    longest = max(int(found) for found in lengths)
+    padded = torch.frombuffer(bytearray(data).ljust(longest + 1, b"\0"), dtype=torch.uint8).to(world.device)
+    parts = [torch.empty_like(padded) for _ in range(world.size)]
+    dist.all_gather(parts, padded)
+    return [part[: int(size)].cpu().numpy().tobytes() for part, size in zip(parts, lengths, strict=True)]
 
 
 def by_first(work: Callable[[], dict[str, Any]], world: World) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""Trainings of many processes: what a platform says about its nodes becomes torchrun's arguments.
+"""Steps on many processes: what a platform says about its nodes becomes torchrun's arguments.
 
     one machine        TEXTDIFFUSION_PROCESSES, or as many processes as there are GPUs
     Vertex AI          CLUSTER_SPEC of a custom job with several replicas
     Kubeflow           PET_* (TrainJob, PyTorchJob), or MASTER_ADDR, WORLD_SIZE and RANK of an older PyTorchJob
 
 Every node calls `launch` with the same arguments and gets the same facts back. A lost worker ends in a restart of all
-of them, on all nodes, from the last checkpoint.
+of them, on all nodes: training goes on from the last checkpoint, sampling and evaluation begin anew.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes of a training, and which of them this is."""
+    """The nodes that a step runs on, and which of them this is."""
 
     nodes: int = 1
     node: int = 0
@@ -110,20 +110,23 @@ def here() -> Cluster:
     return Cluster.of(os.environ, torch.cuda.device_count())
 
 
-def launch(cluster: Cluster, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs `core.steps.train(**arguments)` in every process of the cluster, under torchrun; what it returned.
+def launch(cluster: Cluster, step: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs `core.steps.<step>(**arguments)` in every process of the cluster, under torchrun; what it returned.
 
     Args:
         cluster: where.
-        arguments: JSON values; paths as text.
+        step: train, sample or evaluate.
+        arguments: JSON values and paths.
 
     Raises:
-        UserError: the one that the processes raised.
+        UserError: the one that the processes raised, or this one was asked to stop.
         RuntimeError: they ended in another way, after all restarts.
     """
-    with tempfile.TemporaryDirectory(prefix="textdiffusion-train-") as folder:
+    paths = {name: str(value) for name, value in arguments.items() if isinstance(value, Path)}
+    values = {name: value for name, value in arguments.items() if name not in paths}
+    with tempfile.TemporaryDirectory(prefix=f"textdiffusion-{step}-") as folder:
         request, outcome = Path(folder) / "request.json", Path(folder) / "outcome.json"
-        request.write_text(json.dumps(dict(arguments)))
+        request.write_text(json.dumps({"step": step, "values": values, "paths": paths}))
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -138,11 +141,11 @@ def launch(cluster: Cluster, arguments: Mapping[str, Any]) -> dict[str, Any]:
         error.EXIT_CODE = found["code"]  # stopped by a signal is not wrong input
         raise error
     if code != 0 and stopping.asked:  # before the first step, or too late for a checkpoint of the last one
-        error = UserError(f"training on {cluster.size} processes: stopped by a signal; it goes on from its checkpoints")
+        error = UserError(f"{step} on {cluster.size} processes: stopped by a signal; run again, it goes on")
         error.EXIT_CODE = elastic.STOPPED
         raise error
     if code != 0 or not found:
-        raise RuntimeError(f"training on {cluster.size} processes ended with exit code {code}")
+        raise RuntimeError(f"{step} on {cluster.size} processes ended with exit code {code}")
     return dict(found["facts"])
 
 
@@ -213,17 +216,17 @@ class _Stopping:
 
 
 def main(request: Path) -> None:
-    """A worker: trains; the first of each node writes the outcome. An error of the user's is an outcome, not a crash,
-    because no restart would mend it."""
+    """A worker: runs the step; the first of each node writes the outcome. An error of the user's is an outcome, not a
+    crash, because no restart would mend it."""
     elastic.tie(int(os.environ[elastic.PARENT]))
     from core import steps
 
     if os.environ["RANK"] != "0":
         os.environ.pop("TEXTDIFFUSION_EVENTS", None)  # one process reports progress
-    arguments = storage.read_json(request)
-    paths = {name: Path(arguments.pop(name)) for name in ("dataset", "out", "warm_start") if arguments.get(name)}
+    asked = storage.read_json(request)
+    arguments = {**asked["values"], **{name: Path(path) for name, path in asked["paths"].items()}}
     try:
-        outcome: dict[str, Any] = {"facts": steps.train(**{**arguments, **paths})}
+        outcome: dict[str, Any] = {"facts": getattr(steps, asked["step"])(**arguments)}
     except UserError as error:
         outcome = {"error": str(error), "code": error.EXIT_CODE}
     if os.environ["LOCAL_RANK"] == "0":

@@ -50,19 +50,14 @@ def train(
     Called on each node of a cluster, or where there are several GPUs, it trains in one process for each of them
     (core/launch.py); what comes back is the same on every node.
     """
-    steps = _steps_of(modality)
-    cluster = launch.here()
-    if cluster.size == 1:
-        facts = steps.train(model, train, dataset, out, objective=objective, work=work, warm_start=warm_start)
-        return dict(facts)
-    arguments = {"modality": modality, "model": model, "train": train, "objective": objective, "work": work}
-    paths = {"dataset": str(dataset), "out": str(out), "warm_start": str(warm_start) if warm_start else None}
-    return launch.launch(cluster, {**arguments, **paths})
+    paths = {"dataset": dataset, "out": out, "warm_start": warm_start}
+    return _on_all("train", modality, {"model": model, "train": train, "objective": objective, "work": work, **paths})
 
 
 def sample(modality: str, sample: Section, model: Path, out: Path, *, autoregressive: Path | None = None) -> Metadata:
-    """Draws samples from a trained model."""
-    return dict(_steps_of(modality).sample(sample, model, out, autoregressive=autoregressive))
+    """Draws samples from a trained model, batches divided over processes as in `train`."""
+    arguments = {"sample": sample, "model": model, "out": out, "autoregressive": autoregressive}
+    return _on_all("sample", modality, arguments)
 
 
 def evaluate(
@@ -76,9 +71,21 @@ def evaluate(
     *,
     autoregressive: Path | None = None,
 ) -> Metadata:
-    """Measures samples against real data: metrics.json, each with its floor, count and judge."""
-    steps = _steps_of(modality)
-    return dict(steps.evaluate(evaluate, dataset, judge, model, samples, out, autoregressive=autoregressive))
+    """Measures samples against real data: metrics.json, each with its floor, count and judge.
+
+    What is measured is divided over processes as in `train`, and the same for any number of them.
+    """
+    paths = {"dataset": dataset, "judge": judge, "model": model, "samples": samples, "out": out}
+    return _on_all("evaluate", modality, {"evaluate": evaluate, **paths, "autoregressive": autoregressive})
+
+
+def _on_all(step: str, modality: str, arguments: dict[str, Any]) -> Metadata:
+    """The modality's step, in each process of the cluster that this is a node of."""
+    run = getattr(_steps_of(modality), step)
+    cluster = launch.here()
+    if cluster.size == 1:
+        return dict(run(**arguments))
+    return launch.launch(cluster, step, {"modality": modality, **arguments})
 
 
 def sample_shards(

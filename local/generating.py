@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from core import steps, storage
+from core import storage
 from core.errors import UserError
 from core.registry import Registry
 from local import terminal
@@ -65,9 +65,11 @@ def generate(
             return result
         if prompt is not None:
             raise UserError("--prompt is for models of text; this one draws images: use --class")
+        from core.images.steps import sample  # here and at once: for a few samples no processes are started
+
         section |= {"labels": [label]} if label is not None else {}
         drawn = Path(scratch) / "samples"
-        steps.sample(modality, section, folders["model"], drawn)
+        sample(section, folders["model"], drawn)
         result["file"] = str(_save_picture(drawn, out or Path(f"sample-{section['seed']}.png")))
         with np.load(drawn / "samples.npz") as samples:
             result["picture"] = _in_a_row(samples["images"][:10])

@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core import storage
+from core import parallel, storage
 from core.config import canonical_json
+from core.distributed import ALONE, World, by_first
 from core.errors import UserError
 from core.images import metrics
 from core.images.config import ImageEvaluate
@@ -52,6 +53,7 @@ class _Measured:
     test: Verdict  # of the whole test split
     test_labels: NDArray[np.int64]
     matched: NDArray[np.int64]  # indices into test, in the samples' class proportions
+    world: World
 
     @property
     def n(self) -> int:
@@ -65,9 +67,11 @@ class _Measured:
 
 
 def evaluate(
-    config: ImageEvaluate, dataset: Path, judge: Path, model: Path, samples: Path, out: Path
+    config: ImageEvaluate, dataset: Path, judge: Path, model: Path, samples: Path, out: Path, world: World = ALONE
 ) -> dict[str, Any]:
     """Measures the samples folder and writes the evaluation folder `out`; returns flat metadata.
+
+    What takes time is divided over `world`; its first process writes.
 
     Raises:
         UserError: samples, judge and data set do not belong together, or one of them is damaged.
@@ -79,19 +83,22 @@ def evaluate(
             f"{dataset} holds {data.content_sha256[:12]}..; run train-judge on it"
         )
     drawn = read_samples(samples, data, config.count).interleaved()
-    found = _measure(config, data, opened, drawn)
+    found = _measure(config, data, opened, drawn, world)
     n_pixels = min(PIXEL_QUERIES, len(drawn.images))
-    near = nearest_images(drawn.images[:n_pixels], data.images("train"))
-    real = nearest_images(data.images("test")[found.matched[:n_pixels]], data.images("train"))
+    near = nearest_images(drawn.images[:n_pixels], data.images("train"), world)
+    real = nearest_images(data.images("test")[found.matched[:n_pixels]], data.images("train"), world)
     values = {**_features(config, found), **_classes(found), **_memorisation(near, real)}
     facts = _facts(found, model) | {"evaluation_key": evaluation_key(config, data, opened, drawn)}
-    with storage.atomic_folder(out) as folder:
-        storage.write_json(folder / "metrics.json", values)
-        storage.write_json(folder / "evaluation.json", facts)
-        storage.write_bytes(folder / "neighbours.npz", _neighbours(config, found, near, real))
-    flat = {name: entry["value"] for name, entry in values.items()}
+
+    def write() -> dict[str, Any]:
+        with storage.atomic_folder(out) as folder:
+            storage.write_json(folder / "metrics.json", values)
+            storage.write_json(folder / "evaluation.json", facts)
+            storage.write_bytes(folder / "neighbours.npz", _neighbours(config, found, near, real))
+        return {name: entry["value"] for name, entry in values.items()}
+
     return {
-        **flat,
+        **by_first(write, world),
         "judge_sha256": opened.sha256,
         "evaluation_key": facts["evaluation_key"],
         "count": len(drawn.images),
@@ -105,7 +112,7 @@ def evaluation_key(config: ImageEvaluate, data: ImageDataset, judge: Judge, samp
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
-def _measure(config: ImageEvaluate, data: ImageDataset, judge: Judge, samples: Samples) -> _Measured:
+def _measure(config: ImageEvaluate, data: ImageDataset, judge: Judge, samples: Samples, world: World) -> _Measured:
     if (samples.labels >= 0).all():
         shares = np.bincount(samples.labels, minlength=data.classes)
     else:
@@ -114,15 +121,17 @@ def _measure(config: ImageEvaluate, data: ImageDataset, judge: Judge, samples: S
     matched = in_proportion(data.labels("test"), shares, data.count("test"), shuffled=True)
     if min(len(reference), len(matched)) < 2:
         raise UserError("evaluate: the test split has too few images of the classes that were sampled; add test images")
+    training = data.images("train")[np.sort(reference)]
     return _Measured(
         data=data,
         judge=judge,
         samples=samples,
-        generated=judge.examine(samples.images, config.batch_size),
-        train=judge.examine(data.images("train")[np.sort(reference)], config.batch_size).rows(_rank(reference)),
-        test=judge.examine(data.images("test"), config.batch_size),
+        generated=judge.examine(samples.images, config.batch_size, world),
+        train=judge.examine(training, config.batch_size, world).rows(_rank(reference)),
+        test=judge.examine(data.images("test"), config.batch_size, world),
         test_labels=data.labels("test"),
         matched=matched,
+        world=world,
     )
 
 
@@ -136,36 +145,40 @@ def _rank(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _features(config: ImageEvaluate, found: _Measured) -> Metrics:
     n, k = found.n, config.nearest
-    groups, real, train = found.groups(), found.test.features[found.matched[:n]], found.train.features
-    judge = found.judge.sha256
-    frechet = [metrics.frechet_distance(group, train) for group in groups]
+    real, train = found.test.features[found.matched[:n]], found.train.features
+    m, judge = min(n, len(train)), found.judge.sha256
+    sides = [*found.groups(), real]  # the last one gives the floors
+
+    def frechet(side: NDArray[np.float64]) -> Any:
+        return metrics.frechet_distance(side, train)
+
+    def kernel(side: NDArray[np.float64]) -> Any:
+        estimate = metrics.kernel_distance(side, train)
+        return [estimate.value, estimate.sd]
+
+    def balls(side: NDArray[np.float64]) -> Any:
+        return list(metrics.precision_recall(train[:m], side[:m], k)) if m > k else [None, None]
+
+    measures = (frechet, kernel, balls)
+    work = [(measure, side) for measure in measures for side in sides]
+    values = parallel.values(lambda part: work[part][0](work[part][1]), len(work), found.world)
+    (*distances, floor), (*estimates, kernel_floor), (*pairs, floors) = (
+        values[place * len(sides) : (place + 1) * len(sides)] for place in range(len(measures))
+    )
+
+    def entry(values: list[float], floor: float, n: int, better: str, sd: float | None = None) -> dict[str, Any]:
+        return {**_mean(values, sd), "floor": floor, "n": n, "judge": judge, "better": better}
+
     few = f" Fewer samples than the {FEATURES} features: not comparable with anything." if n <= FEATURES else ""
+    said = "How far the samples' cloud of judge features lies from that of real training images." + few
+    spread = estimates[0][1] if len(estimates) == 1 else None
     result: Metrics = {
-        "frechet_distance": {
-            **_mean(frechet),
-            "floor": metrics.frechet_distance(real, train),
-            "n": n,
-            "judge": judge,
-            "better": "lower",
-            "text": "How far the samples' cloud of judge features lies from that of real training images." + few,
-        }
+        "frechet_distance": {**entry(distances, floor, n, "lower"), "text": said},
+        "kernel_distance": entry([value for value, _ in estimates], kernel_floor[0], n, "lower", spread),
     }
-    kernel = [metrics.kernel_distance(group, train) for group in groups]
-    spread = kernel[0].sd if len(kernel) == 1 else None
-    result["kernel_distance"] = {
-        **_mean([estimate.value for estimate in kernel], spread),
-        "floor": metrics.kernel_distance(real, train).value,
-        "n": n,
-        "judge": judge,
-        "better": "lower",
-    }
-    m = min(n, len(train))
     if m > k:
-        pairs = [metrics.precision_recall(train[:m], group[:m], k) for group in groups]
-        floors = metrics.precision_recall(train[:m], real[:m], k)
         for place, name in enumerate(("precision", "recall")):
-            values = [pair[place] for pair in pairs]
-            result[name] = {**_mean(values), "floor": floors[place], "n": m, "judge": judge, "better": "higher"}
+            result[name] = entry([pair[place] for pair in pairs], floors[place], m, "higher")
     return result
 
 

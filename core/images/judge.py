@@ -22,9 +22,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core import storage
+from core import parallel, storage
 from core.checkpoint import deserialize, serialize
 from core.config import config_hash
+from core.distributed import ALONE, World
 from core.errors import UserError
 from core.images.config import ImageEvaluate
 from core.images.dataset import ImageDataset
@@ -125,14 +126,17 @@ class Judge:
         return str(self.description["sha256"])
 
     @torch.inference_mode()
-    def examine(self, images: NDArray[np.uint8], batch_size: int = 256) -> Verdict:
-        """Features and class probabilities of `images`, uint8 [N, H, W] or [N, H, W, 3]."""
-        features, probabilities = [], []
-        for start in range(0, len(images), batch_size):
-            f, logits = self.network(to_network(images[start : start + batch_size], self.device))
-            features.append(f.double().cpu())
-            probabilities.append(logits.softmax(1).cpu())
-        return Verdict(torch.cat(features).numpy(), torch.cat(probabilities).numpy())
+    def examine(self, images: NDArray[np.uint8], batch_size: int = 256, world: World = ALONE) -> Verdict:
+        """Features and class probabilities of `images`, uint8 [N, H, W] or [N, H, W, 3]; batches divided over `world`,
+        the whole in every process."""
+
+        def batch(index: int) -> parallel.Arrays:
+            part = images[index * batch_size : (index + 1) * batch_size]
+            features, logits = self.network(to_network(part, self.device))
+            return {"features": features.double().cpu().numpy(), "probabilities": logits.softmax(1).cpu().numpy()}
+
+        parts = parallel.arrays(batch, -(-len(images) // batch_size), world)
+        return Verdict(*(np.concatenate([part[name] for part in parts]) for name in ("features", "probabilities")))
 
 
 def to_network(images: NDArray[np.uint8], device: torch.device) -> Tensor:

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from core import distributed, parallel
+from core.distributed import World
+
 TRAIN_BLOCK = 4096  # training images held as floats at once
 
 
@@ -32,24 +35,33 @@ class Neighbours:
         return result & (self.second > 0)
 
 
-def nearest_images(images: NDArray[np.uint8], training: NDArray[np.uint8]) -> Neighbours:
-    """The nearest of `training` [M, ...] for each of `images` [N, ...]; `training` may be memory-mapped, of any M."""
+def nearest_images(
+    images: NDArray[np.uint8], training: NDArray[np.uint8], world: World = distributed.ALONE
+) -> Neighbours:
+    """The nearest of `training` [M, ...] for each of `images` [N, ...]; `training` may be memory-mapped, of any M.
+
+    Blocks of `training` are divided over `world`; the answer is the same in every process.
+    """
     queries = torch.from_numpy(np.array(images)).flatten(1).float()  # [N, P]
-    best = torch.full((len(queries), 2), torch.inf)
-    indices = torch.zeros((len(queries), 2), dtype=torch.int64)
-    for start in range(0, len(training), TRAIN_BLOCK):
+
+    def nearest_of(index: int) -> parallel.Arrays:
+        start = index * TRAIN_BLOCK
         block = torch.from_numpy(np.array(training[start : start + TRAIN_BLOCK])).flatten(1).float()
         # |q - t|^2 without |q|^2, which is the same for all t.
-        values, places = torch.addmm((block * block).sum(1), queries, block.T, alpha=-2).topk(
-            min(2, len(block)), largest=False
-        )
-        best, order = torch.cat([best, values], 1).topk(2, largest=False)
-        indices = torch.cat([indices, places + start], 1).gather(1, order)
-    found = indices.numpy()
-    first, second = (_distance(images, training[found[:, i]]) for i in (0, 1))
+        squares = torch.addmm((block * block).sum(1), queries, block.T, alpha=-2)
+        values, places = squares.topk(min(2, len(block)), largest=False)
+        return {"values": values.numpy(), "places": places.numpy() + start}
+
+    best = torch.full((len(queries), 2), torch.inf)
+    indices = torch.zeros((len(queries), 2), dtype=torch.int64)
+    for found in parallel.arrays(nearest_of, -(-len(training) // TRAIN_BLOCK), world):
+        best, order = torch.cat([best, torch.from_numpy(found["values"])], 1).topk(2, largest=False)
+        indices = torch.cat([indices, torch.from_numpy(found["places"])], 1).gather(1, order)
+    nearest = indices.numpy()
+    first, second = (_distance(images, training[nearest[:, i]]) for i in (0, 1))
     if len(training) < 2:
         second = np.full(len(images), np.inf)
-    return Neighbours(np.minimum(first, second), np.where(first <= second, *found.T), np.maximum(first, second))
+    return Neighbours(np.minimum(first, second), np.where(first <= second, *nearest.T), np.maximum(first, second))
 
 
 def _distance(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float64]:

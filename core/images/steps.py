@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core import noise, precision, samplers, storage
+from core import distributed, noise, parallel, precision, samplers, storage
 from core.config import TrainConfig, validate
+from core.distributed import World
 from core.errors import UserError
 from core.fitting import fit_into
 from core.images import pictures
@@ -99,15 +100,20 @@ def sample(
         UserError: the model is damaged, or the settings ask for what it cannot do.
     """
     settings = validate(ImageSample, sample, "sample")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trained = load_model(model, device)
-    labels = choose_labels(settings, trained)
-    sigmas = choose_sigmas(settings, trained.process)
-    began = time.monotonic()
-    images, frames, frame_sigmas = draw(trained, settings, labels, sigmas, device)
-    seconds = time.monotonic() - began
+    with distributed.world(distributed.LONG) as world:
+        trained = load_model(model, world.device)
+        labels = choose_labels(settings, trained)
+        sigmas = choose_sigmas(settings, trained.process)
+        began = time.monotonic()
+        drawn = draw(trained, settings, labels, sigmas, world.device, world=world)
+        facts = _facts(settings, trained, world, time.monotonic() - began)
+        return distributed.by_first(lambda: _write(out, settings, trained, labels, drawn, facts), world)
+
+
+def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: float) -> dict[str, Any]:
+    """What is worth knowing about a sampling, flat."""
     per_step = 2 if settings.guidance != 1 else 1
-    facts = {
+    return {
         "sampler": settings.sampler,
         "steps": settings.steps,
         "nfe": samplers.evaluations(settings.sampler, settings.steps) * per_step,
@@ -115,9 +121,21 @@ def sample(
         "seed": settings.seed,
         "count": settings.count,
         "seconds": round(seconds, 2),
-        "device": str(device),
+        "device": str(world.device),
+        "processes": world.size,
         "weights_sha256": trained.description["weights_sha256"],
     }
+
+
+def _write(
+    out: Path,
+    settings: ImageSample,
+    trained: TrainedModel,
+    labels: NDArray[np.int64],
+    drawn: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]],
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    images, frames, frame_sigmas = drawn
     stored = np.where(labels == len(trained.shape.class_names), -1, labels).astype(np.int64)
     with storage.atomic_folder(out) as folder:
         storage.write_bytes(folder / "samples.npz", _npz(images=images, labels=stored))
@@ -141,7 +159,9 @@ def evaluate(
     """Measures samples against the test split: metrics.json, each metric with floor, count and judge."""
     from core.images.evaluation import evaluate as measure
 
-    return dict(measure(validate(ImageEvaluate, evaluate, "evaluate"), dataset, judge, model, samples, out))
+    settings = validate(ImageEvaluate, evaluate, "evaluate")
+    with distributed.world(distributed.LONG) as world:
+        return dict(measure(settings, dataset, judge, model, samples, out, world))
 
 
 def shape_of(data: ImageDataset) -> ImageShape:
@@ -186,10 +206,12 @@ def draw(
     sigmas: Tensor,
     device: torch.device,
     first: int = 0,
+    world: World = distributed.ALONE,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]]:
     """Images for `labels`, numbered from `first`, and the denoising path of the first few.
 
-    Sample i depends on (seed, i) and its label alone, not on the batch it is drawn in.
+    Sample i depends on (seed, i) and its label alone, not on the batch it is drawn in. Batches are divided over
+    `world`, every process gets all images.
 
     Returns:
         uint8 [N, H, W(, 3)]; frames uint8 [T, M, H, W(, 3)], the last one finished; their sigmas [T].
@@ -199,18 +221,9 @@ def draw(
     interval = (settings.guidance_low, settings.guidance_high)
     seeds = [seed_of(settings.seed, "sample", i) for i in range(first, first + len(labels))]
     every = max(1, -(-settings.steps // TRAJECTORY_FRAMES))
-    parts: list[NDArray[np.uint8]] = []
-    frames: list[NDArray[np.uint8]] = []
-    frame_sigmas: list[float] = []
 
-    def record(step: samplers.Step) -> None:
-        if step.index % every == 0:  # shown as the variance-preserving state, which fades from noise to image
-            state = step.x[:TRAJECTORY_SAMPLES] / (1 + step.sigma**2) ** 0.5
-            frames.append(pictures.to_uint8(state.cpu()))
-            frame_sigmas.append(step.sigma)
-
-    for start in range(0, len(labels), settings.batch_size):
-        part = slice(start, start + settings.batch_size)
+    def batch(index: int) -> parallel.Arrays:
+        part = slice(index * settings.batch_size, (index + 1) * settings.batch_size)
         source = samplers.SampleNoise(seeds[part], trained.shape.size, device)
         denoiser = guided(
             trained.network,
@@ -220,18 +233,31 @@ def draw(
             scale=settings.guidance,
             interval=interval,
         )
+        frames: list[NDArray[np.uint8]] = []
+        frame_sigmas: list[float] = []
+
+        def record(step: samplers.Step) -> None:
+            if step.index % every == 0:  # shown as the variance-preserving state, which fades from noise to image
+                state = step.x[:TRAJECTORY_SAMPLES] / (1 + step.sigma**2) ** 0.5
+                frames.append(pictures.to_uint8(state.cpu()))
+                frame_sigmas.append(step.sigma)
+
         with number_format.autocast(device):
             x = samplers.SAMPLERS[settings.sampler](
                 denoiser,
                 float(sigmas[0]) * source(),
                 sigmas,
                 noise=source,
-                callback=record if start == 0 else None,
+                callback=record if index == 0 else None,
             )
-        parts.append(pictures.to_uint8(x.cpu()))
-    images = np.concatenate(parts)
-    frames.append(images[: len(frames[0])])
-    return images, np.stack(frames), np.array([*frame_sigmas, 0.0])
+        images = pictures.to_uint8(x.cpu())
+        if index > 0:
+            return {"images": images}
+        frames.append(images[:TRAJECTORY_SAMPLES])
+        return {"images": images, "frames": np.stack(frames), "sigmas": np.array([*frame_sigmas, 0.0])}
+
+    parts = parallel.arrays(batch, -(-len(labels) // settings.batch_size), world)
+    return np.concatenate([part["images"] for part in parts]), parts[0]["frames"], parts[0]["sigmas"]
 
 
 def grid_by_class(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.uint8]:

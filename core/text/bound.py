@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core import parallel
+from core.distributed import ALONE, World
 from core.text.schedule import alpha_sigma, diffuse
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # z [B, L, d] and gamma [B, L] to logits [B, L, V]
@@ -27,8 +29,12 @@ def variational_bound(
     high: float,
     generator: torch.Generator,
     draws: int = 8,
+    world: World = ALONE,
 ) -> float:
     """The bound in nats per token of `tokens` [B, L], given the logits of a denoiser.
+
+    Noise levels are divided over `world`; their terms are added in order, so the bound is the same for any number of
+    processes.
 
     Args:
         denoise: logits of clean tokens; noise levels are constant along a row.
@@ -38,21 +44,24 @@ def variational_bound(
     """
     x = embeddings[tokens]
     rows = len(tokens)
-
-    def at(gamma: Tensor) -> Tensor:
-        noise = torch.randn(x.shape, generator=generator).to(x.device)
-        return denoise(diffuse(x, gamma, noise), gamma)
-
-    lowest = torch.full(tokens.shape, low, device=x.device)
-    reconstruction = F.cross_entropy(at(lowest).flatten(0, 1).double(), tokens.flatten())
-    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    levels, noises = [torch.full((rows,), low)], [torch.randn(x.shape, generator=generator)]
     for index in range(draws):
         strata = (torch.randperm(rows, generator=generator) + torch.rand(rows, generator=generator)) / rows
-        u = (strata + index) / draws
-        gamma = (low + (high - low) * u).to(x.device)[:, None].expand(tokens.shape)
-        mean = at(gamma).softmax(dim=-1) @ embeddings
+        levels.append(low + (high - low) * ((strata + index) / draws))
+        noises.append(torch.randn(x.shape, generator=generator))
+
+    def term(index: int) -> float:
+        """Of level 0 the reconstruction, of each other one its share of the integral's mean."""
+        gamma = levels[index].to(x.device)[:, None].expand(tokens.shape)
+        logits = denoise(diffuse(x, gamma, noises[index].to(x.device)), gamma)
+        if index == 0:
+            return float(F.cross_entropy(logits.flatten(0, 1).double(), tokens.flatten()))
+        mean = logits.softmax(dim=-1) @ embeddings
         error = (x - mean).square().sum(dim=-1)
-        total += (torch.exp(-gamma) * error).double().mean() / draws
+        return float((torch.exp(-gamma) * error).double().mean() / draws)
+
+    reconstruction, *terms = parallel.values(term, draws + 1, world)
+    total = sum(terms)
     alpha, sigma = alpha_sigma(torch.tensor(high, dtype=torch.float64))
     size = embeddings.shape[1]
     squares = embeddings.double().square().sum(dim=-1)[tokens].mean()

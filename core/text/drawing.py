@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from core import parallel
+from core.distributed import ALONE, World
 from core.errors import UserError
 from core.randomness import generator_of
 from core.text import autoregressive, fusion, generation, masked, original
@@ -64,27 +67,41 @@ class Sampler:
             raise UserError(f"sample.block: found {block}; the model's context is {self.trained.config.context} tokens")
         return block
 
-    def rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """All samples, as rows of samples.jsonl, and the frames of trajectory.jsonl."""
+    def rows(self, world: World = ALONE) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """All samples, as rows of samples.jsonl, and the frames of trajectory.jsonl; in every process of `world`, which
+        divide the batches and prompts."""
         self.require_modes()
         blocks = -(-self.length // self.block)
-        trajectory = Trajectory(max(1, -(-blocks * self.settings.steps // FRAMES)), self.trained)
-        rows: list[dict[str, Any]] = []
+        every = max(1, -(-blocks * self.settings.steps // FRAMES))
+        work = self._batches()
+
+        def draw(index: int) -> dict[str, Any]:
+            method, mode, prompt, count, place = work[index]
+            trajectory = Trajectory(every, self.trained)
+            first = (mode, prompt, place) == ("diffusion", "", 0)
+            return {
+                "rows": method(mode, prompt, count, place, trajectory if first else None),
+                "frames": trajectory.frames,
+            }
+
+        parts = parallel.values(draw, len(work), world)
+        return [row for part in parts for row in part["rows"]], [row for part in parts for row in part["frames"]]
+
+    def _batches(self) -> list[tuple[Callable[..., list[dict[str, Any]]], str, str, int, int]]:
+        """What is drawn, in order: the method that draws it, mode, prompt, how many and the place in the noise."""
+        found: list[tuple[Callable[..., list[dict[str, Any]]], str, str, int, int]] = []
         plain = [mode for mode in self.settings.modes if mode != "infill"]
         for mode in plain:
             total = min(self.settings.count, self.settings.guided_count) if mode == "guided" else self.settings.count
             for start in range(0, total, self.settings.batch_size):
-                count = min(self.settings.batch_size, total - start)
-                watch = trajectory if mode == "diffusion" and start == 0 else None
-                rows += self.continued(mode, "", count, start, watch)
+                found.append((self.continued, mode, "", min(self.settings.batch_size, total - start), start))
         for index, prompt in enumerate(self.settings.prompts):
             place, few = (index + 1) * 1_000_000, min(self.settings.count, 4)
             if GAP in prompt:
-                rows += [row for mode in ("infill", "guided") for row in self.filled(mode, prompt, few, place)]
+                found += [(self.filled, mode, prompt, few, place) for mode in ("infill", "guided")]
             else:
-                for mode in plain:
-                    rows += self.continued(mode, prompt, few, place)
-        return rows, trajectory.frames
+                found += [(self.continued, mode, prompt, few, place) for mode in plain]
+        return found
 
     def span(self, mode: str, start: int, stop: int) -> list[dict[str, Any]]:
         """Samples [start, stop) of a mode without a prompt; `start` is where a batch begins."""

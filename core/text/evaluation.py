@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from core import storage
+from core import parallel, storage
 from core.config import config_hash
+from core.distributed import ALONE, World
 from core.errors import UserError
 from core.randomness import generator_of
 from core.text import data, fusion, metrics
@@ -56,7 +58,7 @@ def load_judge(folder: Path, texts: TextSet) -> tuple[NGramJudge, str]:
 
 
 def sample_metrics(
-    rows: Sequence[dict[str, Any]], texts: TextSet, judge: NGramJudge, judge_sha256: str
+    rows: Sequence[dict[str, Any]], texts: TextSet, judge: NGramJudge, judge_sha256: str, world: World = ALONE
 ) -> dict[str, dict[str, Any]]:
     """Metrics of unprompted samples for each mode; the floor is the same measure of as much real text.
 
@@ -65,12 +67,14 @@ def sample_metrics(
     found: dict[str, dict[str, Any]] = {}
     train = texts.texts["train"]
     modes = sorted({str(row["mode"]) for row in rows if not row.get("prompt")}, key=lambda mode: mode != "diffusion")
+    measured: list[tuple[list[str], list[str]]] = []  # the texts, and the reference for their n-grams
     for mode in modes:
         made = [str(row["text"]) for row in rows if row["mode"] == mode and not row.get("prompt")]
         size = sum(map(len, made)) // max(1, len(made))
         reference = _pieces(texts.texts["validation"], size, len(made))
-        real = _pieces(texts.texts["test"], size, len(made))
-        values, floors = metrics.measure(made, reference, train, judge), metrics.measure(real, reference, train, judge)
+        measured += [(made, reference), (_pieces(texts.texts["test"], size, len(made)), reference)]
+    results = parallel.values(lambda i: metrics.measure(*measured[i], train, judge), len(measured), world)
+    for mode, (made, _), values, floors in zip(modes, measured[::2], results[::2], results[1::2], strict=True):
         for name, value in values.items():
             entry = {
                 "value": round(value, 5),
@@ -93,30 +97,36 @@ def _pieces(text: str, size: int, count: int) -> list[str]:
 
 @torch.no_grad()
 def bounds(
-    trained: TrainedText, other: NextToken | None, texts: TextSet, settings: TextEvaluate, device: torch.device
+    trained: TrainedText, other: NextToken | None, texts: TextSet, settings: TextEvaluate, world: World = ALONE
 ) -> dict[str, float]:
     """Bits per character of held-out text: the bound of diffusion or masks, and the autoregressive likelihood."""
-    network, config = trained.network, trained.config
+    network, config, device = trained.network, trained.config, world.device
     tokens = data.held_out(texts.tokens["test"], config.context, settings.bound_windows).to(device)
     draws, rate = generator_of(settings.seed, "bound"), _characters_per_token(tokens, texts)
     found: dict[str, float] = {}
     if isinstance(network, Diffusion):
-        found["bound_bits_per_character"] = bits_per_character(diffusion_bound(network, tokens, draws), rate)
+        found["bound_bits_per_character"] = bits_per_character(diffusion_bound(network, tokens, draws, world), rate)
     elif isinstance(network, Masked):
         share = (0.5 + torch.arange(len(tokens) * 8, device=device)) / (len(tokens) * 8)
         many = tokens.repeat(8, 1)
         masks = (torch.rand(many.shape, generator=draws) < share.cpu()[:, None]).to(device)
-        logits = torch.cat([network(part) for part in many.masked_fill(masks, network.vocabulary).split(64)])
-        found["bound_bits_per_character"] = bits_per_character(
-            float(masked_loss(logits, many, masks, share).mean()), rate
-        )
+        hidden = many.masked_fill(masks, network.vocabulary)
+        places = torch.arange(len(many), device=device).split(64)
+        nats = _mean(lambda i: masked_loss(network(hidden[i]), many[i], masks[i], share[i]), places, world)
+        found["bound_bits_per_character"] = bits_per_character(nats, rate)
     if other is not None:
-        nats = torch.cat([token_losses(other(part[:, :-1]), part) for part in tokens.split(32)]).mean()
-        found["autoregressive_bits_per_character"] = bits_per_character(float(nats), rate)
+        nats = _mean(lambda part: token_losses(other(part[:, :-1]), part), tokens.split(32), world)
+        found["autoregressive_bits_per_character"] = bits_per_character(nats, rate)
     return found
 
 
-def diffusion_bound(network: Diffusion, tokens: Tensor, draws: torch.Generator) -> float:
+def _mean(losses: Callable[[Tensor], Tensor], parts: Sequence[Tensor], world: World) -> float:
+    """Mean of the losses of all parts together, divided over `world`."""
+    found = parallel.arrays(lambda i: {"losses": losses(parts[i]).cpu().numpy()}, len(parts), world)
+    return float(np.concatenate([part["losses"] for part in found]).mean(dtype=np.float64))
+
+
+def diffusion_bound(network: Diffusion, tokens: Tensor, draws: torch.Generator, world: World = ALONE) -> float:
     """Nats per token of tokens [B, L]: the sum over blocks of their bounds given the clean text before."""
     process = network.config.process
     block = process.blocks[0]
@@ -126,7 +136,8 @@ def diffusion_bound(network: Diffusion, tokens: Tensor, draws: torch.Generator) 
         shape = noisy_windows(network, tokens, gamma, torch.zeros_like(z), known, block)
         return network(replace(shape, z=z), block)[0]
 
-    return variational_bound(denoise, tokens, network.embeddings(), process.gamma_min, process.gamma_max, draws)
+    low, high = process.gamma_min, process.gamma_max
+    return variational_bound(denoise, tokens, network.embeddings(), low, high, draws, world=world)
 
 
 def _characters_per_token(tokens: Tensor, texts: TextSet) -> float:
@@ -134,64 +145,71 @@ def _characters_per_token(tokens: Tensor, texts: TextSet) -> float:
 
 
 @torch.no_grad()
-def frontier(sampler: Sampler, judge: NGramJudge, settings: TextEvaluate) -> list[dict[str, Any]]:
+def frontier(sampler: Sampler, judge: NGramJudge, settings: TextEvaluate, world: World = ALONE) -> list[dict[str, Any]]:
     """Judge surprise and entropy of samples at each temperature, for diffusion and the autoregressive model."""
     modes = ["diffusion", "autoregressive"] if isinstance(sampler.trained.network, Diffusion) else ["diffusion"]
-    rows = []
-    for temperature in settings.temperatures:
+    points = [(temperature, mode) for temperature in settings.temperatures for mode in modes]
+
+    def row(index: int) -> dict[str, Any]:
+        temperature, mode = points[index]
         warm = replace(sampler, settings=sampler.settings.model_copy(update={"temperature": temperature}))
-        for mode in modes:
-            made = warm.texts(mode, settings.frontier_count)
-            rows.append(
-                {
-                    "mode": mode,
-                    "temperature": temperature,
-                    "entropy": round(metrics.entropy("".join(made)), 5),
-                    "judge_nll": round(judge.nats_per_character(made), 5),
-                    "n": sum(map(len, made)),
-                }
-            )
-    return rows
+        made = warm.texts(mode, settings.frontier_count)
+        return {
+            "mode": mode,
+            "temperature": temperature,
+            "entropy": round(metrics.entropy("".join(made)), 5),
+            "judge_nll": round(judge.nats_per_character(made), 5),
+            "n": sum(map(len, made)),
+        }
+
+    return parallel.values(row, len(points), world)
 
 
 @torch.no_grad()
 def fusion_curves(
-    network: Diffusion, other: NextToken, texts: TextSet, settings: TextEvaluate, device: torch.device
+    network: Diffusion, other: NextToken, texts: TextSet, settings: TextEvaluate, world: World = ALONE
 ) -> list[dict[str, Any]]:
     """Nats per character of held-out middles, both sides given, against alpha of (A) and w of (B), by span length."""
-    return [_curve(network, other, texts, settings, span, device) for span in settings.spans]
+    return [_curve(network, other, texts, settings, span, world) for span in settings.spans]
 
 
 def _curve(
-    network: Diffusion, other: NextToken, texts: TextSet, settings: TextEvaluate, span: int, device: torch.device
+    network: Diffusion, other: NextToken, texts: TextSet, settings: TextEvaluate, span: int, world: World
 ) -> dict[str, Any]:
-    weights = list(settings.weights)
-    totals = {"nats_alpha": [0.0] * len(weights), "nats_w": [0.0] * len(weights)}
-    characters, examples = 0, []
-    for index, (left, middle, right) in enumerate(held_out_spans(network.config, texts, span, settings)):
+    weights, names, decode = list(settings.weights), ("nats_alpha", "nats_w"), texts.tokenizer.decode
+    spans = held_out_spans(network.config, texts, span, settings)
+
+    def measure(index: int) -> dict[str, Any]:
+        """One span: nats of its middle under each law, [weights], and of each of its tokens, [weights][tokens]."""
+        left, middle, right = (side.to(world.device) for side in spans[index])
         draws = generator_of(settings.seed, "fusion", span, index)
-        left, middle, right = left.to(device), middle.to(device), right.to(device)
         own, both, alone = fusion.middle_laws(other, network, left[None], middle[None], right[None], draws)
-        nats: dict[str, list[list[float]]] = {name: [] for name in totals}
-        for place, weight in enumerate(weights):
-            laws = {"nats_alpha": fusion.mix(own, both, weight), "nats_w": fusion.bayes(own, both, alone, weight)}
-            for name, law in laws.items():
-                each = -law.gather(-1, middle[None, :, None])[0, :, 0]
-                totals[name][place] += float(each.sum())
-                nats[name].append([round(value, 3) for value in each.tolist()])
-        decode = texts.tokenizer.decode
-        characters += len(decode(middle.tolist()))
-        if index < FUSION_EXAMPLES:
-            sides = {"left": decode(left.tolist()), "right": decode(right.tolist())}
-            examples.append({**sides, "tokens": [decode([token]) for token in middle.tolist()], **nats})
+        found: dict[str, Any] = {name: [] for name in ("sums", *names)}
+        for weight in weights:
+            laws = (fusion.mix(own, both, weight), fusion.bayes(own, both, alone, weight))
+            each = [-law.gather(-1, middle[None, :, None])[0, :, 0] for law in laws]
+            found["sums"].append([float(nats.sum()) for nats in each])
+            for name, nats in zip(names, each, strict=True):
+                found[name].append([round(value, 3) for value in nats.tolist()])
+        sides = {"left": decode(left.tolist()), "right": decode(right.tolist())}
+        tokens = [decode([token]) for token in middle.tolist()]
+        return {**sides, "tokens": tokens, "characters": len(decode(middle.tolist())), **found}
+
+    measured = parallel.values(measure, len(spans), world)
+    characters = sum(one["characters"] for one in measured)
+    totals = [[sum(one["sums"][place][law] for one in measured) for place in range(len(weights))] for law in (0, 1)]
+    curves = {
+        name: [round(total / max(1, characters), 5) for total in row] for name, row in zip(names, totals, strict=True)
+    }
+    shown = ("left", "right", "tokens", *names)
     return {
         "span": span,
         "alpha": weights,
         "w": weights,
-        **{name: [round(value / max(1, characters), 5) for value in values] for name, values in totals.items()},
+        **curves,
         "characters": characters,
         "seed": settings.seed,
-        "examples": examples,
+        "examples": [{name: one[name] for name in shown} for one in measured[:FUSION_EXAMPLES]],
     }
 
 
@@ -230,11 +248,11 @@ def evaluate(
     judge_sha256: str,
     trained: TrainedText,
     other: NextToken | None,
-    device: torch.device,
+    world: World = ALONE,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The contents of metrics.json and evaluation.json."""
-    found: dict[str, Any] = sample_metrics(rows, texts, judge, judge_sha256)
-    limits = bounds(trained, other, texts, settings, device)
+    """The contents of metrics.json and evaluation.json, in every process of `world`, which divide the work."""
+    found: dict[str, Any] = sample_metrics(rows, texts, judge, judge_sha256, world)
+    limits = bounds(trained, other, texts, settings, world)
     count = settings.bound_windows * trained.config.context
     for name, value in limits.items():
         floor = limits.get("autoregressive_bits_per_character") if name.startswith("bound") else None
@@ -246,13 +264,13 @@ def evaluate(
         "key": config_hash(
             {"evaluate": settings.model_dump(mode="json"), "judge": judge_sha256, "data": texts.metadata}
         ),
-        "frontier": frontier(Sampler(trained, other, sampling, device), judge, settings),
+        "frontier": frontier(Sampler(trained, other, sampling, world.device), judge, settings, world),
         "copies": {name: value for name, value in found.items() if name.startswith(("longest_copy", "copies"))},
     }
     if isinstance(network, Diffusion):
         tokens = data.held_out(texts.tokens["test"], trained.config.context, 32)
-        facts["gamma_bins"] = gamma_losses(network, tokens, trained.config.process.blocks[0])
-        curves = fusion_curves(network, other or network.autoregressive, texts, settings, device)
+        facts["gamma_bins"] = gamma_losses(network, tokens, trained.config.process.blocks[0], world=world)
+        curves = fusion_curves(network, other or network.autoregressive, texts, settings, world)
         facts["fusion"] = curves
         for curve in curves:
             for name in ("nats_alpha", "nats_w"):

@@ -42,7 +42,7 @@ def js_divergence(first: Sequence[str], second: Sequence[str], order: int) -> fl
     p, q = ngrams(first, order), ngrams(second, order)
     total_p, total_q = max(1, p.total()), max(1, q.total())
     divergence = 0.0
-    for gram in p.keys() | q.keys():
+    for gram in sorted(p.keys() | q.keys()):  # a set of strings has another order in every process
         a, b = p[gram] / total_p, q[gram] / total_q
         middle = (a + b) / 2
         divergence += (a * math.log2(a / middle) if a else 0) / 2 + (b * math.log2(b / middle) if b else 0) / 2

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core import parallel
 from core.capacity import build_within_memory
+from core.distributed import ALONE, World
 from core.objective import Objective
 from core.optim import ParameterGroup
 from core.randomness import Draws, generator_of
@@ -236,22 +238,24 @@ def hidden_spans(draws: Draws, count: int, block: int, share: float) -> Tensor:
 
 
 @torch.no_grad()
-def gamma_losses(model: Diffusion, windows: Tensor, block: int, bins: int = 11) -> list[dict[str, float]]:
+def gamma_losses(
+    model: Diffusion, windows: Tensor, block: int, bins: int = 11, world: World = ALONE
+) -> list[dict[str, float]]:
     """Nats per token at noise levels all slots share, beside the exact posterior that knows no context."""
     process = model.config.process
     tokens = windows.to(model.unigram.device)
     known = torch.zeros_like(tokens, dtype=torch.bool)
     noise = torch.randn(*tokens.shape, process.embedding, generator=generator_of("validation")).to(tokens.device)
-    rows = []
-    for value in torch.linspace(process.gamma_min, process.gamma_max, bins).tolist():
-        gamma = torch.full(tokens.shape, value, device=tokens.device)
+    levels = torch.linspace(process.gamma_min, process.gamma_max, bins).tolist()
+
+    def row(index: int) -> dict[str, float]:
+        gamma = torch.full(tokens.shape, levels[index], device=tokens.device)
         noisy = noisy_windows(model, tokens, gamma, noise, known, block)
         own = model.unigram + evidence(noisy.z, gamma, model.embeddings())
-        rows.append(
-            {
-                "gamma": value,
-                "loss": float(token_losses(model(noisy, block)[0], tokens).mean()),
-                "no_context": float(token_losses(own, tokens).mean()),
-            }
-        )
-    return rows
+        return {
+            "gamma": levels[index],
+            "loss": float(token_losses(model(noisy, block)[0], tokens).mean()),
+            "no_context": float(token_losses(own, tokens).mean()),
+        }
+
+    return parallel.values(row, bins, world)

@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from core import storage
+from core import distributed, storage
 from core.config import TrainConfig, validate
 from core.errors import UserError
 from core.fitting import fit_into
 from core.model_folder import DESCRIPTION
 from core.text import data, evaluation
+from core.text.autoregressive import NextToken
 from core.text.config import GAP, TextData, TextEvaluate, TextModel, TextSample
 from core.text.drawing import Sampler
 from core.text.metrics import NGramJudge
-from core.text.model import TOKENIZER, begin_from, describe, load_autoregressive, load_model, save_model
+from core.text.model import TOKENIZER, TrainedText, begin_from, describe, load_autoregressive, load_model, save_model
 from core.text.objectives import OBJECTIVES
 from core.training import FitResult
 
@@ -119,32 +120,36 @@ def sample(
         UserError: the model is damaged, or the settings ask for what it cannot do.
     """
     settings = validate(TextSample, sample, "sample")
-    device = _device()
-    trained = load_model(model, device)
-    other = load_autoregressive(autoregressive, trained, device) if autoregressive else None
-    sampler = Sampler(trained, other, settings, device)
-    began = time.monotonic()
-    rows, frames = sampler.rows()
-    blocks = -(-sampler.length // sampler.block)
-    facts = {
-        "sampler": settings.sampler,
-        "steps": settings.steps,
-        "block": sampler.block,
-        "nfe": blocks * settings.steps * (2 if settings.guidance != 1 else 1),
-        "temperature": settings.temperature,
-        "guidance": settings.guidance,
-        "seed": settings.seed,
-        "count": len(rows),
-        "seconds": round(time.monotonic() - began, 2),
-        "device": str(device),
-        "weights_sha256": trained.description["weights_sha256"],
-    }
-    with storage.atomic_folder(out) as folder:
-        storage.write_bytes(folder / "samples.jsonl", _lines(rows))
-        if frames:
-            storage.write_bytes(folder / "trajectory.jsonl", _lines(frames))
-        storage.write_json(folder / "sample.json", {**facts, "settings": settings.model_dump(mode="json")})
-    return facts
+    with distributed.world(distributed.LONG) as world:
+        trained, other = _models(model, autoregressive, world.device)
+        sampler = Sampler(trained, other, settings, world.device)
+        began = time.monotonic()
+        rows, frames = sampler.rows(world)
+        blocks = -(-sampler.length // sampler.block)
+        facts = {
+            "sampler": settings.sampler,
+            "steps": settings.steps,
+            "block": sampler.block,
+            "nfe": blocks * settings.steps * (2 if settings.guidance != 1 else 1),
+            "temperature": settings.temperature,
+            "guidance": settings.guidance,
+            "seed": settings.seed,
+            "count": len(rows),
+            "seconds": round(time.monotonic() - began, 2),
+            "device": str(world.device),
+            "processes": world.size,
+            "weights_sha256": trained.description["weights_sha256"],
+        }
+
+        def write() -> dict[str, Any]:
+            with storage.atomic_folder(out) as folder:
+                storage.write_bytes(folder / "samples.jsonl", _lines(rows))
+                if frames:
+                    storage.write_bytes(folder / "trajectory.jsonl", _lines(frames))
+                storage.write_json(folder / "sample.json", {**facts, "settings": settings.model_dump(mode="json")})
+            return facts
+
+        return distributed.by_first(write, world)
 
 
 def write(
@@ -169,15 +174,13 @@ def write(
     """
     asked = {"modes": ["infill" if GAP in prompt else "diffusion"], "prompts": [prompt] if prompt else []}
     settings = validate(TextSample, {**sample, **asked}, "sample")
-    device = _device()
-    trained = load_model(model, device)
-    other = load_autoregressive(autoregressive, trained, device) if autoregressive else None
-    sampler = Sampler(trained, other, settings, device)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    sampler = Sampler(*_models(model, autoregressive, device), settings, device)
     sampler.require_modes()
 
     def show(gamma: float, tokens: torch.Tensor) -> None:
         if watch is not None:
-            watch(gamma, [trained.tokenizer.decode(row) for row in tokens.tolist()])
+            watch(gamma, [sampler.trained.tokenizer.decode(row) for row in tokens.tolist()])
 
     if GAP in prompt:
         return sampler.filled("infill", prompt, settings.count, 0, show)
@@ -197,25 +200,31 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measures samples against held-out text: metrics.json, each metric with floor, count and judge; the curves."""
     settings = validate(TextEvaluate, evaluate, "evaluate")
-    device, texts = _device(), data.load(dataset)
+    texts = data.load(dataset)
+    with distributed.world(distributed.LONG) as world:
+        trained, other = _models(model, autoregressive, world.device)
+        if trained.tokenizer.to_json() != texts.tokenizer.to_json():
+            raise UserError(f"{model}: its tokenizer is not the data set's; evaluate on the data it was trained on")
+        ngrams, judge_sha256 = evaluation.load_judge(judge, texts)
+        sampling = storage.read_json(samples / "sample.json")
+        drawn = validate(TextSample, sampling.get("settings"), f"{samples / 'sample.json'}: settings")
+        rows = [json.loads(line) for line in storage.read_bytes(samples / "samples.jsonl").decode().splitlines()]
+        found, facts = evaluation.evaluate(settings, drawn, rows, texts, ngrams, judge_sha256, trained, other, world)
+        facts["sampling"] = {name: value for name, value in sampling.items() if name != "settings"}
+
+        def write() -> dict[str, Any]:
+            with storage.atomic_folder(out) as folder:
+                storage.write_json(folder / "metrics.json", found)
+                storage.write_json(folder / "evaluation.json", facts)
+            return {name: entry["value"] for name, entry in found.items()}
+
+        return distributed.by_first(write, world)
+
+
+def _models(model: Path, autoregressive: Path | None, device: torch.device) -> tuple[TrainedText, NextToken | None]:
+    """A trained model and, if there is a folder of one, the autoregressive model beside it."""
     trained = load_model(model, device)
-    if trained.tokenizer.to_json() != texts.tokenizer.to_json():
-        raise UserError(f"{model}: its tokenizer is not the data set's; evaluate on the data it was trained on")
-    other = load_autoregressive(autoregressive, trained, device) if autoregressive else None
-    ngrams, judge_sha256 = evaluation.load_judge(judge, texts)
-    sampling = storage.read_json(samples / "sample.json")
-    drawn = validate(TextSample, sampling.get("settings"), f"{samples / 'sample.json'}: settings")
-    rows = [json.loads(line) for line in storage.read_bytes(samples / "samples.jsonl").decode().splitlines()]
-    found, facts = evaluation.evaluate(settings, drawn, rows, texts, ngrams, judge_sha256, trained, other, device)
-    facts["sampling"] = {name: value for name, value in sampling.items() if name != "settings"}
-    with storage.atomic_folder(out) as folder:
-        storage.write_json(folder / "metrics.json", found)
-        storage.write_json(folder / "evaluation.json", facts)
-    return {name: entry["value"] for name, entry in found.items()}
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return trained, load_autoregressive(autoregressive, trained, device) if autoregressive else None
 
 
 def _lines(rows: list[dict[str, Any]]) -> bytes:

@@ -249,7 +249,7 @@ def test_a_signal_before_the_first_step_is_one_line_and_143(
     step.terminate()
     assert step.wait(60) == 143
     said = (tmp_path / "log").read_text()
-    assert "error: training on 2 processes: stopped by a signal" in said
+    assert "error: train on 2 processes: stopped by a signal" in said
     assert "Traceback" not in said
     assert not workers(tag)
 
