@@ -66,7 +66,8 @@ def sample_metrics(
     """
     found: dict[str, dict[str, Any]] = {}
     train = texts.texts["train"]
-    modes = sorted({str(row["mode"]) for row in rows if not row.get("prompt")}, key=lambda mode: mode != "diffusion")
+    found_modes = {str(row["mode"]) for row in rows if not row.get("prompt")}
+    modes = sorted(found_modes, key=lambda mode: (mode != "diffusion", mode))  # a set's own order differs by process
     measured: list[tuple[list[str], list[str]]] = []  # the texts, and the reference for their n-grams
     for mode in modes:
         made = [str(row["text"]) for row in rows if row["mode"] == mode and not row.get("prompt")]
