@@ -138,6 +138,9 @@ def killed(draw: random.Random, folder: Path) -> int:
 
 FAULTS = [
     Fault(
-        "kill-vertex", "a step on the Vertex emulator: SIGKILL or SIGTERM; or cancelled; restarted, retried", killed, 3
+        "kill-vertex",
+        "a step on the Vertex emulator: SIGKILL or SIGTERM, or its run cancelled; restarted, retried",
+        killed,
+        2,
     )
 ]

@@ -138,7 +138,7 @@ TARGETS: dict[str, tuple[str, Target, int]] = {
 
 
 def _fault(name: str, title: str, target: Target, weight: float) -> Fault:
-    return Fault(name, f"bad input: {title}", lambda draw, folder: fuzzed(target, CASES, draw, folder), weight / 2.5)
+    return Fault(name, f"bad input: {title}", lambda draw, folder: fuzzed(target, CASES, draw, folder), weight / 2)
 
 
 FAULTS = [_fault(name, *facts) for name, facts in TARGETS.items()]

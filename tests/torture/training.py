@@ -194,10 +194,10 @@ def _fault(name: str, title: str, modality: str, number: signal.Signals, process
 
 
 FAULTS = [
-    _fault("kill-images", "training of images: SIGKILL, resumed", "images", signal.SIGKILL, 1, 2),
-    _fault("term-images", "training of images: SIGTERM, resumed", "images", signal.SIGTERM, 1, 2),
-    _fault("kill-text", "training of text: SIGKILL, resumed", "text", signal.SIGKILL, 1, 2),
-    _fault("term-text", "training of text: SIGTERM, resumed", "text", signal.SIGTERM, 1, 2),
-    _fault("kill-two", "training on two processes (gloo): SIGKILL, resumed", "images", signal.SIGKILL, 2, 3),
-    _fault("term-two", "training on two processes (gloo): SIGTERM to one, resumed", "text", signal.SIGTERM, 2, 3),
+    _fault("kill-images", "training of images: SIGKILL, resumed", "images", signal.SIGKILL, 1, 1),
+    _fault("term-images", "training of images: SIGTERM, resumed", "images", signal.SIGTERM, 1, 1),
+    _fault("kill-text", "training of text: SIGKILL, resumed", "text", signal.SIGKILL, 1, 1),
+    _fault("term-text", "training of text: SIGTERM, resumed", "text", signal.SIGTERM, 1, 1),
+    _fault("kill-two", "training on two processes (gloo): SIGKILL, resumed", "images", signal.SIGKILL, 2, 1.5),
+    _fault("term-two", "training on two processes (gloo): SIGTERM to one, resumed", "text", signal.SIGTERM, 2, 1.5),
 ]

@@ -41,7 +41,7 @@ class Fault:
         name: what it is called on the command line.
         title: what is done, for the table.
         trial: does it once.
-        weight: its share of the time; with all faults a weight of 1 is about 100 s of one core in half an hour.
+        weight: its share of the time; with all faults 1 is about 2 minutes of a core in half an hour.
     """
 
     name: str
