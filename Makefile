@@ -2,21 +2,23 @@
 JOB ?= digits
 RUN_ARGS ?=
 TORTURE_MINUTES ?= 30
+FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null 2>&1 && \
   $$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
-LOCK := $(BIN)/uv pip compile pyproject.toml --extra pipelines --universal --python-version 3.11 --generate-hashes \
-  --no-emit-index-url --no-header --quiet
+INSTALLED_FUZZ := $(VENV)/.installed-fuzz
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+LOCK := $(COMPILE) pyproject.toml --extra pipelines
 
 IMAGE = $(shell $(BIN)/textdiffusion image)
 REVISION = $(shell git describe --always --abbrev=40 --dirty --exclude='*' 2>/dev/null || echo unknown)
 SOURCE = $(shell git config --get remote.origin.url 2>/dev/null | sed -E 's|//[^/@]*@|//|' | grep . || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-local test test-container lint format compile run-pipeline image push benchmark torture audit report lock clean docs
+.PHONY: help setup run-local test test-container lint format compile run-pipeline image push benchmark torture fuzz audit report lock clean docs
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}'
@@ -68,12 +70,16 @@ benchmark: $(INSTALLED_DEV)  ## the short form of benchmarks/
 torture: $(INSTALLED_DEV)  ## kills, breaks and misfeeds everything for half an hour; TORTURE_MINUTES=30
 	$(BIN)/python -m tests.torture --minutes $(TORTURE_MINUTES)
 
+fuzz: $(INSTALLED_FUZZ)  ## feeds every parser what its coverage suggests, by atheris; FUZZ_SECONDS=60 for each (Linux)
+	$(BIN)/python -m tests.torture.guided --seconds $(FUZZ_SECONDS)
+
 audit: $(INSTALLED_DEV)  ## known vulnerabilities of what is locked, by pip-audit; needs pypi.org
 	$(BIN)/python -m pip_audit --strict --disable-pip --require-hashes -r requirements.lock
 
 lock: $(INSTALLED_DEV)  ## writes the lock files anew from pyproject.toml
 	$(LOCK) -o requirements.lock
 	$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --group fuzz -o requirements-fuzz.lock
 
 clean:  ## removes what can be made again (not runs/ and registry/)
 	rm -rf build site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
@@ -92,4 +98,8 @@ $(INSTALLED): requirements.lock pyproject.toml | $(BIN)/pip
 
 $(INSTALLED_DEV): requirements-dev.lock $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(INSTALLED_FUZZ): requirements-fuzz.lock $(INSTALLED_DEV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-fuzz.lock
 	@touch $@
