@@ -14,6 +14,7 @@ SHORT = (
     ("benchmarks.images", "--source", "digits", "--minutes", "0.5", "--count", "300", "--judge_epochs", "40"),
     ("benchmarks.text", "--source", "pydoc", "--minutes", "0.5", "--only", "original,masked,diffusion"),
     ("benchmarks.pipeline", "--repeats", "1", "--counts", "50000,200000"),
+    ("benchmarks.growth", "--repeats", "1", "--short", "--only", "parameters,resolution,batch,context,steps"),
 )
 
 

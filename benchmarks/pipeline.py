@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.lib import format as npy
 
+from benchmarks.devices import peak_bytes
 from benchmarks.results import parser, publish
 
 ROOT = Path(__file__).parents[1]
@@ -159,17 +161,23 @@ def streamed(counts: list[int]) -> list[dict[str, Any]]:
     rows = []
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         for count in counts:
-            source = Path(scratch) / "images.npz"
-            generate(source, count)
-            command = [sys.executable, "-m", "benchmarks.pipeline", "--prepare", str(source), f"{scratch}/{count}"]
-            found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+            found = prepared(count, Path(scratch) / str(count))
             each = f"{1e6 * found['wall'] / count:.1f} us each"
             rows.append(
                 row(f"prepare-data, {count:,} images of 28 x 28, {each}", Seconds(found["wall"], found["cpu"]),
                     1000, round(found["bytes"] / 1e6))
             )  # fmt: skip
-            source.unlink()
     return rows
+
+
+def prepared(count: int, folder: Path) -> dict[str, float]:
+    """What prepare-data of `count` generated images into `folder` takes in a process of its own; see `prepare`."""
+    source = folder.with_suffix(".npz")
+    generate(source, count)
+    command = [sys.executable, "-m", "benchmarks.pipeline", "--prepare", str(source), str(folder)]
+    found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    source.unlink()
+    return dict(found)
 
 
 def generate(path: Path, count: int) -> None:
@@ -188,14 +196,14 @@ def generate(path: Path, count: int) -> None:
 
 def prepare(source: str, folder: str) -> None:
     """prepare-data on one file, in this process; prints its seconds and its peak of memory as JSON."""
-    import core.images.steps  # noqa: F401 - torch comes with it, and is not what is timed
+    import core.images.steps  # noqa: F401 - its imports are not what is timed
     from core import steps
 
+    before = peak_bytes(torch.device("cpu"))
     began, spent = time.perf_counter(), time.process_time()
     steps.prepare_data("images", {"source": "npz", "data_dir": source}, Path(folder))
     wall, cpu = time.perf_counter() - began, time.process_time() - spent
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"wall": wall, "cpu": cpu, "bytes": peak}))
+    print(json.dumps({"wall": wall, "cpu": cpu, "bytes": peak_bytes(torch.device("cpu")), "before": before}))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def machine() -> str:
     """What the numbers were measured on, in a line."""
     if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
@@ -53,9 +53,17 @@ def _cell(value: object) -> str:
 
 
 def publish(
-    name: str, title: str, rows: Sequence[dict[str, Any]], out: Path, draw: Callable[[Any], None] | None = None
+    name: str,
+    title: str,
+    rows: Sequence[dict[str, Any]],
+    out: Path,
+    draw: Callable[[Any], None] | None = None,
+    grid: tuple[int, int] = (1, 1),
 ) -> None:
-    """Prints the table and writes `<name>.md`, with `<name>.png` if `draw` draws into matplotlib axes."""
+    """Prints the table and writes `<name>.md`, with `<name>.png` if `draw` draws into matplotlib axes.
+
+    With a `grid` of more than one picture, rows and columns, `draw` gets all their axes, an array [rows, columns].
+    """
     text = f"{title}\n\n{markdown(rows)}\n\nMeasured on {machine()}.\n"
     print(text, flush=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -64,8 +72,10 @@ def publish(
         return
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    draw(axes)
-    axes.spines[["top", "right"]].set_visible(False)
+    size = (7, 4) if grid == (1, 1) else (3.5 * grid[1], 3 * grid[0])
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    axes = figure.subplots(*grid, squeeze=False)
+    draw(axes if axes.size > 1 else axes[0, 0])
+    for one in axes.flat:
+        one.spines[["top", "right"]].set_visible(False)
     figure.savefig(out / f"{name}.png")
