@@ -11,7 +11,7 @@ from pipelines.machines import RESOURCES, allowed_accelerators, check_pair, load
 
 def test_the_documented_rows_are_there_with_price_source_and_date() -> None:
     machines = load_machines()
-    assert set(machines) == {"cpu", "t4", "p100", "v100", "l4", "a100", "a100-80gb", "h100"}
+    assert set(machines) == {"cpu", "t4", "p100", "v100", "l4", "a100", "a100-x8", "a100-80gb", "h100"}
     for machine in machines.values():
         assert machine.usd_per_hour is not None
         assert machine.usd_per_hour.source
