@@ -18,7 +18,7 @@ REVISION = $(shell git describe --always --abbrev=40 --dirty --exclude='*' 2>/de
 SOURCE = $(shell git config --get remote.origin.url 2>/dev/null | sed -E 's|//[^/@]*@|//|' | grep . || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-local test test-container lint format compile run-pipeline image push benchmark torture fuzz audit report lock clean docs
+.PHONY: help setup run-local test test-container lint format compile run-pipeline image push benchmark torture fuzz audit report lock lock-cpu clean docs
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}'
@@ -80,6 +80,10 @@ lock: $(INSTALLED_DEV)  ## writes the lock files anew from pyproject.toml
 	$(LOCK) -o requirements.lock
 	$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --group fuzz -o requirements-fuzz.lock
+
+lock-cpu: $(INSTALLED_DEV)  ## requirements.lock without CUDA, for Linux on amd64; needs download.pytorch.org
+	$(subst --universal,--python-platform x86_64-manylinux_2_28 --torch-backend cpu,$(LOCK)) -o requirements.lock
+	sed -i '1i --extra-index-url https://download.pytorch.org/whl/cpu' requirements.lock
 
 clean:  ## removes what can be made again (not runs/ and registry/)
 	rm -rf build site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

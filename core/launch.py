@@ -132,6 +132,8 @@ def launch(cluster: Cluster, step: str, arguments: Mapping[str, Any]) -> dict[st
             for name, value in os.environ.items()
             if name not in _OF_TORCHRUN and not name.startswith("PET_")  # torchrun would read them as its arguments
         }
+        # Else all attempts meet in one store, where a worker that starts again first reads the addresses of dead ones.
+        environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
         program = [sys.executable, "-m", "core.elastic", str(os.getpid())]
         with _Stopping() as stopping:
             code = stopping.run([*program, *torchrun(cluster), "-m", "core.launch", str(request)], environment)

@@ -49,7 +49,7 @@ def vertex(kind: str, index: int, **pools: list[str]) -> dict[str, str]:
         ({}, 0, Cluster()),
         ({}, 4, Cluster(processes=4)),
         ({"TEXTDIFFUSION_PROCESSES": "2"}, 4, Cluster(processes=2)),
-        (vertex("workerpool0", 0, workerpool0=["a:2222"]), 1, Cluster(1, 0, 1, "a", 2222)),
+        (vertex("workerpool0", 0, workerpool0=["a:2222"]), 4, Cluster(1, 0, 4, "a", 2222)),  # a step, no custom job
         (
             vertex("workerpool1", 1, workerpool0=["a:2222"], workerpool1=["b:2222", "c:2222"], workerpool2=["r:2222"]),
             8,
@@ -107,38 +107,58 @@ def test_an_error_of_the_users_ends_all_processes_once(dataset: Path, tmp_path: 
     assert not (tmp_path / "model").exists()
 
 
-@pytest.fixture
-def nodes() -> Iterator[list[tuple[list[str], str, dict[str, str]]]]:
-    """Two nodes, each as (command that enters it, address, environment): network namespaces joined by a cable, or
-    where they cannot be made (not root, no ip), twice this machine."""
-    tag = uuid.uuid4().hex[:6]
-    names, made = [f"td{tag}{i}" for i in range(2)], []
+Nodes = list[tuple[list[str], str, dict[str, str]]]  # of each the command that enters it, address, environment
+
+
+def namespaces(tag: str, made: list[str]) -> Nodes:
+    """Two network namespaces joined by a cable; the names of those that exist are added to `made`.
+
+    Raises:
+        PermissionError: they cannot be made here; says why.
+    """
+    if os.getuid() != 0 or shutil.which("ip") is None:
+        raise PermissionError("network namespaces need root and the command ip")
+    names, ends = ([f"{kind}{tag}{i}" for i in range(2)] for kind in ("td", "v"))
 
     def ip(*arguments: str) -> None:
-        subprocess.run(["ip", *arguments], check=True, capture_output=True)
+        done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise PermissionError(f"no network namespaces here: ip {' '.join(arguments)}: {done.stderr.strip()}")
 
+    for name in names:
+        ip("netns", "add", name)
+        made.append(name)
+    ip("link", "add", ends[0], "netns", names[0], "type", "veth", "peer", "name", ends[1], "netns", names[1])
+    for i, (name, end) in enumerate(zip(names, ends, strict=True)):
+        ip("-n", name, "address", "add", f"10.213.7.{i + 1}/24", "dev", end)
+        for device in (end, "lo"):
+            ip("-n", name, "link", "set", device, "up")
+        ip("netns", "exec", name, "true")
+    return [
+        (["ip", "netns", "exec", name], f"10.213.7.{i + 1}", {"GLOO_SOCKET_IFNAME": end})
+        for i, (name, end) in enumerate(zip(names, ends, strict=True))
+    ]
+
+
+@pytest.fixture(params=["network-namespaces", "loopback"])
+def nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+    """Two nodes: network namespaces, or where they cannot be made twice this machine, which shows less: addresses and
+    interfaces of several machines are not tried. The test that did not run says why."""
+    made: list[str] = []
     try:
-        if os.getuid() != 0 or shutil.which("ip") is None:
-            yield [([], "127.0.0.1", {})] * 2
-            return
-        for name in names:
-            ip("netns", "add", name)
-            made.append(name)
-        ends = [f"v{tag}{i}" for i in range(2)]
-        ip("link", "add", ends[0], "netns", names[0], "type", "veth", "peer", "name", ends[1], "netns", names[1])
-        for i, (name, end) in enumerate(zip(names, ends, strict=True)):
-            ip("-n", name, "address", "add", f"10.213.7.{i + 1}/24", "dev", end)
-            for device in (end, "lo"):
-                ip("-n", name, "link", "set", device, "up")
-        yield [
-            (["ip", "netns", "exec", name], f"10.213.7.{i + 1}", {"GLOO_SOCKET_IFNAME": end})
-            for i, (name, end) in enumerate(zip(names, ends, strict=True))
-        ]
-    except subprocess.CalledProcessError:  # a sandbox that lets root make no namespaces
-        yield [([], "127.0.0.1", {})] * 2
+        try:
+            found = namespaces(uuid.uuid4().hex[:6], made)
+        except PermissionError as error:
+            if request.param == "network-namespaces":
+                pytest.skip(str(error))
+            found = [([], "127.0.0.1", {})] * 2
+        else:
+            if request.param == "loopback":
+                pytest.skip("the same ran in network namespaces")
+        yield found
     finally:
         for name in made:
-            ip("netns", "delete", name)
+            subprocess.run(["ip", "netns", "delete", name], check=True, capture_output=True)
 
 
 def workers(tag: str) -> list[int]:
@@ -156,7 +176,7 @@ def workers(tag: str) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its worker processes in /proc")
 def test_two_nodes_train_as_one_process_does_and_survive_the_loss_of_a_worker(
-    dataset: Path, tmp_path: Path, nodes: list[tuple[list[str], str, dict[str, str]]]
+    dataset: Path, tmp_path: Path, nodes: Nodes
 ) -> None:
     tag = f"TEST_{uuid.uuid4().hex}"
     port, single = 20_000 + os.getpid() % 20_000, tmp_path / "single"

@@ -18,6 +18,7 @@ from core.job import AnyJob, parse_job
 from pipelines.checks import check_spec, read_spec, tasks, worker_pools
 from pipelines.compile import ROOT, TARGETS, compile_job, compile_to, content_tag, image_name
 from pipelines.jobs import job_names, load_job, sections
+from pipelines.machines import load_machines
 
 IMAGE = "registry.example/textdiffusion:1234"
 BUDGET = {"examples": 100}
@@ -134,6 +135,18 @@ def test_training_is_a_custom_job_on_vertex_and_a_gpu_request_on_kubernetes() ->
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert executors["exec-train"]["nodeSelector"]["labels"] == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
     assert "accelerator" not in spec["deploymentSpec"]["executors"]["exec-sample"]["container"]["resources"]
+
+
+@pytest.mark.parametrize(("target", "kind"), [("vertex", "NVIDIA_L4"), ("local", "nvidia.com/gpu")])
+def test_sampling_and_evaluation_get_all_gpus_of_their_machine(target: Any, kind: str) -> None:
+    """Steps start a process for each GPU that they see; see tests/core/test_launch.py."""
+    row = {"machine_type": "g2-standard-48", "cpu": 48, "memory_gb": 192,
+           "accelerator_type": "NVIDIA_L4", "accelerator_count": 4}  # fmt: skip
+    several = job(IMAGES, resources={"sample": "l4-4"})
+    spec = read_spec(compile_job(several, target, image=IMAGE, machines=load_machines({"l4-4": row})))[0]
+    for step in ("sample", "evaluate", "gate"):
+        accelerator = spec["deploymentSpec"]["executors"][f"exec-{step}"]["container"]["resources"]["accelerator"]
+        assert (accelerator["resourceType"], accelerator["resourceCount"]) == (kind, "4")
 
 
 def test_parameters_are_the_sections_of_the_job() -> None:

@@ -15,10 +15,13 @@ from components.__main__ import main as inside
 from core.errors import UserError
 from core.job import parse_job
 from core.launch import Cluster
+from core.text.model import load_model
 from pipelines.jobs import load_job
 from pipelines.machines import load_machines
 from pipelines.manifest import manifest
 from tests.core.test_launch import MODEL, TRAIN
+from tests.core.text import test_steps as text
+from tests.core.text.conftest import TEXT
 
 SET = ["resources.replicas=3", "resources.train=l4"]
 
@@ -71,6 +74,33 @@ def test_the_container_of_a_manifest_trains_the_job_and_publishes_the_model(
     monkeypatch.setenv("PET_MASTER_ADDR", "a")
     assert inside([*arguments[:-1], str(tmp_path / "elsewhere")]) == 2
     assert "several nodes need a gs:// prefix" in capsys.readouterr().err
+
+
+def test_the_container_of_a_text_manifest_trains_both_models_the_second_from_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.txt").write_text(TEXT)
+    job = load_job("shakespeare-training").model_dump(mode="json")
+    source = {"source": "file", "data_dir": "gs://b/in.txt", "tokenizer": {"kind": "bpe", "vocabulary": 300}}
+    changes = {"data": source, "model": text.MODEL, "train": text.TRAIN, "autoregressive": text.TRAIN}
+    small = parse_job({**job, **changes}, "small")
+    container = yaml.safe_load(manifest(small, load_machines(), "i:1", "gs://b/o"))["spec"]["trainer"]
+    here = {"gs://b/in.txt": str(tmp_path / "in.txt"), "gs://b/o": str(tmp_path / "o")}
+    arguments = [*container["args"]]
+    for remote, local in here.items():
+        arguments = [argument.replace(remote, local) for argument in arguments]
+    assert inside(arguments) == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    published = json.loads((tmp_path / "o" / "complete.json").read_text())
+    assert published["weights_sha256"] == facts["weights_sha256"]
+    model, first = (load_model(tmp_path / "o" / name) for name in ("model", "autoregressive"))
+    assert (model.objective, first.objective) == ("diffusion", "autoregressive")
+    assert model.description["weights_sha256"] == facts["weights_sha256"]
+    assert published["warm_start"] is True
+    both = first.description["train_seconds"] + facts["train_seconds"]
+    assert facts["total_seconds"] == pytest.approx(both, abs=0.2)
+    assert inside(arguments) == 0  # a pod that is started again finds all of it done
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["weights_sha256"] == facts["weights_sha256"]
 
 
 def test_a_node_fetches_what_the_one_with_the_first_process_published(
