@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from core.config import Frozen, GateConfig, Place, ResourcesConfig, TrainConfig, validate
 from core.errors import UserError
 from core.images.config import ImageData, ImageEvaluate, ImageModel, ImageSample
-from core.search import SearchConfig, check_search
+from core.search import SearchConfig
 from core.text.config import TextData, TextEvaluate, TextModel, TextSample
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="lower case letters, digits and dashes")]
@@ -48,8 +48,6 @@ class ImageTrainingJob(Job):
     gate: GateConfig
     search: SearchConfig | None = None
 
-    _search_fits = field_validator("search")(check_search)
-
 
 class ImageSamplingJob(Job):
     """A trained model -> sample -> evaluate (report only), for images."""
@@ -76,8 +74,6 @@ class TextTrainingJob(Job):
     evaluate: TextEvaluate = TextEvaluate()
     gate: GateConfig
     search: SearchConfig | None = None
-
-    _search_fits = field_validator("search")(check_search)
 
 
 class TextSamplingJob(Job):

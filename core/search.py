@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from core.config import Frozen, TrainConfig, validate
 from core.errors import UserError
@@ -139,27 +139,24 @@ def counted(name: str) -> bool:
     return TrainConfig.model_fields[name.removeprefix("train.")].annotation is int
 
 
-def check_search(search: SearchConfig | None, info: ValidationInfo) -> SearchConfig | None:
-    """A validator of jobs: the trials of `search` are valid trainings, shorter than the job's own.
+def require_trials(search: SearchConfig, train: TrainConfig, where: str) -> None:
+    """The trials of `search` must be valid trainings, shorter than `train`. Asked of jobs that are about to search, so
+    that a section which is not used stands in nobody's way.
 
     Raises:
-        ValueError: they are not.
+        UserError: they are not; `where` is the job.
     """
-    train = info.data.get("train")
-    if search is None or train is None:  # the latter has an error of its own
-        return search
     for unit in ("examples", "minutes"):
         trial, whole = getattr(search, unit), getattr(train, unit)
         if trial is not None and whole is not None and trial >= whole:
-            raise ValueError(f"a trial's {unit} ({trial:g}) are not below the training's ({whole:g})")
+            raise UserError(f"{where}: search: a trial's {unit} ({trial:g}) are not below the training's ({whole:g})")
     for name, parameter in search.parameters.items():
         for value in parameter.values or (parameter.at(0.0, whole=counted(name)), parameter.max):
             try:
                 TrainConfig.model_validate(trial_settings(train.model_dump(), search, {name: value}))
             except ValidationError as error:
                 first = error.errors()[0]
-                raise ValueError(f"{name} cannot be {value}: {first['msg']}") from None
-    return search
+                raise UserError(f"{where}: search: {name} cannot be {value}: {first['msg']}") from None
 
 
 def trial_settings(

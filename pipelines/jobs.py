@@ -12,6 +12,7 @@ from core import remote, storage
 from core.config import merge, read_yaml, with_overrides
 from core.errors import UserError
 from core.job import AnyJob, parse_job
+from core.search import require_trials
 
 CONFIGS = Path(__file__).parent / "configs"
 SECTIONS = ("data", "source", "model", "train", "autoregressive", "sample", "evaluate", "gate", "search")
@@ -64,8 +65,9 @@ def load_job(
     job = parse_job(with_overrides(values, overrides), path.name if not overrides else f"{path.name} with --set")
     check_numbers(job.model_dump(mode="json"), path.name)
     if search:
-        if getattr(job, "search", None) is None:
+        if job.kind != "training" or job.search is None:
             raise UserError(f"{path.name}: --search needs a section `search` in a training job, for example {_EXAMPLE}")
+        require_trials(job.search, job.train, path.name)
         return job
     return job.model_copy(update={"search": None}) if job.kind == "training" else job
 

@@ -14,8 +14,9 @@ from scipy.stats import qmc
 from core.config import with_overrides
 from core.errors import UserError
 from core.job import parse_job
-from core.search import choose, suggest
+from core.search import choose, require_trials, suggest
 from core.trial import METRIC_FILE, report_metric, run_trial
+from pipelines.jobs import load_job
 
 JOB: dict[str, Any] = {
     "job": "searched", "description": "d", "modality": "images", "data": {}, "train": {"examples": 1000},
@@ -35,7 +36,8 @@ def tried(**changes: Any) -> list[dict[str, Any]]:
 
 def refusal(**changes: Any) -> str:
     with pytest.raises(UserError) as refused:
-        parse_job({**JOB, "search": search(**changes)}, "job.yaml")
+        job = parse_job({**JOB, "search": search(**changes)}, "job.yaml")
+        require_trials(job.search, job.train, "job.yaml")  # type: ignore[union-attr, arg-type]
     return str(refused.value)
 
 
@@ -90,11 +92,11 @@ def test_settings_may_be_laid_over_a_parameter_on_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"parameters": {"model.width": {"values": [1, 2]}}}, "parameters: Value error, model.width is no setting"),
+        ({"parameters": {"model.width": {"values": [1, 2]}}}, "parameters: model.width is no setting"),
         ({"parameters": {"train.seed": {"min": 0, "max": 9}}}, "train.seed is no setting of a training that can be"),
         ({"parameters": {"train.clip": {"min": 2, "max": 2}}}, "the range is empty: min 2 is not below max 2"),
         ({"parameters": {"train.clip": {"min": 0, "max": 2, "scale": "log"}}}, "log needs a min above 0"),
-        ({"parameters": {"train.clip": {"min": 1}}}, "train.clip: Value error, give both min and max"),
+        ({"parameters": {"train.clip": {"min": 1}}}, "train.clip: give both min and max"),
         ({"parameters": {"train.clip": {"values": [1, 2], "max": 3}}}, "either min and max, or values"),
         ({"parameters": {"train.learning_rate": {"min": 1, "max": 100}}}, "train.learning_rate cannot be 100.0: In"),
         ({"parameters": {"train.decay": {"values": ["linear", "steps"]}}, "trials": 2}, "train.decay cannot be steps"),
@@ -112,6 +114,12 @@ def test_a_search_that_cannot_work_is_refused_in_one_line(changes: dict[str, Any
     assert message.startswith("job.yaml: search")
     assert said in message
     assert "\n" not in message
+
+
+def test_a_search_that_does_not_fit_stands_in_nobodys_way_until_it_is_asked_for() -> None:
+    assert load_job("digits", ["train.examples=640"]).search is None  # type: ignore[union-attr]
+    with pytest.raises(UserError, match=r"digits.yaml: search: a trial's examples \(20000\) are not below"):
+        load_job("digits", ["train.examples=640"], search=True)
 
 
 def trial(number: int, value: float | None, rate: float = 0.1, error: str | None = None) -> dict[str, Any]:
