@@ -30,6 +30,10 @@ class VertexOptions(Frozen):
     env: dict[str, str] = Field(default_factory=dict)
     boot_disk_gb: int = Field(default=100, ge=100, le=64_000)
 
+    def environment(self) -> list[dict[str, str]]:
+        """The environment of a container, as worker pools state it."""
+        return [{"name": name, "value": value} for name, value in {"TEXTDIFFUSION_IMAGE": IMAGE, **self.env}.items()]
+
 
 def options_of(settings: Settings, job: AnyJob) -> VertexOptions:
     """What the settings say about custom jobs.
@@ -70,7 +74,7 @@ def custom_job(component: Any, machine: Machine, resources: ResourcesConfig, opt
         tensorboard=options.tensorboard,
         base_output_directory=f"{options.output}/{component.name}" if options.output else "",
         labels=options.labels,
-        env=[{"name": name, "value": value} for name, value in {"TEXTDIFFUSION_IMAGE": IMAGE, **options.env}.items()],
+        env=options.environment(),
     )
     wrapped.name = wrapped.component_spec.name = component.name
     return wrapped

@@ -11,7 +11,7 @@ handed only the sections that it depends on: what it is not handed cannot spoil 
 """
 
 # mypy: disable-error-code="type-arg, untyped-decorator"
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ from pipelines.custom_job import VertexOptions, custom_job
 from pipelines.machines import Machine, choose
 
 Target = Literal["local", "vertex"]  # "local" is also what Kubeflow runs
+Tune = Callable[..., Any]  # (train, dataset, judge, **models that are trained by then) -> the `train` section to use
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def define(job: AnyJob, place: Placement) -> Any:
 
 
 def _images(job: ImageTrainingJob, place: Placement) -> Any:
-    train_component = place.training(train_step)
+    body = image_training(place)
 
     @dsl.pipeline(name="images", description=job.description)
     def images(
@@ -115,25 +116,14 @@ def _images(job: ImageTrainingJob, place: Placement) -> Any:
         run: str = "",
         work: str = "",
     ) -> None:
-        prepared = place.place(
-            prepare_data_step(modality="images", data_config=data, data_fingerprint=data_fingerprint), "cpu"
-        )
-        dataset = prepared.outputs["dataset"]
-        judged = place.place(train_judge_step(modality="images", evaluate_config=evaluate, dataset=dataset), "sample")
-        trained = place.trained(
-            train_component(modality="images", model_config=model, train_config=train, work=work, dataset=dataset)
-        )
-        models = {"model": trained.outputs["model"]}
-        finish(place, "images", models, dataset, judged.outputs["judge"], sample, evaluate, gate,
-               registry, model_name, run)  # fmt: skip
+        body(data=data, data_fingerprint=data_fingerprint, model=model, train=train, sample=sample, evaluate=evaluate,
+             gate=gate, registry=registry, model_name=model_name, run=run, work=work)  # fmt: skip
 
     return images
 
 
 def _text(job: TextTrainingJob, place: Placement) -> Any:
-    warm = job.warm_start
-    diffusion_component = place.training(train_diffusion_warm_step if warm else train_diffusion_step)
-    autoregressive_component = place.training(train_autoregressive_step)
+    body = text_training(place, warm=job.warm_start)
 
     @dsl.pipeline(name="text", description=job.description)
     def text(
@@ -150,24 +140,72 @@ def _text(job: TextTrainingJob, place: Placement) -> Any:
         run: str = "",
         work: str = "",
     ) -> None:
-        prepared = place.place(
-            prepare_data_step(modality="text", data_config=data, data_fingerprint=data_fingerprint), "cpu"
-        )
-        dataset = prepared.outputs["dataset"]
-        judged = place.place(train_judge_step(modality="text", evaluate_config=evaluate, dataset=dataset), "sample")
-        settings = {"modality": "text", "model_config": model, "work": work, "dataset": dataset}
-        control = place.trained(autoregressive_component(train_config=autoregressive, **settings))
-        models = {"autoregressive": control.outputs["autoregressive"]}
-        start = models if warm else {}
-        trained = place.trained(diffusion_component(train_config=train, **settings, **start))
-        models["model"] = trained.outputs["model"]
-        finish(place, "text", models, dataset, judged.outputs["judge"], sample, evaluate, gate,
-               registry, model_name, run)  # fmt: skip
+        body(data=data, data_fingerprint=data_fingerprint, model=model, train=train, autoregressive=autoregressive,
+             sample=sample, evaluate=evaluate, gate=gate, registry=registry, model_name=model_name, run=run,
+             work=work)  # fmt: skip
 
     return text
 
 
-def finish(
+def image_training(place: Placement) -> Callable[..., None]:
+    """What a pipeline that trains a model of images does. Call this outside of a pipeline, and what it returns inside,
+    with the pipeline's parameters; `tune` may put other settings of the training in the place of the job's."""
+    train_component = place.training(train_step)
+
+    def body(*, data: Any, data_fingerprint: Any, model: Any, train: Any, sample: Any, evaluate: Any, gate: Any,
+             registry: Any, model_name: Any, run: Any, work: Any, tune: Tune = _as_given) -> None:  # fmt: skip
+        dataset, judge = _begin(place, "images", data, data_fingerprint, evaluate)
+        trained = place.trained(
+            train_component(
+                modality="images",
+                model_config=model,
+                train_config=tune(train, dataset, judge),
+                work=work,
+                dataset=dataset,
+            )
+        )
+        models = {"model": trained.outputs["model"]}
+        _finish(place, "images", models, dataset, judge, sample, evaluate, gate, registry, model_name, run)
+
+    return body
+
+
+def text_training(place: Placement, *, warm: bool) -> Callable[..., None]:
+    """The same for text; `warm`: diffusion begins from the autoregressive model, which `tune` is handed too."""
+    diffusion_component = place.training(train_diffusion_warm_step if warm else train_diffusion_step)
+    autoregressive_component = place.training(train_autoregressive_step)
+
+    def body(*, data: Any, data_fingerprint: Any, model: Any, train: Any, autoregressive: Any, sample: Any,
+             evaluate: Any, gate: Any, registry: Any, model_name: Any, run: Any, work: Any,
+             tune: Tune = _as_given) -> None:  # fmt: skip
+        dataset, judge = _begin(place, "text", data, data_fingerprint, evaluate)
+        settings = {"modality": "text", "model_config": model, "work": work, "dataset": dataset}
+        control = place.trained(autoregressive_component(train_config=autoregressive, **settings))
+        models = {"autoregressive": control.outputs["autoregressive"]}
+        start = models if warm else {}
+        tuned = tune(train, dataset, judge, **models)
+        trained = place.trained(diffusion_component(train_config=tuned, **settings, **start))
+        models["model"] = trained.outputs["model"]
+        _finish(place, "text", models, dataset, judge, sample, evaluate, gate, registry, model_name, run)
+
+    return body
+
+
+def _as_given(train: Any, dataset: Any, judge: Any, **models: Any) -> Any:
+    return train
+
+
+def _begin(place: Placement, modality: str, data: Any, data_fingerprint: Any, evaluate: Any) -> tuple[Any, Any]:
+    """What comes before all else: prepare-data -> train-judge; their data set and judge."""
+    prepared = place.place(
+        prepare_data_step(modality=modality, data_config=data, data_fingerprint=data_fingerprint), "cpu"
+    )
+    dataset = prepared.outputs["dataset"]
+    judged = place.place(train_judge_step(modality=modality, evaluate_config=evaluate, dataset=dataset), "sample")
+    return dataset, judged.outputs["judge"]
+
+
+def _finish(
     place: Placement,
     modality: str,
     models: Mapping[str, Any],
@@ -238,18 +276,14 @@ def _image_sampling(job: AnyJob, place: Placement) -> Any:
         source: dict, data: dict, sample: dict, evaluate: dict, data_fingerprint: str = "", registry: str = ""
     ) -> None:
         imported = place.place(import_model_step(registry=registry, source_config=source), "cpu", cached=False)
-        prepared = place.place(
-            prepare_data_step(modality="images", data_config=data, data_fingerprint=data_fingerprint), "cpu"
-        )
-        dataset = prepared.outputs["dataset"]
-        judged = place.place(train_judge_step(modality="images", evaluate_config=evaluate, dataset=dataset), "sample")
+        dataset, judge = _begin(place, "images", data, data_fingerprint, evaluate)
         model = imported.outputs["model"]
         sampled = place.place(sample_step(modality="images", sample_config=sample, model=model), "sample")
         measured = evaluate_step(
             modality="images",
             evaluate_config=evaluate,
             dataset=dataset,
-            judge=judged.outputs["judge"],
+            judge=judge,
             model=model,
             samples=sampled.outputs["samples"],
         )
@@ -264,18 +298,14 @@ def _text_sampling(job: AnyJob, place: Placement) -> Any:
         source: dict, data: dict, sample: dict, evaluate: dict, data_fingerprint: str = "", registry: str = ""
     ) -> None:
         imported = place.place(import_model_text_step(registry=registry, source_config=source), "cpu", cached=False)
-        prepared = place.place(
-            prepare_data_step(modality="text", data_config=data, data_fingerprint=data_fingerprint), "cpu"
-        )
-        dataset = prepared.outputs["dataset"]
-        judged = place.place(train_judge_step(modality="text", evaluate_config=evaluate, dataset=dataset), "sample")
+        dataset, judge = _begin(place, "text", data, data_fingerprint, evaluate)
         models = {"model": imported.outputs["model"], "autoregressive": imported.outputs["autoregressive"]}
         sampled = place.place(sample_text_step(modality="text", sample_config=sample, **models), "sample")
         measured = evaluate_text_step(
             modality="text",
             evaluate_config=evaluate,
             dataset=dataset,
-            judge=judged.outputs["judge"],
+            judge=judge,
             samples=sampled.outputs["samples"],
             **models,
         )

@@ -55,6 +55,13 @@ class Machine(Frozen):
     node_selector: dict[str, str] = Field(default_factory=dict, description="label of the nodes on Kubernetes")
     usd_per_hour: Price | None = None
 
+    def spec(self) -> dict[str, Any]:
+        """`MachineSpec` of a worker pool."""
+        if not self.accelerator_type:
+            return {"machine_type": self.machine_type}
+        accelerators = {"accelerator_type": self.accelerator_type, "accelerator_count": self.accelerator_count}
+        return {"machine_type": self.machine_type, **accelerators}
+
     def price(self) -> float | None:
         """USD per hour with all accelerators; None if the row states no price."""
         if self.usd_per_hour is None:

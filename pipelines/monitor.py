@@ -188,8 +188,7 @@ def launched(resources: str) -> list[str]:
     return [
         item["resourceUri"].partition("/v1/")[2]
         for item in found
-        if item.get("resourceType") in ("CustomJob", "HyperparameterTuningJob")
-        and "/v1/" in item.get("resourceUri", "")
+        if item.get("resourceType") in _LAUNCHED and "/v1/" in item.get("resourceUri", "")
     ]
 
 

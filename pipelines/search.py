@@ -9,7 +9,7 @@ same gate as any other.
 
 # mypy: disable-error-code="type-arg, untyped-decorator"
 import copy
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kfp import dsl
@@ -17,21 +17,13 @@ from kfp import dsl
 from components.choose import choose as choose_step
 from components.choose import choose_tuned as choose_tuned_step
 from components.plan_trials import plan_trials as plan_trials_step
-from components.prepare_data import prepare_data as prepare_data_step
 from components.step import IMAGE
 from components.suggest import suggest as suggest_step
-from components.train import train as train_step
-from components.train import train_autoregressive as train_autoregressive_step
-from components.train import train_diffusion as train_diffusion_step
-from components.train import train_diffusion_warm as train_diffusion_warm_step
-from components.train_judge import train_judge as train_judge_step
 from components.trial import trial as trial_step
 from core.job import ImageTrainingJob, TextTrainingJob
 from core.search import VALIDATION_LOSS
 from pipelines.costs import TRIALS
-from pipelines.definitions import Placement, finish
-
-Search = Callable[..., Any]
+from pipelines.definitions import Placement, Tune, image_training, text_training
 
 
 def define_search(job: ImageTrainingJob | TextTrainingJob, place: Placement) -> Any:
@@ -40,8 +32,8 @@ def define_search(job: ImageTrainingJob | TextTrainingJob, place: Placement) -> 
     return _images(job, place, search) if isinstance(job, ImageTrainingJob) else _text(job, place, search)
 
 
-def _images(job: ImageTrainingJob, place: Placement, find: Search) -> Any:
-    train_component = place.training(train_step)
+def _images(job: ImageTrainingJob, place: Placement, find: Tune) -> Any:
+    body = image_training(place)
 
     @dsl.pipeline(name="images-search", description=job.description)
     def images_search(
@@ -58,32 +50,15 @@ def _images(job: ImageTrainingJob, place: Placement, find: Search) -> Any:
         run: str = "",
         work: str = "",
     ) -> None:
-        prepared = place.place(
-            prepare_data_step(modality="images", data_config=data, data_fingerprint=data_fingerprint), "cpu"
-        )
-        dataset = prepared.outputs["dataset"]
-        judged = place.place(train_judge_step(modality="images", evaluate_config=evaluate, dataset=dataset), "sample")
-        judge = judged.outputs["judge"]
-        chosen = find(search, model, train, sample, evaluate, work, dataset, judge)
-        trained = place.trained(
-            train_component(
-                modality="images",
-                model_config=model,
-                train_config=chosen.outputs["Output"],
-                work=work,
-                dataset=dataset,
-            )
-        )
-        models = {"model": trained.outputs["model"]}
-        finish(place, "images", models, dataset, judge, sample, evaluate, gate, registry, model_name, run)
+        tune = partial(find, search, model, sample, evaluate, work)
+        body(data=data, data_fingerprint=data_fingerprint, model=model, train=train, sample=sample, evaluate=evaluate,
+             gate=gate, registry=registry, model_name=model_name, run=run, work=work, tune=tune)  # fmt: skip
 
     return images_search
 
 
-def _text(job: TextTrainingJob, place: Placement, find: Search) -> Any:
-    warm = job.warm_start
-    diffusion_component = place.training(train_diffusion_warm_step if warm else train_diffusion_step)
-    autoregressive_component = place.training(train_autoregressive_step)
+def _text(job: TextTrainingJob, place: Placement, find: Tune) -> Any:
+    body = text_training(place, warm=job.warm_start)
 
     @dsl.pipeline(name="text-search", description=job.description)
     def text_search(
@@ -101,20 +76,10 @@ def _text(job: TextTrainingJob, place: Placement, find: Search) -> Any:
         run: str = "",
         work: str = "",
     ) -> None:
-        prepared = place.place(
-            prepare_data_step(modality="text", data_config=data, data_fingerprint=data_fingerprint), "cpu"
-        )
-        dataset = prepared.outputs["dataset"]
-        judged = place.place(train_judge_step(modality="text", evaluate_config=evaluate, dataset=dataset), "sample")
-        judge = judged.outputs["judge"]
-        settings = {"modality": "text", "model_config": model, "work": work, "dataset": dataset}
-        control = place.trained(autoregressive_component(train_config=autoregressive, **settings))
-        models = {"autoregressive": control.outputs["autoregressive"]}
-        start = models if warm else {}
-        chosen = find(search, model, train, sample, evaluate, work, dataset, judge, **models)
-        trained = place.trained(diffusion_component(train_config=chosen.outputs["Output"], **settings, **start))
-        models["model"] = trained.outputs["model"]
-        finish(place, "text", models, dataset, judge, sample, evaluate, gate, registry, model_name, run)
+        tune = partial(find, search, model, sample, evaluate, work)
+        body(data=data, data_fingerprint=data_fingerprint, model=model, train=train, autoregressive=autoregressive,
+             sample=sample, evaluate=evaluate, gate=gate, registry=registry, model_name=model_name, run=run,
+             work=work, tune=tune)  # fmt: skip
 
     return text_search
 
@@ -131,12 +96,12 @@ def _handed(job: ImageTrainingJob | TextTrainingJob, sample: Any, evaluate: Any,
     return handed
 
 
-def _loop(job: ImageTrainingJob | TextTrainingJob, place: Placement) -> Search:
+def _loop(job: ImageTrainingJob | TextTrainingJob, place: Placement) -> Tune:
     """A search whose trials are steps."""
     settings = job.search
     assert settings is not None
 
-    def find(search: Any, model: Any, train: Any, sample: Any, evaluate: Any, work: Any, dataset: Any, judge: Any,
+    def find(search: Any, model: Any, sample: Any, evaluate: Any, work: Any, train: Any, dataset: Any, judge: Any,
              **models: Any) -> Any:  # fmt: skip
         suggested = place.place(suggest_step(search_config=search, train_config=train), "cpu")
         with dsl.ParallelFor(suggested.output, name="for-each-suggestion", parallelism=settings.parallel) as suggestion:
@@ -151,12 +116,13 @@ def _loop(job: ImageTrainingJob | TextTrainingJob, place: Placement) -> Search:
                 "train",
             )
         trials = dsl.Collected(tried.outputs["tried"])
-        return place.place(choose_step(search_config=search, train_config=train, trials=trials), "cpu")
+        chosen = choose_step(search_config=search, train_config=train, trials=trials)
+        return place.place(chosen, "cpu").outputs["Output"]
 
     return find
 
 
-def _tuning_job(job: ImageTrainingJob | TextTrainingJob, place: Placement) -> Search:
+def _tuning_job(job: ImageTrainingJob | TextTrainingJob, place: Placement) -> Tune:
     """A search that Vertex AI conducts: one hyper-parameter tuning job, whose trials are containers of their own."""
     from google_cloud_pipeline_components import _placeholders
     from google_cloud_pipeline_components.v1.hyperparameter_tuning_job import HyperparameterTuningJobRunOp
@@ -164,12 +130,8 @@ def _tuning_job(job: ImageTrainingJob | TextTrainingJob, place: Placement) -> Se
     run_trials = copy.deepcopy(HyperparameterTuningJobRunOp)
     run_trials.name = run_trials.component_spec.name = TRIALS
     machine, options = place.machine("train"), place.options
-    shape: dict[str, Any] = {"machine_type": machine.machine_type}
-    if machine.accelerator_type:
-        shape |= {"accelerator_type": machine.accelerator_type, "accelerator_count": machine.accelerator_count}
-    environment = {"TEXTDIFFUSION_IMAGE": IMAGE, **options.env}
 
-    def find(search: Any, model: Any, train: Any, sample: Any, evaluate: Any, work: Any, dataset: Any, judge: Any,
+    def find(search: Any, model: Any, sample: Any, evaluate: Any, work: Any, train: Any, dataset: Any, judge: Any,
              **models: Any) -> Any:  # fmt: skip
         planned = place.place(
             plan_trials_step(
@@ -187,10 +149,10 @@ def _tuning_job(job: ImageTrainingJob | TextTrainingJob, place: Placement) -> Se
             "image_uri": IMAGE,
             "command": ["textdiffusion"],
             "args": ["trial", "--request", planned.outputs["request"]],  # and the service adds --SETTING=VALUE
-            "env": [{"name": name, "value": value} for name, value in environment.items()],
+            "env": options.environment(),
         }
         pool = {
-            "machine_spec": shape,
+            "machine_spec": machine.spec(),
             "replica_count": 1,
             "disk_spec": {"boot_disk_type": "pd-ssd", "boot_disk_size_gb": options.boot_disk_gb},
             "container_spec": container,
@@ -213,6 +175,6 @@ def _tuning_job(job: ImageTrainingJob | TextTrainingJob, place: Placement) -> Se
         chosen = choose_tuned_step(
             search_config=search, train_config=train, gcp_resources=tuned.outputs["gcp_resources"]
         )
-        return place.place(chosen, "cpu")
+        return place.place(chosen, "cpu").outputs["Output"]
 
     return find

@@ -67,10 +67,7 @@ def with_machine(spec: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
     """A copy of a pipeline compiled for Vertex that trains on another machine."""
     changed = copy.deepcopy(dict(spec))
     for _, pool in worker_pools(changed):
-        place: dict[str, Any] = {"machine_type": machine.machine_type}
-        if machine.accelerator_type:
-            place |= {"accelerator_type": machine.accelerator_type, "accelerator_count": machine.accelerator_count}
-        pool["machine_spec"] = place
+        pool["machine_spec"] = machine.spec()
     return changed
 
 
