@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.devices import device, synchronize
+from benchmarks.devices import synchronize
+from core.distributed import own_device
 from core.images import pictures, steps
 from core.images.dataset import ImageDataset
 from core.images.model import load_model
@@ -82,12 +83,12 @@ class Ours:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "model"
             facts = steps.train(self.job.model.model_dump(mode="json"), settings, dataset, out, work=folder)
-            trained = load_model(out, device())
+            trained = load_model(out, own_device())
 
         def draw(labels: Labels) -> Images:
             sample = self.job.sample.model_copy(update={"count": len(labels)})
             sigmas = steps.choose_sigmas(sample, trained.process)
-            return steps.draw(trained, sample, labels, sigmas, device())[0]
+            return steps.draw(trained, sample, labels, sigmas, own_device())[0]
 
         return Trained(facts["examples_seen"], facts["train_seconds"], draw)
 
@@ -113,7 +114,7 @@ class Peer:
         raise NotImplementedError
 
     def train(self, dataset: Path, budget: Budget) -> Trained:
-        data, where = ImageDataset.open(dataset), device()
+        data, where = ImageDataset.open(dataset), own_device()
         torch.manual_seed(0)
         network = self.network(data).to(where)
         average = torch.optim.swa_utils.AveragedModel(

@@ -1,4 +1,4 @@
-"""Where benchmarks run, chosen as training chooses it: on a GPU if there is one, on the CPU otherwise."""
+"""What a clock and a gauge of memory need to know of the device that a benchmark runs on."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ from pathlib import Path
 import torch
 
 STATUS = Path("/proc/self/status")
-
-
-def device() -> torch.device:
-    """The device of this process."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def synchronize(where: torch.device) -> None:

@@ -15,8 +15,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.devices import device
 from benchmarks.results import parser, publish
+from core.distributed import own_device
 from core.text import data, evaluation
 from core.text.config import TextEvaluate
 from core.text.diffusion import Diffusion
@@ -68,9 +68,9 @@ def main() -> None:
     weights = tuple(round(0.1 * step, 1) for step in range(13))
     by_span: dict[int, Curves] = {}
     for seed in range(max(chosen.seeds, len(chosen.model))):
-        trained = load_model(chosen.model[seed % len(chosen.model)], device())
+        trained = load_model(chosen.model[seed % len(chosen.model)], own_device())
         assert isinstance(trained.network, Diffusion), "fusion needs a diffusion model"
-        other = load_autoregressive(chosen.autoregressive, trained, device())
+        other = load_autoregressive(chosen.autoregressive, trained, own_device())
         settings = TextEvaluate(seed=seed, span_count=chosen.count, weights=weights)
         for curve in evaluation.fusion_curves(trained.network, other, texts, settings):
             inside = [place for place, alpha in enumerate(curve["alpha"]) if alpha <= 1]

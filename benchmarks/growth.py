@@ -26,13 +26,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.devices import device, peak_bytes
+from benchmarks.devices import peak_bytes
 from benchmarks.pipeline import ROOT, prepared
 from benchmarks.results import parser, publish
 from benchmarks.workload import Work, diffusion_work, image_work
 from core import distributed
 from core.checkpoint import CheckpointStore
 from core.config import TrainConfig
+from core.distributed import own_device
 from core.images import steps as image_steps
 from core.images.config import ImageModel, ImageSample
 from core.images.diffusion import ImageDiffusion
@@ -149,7 +150,7 @@ def in_a_process(spec: Spec, scratch: Path) -> dict[str, float]:
 
 def perform(spec: Spec, scratch: Path) -> dict[str, float]:
     """Seconds, and bytes of the peak above what was there before, of what `spec` says."""
-    where = device()
+    where = own_device()
     torch.zeros(1, device=where)
     before = peak_bytes(where)
     if spec["do"] == "sample":
@@ -198,7 +199,7 @@ def text_objective(spec: Spec, scratch: Path) -> Objective:
 
 def sample_seconds(count: int, steps: int) -> float:
     """Drawing images with fresh weights; the first evaluation, which warms up, is not counted."""
-    model, shape, where = image_model(), image_shape(), device()
+    model, shape, where = image_model(), image_shape(), own_device()
     network = build_network(model, shape).to(where).eval()
     trained = TrainedModel(network, NoiseProcess(model.process), shape, model, {})
 

@@ -21,8 +21,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contenders import BATCH, Budget, Contender, Ours, Trained, contenders
-from benchmarks.devices import device, synchronize
+from benchmarks.devices import synchronize
 from benchmarks.results import parser, publish
+from core.distributed import own_device
 from core.images import metrics, steps
 from core.images.dataset import ImageDataset
 from core.images.judge import Judge, Verdict
@@ -56,7 +57,7 @@ def ceiling(seconds: float = 1.0) -> float:
     """GFLOP/s of a large matrix product in the number format that training uses here."""
     from core import precision
 
-    where = device()
+    where = own_device()
     side = 8192 if where.type == "cuda" else 2048  # a GPU needs more work than starting it takes
     a = torch.randn(side, side).to(where, precision.choose(where).dtype or torch.float32)
     a @ a

@@ -24,13 +24,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.devices import device
 from benchmarks.results import parser, publish
 from core import noise, precision, samplers
+from core.distributed import own_device
 from core.images import metrics, pictures, steps
 from core.images.config import ImageSample
 from core.images.dataset import ImageDataset
 from core.images.diffusion import guided
+from core.images.evaluation import REFERENCE as REAL
 from core.images.judge import Judge
 from core.images.model import TrainedModel, load_model
 from core.images.samples import Samples, in_proportion
@@ -39,7 +40,6 @@ from core.samplers import Denoiser, SampleNoise
 
 REFERENCE = "ancestral"
 WITHIN = 1.05  # of the reference's distance
-TRAINING_IMAGES = 20_000  # whose features stand for the real ones, as in core/images/evaluation.py
 Images = NDArray[np.uint8]
 
 
@@ -61,7 +61,7 @@ class Way:
         sigmas = steps.choose_sigmas(settings, trained.process)
         if self.peer:
             return draw_by_diffusers(trained, settings, labels)
-        return steps.draw(trained, settings, labels, sigmas, device())[0]
+        return steps.draw(trained, settings, labels, sigmas, own_device())[0]
 
 
 def ways(counts: Sequence[int], ancestral: int, base: ImageSample) -> list[Way]:
@@ -82,7 +82,7 @@ def ways(counts: Sequence[int], ancestral: int, base: ImageSample) -> list[Way]:
 @torch.inference_mode()
 def draw_by_diffusers(trained: TrainedModel, settings: ImageSample, labels: NDArray[np.int64]) -> Images:
     """Images for `labels` by diffusers' DPM-Solver++(2M) for EDM, from the noise that this project would begin with."""
-    where, classes = device(), len(trained.shape.class_names)
+    where, classes = own_device(), len(trained.shape.class_names)
     seeds = [seed_of(settings.seed, "sample", i) for i in range(len(labels))]
     parts = []
     for start in range(0, len(labels), settings.batch_size):
@@ -128,7 +128,7 @@ class Yardstick:
     def __init__(self, judge: Judge, data: ImageDataset, labels: NDArray[np.int64]) -> None:
         self.judge, self.labels = judge, labels
         shares = np.bincount(labels, minlength=data.classes)
-        reference = in_proportion(data.labels("train"), shares, TRAINING_IMAGES, shuffled=True)
+        reference = in_proportion(data.labels("train"), shares, REAL, shuffled=True)
         self.train = judge.examine(data.images("train")[np.sort(reference)]).features
         matched = in_proportion(data.labels("test"), shares, data.count("test"), shuffled=True)
         self.n = min(len(labels), len(matched))
@@ -207,7 +207,7 @@ def main() -> None:
     options.add_argument("--guidance", type=float, default=1.0, help="of all of them; 1 is none")
     options.add_argument("--seeds", type=int, default=3)
     chosen = options.parse_args()
-    trained, data = load_model(chosen.model, device()), ImageDataset.open(chosen.dataset)
+    trained, data = load_model(chosen.model, own_device()), ImageDataset.open(chosen.dataset)
     base = ImageSample(count=chosen.count, guidance=chosen.guidance, guidance_low=0.2, guidance_high=5.0)
     yardstick = Yardstick(Judge.open(chosen.judge), data, steps.choose_labels(base, trained))
     field = ways([int(count) for count in chosen.steps.split(",")], chosen.ancestral, base)

@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.devices import device
 from benchmarks.results import parser, publish
 from core import storage
+from core.distributed import own_device
 from core.text import data, evaluation, steps
 from core.text.config import TextEvaluate
 from core.text.data import TextSet
@@ -90,8 +90,9 @@ def trained(name: str, minutes: float, speeds: dict[str, float], dataset: Path, 
         return {**settings, "examples": round(seconds * share * speeds[row])}
 
     if warm:  # rows whose start is trained alike share it
-        start, first = place.parent / f"start-{settings['optimizer']}", examples("autoregressive", WARM_SHARE)
-        steps.train({}, first | {"batch_size": 8}, dataset, start, objective="autoregressive", work=str(place.parent))
+        start = place.parent / f"start-{settings['optimizer']}"
+        first = examples("autoregressive", WARM_SHARE) | {"batch_size": SHARED["batch_size"]}
+        steps.train({}, first, dataset, start, objective="autoregressive", work=str(place.parent))
     last = examples(name, 1 - WARM_SHARE if warm else 1)
     steps.train(config, last, dataset, place / "model", objective=objective, work=str(place), warm_start=start)
     return place / "model"
@@ -105,8 +106,8 @@ def drawn(name: str, model: Path, out: Path) -> list[str]:
 
 def bits(model: Path, texts: TextSet) -> float | None:
     """Bits per character of held-out text: exact for the autoregressive model, a bound for the others."""
-    found = load_model(model, device())
-    other = load_autoregressive(model, found, device()) if found.objective == "autoregressive" else None
+    found = load_model(model, own_device())
+    other = load_autoregressive(model, found, own_device()) if found.objective == "autoregressive" else None
     limits = evaluation.bounds(found, other, texts, TextEvaluate())
     return next((round(value, 3) for value in limits.values()), None)
 

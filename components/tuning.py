@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.step import describe, whole
-from components.vertex_registry import ENDPOINT
+from components.vertex_registry import ENDPOINT, client
 from core import storage
 from core.config import canonical_json, parse_override, validate
 from core.errors import UserError
@@ -99,7 +99,7 @@ def trials_of(gcp_resources: str, search: Mapping[str, Any]) -> list[dict[str, A
     named = re.search(r"/v1/(projects/[^/]+/locations/([^/]+)/hyperparameterTuningJobs/\d+)", gcp_resources)
     if not named:
         raise UserError(f"gcp_resources: names no hyper-parameter tuning job: {gcp_resources[:200]}")
-    job = _client(named[2]).get_hyperparameter_tuning_job(name=named[1])
+    job = client(named[2], os.environ.get(ENDPOINT, ""), "Job").get_hyperparameter_tuning_job(name=named[1])
     found = []
     for trial in job.trials:
         values = {item.parameter_id: whole(item.value) for item in trial.parameters}
@@ -140,15 +140,3 @@ def publish_search(
     describe(table, {}, {})
     print(f"best: trial {found['best']}, {found['metric']} {found['value']:.6g}, {found['settings']}", flush=True)
     return dict(found["train"])
-
-
-def _client(region: str) -> Any:
-    """A `JobServiceClient`; where the step's environment names an endpoint, for the server there."""
-    from google.auth.credentials import AnonymousCredentials
-    from google.cloud.aiplatform_v1 import JobServiceClient
-
-    endpoint = os.environ.get(ENDPOINT, "")
-    if endpoint:
-        anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]
-        return JobServiceClient(credentials=anonymous, client_options={"api_endpoint": endpoint}, transport="rest")
-    return JobServiceClient(client_options={"api_endpoint": f"{region}-aiplatform.googleapis.com"})

@@ -69,15 +69,17 @@ def mirror_from_step(registry: Registry, model: str, environment: Mapping[str, s
               " `textdiffusion models --mirror` does it later", flush=True)  # fmt: skip
 
 
-def client(region: str, endpoint: str = "") -> Any:
-    """A `ModelServiceClient`; with `endpoint`, for the server there, over HTTP and without credentials."""
+def client(region: str, endpoint: str = "", service: str = "Model") -> Any:
+    """The client of a service of Vertex AI, such as Model or Job; with `endpoint`, for the server there, over HTTP and
+    without credentials."""
     from google.auth.credentials import AnonymousCredentials
-    from google.cloud.aiplatform_v1 import ModelServiceClient
+    from google.cloud import aiplatform_v1
 
+    make = getattr(aiplatform_v1, f"{service}ServiceClient")
     if endpoint:
         anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]
-        return ModelServiceClient(credentials=anonymous, client_options={"api_endpoint": endpoint}, transport="rest")
-    return ModelServiceClient(client_options={"api_endpoint": f"{region}-aiplatform.googleapis.com"})
+        return make(credentials=anonymous, client_options={"api_endpoint": endpoint}, transport="rest")
+    return make(client_options={"api_endpoint": f"{region}-aiplatform.googleapis.com"})
 
 
 def _model(version: Version, image: str) -> dict[str, Any]:

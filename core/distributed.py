@@ -53,6 +53,11 @@ LONG = timedelta(days=1)
 """Between two meetings of processes that draw or measure: all of their batches."""
 
 
+def own_device() -> torch.device:
+    """The device of a process that works alone: a GPU if there is one, the CPU otherwise."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @contextmanager
 def world(patience: timedelta = timedelta(minutes=10)) -> Iterator[World]:
     """Joins the process group that torchrun's RANK, WORLD_SIZE and LOCAL_RANK, or else the CLUSTER_SPEC of a Vertex AI
@@ -65,11 +70,10 @@ def world(patience: timedelta = timedelta(minutes=10)) -> Iterator[World]:
     os.environ.update(replica(os.environ))
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if torch.cuda.is_available():
+    device = own_device()
+    if device.type == "cuda":
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
     if size == 1:
         yield World(0, 1, device)
         return

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from core import parallel, storage
 from core.checkpoint import deserialize, serialize
 from core.config import config_hash
-from core.distributed import ALONE, World
+from core.distributed import ALONE, World, own_device
 from core.errors import UserError
 from core.images.config import ImageEvaluate
 from core.images.dataset import ImageDataset
@@ -118,7 +118,7 @@ class Judge:
             network.load_state_dict(deserialize(weights, str(folder / WEIGHTS)))
         except RuntimeError as error:
             raise UserError(f"{folder / WEIGHTS}: does not fit this version's judge: {error}") from None
-        device = _device()
+        device = own_device()
         return cls(network.to(device), description, device)
 
     @property
@@ -154,7 +154,7 @@ def train(config: ImageEvaluate, dataset: Path, out: Path) -> dict[str, Any]:
     """
     data, started = ImageDataset.open(dataset), time.monotonic()
     height, width = data.shape[:2]
-    device = _device()
+    device = own_device()
     with torch.random.fork_rng():
         torch.manual_seed(config.judge_seed)
         network = JudgeNetwork(data.channels, height, width, data.classes).to(device)
@@ -242,7 +242,3 @@ def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 def _accuracy(judge: Judge, data: ImageDataset, split: Any) -> int:
     answers: Iterator[NDArray[np.int64]] = (judge.examine(batch).classes for batch in data.batches(split, 4096))
     return int((np.concatenate(list(answers)) == data.labels(split)).sum())
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from core.config import validate
+from core.distributed import own_device
 from core.images.config import ImageSample
 from core.images.model import load_model
 from core.images.steps import choose_labels, choose_sigmas, draw
@@ -25,7 +25,7 @@ def drawer(
         UserError: the model is damaged, or the settings ask for what it cannot do.
     """
     settings = validate(ImageSample, {**sample, "count": size}, "sample")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     trained = load_model(model, device)
     sigmas, no_class = choose_sigmas(settings, trained.process), len(trained.shape.class_names)
     turn = len(settings.labels or trained.shape.class_names) if trained.config.conditional else 1

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from core.config import validate
+from core.distributed import own_device
 from core.errors import UserError
 from core.text.config import TextSample
 from core.text.drawing import Sampler
@@ -31,7 +30,7 @@ def drawer(
         raise UserError("sample.modes: shards take one mode, diffusion or autoregressive, and no prompts")
     if size % settings.batch_size:
         raise UserError(f"shard size {size}: allowed: a multiple of sample.batch_size, {settings.batch_size}")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     trained = load_model(model, device)
     sampler = Sampler(trained, None, settings, device)
 

@@ -174,7 +174,7 @@ def write(
     """
     asked = {"modes": ["infill" if GAP in prompt else "diffusion"], "prompts": [prompt] if prompt else []}
     settings = validate(TextSample, {**sample, **asked}, "sample")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = distributed.own_device()
     sampler = Sampler(*_models(model, autoregressive, device), settings, device)
     sampler.require_modes()
 

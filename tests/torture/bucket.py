@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.faulty import FaultyProxy
-from tests.torture.pipeline import CHALLENGER, CHAMPION, ROOT, finish, start, watched, write_job
+from tests.torture.pipeline import CHALLENGER, CHAMPION, ROOT, finish, resuming, start, watched, write_job
 from tests.torture.storage import BUCKET, served, server
 from tests.torture.trial import Fault, Survived, require
 
@@ -158,9 +158,7 @@ def broken(share: float, draw: random.Random, folder: Path) -> Survived:
 
 def _ended_right(project: Path, root: str, url: str) -> bool:
     """Runs the job, or goes on with its unfinished run; False if it stopped clean."""
-    runs = [json.loads(path.read_text()) for path in project.glob("runs/*/few-*/run.json")]
-    resume = ["--resume"] if any(run["status"] != "succeeded" for run in runs) else []
-    code, errors = finish(start(project, *resume, variables=_variables(root, url)))
+    code, errors = finish(start(project, *resuming(project), variables=_variables(root, url)))
     logs = [path.read_text(errors="replace") for path in project.glob("runs/*/few-*/steps/*/log.txt")]
     wrong = [text for text in (errors, *logs) if "Traceback" in text]
     require(not wrong, f"a traceback: {wrong[:1][0][-500:] if wrong else ''}")

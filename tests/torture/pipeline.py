@@ -139,6 +139,12 @@ def watched(root: str, metrics: set[str], pause: float = 0.01) -> Iterator[None]
     require(not wrong, "; ".join(wrong))
 
 
+def resuming(folder: Path) -> list[str]:
+    """The argument that goes on with the unfinished run in a folder, if there is one."""
+    runs = [json.loads(path.read_text()) for path in folder.glob("runs/*/few-*/run.json")]
+    return ["--resume"] if any(run["status"] != "succeeded" for run in runs) else []
+
+
 def killed(whole_run: bool, draw: random.Random, folder: Path) -> int:
     """Kills a step, or the run with all its processes' parent, at random until it has ended; then compares."""
     project, expected, seconds = prepared(os.getpid())
@@ -146,10 +152,7 @@ def killed(whole_run: bool, draw: random.Random, folder: Path) -> int:
     folder, kills = folder / "project", 0
     with watched(str(folder / "registry"), set(expected["metrics"])):
         for attempt in range(MOST_RUNS):
-            resumable = any(
-                json.loads(path.read_text())["status"] != "succeeded" for path in folder.glob("runs/*/few-*/run.json")
-            )
-            process = start(folder, *(["--resume"] if resumable else []))
+            process = start(folder, *resuming(folder))
             if attempt < MOST_RUNS - 3 and draw.random() < 0.8**attempt:
                 kills += _kill(process, whole_run, draw, seconds)
             code, errors = finish(process)

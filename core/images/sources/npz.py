@@ -104,9 +104,7 @@ def _member(uri: str, archive: zipfile.ZipFile, name: str) -> Iterator[tuple[IO[
             shape, fortran, dtype = read(stream)
         except (UserError, *_DAMAGED):
             raise
-        except (
-            Exception
-        ) as error:  # numpy reads the header as Python: tokenizer, parser and dtype raise their own kinds
+        except Exception as error:  # the header is read as Python: tokenizer, parser and dtype raise kinds of their own
             raise UserError(f"{where}: not a numpy array: {' '.join(str(error).split())[:200]}") from None
         if dtype.hasobject:
             raise UserError(f"{where}: is an array of Python objects, which would be unpickled; allowed are numbers")
