@@ -51,13 +51,14 @@ const enliven = (scope) => {
     const play = () => { if (position >= last) show(0); before = performance.now(); player.classList.add("playing"); button.setAttribute("aria-label", "Pause"); timer = requestAnimationFrame(tick); };
     painter.ready.then(() => {
       show(last);
-      button.addEventListener("click", () => (timer ? stop() : play()));
-      slider.addEventListener("input", () => { stop(); show(Number(slider.value)); });
+      let seen = null; /* plays once when it comes into view, unless someone took hold of it first */
+      button.addEventListener("click", () => { seen?.disconnect(); timer ? stop() : play(); });
+      slider.addEventListener("input", () => { seen?.disconnect(); stop(); show(Number(slider.value)); });
       player.addEventListener("keydown", (event) => {
-        if (event.target === slider && event.key === " ") { event.preventDefault(); timer ? stop() : play(); }
+        if (event.target === slider && event.key === " ") { event.preventDefault(); seen?.disconnect(); timer ? stop() : play(); }
       });
       if (!calm.matches && !location.hash.includes("still")) {
-        const seen = new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) { seen.disconnect(); play(); } }, { threshold: 0.5 });
+        seen = new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) { seen.disconnect(); play(); } }, { threshold: 0.5 });
         seen.observe(player);
       }
     });
