@@ -24,28 +24,29 @@ REFUSED = "refused: more GPUs than examples in a batch"
 Field = list[Training]
 
 
-def trainings() -> Field:
-    """The jobs of this repository at a fixed budget, then the ladder for GPUs."""
+def trainings() -> Iterator[Training]:
+    """The jobs of this repository at a fixed budget, then the ladder for GPUs; counted one after the other."""
     mnist, shakespeare = load_job("mnist-training"), load_job("shakespeare-training")
     assert isinstance(mnist, ImageTrainingJob)
     assert isinstance(shakespeare, TextTrainingJob)
     vocabulary, windows = shakespeare.data.tokenizer.vocabulary, 30_000
-    small, deep = (
-        TextModel.model_validate({"context": 256, "transformer": {"width": 384, "depth": depth, "heads": 6}})
-        for depth in (6, 16)
-    )
+    yield Training("`mnist-training`", image_work(mnist.model, _shape(1, 28)), 429_440, mnist.train.batch_size)
+    for name, count, train in (
+        ("autoregressive", autoregressive_work, shakespeare.autoregressive),
+        ("diffusion", diffusion_work, shakespeare.train),
+    ):
+        work = count(shakespeare.model, vocabulary)
+        yield Training(f"`shakespeare-training`, {name}", work, windows, train.batch_size)
     colour = ImageModel.model_validate({"network": {"name": "unet", "channels": [128, 256, 256], "blocks": [2, 2, 2]}})
-    return [
-        Training("`mnist-training`", image_work(mnist.model, _shape(1, 28)), 429_440, mnist.train.batch_size),
-        Training("`shakespeare-training`, autoregressive", autoregressive_work(shakespeare.model, vocabulary), windows,
-                 shakespeare.autoregressive.batch_size),
-        Training("`shakespeare-training`, diffusion", diffusion_work(shakespeare.model, vocabulary), windows,
-                 shakespeare.train.batch_size),
-        Training("colour 32x32", image_work(colour, _shape(3, 32)), 1e8, 512),
-        Training("text 6 x 384", diffusion_work(small, vocabulary), 64 * 20e3, 64),
-        Training("text 16 x 384", diffusion_work(deep, vocabulary), 256 * 10e3, 256),
-        Training("text 16 x 384, five times as long", diffusion_work(deep, vocabulary), 256 * 50e3, 256),
-    ]  # fmt: skip
+    yield Training("colour 32x32", image_work(colour, _shape(3, 32)), 1e8, 512)
+    yield Training("text 6 x 384", diffusion_work(_text(6), vocabulary), 64 * 20e3, 64)
+    deep = diffusion_work(_text(16), vocabulary)
+    yield Training("text 16 x 384", deep, 256 * 10e3, 256)
+    yield Training("text 16 x 384, five times as long", deep, 256 * 50e3, 256)
+
+
+def _text(depth: int) -> TextModel:
+    return TextModel.model_validate({"context": 256, "transformer": {"width": 384, "depth": depth, "heads": 6}})
 
 
 def _shape(channels: int, side: int) -> ImageShape:
@@ -179,7 +180,7 @@ TABLES: dict[str, Callable[[Field], str]] = {
 
 def tables() -> Iterator[tuple[str, str]]:
     """Every table of the page by name."""
-    field = trainings()
+    field = list(trainings())
     for name, table in TABLES.items():
         yield name, table(field)
 

@@ -141,7 +141,9 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7
     """EDM equation 5: evenly spaced in sigma^(1/rho), then 0. float64 [steps + 1]"""
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    return _append_zero((high + ramp * (low - high)) ** rho)
+    sigmas = (high + ramp * (low - high)) ** rho
+    sigmas[-1], sigmas[0] = sigma_min, sigma_max  # exactly, however this machine rounds a power
+    return _append_zero(sigmas)
 
 
 def flow_sigmas(steps: int, sigma_min: float, sigma_max: float) -> Tensor:

@@ -108,7 +108,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "sample.json"}
 
 
-@pytest.mark.parametrize(("modality", "processes"), [("images", 2), ("images", 3), ("text", 3)])
+@pytest.mark.parametrize(("modality", "processes"), [("images", 2), ("text", 3)])
 def test_samples_and_metrics_are_byte_for_byte_those_of_one_process(
     alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modality: str, processes: int
 ) -> None:

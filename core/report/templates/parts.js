@@ -52,10 +52,14 @@ const enliven = (scope) => {
     painter.ready.then(() => {
       show(last);
       let seen = null; /* plays once when it comes into view, unless someone took hold of it first */
-      button.addEventListener("click", () => { seen?.disconnect(); timer ? stop() : play(); });
-      slider.addEventListener("input", () => { seen?.disconnect(); stop(); show(Number(slider.value)); });
+      const hold = () => { seen?.disconnect(); stop(); };
+      const toggle = () => { const playing = timer; hold(); if (!playing) play(); };
+      button.addEventListener("click", toggle);
+      slider.addEventListener("input", () => { hold(); show(Number(slider.value)); });
       player.addEventListener("keydown", (event) => {
-        if (event.target === slider && event.key === " ") { event.preventDefault(); seen?.disconnect(); timer ? stop() : play(); }
+        if (event.target !== slider || event.key === "Tab") return;
+        if (event.key === " ") { event.preventDefault(); toggle(); }
+        else hold(); /* Home at the first step changes nothing, so there is no `input` */
       });
       if (!calm.matches && !location.hash.includes("still")) {
         seen = new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) { seen.disconnect(); play(); } }, { threshold: 0.5 });

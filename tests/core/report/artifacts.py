@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from core.noise import karras_sigmas
+
 Json = dict[str, Any]
 PROSE = (
     "the value of an object is what a statement returns when it is called with no arguments and each "
@@ -163,9 +165,7 @@ def image_run(root: Path, *, seed: int = 0, frames: int = 19) -> Json:
     np.savez(
         samples / "samples.npz", images=_bytes(clean + 0.05 * random.standard_normal(clean.shape)), labels=picked_labels
     )
-    levels = np.append(
-        (40 ** (1 / 7) + np.arange(frames - 1) / (frames - 2) * (0.02 ** (1 / 7) - 40 ** (1 / 7))) ** 7, 0
-    )
+    levels = karras_sigmas(frames - 1, 0.02, 40).numpy()
     noise = random.standard_normal((60, 16, 16))
     path = np.stack([_bytes((clean[:60] + level * noise) / math.sqrt(1 + level**2 / 2)) for level in levels])
     np.savez(samples / "trajectory.npz", images=path, sigmas=levels)
