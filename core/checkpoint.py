@@ -176,7 +176,7 @@ class CheckpointStore:
                 storage.remove(self._manifest_uri(index))  # first the manifest, so that nothing names missing data
         for name in storage.list_files(storage.join(self.root, "data")):
             prefix = name.lstrip(".").split("-", 1)[0]  # a dot: the temporary name of a write that was killed
-            if prefix.isdigit() and int(prefix) < oldest:
+            if prefix.isdecimal() and int(prefix) < oldest:
                 storage.remove(storage.join(self.root, "data", name))
 
     def _manifest_uri(self, index: int) -> str:

@@ -203,7 +203,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         except ValueError:
             pass
     if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"--set {key}: expected a finite number, found {raw}")
+        raise UserError(f"--set {_short(key)}: expected a finite number, found {_short(raw)}")
     return path, value
 
 

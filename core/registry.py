@@ -195,7 +195,7 @@ class Registry:
 
     def _reserve(self, model: str) -> int:
         folder = storage.join(self._model(model), "versions")
-        taken = [int(name.split("/")[0]) for name in storage.list_files(folder) if name.split("/")[0].isdigit()]
+        taken = [int(name.split("/")[0]) for name in storage.list_files(folder) if name.split("/")[0].isdecimal()]
         number = max(taken, default=0) + 1
         mine = f"{_now()} {uuid.uuid4().hex}".encode()
         while not storage.create(storage.join(self._version_uri(model, number), "reserved"), mine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -55,6 +56,11 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # `textdiffusion runs | head`
         sys.stderr.close()
         code = 0
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # whichever command was given such a name
+            raise
+        print(f"error: {str(error.filename)[:60]!r}...: longer than a file name may be", file=sys.stderr)
+        code = UserError.EXIT_CODE
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(str(error))

@@ -89,7 +89,7 @@ class Folder:
             return []
 
         def order(path: Path) -> tuple[int, str]:
-            digits = "".join(character for character in path.stem if character.isdigit())
+            digits = "".join(character for character in path.stem if character.isdecimal())
             return (int(digits) if digits else 0, path.name)
 
         return sorted((path for path in self.path.glob(pattern) if path.is_file()), key=order)

@@ -135,7 +135,7 @@ def previews(folder: Folder) -> list[Json]:
         paths = [paths[round(index * step)] for index in range(MAX_PREVIEWS)]
     shown: list[Json] = []
     for path in paths:
-        seen = "".join(character for character in path.stem if character.isdigit())
+        seen = "".join(character for character in path.stem if character.isdecimal())
         label = f"{int(seen):,} examples seen" if seen else path.stem
         if path.suffix == ".txt":
             shown.append({"src": "", "label": label, "text": path.read_text("utf-8", errors="replace")[:PREVIEW_TEXT]})

@@ -82,7 +82,7 @@ def promote(
     from core.errors import UserError
 
     model, _, number = name.partition("@")
-    if not number.isdigit():
+    if not number.isdecimal() or len(number) > 9:
         raise UserError(f"{name}: expected MODEL@NUMBER, for example digits@3")
     store = _registry(registry)
     version = store.promote(model, int(number), reason)

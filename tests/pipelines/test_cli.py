@@ -127,9 +127,12 @@ def test_the_completion_script_asks_this_program(shell: str, capsys: pytest.Capt
         (["init", "Bad Name"], "lower case letters"),
         (["init", "mine", "--like", "nothing"], "job 'nothing'"),
         (["show", "nothing"], "run 'nothing': there is none"),
+        (["report", 300 * "x"], "longer than a file name"),
         (["lineage", "nothing"], "expected RUN/STEP"),
         (["compile", "nothing"], "job 'nothing'"),
         (["promote", "digits"], "expected MODEL@NUMBER"),
+        (["promote", "digits@²"], "expected MODEL@NUMBER"),  # a digit to str.isdigit, and none to int
+        (["promote", "digits@1234567890"], "expected MODEL@NUMBER"),
         (["promote", "digits@3"], "no such version"),
         (["rollback", "digits"], "no earlier champion"),
         (["rollback", "../x"], "expected lower case letters"),
