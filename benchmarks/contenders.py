@@ -35,7 +35,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train: steps, or minutes."""
+    """How long to train: steps of `BATCH` examples, or minutes."""
 
     steps: int | None = None
     minutes: float | None = None
@@ -82,7 +82,8 @@ class Ours:
         settings = self.job.train.model_dump(mode="json")
         settings |= {"minutes": budget.minutes, "examples": budget.steps and budget.steps * BATCH}
         if budget.steps:  # for a speed: one row of the log spans the steps, and looks come only after it
-            settings |= {"log_every": budget.steps, "validate_every": 1.0, "preview_every": 1.0}
+            settings |= {"log_every": settings["examples"] // settings["batch_size"]}
+            settings |= {"validate_every": 1.0, "preview_every": 1.0}
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "model"
             facts = steps.train(self.job.model.model_dump(mode="json"), settings, dataset, out, work=folder)

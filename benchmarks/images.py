@@ -111,7 +111,7 @@ def main() -> None:
                     "evaluations/sample": one.evaluations,
                 }
             )
-        title = f"Training at batch {BATCH}; ceiling {peak:,.0f} GFLOP/s (a large matrix product)"
+        title = f"Training, the peers at batch {BATCH}; ceiling {peak:,.0f} GFLOP/s (a large matrix product)"
         if chosen.minutes:
             steps.train_judge({"judge_epochs": chosen.judge_epochs}, dataset, judged)
             judge = Judge.open(judged)
