@@ -106,7 +106,7 @@ class Peer:
     evaluations = 0
     conditional = False
     learning_rate, betas, warmup = 1e-4, (0.9, 0.999), 0
-    ema_decay, ema_every = 0.995, 10
+    ema_decay, ema_every, ema_after = 0.995, 10, 100  # until then the average is the network itself
 
     def network(self, data: ImageDataset) -> nn.Module:
         raise NotImplementedError
@@ -138,6 +138,8 @@ class Peer:
             optimizer.step()
             done += 1
             if done % self.ema_every == 0:
+                if done <= self.ema_after:
+                    average.n_averaged.zero_()  # which makes the update a copy
                 average.update_parameters(network)
             seconds = time.monotonic() - began
             if done == budget.steps or (budget.minutes and seconds >= 60 * budget.minutes):
