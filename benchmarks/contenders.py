@@ -5,7 +5,6 @@ Each trains on the same images with the recipe that its own documentation gives,
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from core.images import pictures, steps
 from core.images.dataset import ImageDataset
 from core.images.model import load_model
 from core.job import ImageTrainingJob
+from core.training_log import TrainingLog
 from pipelines.jobs import load_job
 
 BATCH = 128
@@ -88,7 +88,7 @@ class Ours:
             out = Path(folder) / "model"
             facts = steps.train(self.job.model.model_dump(mode="json"), settings, dataset, out, work=folder)
             trained = load_model(out, own_device())
-            log = [json.loads(line) for line in (out / "train_log.jsonl").read_text().splitlines()]
+            log = TrainingLog.parse((out / "train_log.jsonl").read_bytes())
         seconds = facts["examples_seen"] / log[0]["rate"] if budget.steps else facts["train_seconds"]
 
         def draw(labels: Labels) -> Images:

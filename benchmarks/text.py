@@ -27,6 +27,7 @@ from core.text.config import TextEvaluate
 from core.text.data import TextSet
 from core.text.metrics import NGramJudge
 from core.text.model import load_autoregressive, load_model
+from core.training_log import TrainingLog
 
 SHARED = {"batch_size": 8, "optimizer": "muon", "learning_rate": 2e-3, "weight_decay": 0.05, "warmup_examples": 400}
 SHARED |= {"validate_every": 0.5, "preview_every": 1.0}
@@ -76,7 +77,7 @@ def speed(name: str, dataset: Path, place: Path) -> float:
     objective, _, model, train, _ = ROWS[name]
     settings = {**SHARED, **train, "examples": SPEED_EXAMPLES * (SHARED | train)["batch_size"] // SHARED["batch_size"]}
     steps.train({"process": model}, settings, dataset, place, objective=objective, work=f"{place}.work")
-    log = [json.loads(line) for line in (place / "train_log.jsonl").read_text().splitlines()]
+    log = TrainingLog.parse((place / "train_log.jsonl").read_bytes())
     return statistics.median([row["rate"] for row in log if "rate" in row][1:])
 
 

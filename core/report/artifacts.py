@@ -88,11 +88,14 @@ class Folder:
         if self.path is None:
             return []
 
-        def order(path: Path) -> tuple[int, str]:
-            digits = "".join(character for character in path.stem if character.isdecimal())
-            return (int(digits) if digits else 0, path.name)
+        found = (path for path in self.path.glob(pattern) if path.is_file())
+        return sorted(found, key=lambda path: (number_in(path) or 0, path.name))
 
-        return sorted((path for path in self.path.glob(pattern) if path.is_file()), key=order)
+
+def number_in(path: Path) -> int | None:
+    """All digits of a file's name, without its suffix, as one number; None if there are none."""
+    digits = "".join(character for character in path.stem if character.isdecimal())
+    return int(digits) if digits else None
 
 
 @dataclass(frozen=True)

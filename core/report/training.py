@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.report.artifacts import Artifacts, Folder, Json, number
+from core.report.artifacts import Artifacts, Folder, Json, number, number_in
 from core.report.charts import Axis, Chart, Point, Series, line_chart, smooth
 from core.report.pictures import png_file
 from core.report.sections import Section, absent, mapping
@@ -135,8 +135,8 @@ def previews(folder: Folder) -> list[Json]:
         paths = [paths[round(index * step)] for index in range(MAX_PREVIEWS)]
     shown: list[Json] = []
     for path in paths:
-        seen = "".join(character for character in path.stem if character.isdecimal())
-        label = f"{int(seen):,} examples seen" if seen else path.stem
+        seen = number_in(path)
+        label = path.stem if seen is None else f"{seen:,} examples seen"
         if path.suffix == ".txt":
             shown.append({"src": "", "label": label, "text": path.read_text("utf-8", errors="replace")[:PREVIEW_TEXT]})
             continue

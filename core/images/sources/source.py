@@ -108,4 +108,4 @@ def rows_per_batch(shape: Sequence[int]) -> int:
 
 def natural_order(name: str) -> list[int | str]:
     """Sort key under which `class2` comes before `class10`."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", name))]
