@@ -3,14 +3,15 @@
 import pytest
 import torch
 
+from core import muon
 from core.muon import Muon, orthogonalise
 
 
-@pytest.mark.parametrize("shape", [(32, 32), (16, 64), (64, 16)])
+@pytest.mark.parametrize("shape", [(32, 32), (24, 32), (16, 64), (16, 144), (144, 16)])
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 def test_orthogonalised_matrices_have_singular_values_near_one_and_the_same_directions(shape, scale):
     matrix = scale * torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    found = orthogonalise(matrix)
+    found = orthogonalise(torch.stack([-matrix, matrix]))[1]
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)
     inner = u.T @ found @ v.T  # diagonal if the directions are kept
     values = inner.diagonal()[s > 0.1 * s[0]]
@@ -29,6 +30,30 @@ def test_it_finds_the_least_squares_solution():
         (x @ weight - x @ truth).square().mean().backward()
         optimizer.step()
     torch.testing.assert_close(weight.detach(), truth, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("together", [2**24, 300, 1])
+def test_matrices_of_one_shape_take_the_steps_they_take_alone(monkeypatch, together):
+    monkeypatch.setattr(muon, "TOGETHER", together)
+    shapes = [(8, 4, 3, 3), (16, 16), (8, 4, 3, 3), (16, 16), (8, 36), (8, 4, 3, 3)]
+
+    def weights():
+        generator = torch.Generator().manual_seed(0)
+        return [torch.nn.Parameter(torch.randn(s, generator=generator, dtype=torch.float64)) for s in shapes]
+
+    def steps(*optimizers, parameters):
+        for _ in range(3):
+            for parameter in parameters[:-1]:  # the last has no gradient and stays
+                parameter.grad = parameter.detach().sin()
+            for optimizer in optimizers:
+                optimizer.step()
+
+    jointly, alone = weights(), weights()
+    steps(Muon(jointly, lr=0.1, weight_decay=0.1), parameters=jointly)
+    steps(*(Muon([parameter], lr=0.1, weight_decay=0.1) for parameter in alone), parameters=alone)
+    for one, other, first in zip(jointly, alone, weights(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+        assert (one == first).all() == (one is jointly[-1])
 
 
 def test_vectors_are_refused():
