@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from core.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def gather(data: bytes, world: World) -> list[bytes]:
     return [part[: int(size)].cpu().numpy().tobytes() for part, size in zip(parts, lengths, strict=True)]
 
 
-def by_first(work: Callable[[], dict[str, Any]], world: World) -> dict[str, Any]:
+def by_first(work: Callable[[], T], world: World) -> T:
     """What `work` returns (JSON) in the first process, which alone does it.
 
     Raises:
@@ -187,7 +189,8 @@ def by_first(work: Callable[[], dict[str, Any]], world: World) -> dict[str, Any]
     outcome = from_first(outcome, world)
     if "error" in outcome:
         raise failure or UserError(outcome["error"])
-    return dict(outcome["value"])
+    value: T = outcome["value"]
+    return value
 
 
 def any_process(flag: bool, world: World) -> bool:

@@ -262,16 +262,9 @@ class _Training:
         Raises:
             UserError: it could not be written. Every process raises, so that none waits for one that is gone.
         """
-        failure: UserError | None = None
         pending = self.losses
         self.state.losses = distributed.sum_over_processes(torch.stack(pending)).tolist() if pending else []
-        if self.world.is_first:
-            try:
-                self._write()
-            except UserError as error:
-                failure = error
-        if distributed.any_process(failure is not None, self.world):
-            raise failure or UserError(f"{self.name}: process 0 could not write the checkpoint")
+        distributed.by_first(self._write, self.world)
 
     def _write(self) -> None:
         self.state.scaler = self.scaler.state_dict()

@@ -180,9 +180,11 @@ def choose_labels(settings: ImageSample, trained: TrainedModel) -> NDArray[np.in
     wanted = settings.labels
     if wanted is None:
         wanted = tuple(range(classes)) if trained.config.conditional else (-1,)
-    if any(label >= classes for label in wanted) or (not trained.config.conditional and any(x >= 0 for x in wanted)):
-        allowed = f"-1 to {classes - 1}" if trained.config.conditional else "only -1: the model has no classes"
-        raise UserError(f"sample.labels: found {list(wanted)}; allowed: {allowed}")
+    known = classes if trained.config.conditional else 0
+    unknown = [label for label in wanted if label >= known]
+    if unknown:
+        allowed = f"-1 to {known - 1}" if known else "only -1: the model has no classes"
+        raise UserError(f"sample.labels: found {unknown[0]}; allowed: {allowed}")
     turns = np.resize(np.array(wanted, np.int64), settings.count)
     return np.where(turns < 0, classes, turns)
 

@@ -118,7 +118,7 @@ def test_samples_without_a_class_are_labelled_minus_one(model, tmp_path):
 
 
 def test_a_class_the_model_does_not_know_is_refused(model, tmp_path):
-    with pytest.raises(UserError, match=r"sample\.labels: found \[2\]; allowed: -1 to 1"):
+    with pytest.raises(UserError, match=r"sample\.labels: found 2; allowed: -1 to 1"):
         steps.sample({"labels": [2]}, model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
