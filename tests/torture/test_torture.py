@@ -1,4 +1,4 @@
-"""A small share of `make torture`, a few minutes."""
+"""A small share of `make torture`, a few minutes. Whole pipelines on a faulty bucket and on Vertex are left to it."""
 
 import os
 import random
@@ -21,7 +21,7 @@ CASES = 100
 @pytest.mark.parametrize(
     ("fault", "trials"),
     [("kill-images", 1), ("term-text", 1), ("term-two", 1), ("other-count", 1), ("damage", 2), ("storage-20", 1),
-     ("storage-50", 1), ("bucket-20", 1), ("kill-run", 1), ("kill-vertex", 1)],
+     ("storage-50", 1), ("kill-run", 1)],
 )  # fmt: skip
 def test_nothing_is_lost(fault: str, trials: int) -> None:
     """In a process of its own: these fork, which a process with torch's threads must not."""
