@@ -45,13 +45,19 @@ def _iterate(x: Tensor, steps: int) -> Tensor:
 def _iterate_on_gram(x: Tensor, steps: int) -> Tensor:
     """The same on G alone, which is small where x is wide: P = A + B G + C G^2 commutes with G, so G <- P G P."""
     gram = x @ x.mT
-    product = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand_as(gram)
-    for _ in range(steps):
-        polynomial = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
-        polynomial.diagonal(dim1=1, dim2=2).add_(A)
-        product = polynomial @ product
+    product = polynomial = _polynomial(gram)
+    for _ in range(steps - 1):
         gram = polynomial @ gram @ polynomial
+        polynomial = _polynomial(gram)
+        product = polynomial @ product
     return product @ x
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    """A + B G + C G^2"""
+    found = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
+    found.diagonal(dim1=1, dim2=2).add_(A)
+    return found
 
 
 class Muon(torch.optim.Optimizer):
