@@ -29,7 +29,7 @@ run-local: $(INSTALLED)  ## train, sample and judge on this machine; JOB=digits,
 	@$(BIN)/textdiffusion run $(JOB) $(RUN_ARGS)
 
 test: $(INSTALLED_DEV) lint  ## the tests
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED_DEV)  ## ruff and mypy
 	$(BIN)/ruff check .

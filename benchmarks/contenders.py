@@ -71,7 +71,7 @@ class Ours:
         loaded = load_job(job)
         assert isinstance(loaded, ImageTrainingJob)
         self.name, self.job = name, loaded
-        self.evaluations = loaded.sample.steps * (2 if loaded.sample.guidance != 1 else 1)
+        self.evaluations = steps.evaluations(loaded.sample)
 
     def network(self, data: ImageDataset) -> nn.Module:
         from core.images.model import build_network

@@ -35,8 +35,10 @@ from core.images.evaluation import REFERENCE as REAL
 from core.images.judge import Judge
 from core.images.model import TrainedModel, load_model
 from core.images.samples import Samples, in_proportion
+from core.job import ImageTrainingJob
 from core.randomness import seed_of
 from core.samplers import Denoiser, SampleNoise
+from pipelines.jobs import load_job
 
 REFERENCE = "ancestral"
 WITHIN = 1.05  # of the reference's distance
@@ -53,8 +55,9 @@ class Way:
 
     @property
     def evaluations(self) -> int:
-        """Of the network for an image; guidance doubles those inside its interval, which this leaves out."""
-        return samplers.evaluations(self.settings.sampler, self.settings.steps)
+        """Of the denoiser for an image; guidance makes each of them two or three of networks, the same for all."""
+        own = samplers.evaluations(self.settings.sampler, self.settings.steps)
+        return own + (self.settings.start == "estimate")
 
     def draw(self, trained: TrainedModel, labels: NDArray[np.int64], seed: int) -> Images:
         settings = self.settings.model_copy(update={"seed": seed})
@@ -68,11 +71,12 @@ def ways(counts: Sequence[int], ancestral: int, base: ImageSample) -> list[Way]:
     """Every sampler at each number of steps, and the reference on two grids."""
     found = []
     for count in counts:
+        after = count - (base.start == "estimate")  # evaluations that the start leaves for steps
         for name in ("dpmpp", "heun", "ddim", "ddpm"):
             # Heun's method evaluates twice a step: as many evaluations, not as many steps, make a fair row
-            own = max(2, (count + 1) // 2) if name == "heun" else count
+            own = max(2, (after + 1) // 2) if name == "heun" else after
             found.append(Way(name, base.model_copy(update={"sampler": name, "steps": own})))
-        found.append(Way("diffusers DPM-Solver++", base.model_copy(update={"steps": count}), peer=True))
+        found.append(Way("diffusers DPM-Solver++", base.model_copy(update={"steps": after}), peer=True))
     for grid in ("ddpm", "karras"):
         settings = base.model_copy(update={"sampler": "ddpm", "grid": grid, "steps": ancestral})
         found.append(Way(f"{REFERENCE}, {grid} grid", settings))
@@ -89,7 +93,16 @@ def draw_by_diffusers(trained: TrainedModel, settings: ImageSample, labels: NDAr
         part = slice(start, start + settings.batch_size)
         wanted = torch.from_numpy(labels[part]).to(where)
         interval = (settings.guidance_low, settings.guidance_high)
-        denoiser = guided(trained.network, trained.process, wanted, classes, scale=settings.guidance, interval=interval)
+        denoiser = guided(
+            trained.network,
+            trained.process,
+            wanted,
+            classes,
+            scale=settings.guidance,
+            interval=interval,
+            guide=trained.guide,
+            autoguidance=settings.autoguidance,
+        )
         begin = SampleNoise(seeds[part], trained.shape.size, where)()
         with precision.choose(where).autocast(where):
             made = solve_by_diffusers(denoiser, begin, settings, trained.config.process.sigma_data)
@@ -110,6 +123,8 @@ def solve_by_diffusers(denoiser: Denoiser, begin: Tensor, settings: ImageSample,
     )
     scheduler.set_timesteps(settings.steps)
     x = settings.sigma_max * begin
+    if settings.start == "estimate":
+        x = samplers.estimated_start(denoiser, x, settings.sigma_max)
     for index, step in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[index].to(x)
         output = noise.coefficients("edm", sigma, sigma_data).target(x, denoiser(x, sigma))
@@ -204,18 +219,22 @@ def main() -> None:
     options.add_argument("--count", type=int, default=1000, help="samples of each")
     options.add_argument("--steps", default="4,6,8,12,16,20,35,50,100", help="numbers of steps")
     options.add_argument("--ancestral", type=int, default=1000, help="steps of the reference")
-    options.add_argument("--guidance", type=float, default=1.0, help="of all of them; 1 is none")
+    options.add_argument("--job", default="mnist-training", help="whose section sample says how to draw")
     options.add_argument("--seeds", type=int, default=3)
     chosen = options.parse_args()
     trained, data = load_model(chosen.model, own_device()), ImageDataset.open(chosen.dataset)
-    base = ImageSample(count=chosen.count, guidance=chosen.guidance, guidance_low=0.2, guidance_high=5.0)
+    job = load_job(chosen.job)
+    assert isinstance(job, ImageTrainingJob)
+    without = {"autoguidance": 1.0} if trained.guide is None else {}
+    base = job.sample.model_copy(update={"count": chosen.count, **without})
     yardstick = Yardstick(Judge.open(chosen.judge), data, steps.choose_labels(base, trained))
     field = ways([int(count) for count in chosen.steps.split(",")], chosen.ancestral, base)
     rows = measured(field, trained, yardstick, chosen.seeds)
     reference, sentences = compare(rows)
     title = (
         f"Sampling one model, n = {yardstick.n}, floor {yardstick.floor:.3g}, judge {yardstick.judge.sha256[:12]},"
-        f" guidance {chosen.guidance:g}; reference: {reference['sampler']}, {reference['NFE']} evaluations\n\n"
+        f" guidance {base.guidance:g}, autoguidance {base.autoguidance:g};"
+        f" reference: {reference['sampler']}, {reference['NFE']} evaluations\n\n"
     )
     publish("sampling", title + "\n".join(sentences), rows, chosen.out,
             lambda axes: _draw(axes, rows, reference, yardstick.floor))  # fmt: skip

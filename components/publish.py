@@ -67,9 +67,11 @@ def publish_version(
     """
     model = parts["model"]
     metrics = storage.read_json(Path(evaluation.path) / "metrics.json")
+    measured = storage.read_json(Path(evaluation.path) / "evaluation.json")
     decided = storage.read_json(Path(verdict.path) / "verdict.json")
     weights = str(storage.read_json(Path(model.path) / "model.json").get("weights_sha256", ""))
     lineage = {key: model.metadata[key] for key in _LINEAGE if key in model.metadata}
+    lineage["sample"] = measured.get("sample", {})  # whoever draws from it later draws what was measured
     lineage["run"] = run or run_of(registered.uri)
     lineage["parents"] = {name: artifact.uri for name, artifact in parts.items()}
     store = Registry(registry)

@@ -42,6 +42,10 @@ class Budget:
     def finished(self, examples_seen: int) -> bool:
         return self.total is not None and examples_seen >= self.total
 
+    def passed(self, examples_seen: int, fraction: float) -> bool:
+        """Whether `fraction` of the total is behind; never before the total is known."""
+        return self.total is not None and examples_seen >= fraction * self.total
+
     def learning_rate(self, examples_seen: int) -> float:
         """The factor in [0, 1] on the peak learning rate for the step that begins after `examples_seen`."""
         start = self._config.decay_start

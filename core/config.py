@@ -53,6 +53,9 @@ class TrainConfig(Frozen):
     decay_start: float = Field(0.1, ge=0.05, le=1, description="fraction of the budget at which decay begins")
     clip: float = Field(1.0, gt=0, description="gradient norm")
     ema_std: float = Field(0.05, gt=0, lt=0.289, description="relative width of the power-function EMA (EDM2)")
+    guide_at: float | None = Field(
+        None, gt=0, lt=1, description="fraction of the budget whose averaged weights are kept to guide sampling"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
     log_every: int = Field(20, ge=1, description="optimizer steps between log lines")

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from core import distributed, storage
 from core.checkpoint import CheckpointStore
 from core.config import TrainConfig, config_hash
@@ -25,7 +23,7 @@ def fit_into(
     out: Path,
     goal: Objective,
     settings: TrainConfig,
-    save: Callable[[Path, nn.Module, Facts], Facts],
+    save: Callable[[Path, FitResult, Facts], Facts],
     *,
     data_sha256: str,
     identity: Mapping[str, Any],
@@ -41,7 +39,7 @@ def fit_into(
         out: model folder; absent unless the training ends.
         goal: what is trained.
         settings: how.
-        save: (folder, averaged model, facts) writes the model and returns its description.
+        save: (folder, result, facts) writes the model and returns its description.
         data_sha256: of the data set.
         identity: what makes this another training, besides settings, data, warm start and code.
         beside: files that every checkpoint holds, so that it can be read as a model.
@@ -72,7 +70,7 @@ def fit_into(
         def publish() -> Facts:
             facts = {**_facts(result, settings), "data_sha256": data_sha256, **more(result)}
             with storage.atomic_folder(out) as folder:
-                saved = save(folder, result.model, facts)
+                saved = save(folder, result, facts)
                 write_records(result.log, result.previews, folder)
                 if events.exists():
                     shutil.move(str(events), folder / "tensorboard")

@@ -1,7 +1,8 @@
 """What every trained model is on disk: weights and a description, in safetensors and JSON.
 
 <folder>/weights.safetensors   averaged weights
-<folder>/model.json            what is needed to rebuild the network, the weights' SHA-256, and where it came from
+<folder>/guide.safetensors     those of early in the training, if it kept them to guide sampling
+<folder>/model.json            what is needed to rebuild the network, the SHA-256 of both, and where it came from
 """
 
 from __future__ import annotations
@@ -17,21 +18,34 @@ from core import storage
 from core.checkpoint import deserialize, serialize
 from core.errors import UserError
 
-WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
+WEIGHTS, GUIDE, DESCRIPTION = "weights.safetensors", "guide.safetensors", "model.json"
 MAX_WEIGHT_BYTES = 16 << 30
 
 
-def write_model(folder: Path, network: nn.Module, description: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes both files into `folder`; returns the description as it was written."""
-    data = serialize(network.state_dict())
+def write_model(
+    folder: Path, network: nn.Module, description: Mapping[str, Any], guide: Mapping[str, Tensor] | None = None
+) -> dict[str, Any]:
+    """Writes the files into `folder`; returns the description as it was written."""
     whole = {
         **description,
         "parameters": sum(p.numel() for p in network.parameters()),
-        "weights_sha256": hashlib.sha256(data).hexdigest(),
+        **write_weights(folder, network.state_dict(), guide),
     }
-    storage.write_bytes(folder / WEIGHTS, data)
     storage.write_json(folder / DESCRIPTION, whole)
     return whole
+
+
+def write_weights(
+    folder: Path, weights: Mapping[str, Tensor], guide: Mapping[str, Tensor] | None = None
+) -> dict[str, str]:
+    """Writes weights and, if there are any, those of the guide; what the description says of them."""
+    facts = {}
+    for name, fact, state in ((WEIGHTS, "weights_sha256", weights), (GUIDE, "guide_sha256", guide)):
+        if state:
+            data = serialize(state)
+            storage.write_bytes(folder / name, data)
+            facts[fact] = hashlib.sha256(data).hexdigest()
+    return facts
 
 
 def read_description(folder: str | Path, modality: str) -> dict[str, Any]:
@@ -47,17 +61,28 @@ def read_description(folder: str | Path, modality: str) -> dict[str, Any]:
     return description
 
 
-def read_weights(folder: str | Path, description: Mapping[str, Any]) -> dict[str, Tensor]:
+def read_weights(
+    folder: str | Path, description: Mapping[str, Any], name: str = WEIGHTS, fact: str = "weights_sha256"
+) -> dict[str, Tensor]:
     """The weights that a description belongs to.
 
     Raises:
         UserError: they are missing or damaged.
     """
-    uri = storage.join(folder, WEIGHTS)
+    uri = storage.join(folder, name)
     data = storage.read_bytes(uri, limit=MAX_WEIGHT_BYTES)
-    if hashlib.sha256(data).hexdigest() != description.get("weights_sha256"):
-        raise UserError(f"{uri}: content does not match weights_sha256 in {DESCRIPTION}; copy the model again")
+    if hashlib.sha256(data).hexdigest() != description.get(fact):
+        raise UserError(f"{uri}: content does not match {fact} in {DESCRIPTION}; copy the model again")
     return deserialize(data, uri)
+
+
+def read_guide(folder: str | Path, description: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The guide's weights; empty if the model has none.
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
+    return read_weights(folder, description, GUIDE, "guide_sha256") if "guide_sha256" in description else {}
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 from core import storage
-from core.checkpoint import CheckpointStore, serialize
+from core.checkpoint import CheckpointStore
 from core.errors import UserError
-from core.model_folder import DESCRIPTION, WEIGHTS
+from core.model_folder import DESCRIPTION, write_weights
 
 
 def is_checkpoint(uri: str) -> bool:
@@ -23,7 +22,7 @@ def write_model(uri: str, folder: Path) -> dict[str, Any]:
     """Writes the newest checkpoint of a training, or the one whose manifest `uri` is, as a model into `folder`.
 
     Returns:
-        what is known of it: `weights_sha256`, `examples_seen`.
+        what is known of it: `weights_sha256`, `examples_seen`, and `guide_sha256` if it has a guide.
 
     Raises:
         UserError: there is no whole checkpoint, or it was written without a description of its model.
@@ -36,15 +35,14 @@ def write_model(uri: str, folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{uri}: holds no {DESCRIPTION}: it was written by an earlier version; train on to write another"
         )
-    data = serialize(checkpoint.tensors.get("best") or checkpoint.tensors["ema"])
+    weights = checkpoint.tensors.get("best") or checkpoint.tensors["ema"]
     facts = {
-        "weights_sha256": hashlib.sha256(data).hexdigest(),
+        **write_weights(folder, weights, checkpoint.tensors.get("guide")),
         "examples_seen": int(checkpoint.meta["examples_seen"]),
     }
     for name, content in checkpoint.files.items():
         if name.endswith(".json") and name != DESCRIPTION:  # a text model's tokenizer
             storage.write_bytes(folder / name, content)
-    storage.write_bytes(folder / WEIGHTS, data)
     storage.write_json(folder / DESCRIPTION, {**json.loads(checkpoint.files[DESCRIPTION]), **facts})
     return facts
 

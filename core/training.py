@@ -40,6 +40,7 @@ class FitResult:
     """A finished training."""
 
     model: nn.Module  # averaged weights
+    guide: dict[str, Tensor]  # averaged weights at the fraction `guide_at` of the budget; empty without one
     examples_seen: int
     seconds: float
     log: list[dict[str, Any]]
@@ -114,7 +115,7 @@ class _Training:
         self.optimizers = Optimizers(objective.parameter_groups(), config, world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.precision.scaled)
         self.ema = PowerEMA(self.model, config.ema_std)
-        self.best: dict[str, Tensor] = {}
+        self.kept: dict[str, dict[str, Tensor]] = {}  # averages of other moments: "best", "guide"
         self.previews: dict[str, bytes] = {}
         self.state = _State()
         rows = self._restore()
@@ -172,10 +173,11 @@ class _Training:
         if state.examples_seen > self.resumed_at:
             self._save()
         self.log.close()
-        if self.best:
-            self.ema.model.load_state_dict(self.best)
+        if "best" in self.kept:
+            self.ema.model.load_state_dict(self.kept["best"])
         return FitResult(
             model=self.ema.model,
+            guide=self.kept.get("guide", {}),
             examples_seen=state.examples_seen,
             seconds=state.seconds,
             log=self.log.rows,
@@ -234,8 +236,10 @@ class _Training:
         )
 
     def _look(self) -> None:
-        """Validation and previews when they are due."""
+        """The guide's weights, validation and previews when they are due."""
         seen, config = self.state.examples_seen, self.config
+        if config.guide_at is not None and "guide" not in self.kept and self.budget.passed(seen, config.guide_at):
+            self._keep("guide")
         end = self.budget.finished(seen)
         if self.budget.crosses(seen, config.validate_every) or end:
             losses = self.objective.validate(self.ema.model) if self.world.is_first else {}
@@ -245,13 +249,16 @@ class _Training:
             if self.state.best_loss is None or losses["loss"] < self.state.best_loss:
                 self.state.best_loss, self.state.bad_validations = losses["loss"], 0
                 if config.early_stop is not None:
-                    self.best = {name: value.clone() for name, value in self.ema.state_dict().items()}
+                    self._keep("best")
             else:
                 self.state.bad_validations += 1
         if self.world.is_first and (self.budget.crosses(seen, config.preview_every) or end):
             preview = self.objective.preview(self.ema.model)
             if preview is not None:
                 self.previews[f"preview-{seen:012d}{preview[0]}"] = preview[1]
+
+    def _keep(self, name: str) -> None:
+        self.kept[name] = {key: value.clone() for key, value in self.ema.state_dict().items()}
 
     def _stopped_early(self) -> bool:
         return self.config.early_stop is not None and self.state.bad_validations >= self.config.early_stop
@@ -272,9 +279,8 @@ class _Training:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizers.state_dict(),
+            **self.kept,
         }
-        if self.best:
-            tensors["best"] = self.best
         files = {"log.jsonl": self.log.to_bytes(), **self.previews, **self.beside}
         self.store.save(tensors, files, vars(self.state))
         self.log.publish()
@@ -307,7 +313,7 @@ class _Training:
                 f"{self.store.root}: checkpoint {index} is of another model or version: {error};"
                 " remove the folder to begin anew"
             ) from None
-        self.best = checkpoint.tensors.get("best", {})
+        self.kept = {name: checkpoint.tensors[name] for name in ("best", "guide") if name in checkpoint.tensors}
         self.previews = {name: data for name, data in checkpoint.files.items() if name.startswith("preview-")}
         log.info("%s goes on at %d examples, from %s", self.name, self.state.examples_seen, self.store.root)
         return rows

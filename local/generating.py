@@ -17,6 +17,10 @@ from core.registry import Registry
 from local import terminal
 from local.runs import find_run
 
+MANNER = {"sampler", "steps", "grid", "sigma_min", "sigma_max", "rho", "guidance", "guidance_low", "guidance_high"}
+MANNER |= {"start", "autoguidance", "block", "temperature", "tilt"}
+"""The settings that say how samples are drawn, and not how many, which or from what seed; of both modalities."""
+
 
 def generate(
     model: str,
@@ -34,7 +38,8 @@ def generate(
     Args:
         model: MODEL, MODEL@VERSION, a run's id, or a model folder's path or URI.
         registry: where registered models are.
-        wishes: settings of the sampler; None: its default.
+        wishes: settings of the sampler; None: as the samples were drawn by which the model was measured, if it comes
+            from a run or the registry, else the sampler's default.
         runs: folder of runs.
         prompt: for text.
         label: class, for images; None: all classes in turn.
@@ -45,9 +50,10 @@ def generate(
         UserError: there is no such model, or a wish does not suit it.
     """
     with tempfile.TemporaryDirectory(prefix="textdiffusion-") as scratch:
-        folders = _folders(model, registry, runs, Path(scratch))
+        folders, measured = _found(model, registry, runs, Path(scratch))
         modality = storage.read_json(folders["model"] / "model.json").get("modality", "images")
-        section = {key: value for key, value in wishes.items() if value is not None}
+        section = {key: value for key, value in measured.items() if key in MANNER}
+        section |= {key: value for key, value in wishes.items() if value is not None}
         section.setdefault("seed", randbelow(2**31))
         result: dict[str, Any] = {"model": model, "seed": section["seed"]}
         if modality == "text":
@@ -76,39 +82,45 @@ def generate(
         return result
 
 
-def _folders(model: str, registry: str, runs: Path | None, scratch: Path) -> dict[str, Path]:
+def _found(model: str, registry: str, runs: Path | None, scratch: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+    """The model's folders by part, and how the samples were drawn by which it was measured, if that is known."""
     if "/" in model or (Path(model) / "model.json").exists():
         if not storage.is_remote(model):
             storage.read_json(Path(model) / "model.json")  # says so if it is not there
-            return {"model": Path(model)}
+            return {"model": Path(model)}, {}
         storage.copy_tree(model, scratch / "model")
-        return {"model": scratch / "model"}
+        return {"model": scratch / "model"}, {}
     try:
         version = Registry(registry).resolve(model)
     except UserError:
         found = _of_a_run(model, runs)
-        if not found:
+        if found is None:
             raise
         return found
     version.verify()
     parts = sorted({name.split("/")[0] for name in version.files})
+    measured = version.lineage.get("sample") or {}
     if not storage.is_remote(version.uri):
-        return {part: Path(version.folder(part)) for part in parts}
+        return {part: Path(version.folder(part)) for part in parts}, measured
     for part in parts:
         storage.copy_tree(version.folder(part), scratch / part)
-    return {part: scratch / part for part in parts}
+    return {part: scratch / part for part in parts}, measured
 
 
-def _of_a_run(name: str, runs: Path | None) -> dict[str, Path]:
-    """The models that a run trained, by part; none if there is no such run."""
+def _of_a_run(name: str, runs: Path | None) -> tuple[dict[str, Path], dict[str, Any]] | None:
+    """The models that a run trained, by part, and how it drew from them; None if there is no such run."""
     try:
         artifacts = find_run(runs, name).artifacts() if runs is not None else {}
     except UserError:
-        return {}
+        return None
     found: dict[str, Path] = {
         part: artifacts[part]["path"] for part in ("model", "autoregressive") if part in artifacts
     }
-    return found if found.get("model") else {}
+    if not found.get("model"):
+        return None
+    drawn = artifacts.get("samples", {}).get("path")
+    facts = storage.read_json(drawn / "sample.json") if drawn is not None else {}
+    return found, facts.get("config") or facts.get("settings") or {}
 
 
 def _save_picture(drawn: Path, out: Path) -> Path:

@@ -152,10 +152,16 @@ class ImageSample(Frozen):
     grid: Literal["karras", "flow", "ddpm"] = Field(default="karras", description="Spacing of the noise levels")
     sigma_min: float = Field(default=0.02, gt=0, le=10)
     sigma_max: float = Field(default=40.0, gt=0, le=10_000)
+    start: Literal["noise", "estimate"] = Field(
+        default="noise", description="x = sigma_max n, or that and the denoiser's estimate for it: one evaluation more"
+    )
     rho: float = Field(default=7.0, ge=1, le=100, description="Exponent of the Karras spacing")
-    guidance: float = Field(default=1.0, ge=0, le=50, description="1 is none; w is D_uncond + w (D_cond - D_uncond)")
+    guidance: float = Field(default=1.0, ge=0, le=50, description="1 is none; w is D_none + w (D_class - D_none)")
     guidance_low: float = Field(default=0.0, ge=0, description="Guide only above this sigma")
     guidance_high: float = Field(default=1e4, gt=0, description="Guide only up to this sigma")
+    autoguidance: float = Field(
+        default=1.0, ge=0, le=50, description="1 is none; w is D_guide + w (D - D_guide); needs train.guide_at"
+    )
     labels: tuple[Annotated[int, Field(ge=-1, le=100_000)], ...] | None = Field(
         None, description="Classes to draw, in turn; null: all of them; -1: without a class"
     )

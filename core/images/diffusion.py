@@ -135,20 +135,31 @@ def guided(
     *,
     scale: float = 1.0,
     interval: tuple[float, float] = (0.0, float("inf")),
+    guide: nn.Module | None = None,
+    autoguidance: float = 1.0,
 ) -> Denoiser:
-    """A denoiser for `labels` [B] with classifier-free guidance (Ho and Salimans 2022) inside an interval of sigma.
+    """A denoiser for `labels` [B], guided away from what knows less: from no class and from a worse network.
 
-    D = D_none + scale (D_class - D_none) for interval[0] < sigma <= interval[1], else D_class: guidance harms at high
-    noise and is useless at low (Kynkäänniemi et al. 2024). Both come from one evaluation of a doubled batch.
+    D = D_class + (scale - 1) (D_class - D_none) + (autoguidance - 1) (D_class - D_guide)
+
+    The first is classifier-free guidance (Ho and Salimans 2022), for interval[0] < sigma <= interval[1] only: it harms
+    at high noise and is useless at low (Kynkäänniemi et al. 2024). Both of its terms come from one evaluation of a
+    doubled batch. The second is autoguidance (Karras et al. 2024, "Guiding a diffusion model with a bad version of
+    itself"), above interval[0]: where both networks err alike, the worse one errs further, and shows the way back.
     """
     nothing = torch.full_like(labels, no_class)
+    away = autoguidance - 1 if guide is not None else 0.0
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
-        inside = interval[0] < float(sigma) <= interval[1]
-        if scale == 1 or not inside or bool((labels == no_class).all()):
-            return process.denoise(network, x, sigma, labels)
-        both = process.denoise(network, torch.cat([x, x]), sigma, torch.cat([labels, nothing]))
-        with_class, without = both.chunk(2)
-        return without + scale * (with_class - without)
+        above = interval[0] < float(sigma)
+        if scale == 1 or not above or float(sigma) > interval[1] or bool((labels == no_class).all()):
+            denoised = with_class = process.denoise(network, x, sigma, labels)
+        else:
+            both = process.denoise(network, torch.cat([x, x]), sigma, torch.cat([labels, nothing]))
+            with_class, without = both.chunk(2)
+            denoised = without + scale * (with_class - without)
+        if guide is not None and above and away != 0:
+            denoised = denoised + away * (with_class - process.denoise(guide, x, sigma, labels))
+        return denoised
 
     return denoiser

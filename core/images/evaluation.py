@@ -260,6 +260,7 @@ def _facts(found: _Measured, model: Path) -> dict[str, Any]:
     count = int(asked.sum())
     return {
         "modality": "images",
+        "sample": found.samples.settings,
         "count": len(labels),
         "class_names": found.data.class_names,
         "per_class_accuracy": per_class if count else None,

@@ -17,7 +17,7 @@ from core.capacity import build_within_memory
 from core.config import Frozen, validate
 from core.errors import UserError
 from core.images.config import NETWORKS, ImageModel, Process
-from core.model_folder import DESCRIPTION, load_weights, read_description, read_weights, write_model
+from core.model_folder import DESCRIPTION, load_weights, read_description, read_guide, read_weights, write_model
 
 
 class ImageShape(Frozen):
@@ -95,6 +95,7 @@ class TrainedModel:
     shape: ImageShape
     config: ImageModel
     description: dict[str, Any]
+    guide: nn.Module | None = None  # the same network early in its training
 
 
 def describe(config: ImageModel, shape: ImageShape) -> dict[str, Any]:
@@ -108,10 +109,15 @@ def describe(config: ImageModel, shape: ImageShape) -> dict[str, Any]:
 
 
 def save_model(
-    folder: Path, network: nn.Module, config: ImageModel, shape: ImageShape, facts: Mapping[str, Any]
+    folder: Path,
+    network: nn.Module,
+    config: ImageModel,
+    shape: ImageShape,
+    facts: Mapping[str, Any],
+    guide: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
-    """Writes weights.safetensors and model.json into `folder`; returns the description."""
-    return write_model(folder, network, {**describe(config, shape), **facts})
+    """Writes weights, the guide's weights if there are any, and model.json into `folder`; returns the description."""
+    return write_model(folder, network, {**describe(config, shape), **facts}, guide)
 
 
 def load_model(folder: str | Path, device: torch.device | str = "cpu") -> TrainedModel:
@@ -124,8 +130,12 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Traine
     description = read_description(folder, "images")
     config = validate(ImageModel, description.get("model"), f"{where}: model")
     shape = validate(ImageShape, description.get("data"), f"{where}: data")
-    weights = read_weights(folder, description)
-    network = build_network(config, shape)
-    load_weights(network, weights, str(folder))
-    network.to(device).eval().requires_grad_(False)
-    return TrainedModel(network, NoiseProcess(config.process), shape, config, description)
+
+    def build(weights: Mapping[str, Tensor]) -> nn.Module:
+        network = build_network(config, shape)
+        load_weights(network, weights, str(folder))
+        return network.to(device).eval().requires_grad_(False)
+
+    network, early = build(read_weights(folder, description)), read_guide(folder, description)
+    guide = build(early) if early else None
+    return TrainedModel(network, NoiseProcess(config.process), shape, config, description, guide)

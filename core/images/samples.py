@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.images.dataset import ImageDataset
 
 # Of sample.json, where it doesn't hold the whole section: what decides which images are drawn.
-SETTINGS = ("sampler", "steps", "nfe", "guidance", "seed", "count")
+SETTINGS = ("sampler", "steps", "nfe", "guidance", "autoguidance", "seed", "count")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from core import distributed, noise, parallel, precision, samplers, storage
 from core.config import TrainConfig, validate
@@ -26,6 +26,7 @@ from core.images.diffusion import ImageDiffusion, guided
 from core.images.model import ImageShape, NoiseProcess, TrainedModel, describe, load_model, save_model
 from core.model_folder import DESCRIPTION, load_weights, read_description, read_weights
 from core.randomness import seed_of
+from core.training import FitResult
 
 Section = Mapping[str, Any]
 GRID_ROWS = 10
@@ -75,8 +76,8 @@ def train(
         load_weights(goal.model, read_weights(warm_start, read_description(warm_start, "images")), str(warm_start))
     beside = {DESCRIPTION: json.dumps(describe(config, shape)).encode()}
 
-    def save(folder: Path, network: nn.Module, facts: dict[str, Any]) -> dict[str, Any]:
-        return save_model(folder, network, config, shape, facts)
+    def save(folder: Path, result: FitResult, facts: dict[str, Any]) -> dict[str, Any]:
+        return save_model(folder, result.model, config, shape, facts, result.guide)
 
     return fit_into(
         out,
@@ -110,14 +111,23 @@ def sample(
         return distributed.by_first(lambda: _write(out, settings, trained, labels, drawn, facts), world)
 
 
+def evaluations(settings: ImageSample) -> int:
+    """Network evaluations (NFE) of an image at most.
+
+    One of the denoiser is one with the class, one without it (inside the interval of guidance) and one of the guide.
+    """
+    own = samplers.evaluations(settings.sampler, settings.steps) + (settings.start == "estimate")
+    return own * (1 + (settings.guidance != 1) + (settings.autoguidance != 1))
+
+
 def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: float) -> dict[str, Any]:
     """What is worth knowing about a sampling, flat."""
-    per_step = 2 if settings.guidance != 1 else 1
     return {
         "sampler": settings.sampler,
         "steps": settings.steps,
-        "nfe": samplers.evaluations(settings.sampler, settings.steps) * per_step,
+        "nfe": evaluations(settings),
         "guidance": settings.guidance,
+        "autoguidance": settings.autoguidance,
         "seed": settings.seed,
         "count": settings.count,
         "seconds": round(seconds, 2),
@@ -218,6 +228,8 @@ def draw(
     Returns:
         uint8 [N, H, W(, 3)]; frames uint8 [T, M, H, W(, 3)], the last one finished; their sigmas [T].
     """
+    if settings.autoguidance != 1 and trained.guide is None:
+        raise UserError("sample.autoguidance: the model has no guide: train it with train.guide_at, or set this to 1")
     number_format = precision.choose(device)
     no_class = len(trained.shape.class_names)
     interval = (settings.guidance_low, settings.guidance_high)
@@ -234,6 +246,8 @@ def draw(
             no_class,
             scale=settings.guidance,
             interval=interval,
+            guide=trained.guide,
+            autoguidance=settings.autoguidance,
         )
         frames: list[NDArray[np.uint8]] = []
         frame_sigmas: list[float] = []
@@ -245,9 +259,12 @@ def draw(
                 frame_sigmas.append(step.sigma)
 
         with number_format.autocast(device):
+            begin = float(sigmas[0]) * source()
+            if settings.start == "estimate":
+                begin = samplers.estimated_start(denoiser, begin, float(sigmas[0]))
             x = samplers.SAMPLERS[settings.sampler](
                 denoiser,
-                float(sigmas[0]) * source(),
+                begin,
                 sigmas,
                 noise=source,
                 callback=record if index == 0 else None,

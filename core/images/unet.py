@@ -2,8 +2,9 @@
 
 Sized by its configuration. Most of the work happens at the lower resolutions, where a 3x3 convolution of twice the
 channels costs the same and sees twice as far; skips are added rather than concatenated, which halves the cost of
-the way up; attention stands at the lowest resolution only. The last convolution of every block and of the network
-starts at zero, so training starts from the identity.
+the way up; attention stands at the lowest resolution only. It ends as offset + gain * x, pixel by pixel: the noise to
+be taken away need not pass through normalised channels, which lose its scale. The last convolution of every block and
+of the network starts at zero, so training starts from the identity.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(channels[i + 1], channels[i], 1) for i in levels)
         self.up_blocks = nn.ModuleList(blocks(level) for level in levels)
         self.norm = group_norm(channels[0])
-        self.head = zeroed(nn.Conv2d(channels[0], image_channels * config.patch**2, 3, padding=1))
+        self.head = zeroed(nn.Conv2d(channels[0], 2 * image_channels * config.patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor) -> Tensor:
         condition = F.silu(self.embed(self.fourier(noise_level)) + self.classes(labels))  # [B, E]
@@ -63,7 +64,8 @@ class UNet(nn.Module):
         for level in reversed(range(len(self.up))):
             h = F.interpolate(self.up[level](h), scale_factor=2.0, mode="nearest") + skips.pop()
             h = _through(self.up_blocks[level], h, condition)
-        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+        offset, gain = self.head(F.silu(self.norm(h))).chunk(2, dim=1)
+        return F.pixel_shuffle(torch.addcmul(offset, gain, x), self.patch)
 
 
 def _through(blocks: nn.Module, h: Tensor, condition: Tensor) -> Tensor:

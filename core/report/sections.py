@@ -60,6 +60,8 @@ def heading(found: Artifacts) -> Json:
             parts.append(f"{count(sample['steps'])} steps")
         if number(sample.get("guidance")) is not None:
             parts.append(f"guidance {compact(float(sample['guidance']))}")
+        if number(sample.get("autoguidance")) not in (None, 1):
+            parts.append(f"autoguidance {compact(float(sample['autoguidance']))}")
         if number(sample.get("count")) is not None:
             parts.append(f"{count(sample['count'])} samples")
         facts.append(("Sampling", ", ".join(part for part in parts if part)))

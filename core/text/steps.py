@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from core import distributed, storage
 from core.config import TrainConfig, validate
@@ -74,6 +73,8 @@ def train(
     if objective not in OBJECTIVES:
         raise UserError(f"objective: found {objective!r}; text allows: {', '.join(OBJECTIVES)}")
     config, settings = validate(TextModel, model, "model"), validate(TrainConfig, train, "train")
+    if settings.guide_at is not None:
+        raise UserError("train.guide_at: only sampling of images is guided by earlier weights; leave it out for text")
     texts = data.load(dataset)
     torch.manual_seed(settings.seed)  # fresh weights are a function of the seed
     goal = OBJECTIVES[objective](config, texts, settings.seed)
@@ -84,8 +85,8 @@ def train(
         TOKENIZER: json.dumps(texts.tokenizer.to_json()).encode(),
     }
 
-    def save(folder: Path, network: nn.Module, facts: dict[str, Any]) -> dict[str, Any]:
-        return save_model(folder, network, objective, config, texts.tokenizer, facts)
+    def save(folder: Path, result: FitResult, facts: dict[str, Any]) -> dict[str, Any]:
+        return save_model(folder, result.model, objective, config, texts.tokenizer, facts)
 
     def more(result: FitResult) -> dict[str, Any]:
         before = float(load_model(warm_start).description.get("total_seconds", 0)) if warm_start else 0.0
@@ -210,6 +211,7 @@ def evaluate(
         drawn = validate(TextSample, sampling.get("settings"), f"{samples / 'sample.json'}: settings")
         rows = [json.loads(line) for line in storage.read_bytes(samples / "samples.jsonl").decode().splitlines()]
         found, facts = evaluation.evaluate(settings, drawn, rows, texts, ngrams, judge_sha256, trained, other, world)
+        facts["sample"] = drawn.model_dump(mode="json")
         facts["sampling"] = {name: value for name, value in sampling.items() if name != "settings"}
 
         def write() -> dict[str, Any]:

@@ -146,8 +146,10 @@ def generate(
     label: Annotated[int | None, typer.Option("--class", min=-1, help="Class of the image; -1: none.")] = None,
     count: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="Left out: another one each time.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Steps of the sampler.")] = None,
-    guidance: Annotated[float | None, typer.Option(min=0, max=50, help="Weight of the condition; 1: none.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Of the sampler. Left out: as measured.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(min=0, max=50, help="Weight of the condition; 1: none. Left out: as measured.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Images: .png, .gif (the way from noise) or a folder; text: a folder."),

@@ -67,7 +67,7 @@ def test_every_sampler_is_measured_beside_the_reference(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = [f"--{name}={made / name}" for name in ("model", "dataset", "judge")]
-    few = ["--count=40", "--steps=4,8", "--ancestral=30", "--seeds=2", "--guidance=1.5", f"--out={tmp_path}"]
+    few = ["--count=40", "--steps=4,8", "--ancestral=30", "--seeds=2", "--job=mnist-training", f"--out={tmp_path}"]
     monkeypatch.setattr("sys.argv", ["sampling", *places, *few])
     sampling.main()
     printed = capsys.readouterr().out
@@ -78,7 +78,7 @@ def test_every_sampler_is_measured_beside_the_reference(
     ratios = [float(row[-1].replace(",", "")) for row in rows[2:] if row[0].startswith("ancestral")]
     assert min(ratios) == 1
     heun = [int(row[2]) for row in rows[2:] if row[0] == "heun"]
-    assert heun == [3, 7]  # never more evaluations than the others have in that row
+    assert heun == [4, 8]  # never more evaluations than the others have in that row
     assert (tmp_path / "sampling.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -173,6 +173,22 @@ def test_evaluations_are_counted_as_the_sampler_makes_them(name, points):
     assert min(calls) > 0
 
 
+def test_an_estimated_start_misses_less_of_the_mean():
+    """For data N(c, s^2) all is linear: a path begun at distance d from c ends at c + d s / sqrt(s^2 + sigma^2)."""
+    c, s, sigma = -0.9, 0.5, 4.0
+
+    def ideal(x, level):
+        return (s**2 * x + level**2 * c) / (s**2 + level**2)
+
+    none = torch.zeros(1, dtype=torch.float64)  # noise of zero: the path of the mean
+    begun = samplers.estimated_start(ideal, none, sigma)
+    sigmas = noise.karras_sigmas(300, 1e-3, sigma)
+    shrink, missing = s / (s**2 + sigma**2) ** 0.5, s**2 / (s**2 + sigma**2)
+    for start_, distance in ((none, -c), (begun, -c * missing)):
+        end = samplers.sample_heun(ideal, start_, sigmas)
+        assert float(end) == pytest.approx(c + distance * shrink, abs=1e-5)
+
+
 @pytest.mark.parametrize("sigmas", [[1.0], [1.0, 2.0], [1.0, 1.0], [1.0, -1.0]])
 def test_noise_levels_that_do_not_fall_are_refused(sigmas, points):
     with pytest.raises(ValueError, match="must fall"):

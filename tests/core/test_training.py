@@ -19,7 +19,7 @@ from core.training_log import TIMING
 from tests.core.toy import ToyObjective
 
 CPU = World(0, 1, torch.device("cpu"))
-SHORT = TrainConfig(examples=640, batch_size=16, warmup_examples=64, log_every=5, checkpoint_minutes=1000)
+SHORT = TrainConfig(examples=640, batch_size=16, warmup_examples=64, log_every=5, checkpoint_minutes=1000, guide_at=0.3)
 
 
 def train(folder: Path, config: TrainConfig = SHORT, objective: ToyObjective | None = None) -> FitResult:
@@ -27,7 +27,7 @@ def train(folder: Path, config: TrainConfig = SHORT, objective: ToyObjective | N
 
 
 def weights(result: FitResult) -> list[torch.Tensor]:
-    return list(result.model.state_dict().values())
+    return [*result.model.state_dict().values(), *(result.guide[name] for name in sorted(result.guide))]
 
 
 def same(left: FitResult, right: FitResult) -> bool:
@@ -223,6 +223,15 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     assert objective.validations == 4
     assert result.examples_seen < 640
     assert all(torch.equal(a, b) for a, b in zip(result.model.parameters(), objective.best, strict=True))
+
+
+def test_the_guide_is_what_a_training_that_ended_there_would_have_kept(tmp_path: Path) -> None:
+    steady = SHORT.model_copy(update={"decay": "constant", "warmup_examples": 0})
+    guide = train(tmp_path / "whole", steady).guide
+    short = train(tmp_path / "short", steady.model_copy(update={"examples": 192, "guide_at": None}))
+    assert short.guide == {}
+    assert guide.keys() == short.model.state_dict().keys()
+    assert all(torch.equal(guide[name], value) for name, value in short.model.state_dict().items())
 
 
 def test_minutes_become_examples_once_and_the_decay_ends_at_zero() -> None:

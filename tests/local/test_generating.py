@@ -17,6 +17,7 @@ from PIL import Image
 
 from core import steps, storage
 from core.errors import UserError
+from core.images.config import ImageSample
 from core.registry import Registry
 from local import gallery
 from local.generating import generate
@@ -68,6 +69,34 @@ def test_folder_registry_and_run_draw_the_same_image(place: Path, tmp_path: Path
         assert Path(result["file"]).read_bytes().startswith(b"\x89PNG")
     assert pictures[0].shape == (8, 4 * 9 - 1)
     assert all(np.array_equal(one, pictures[0]) for one in pictures)
+
+
+def test_what_is_not_wished_for_is_as_it_was_when_the_model_was_measured(place: Path, tmp_path: Path) -> None:
+    manner = {"steps": 3, "sampler": "ddim", "sigma_max": 20.0}
+    measured = ImageSample(count=50, seed=9, labels=(2,), **manner).model_dump(mode="json")
+    registry = Registry(tmp_path / "registry")
+    weights = storage.read_json(place / "model" / "model.json")["weights_sha256"]
+    made = {"metrics": {}, "evaluation_key": "k", "weights_sha256": weights, "lineage": {"sample": measured}}
+    registry.register("tiny", {"model": place / "model"}, **made)
+    run = new_run(tmp_path / "runs", "images", "tiny", ["sample"], {})
+    for name, step in (("model", "train"), ("samples", "sample")):
+        (run.folder / "steps" / step).mkdir(parents=True)
+        artifact = {"path": f"steps/{step}", "uri": "", "type": "system.Artifact", "metadata": {}}
+        run.update("sample", artifacts={**run.step("sample").get("artifacts", {}), name: artifact})
+    storage.copy_tree(place / "model", run.folder / "steps/train")
+    storage.write_json(run.folder / "steps/sample/sample.json", {"config": measured})
+    run.save(status="succeeded")
+
+    def picture(model: str, **wishes: Any) -> Any:
+        wishes = {"count": 4, "seed": 3, **wishes}
+        return generate(model, registry.root, wishes, runs=tmp_path / "runs", out=tmp_path / "a.png")["picture"]
+
+    wanted = picture(str(place / "model"), **manner)
+    assert np.array_equal(picture("tiny"), wanted)
+    assert np.array_equal(picture(run.id), wanted)
+    assert np.array_equal(picture("tiny", steps=5), picture(str(place / "model"), **{**manner, "steps": 5}))
+    assert not np.array_equal(picture("tiny", steps=5), wanted)
+    assert not np.array_equal(picture(str(place / "model")), wanted)
 
 
 def test_a_gif_is_the_way_from_noise(place: Path, tmp_path: Path) -> None:

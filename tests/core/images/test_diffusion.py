@@ -106,15 +106,16 @@ def test_preview_is_a_png_with_a_column_for_each_class():
 
 
 class ByLabel(nn.Module):
-    """A network whose output is its label, times the number of evaluations asked for at once."""
+    """A network whose output is its label plus `more`; knows how large the batches were that it was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, more: int = 0) -> None:
         super().__init__()
+        self.more = more
         self.batches: list[int] = []
 
     def forward(self, x, level, labels):
         self.batches.append(len(x))
-        return torch.ones_like(x) * labels[:, None, None, None]
+        return torch.ones_like(x) * (labels[:, None, None, None] + self.more)
 
 
 def test_guidance_extrapolates_from_no_class_inside_its_interval_only():
@@ -133,10 +134,24 @@ def test_guidance_extrapolates_from_no_class_inside_its_interval_only():
         torch.testing.assert_close(denoiser(x, torch.tensor(sigma)), none + 2.5 * (plain - none))
 
 
+def test_autoguidance_leads_away_from_the_guide_above_the_interval_too():
+    process, labels, worse = NoiseProcess(Process(parameterisation="v")), torch.tensor([0, 1]), ByLabel(3)
+    x = torch.randn(2, 1, 8, 8)
+    denoiser = guided(ByLabel(), process, labels, 3, scale=2.5, interval=(0.5, 5.0), guide=worse, autoguidance=1.75)
+    for sigma in (0.1, 0.5, 3.0, 10.0):
+        level = torch.tensor(sigma)
+        good, bad = (process.denoise(network, x, level, labels) for network in (ByLabel(), worse))
+        none = process.denoise(ByLabel(), x, level, torch.tensor([3, 3]))
+        wanted = good + (sigma > 0.5) * 0.75 * (good - bad) + (0.5 < sigma <= 5) * 1.5 * (good - none)
+        torch.testing.assert_close(denoiser(x, level), wanted)
+    assert worse.batches == [2] * 6  # four of them above, as oracles
+
+
 def test_guidance_of_one_costs_one_evaluation():
-    network = ByLabel()
-    guided(network, NoiseProcess(Process()), torch.tensor([0, 1]), 3)(torch.zeros(2, 1, 8, 8), torch.tensor(1.0))
-    assert network.batches == [2]
+    network, guide = ByLabel(), ByLabel()
+    denoiser = guided(network, NoiseProcess(Process()), torch.tensor([0, 1]), 3, guide=guide)
+    denoiser(torch.zeros(2, 1, 8, 8), torch.tensor(1.0))
+    assert (network.batches, guide.batches) == ([2], [])
 
 
 def test_a_saved_model_comes_back_whole(tmp_path):
@@ -144,23 +159,26 @@ def test_a_saved_model_comes_back_whole(tmp_path):
     with torch.no_grad():
         for parameter in goal.model.parameters():
             parameter.normal_()
-    save_model(tmp_path, goal.model, goal.config, SHAPE, {"examples_seen": 7})
+    early = {name: value + 1 for name, value in goal.model.state_dict().items()}
+    save_model(tmp_path, goal.model, goal.config, SHAPE, {"examples_seen": 7}, early)
     again = load_model(tmp_path)
     assert again.config == goal.config
     assert again.shape == SHAPE
     assert again.description["examples_seen"] == 7
     for name, value in goal.model.state_dict().items():
         assert torch.equal(again.network.state_dict()[name], value), name
+        assert torch.equal(again.guide.state_dict()[name], value + 1), name
 
 
-def test_a_damaged_model_is_refused_naming_the_file(tmp_path):
+@pytest.mark.parametrize("name", ["weights", "guide"])
+def test_a_damaged_model_is_refused_naming_the_file(tmp_path, name):
     goal = objective()
-    save_model(tmp_path, goal.model, goal.config, SHAPE, {})
-    weights = tmp_path / "weights.safetensors"
+    save_model(tmp_path, goal.model, goal.config, SHAPE, {}, goal.model.state_dict())
+    weights = tmp_path / f"{name}.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    with pytest.raises(UserError, match=r"weights\.safetensors: content does not match"):
+    with pytest.raises(UserError, match=rf"{name}\.safetensors: content does not match {name}_sha256"):
         load_model(tmp_path)
 
 

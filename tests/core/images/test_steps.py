@@ -100,10 +100,28 @@ def test_sampling_leaves_samples_a_path_a_picture_and_facts(model, tmp_path):
     assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
     assert (tmp_path / "out" / "grid.png").read_bytes().startswith(b"\x89PNG")
     assert facts["nfe"] == 10  # guidance evaluates twice
+    started = steps.sample({"count": 30, "steps": 4, "guidance": 2.0, "start": "estimate"}, model, tmp_path / "start")
+    assert started["nfe"] == 10
+    assert not np.array_equal(samples_of(tmp_path / "start")[0], images)
     kept = json.loads((tmp_path / "out" / "sample.json").read_text())
     assert ImageSample(**kept.pop("config")) == ImageSample(count=30, steps=5, guidance=2.0)
     assert kept == facts
     assert facts["weights_sha256"] == load_model(model).description["weights_sha256"]
+
+
+def test_the_guide_that_training_kept_guides_sampling(dataset, model, tmp_path):
+    steps.train(MODEL, {**TRAIN, "guide_at": 0.25}, dataset, tmp_path / "with", work=str(tmp_path / "work"))
+    (checkpoints,) = (tmp_path / "work").iterdir()
+    kept = write_model(str(checkpoints), tmp_path / "checkpoint")
+    assert kept["guide_sha256"] == load_model(tmp_path / "with").description["guide_sha256"]
+    settings = {"count": 4, "steps": 4, "autoguidance": 2.0}
+    facts = steps.sample(settings, tmp_path / "with", tmp_path / "guided")
+    assert (facts["nfe"], facts["autoguidance"]) == (8, 2.0)
+    steps.sample({**settings, "autoguidance": 1.0}, tmp_path / "with", tmp_path / "plain")
+    assert not np.array_equal(samples_of(tmp_path / "guided")[0], samples_of(tmp_path / "plain")[0])
+    with pytest.raises(UserError, match=r"sample\.autoguidance: the model has no guide"):
+        steps.sample(settings, model, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_long_sampling_keeps_at_most_forty_frames_of_its_path(model, tmp_path):

@@ -179,6 +179,8 @@ def test_mistakes_are_one_line(run: dict[str, Any], tmp_path: Path) -> None:
         steps.train({"context": 2048}, TRAIN, dataset, tmp_path / "m")
     with pytest.raises(UserError, match="does not divide the context"):
         steps.train({"context": 30}, TRAIN, dataset, tmp_path / "m")
+    with pytest.raises(UserError, match=r"train\.guide_at: only sampling of images"):
+        steps.train(MODEL, {**TRAIN, "guide_at": 0.1}, dataset, tmp_path / "m")
     with pytest.raises(UserError, match="the configured network has"):
         wide = {**MODEL, "transformer": {"width": 64, "depth": 1, "heads": 2}}
         steps.train(wide, TRAIN, dataset, tmp_path / "m", warm_start=place / "ar")
