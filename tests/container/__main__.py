@@ -77,8 +77,9 @@ def look_inside(docker: Engine, image: str) -> None:
         "10001",
         "read-only",
     ]
-    program = (
-        "import os, torch.distributed as d; d.init_process_group('gloo'); print('of', d.get_world_size(), os.getuid())"
+    program = (  # one write for each line: both processes have the same pipe
+        "import os, torch.distributed as d; d.init_process_group('gloo');"
+        " os.write(1, f'of {d.get_world_size()} {os.getuid()}\\n'.encode())"
     )
     said = docker.docker(
         *run, "torchrun", "--standalone", "--nproc-per-node=2", "--no-python", "python3", "-c", program
