@@ -19,11 +19,6 @@ QUIET = [
 ]  # fmt: skip
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: workers take files in order, and one that began last would be waited for."""
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/torture/"))
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[object]:
     """Chromium, if there is one."""

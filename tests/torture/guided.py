@@ -29,7 +29,7 @@ from tests.torture.trial import PLACE, require
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "fuzz"
 MODULE = "python -m tests.torture.guided"
-SEEDS, LONGEST = 100, 4096  # inputs to begin with, bytes of an input
+SEEDS, LONGEST = 400, 4096  # inputs to begin with, bytes of an input
 CODE = ["core", "pipelines", "yaml", "numpy", "zipfile"]  # Python whose branches are watched
 NAMES = ("yaml", "idx", "npz", "npy", "safetensors", "tokenizer", "manifest")
 Feed = Callable[[bytes, Path], None]
