@@ -30,7 +30,6 @@ from core.distributed import own_device
 from core.images import metrics, pictures, steps
 from core.images.config import ImageSample
 from core.images.dataset import ImageDataset
-from core.images.diffusion import guided
 from core.images.evaluation import REFERENCE as REAL
 from core.images.judge import Judge
 from core.images.model import TrainedModel, load_model
@@ -56,8 +55,7 @@ class Way:
     @property
     def evaluations(self) -> int:
         """Of the denoiser for an image; guidance makes each of them two or three of networks, the same for all."""
-        own = samplers.evaluations(self.settings.sampler, self.settings.steps)
-        return own + (self.settings.start == "estimate")
+        return steps.denoiser_evaluations(self.settings)
 
     def draw(self, trained: TrainedModel, labels: NDArray[np.int64], seed: int) -> Images:
         settings = self.settings.model_copy(update={"seed": seed})
@@ -86,23 +84,12 @@ def ways(counts: Sequence[int], ancestral: int, base: ImageSample) -> list[Way]:
 @torch.inference_mode()
 def draw_by_diffusers(trained: TrainedModel, settings: ImageSample, labels: NDArray[np.int64]) -> Images:
     """Images for `labels` by diffusers' DPM-Solver++(2M) for EDM, from the noise that this project would begin with."""
-    where, classes = own_device(), len(trained.shape.class_names)
+    where = own_device()
     seeds = [seed_of(settings.seed, "sample", i) for i in range(len(labels))]
     parts = []
     for start in range(0, len(labels), settings.batch_size):
         part = slice(start, start + settings.batch_size)
-        wanted = torch.from_numpy(labels[part]).to(where)
-        interval = (settings.guidance_low, settings.guidance_high)
-        denoiser = guided(
-            trained.network,
-            trained.process,
-            wanted,
-            classes,
-            scale=settings.guidance,
-            interval=interval,
-            guide=trained.guide,
-            autoguidance=settings.autoguidance,
-        )
+        denoiser = steps.denoiser_of(trained, settings, labels[part], where)
         begin = SampleNoise(seeds[part], trained.shape.size, where)()
         with precision.choose(where).autocast(where):
             made = solve_by_diffusers(denoiser, begin, settings, trained.config.process.sigma_data)

@@ -40,7 +40,7 @@ class Budget:
         return True
 
     def finished(self, examples_seen: int) -> bool:
-        return self.total is not None and examples_seen >= self.total
+        return self.passed(examples_seen, 1)
 
     def passed(self, examples_seen: int, fraction: float) -> bool:
         """Whether `fraction` of the total is behind; never before the total is known."""

@@ -148,18 +148,17 @@ def guided(
     itself"), above interval[0]: where both networks err alike, the worse one errs further, and shows the way back.
     """
     nothing = torch.full_like(labels, no_class)
-    away = autoguidance - 1 if guide is not None else 0.0
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
-        above = interval[0] < float(sigma)
-        if scale == 1 or not above or float(sigma) > interval[1] or bool((labels == no_class).all()):
+        level = float(sigma)
+        if scale == 1 or not interval[0] < level <= interval[1] or bool((labels == no_class).all()):
             denoised = with_class = process.denoise(network, x, sigma, labels)
         else:
             both = process.denoise(network, torch.cat([x, x]), sigma, torch.cat([labels, nothing]))
             with_class, without = both.chunk(2)
             denoised = without + scale * (with_class - without)
-        if guide is not None and above and away != 0:
-            denoised = denoised + away * (with_class - process.denoise(guide, x, sigma, labels))
+        if guide is not None and autoguidance != 1 and interval[0] < level:
+            denoised = denoised + (autoguidance - 1) * (with_class - process.denoise(guide, x, sigma, labels))
         return denoised
 
     return denoiser

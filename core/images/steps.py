@@ -26,6 +26,7 @@ from core.images.diffusion import ImageDiffusion, guided
 from core.images.model import ImageShape, NoiseProcess, TrainedModel, describe, load_model, save_model
 from core.model_folder import DESCRIPTION, load_weights, read_description, read_weights
 from core.randomness import seed_of
+from core.samplers import Denoiser
 from core.training import FitResult
 
 Section = Mapping[str, Any]
@@ -116,8 +117,12 @@ def evaluations(settings: ImageSample) -> int:
 
     One of the denoiser is one with the class, one without it (inside the interval of guidance) and one of the guide.
     """
-    own = samplers.evaluations(settings.sampler, settings.steps) + (settings.start == "estimate")
-    return own * (1 + (settings.guidance != 1) + (settings.autoguidance != 1))
+    return denoiser_evaluations(settings) * (1 + (settings.guidance != 1) + (settings.autoguidance != 1))
+
+
+def denoiser_evaluations(settings: ImageSample) -> int:
+    """Evaluations of the denoiser, guidance and all, for an image: those of the start and of the steps."""
+    return samplers.evaluations(settings.sampler, settings.steps) + (settings.start == "estimate")
 
 
 def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: float) -> dict[str, Any]:
@@ -210,6 +215,22 @@ def choose_sigmas(settings: ImageSample, process: NoiseProcess) -> Tensor:
     return noise.schedule_sigmas(settings.steps, process.table)
 
 
+def denoiser_of(
+    trained: TrainedModel, settings: ImageSample, labels: NDArray[np.int64], device: torch.device
+) -> Denoiser:
+    """The model's denoiser for `labels` [B], guided as `settings` say."""
+    return guided(
+        trained.network,
+        trained.process,
+        torch.from_numpy(labels).to(device),
+        len(trained.shape.class_names),
+        scale=settings.guidance,
+        interval=(settings.guidance_low, settings.guidance_high),
+        guide=trained.guide,
+        autoguidance=settings.autoguidance,
+    )
+
+
 @torch.inference_mode()
 def draw(
     trained: TrainedModel,
@@ -231,24 +252,13 @@ def draw(
     if settings.autoguidance != 1 and trained.guide is None:
         raise UserError("sample.autoguidance: the model has no guide: train it with train.guide_at, or set this to 1")
     number_format = precision.choose(device)
-    no_class = len(trained.shape.class_names)
-    interval = (settings.guidance_low, settings.guidance_high)
     seeds = [seed_of(settings.seed, "sample", i) for i in range(first, first + len(labels))]
     every = max(1, -(-settings.steps // TRAJECTORY_FRAMES))
 
     def batch(index: int) -> parallel.Arrays:
         part = slice(index * settings.batch_size, (index + 1) * settings.batch_size)
         source = samplers.SampleNoise(seeds[part], trained.shape.size, device)
-        denoiser = guided(
-            trained.network,
-            trained.process,
-            torch.from_numpy(labels[part]).to(device),
-            no_class,
-            scale=settings.guidance,
-            interval=interval,
-            guide=trained.guide,
-            autoguidance=settings.autoguidance,
-        )
+        denoiser = denoiser_of(trained, settings, labels[part], device)
         frames: list[NDArray[np.uint8]] = []
         frame_sigmas: list[float] = []
 
