@@ -18,7 +18,7 @@ REVISION = $(shell git describe --always --abbrev=40 --dirty --exclude='*' 2>/de
 SOURCE = $(shell git config --get remote.origin.url 2>/dev/null | sed -E 's|//[^/@]*@|//|' | grep . || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-local test test-container lint format compile run-pipeline image push benchmark torture fuzz audit report lock lock-cpu clean docs
+.PHONY: help setup run-local test test-slow test-container lint format compile run-pipeline image push benchmark torture fuzz audit report lock lock-cpu clean docs
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}'
@@ -28,8 +28,13 @@ setup: $(INSTALLED)  ## the environment in .venv (every target below sees to it 
 run-local: $(INSTALLED)  ## train, sample and judge on this machine; JOB=digits, RUN_ARGS='--set train.minutes=2'
 	@$(BIN)/textdiffusion run $(JOB) $(RUN_ARGS)
 
-test: $(INSTALLED_DEV) lint  ## the tests
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+test: $(INSTALLED_DEV) lint  ## the tests, but for the longest
+	$(PYTEST) -m "not slow"
+
+test-slow: $(INSTALLED_DEV)  ## the longest tests: whole pipelines that are killed, the whole way on Vertex
+	$(PYTEST) -m slow
 
 lint: $(INSTALLED_DEV)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -5,8 +5,8 @@
 Draws the same count of the same model by each sampler and asks one judge. NFE are evaluations of the network for an
 image. The reference is ancestral sampling (Ho et al. 2020) in 1000 steps, on DDPM's own grid and on this project's: the
 better of the two. Seeds go round all samplers, so a busy machine slows all of them; the table has medians over seeds.
-diffusers' EDMDPMSolverMultistepScheduler gets the same denoiser, in EDM's form, from the same noise at the same noise
-levels; samples/s are those of both packages' loops around one network.
+diffusers' EDMDPMSolverMultistepScheduler, as ODE and as SDE, gets the same denoiser, in EDM's form, from the same noise
+at the same noise levels; samples/s are those of both packages' loops around one network.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from pipelines.jobs import load_job
 
 REFERENCE = "ancestral"
 WITHIN = 1.05  # of the reference's distance
+PEERS = {"dpmpp": "dpmsolver++", "dpmpp_sde": "sde-dpmsolver++"}  # names here and in diffusers
 Images = NDArray[np.uint8]
 
 
@@ -70,11 +71,13 @@ def ways(counts: Sequence[int], ancestral: int, base: ImageSample) -> list[Way]:
     found = []
     for count in counts:
         after = count - (base.start == "estimate")  # evaluations that the start leaves for steps
-        for name in ("dpmpp", "heun", "ddim", "ddpm"):
+        for name in samplers.SAMPLERS:
             # Heun's method evaluates twice a step: as many evaluations, not as many steps, make a fair row
             own = max(2, (after + 1) // 2) if name == "heun" else after
             found.append(Way(name, base.model_copy(update={"sampler": name, "steps": own})))
-        found.append(Way("diffusers DPM-Solver++", base.model_copy(update={"steps": after}), peer=True))
+        for name, theirs in PEERS.items():
+            settings = base.model_copy(update={"sampler": name, "steps": after})
+            found.append(Way(f"diffusers {theirs}", settings, peer=True))
     for grid in ("ddpm", "karras"):
         settings = base.model_copy(update={"sampler": "ddpm", "grid": grid, "steps": ancestral})
         found.append(Way(f"{REFERENCE}, {grid} grid", settings))
@@ -83,7 +86,10 @@ def ways(counts: Sequence[int], ancestral: int, base: ImageSample) -> list[Way]:
 
 @torch.inference_mode()
 def draw_by_diffusers(trained: TrainedModel, settings: ImageSample, labels: NDArray[np.int64]) -> Images:
-    """Images for `labels` by diffusers' DPM-Solver++(2M) for EDM, from the noise that this project would begin with."""
+    """Images for `labels` by diffusers' DPM-Solver++(2M) for EDM, from the noise that this project would begin with.
+
+    Its SDE form draws the noise of its steps for the whole batch, from one generator.
+    """
     where = own_device()
     seeds = [seed_of(settings.seed, "sample", i) for i in range(len(labels))]
     parts = []
@@ -92,12 +98,14 @@ def draw_by_diffusers(trained: TrainedModel, settings: ImageSample, labels: NDAr
         denoiser = steps.denoiser_of(trained, settings, labels[part], where)
         begin = SampleNoise(seeds[part], trained.shape.size, where)()
         with precision.choose(where).autocast(where):
-            made = solve_by_diffusers(denoiser, begin, settings, trained.config.process.sigma_data)
+            made = solve_by_diffusers(denoiser, begin, settings, trained.config.process.sigma_data, seeds[start])
         parts.append(pictures.to_uint8(made.cpu()))
     return np.concatenate(parts)
 
 
-def solve_by_diffusers(denoiser: Denoiser, begin: Tensor, settings: ImageSample, sigma_data: float) -> Tensor:
+def solve_by_diffusers(
+    denoiser: Denoiser, begin: Tensor, settings: ImageSample, sigma_data: float, seed: int = 0
+) -> Tensor:
     """diffusers' solver along the Karras noise levels of `settings`, from standard normal noise `begin` [B, ...].
 
     The scheduler expects the output F of an EDM network, D = c_skip x + c_out F (EDM, equation 7). Solving that for F
@@ -106,8 +114,13 @@ def solve_by_diffusers(denoiser: Denoiser, begin: Tensor, settings: ImageSample,
     from diffusers import EDMDPMSolverMultistepScheduler
 
     scheduler = EDMDPMSolverMultistepScheduler(
-        sigma_min=settings.sigma_min, sigma_max=settings.sigma_max, sigma_data=sigma_data, rho=settings.rho
+        sigma_min=settings.sigma_min,
+        sigma_max=settings.sigma_max,
+        sigma_data=sigma_data,
+        rho=settings.rho,
+        algorithm_type=PEERS[settings.sampler],
     )
+    generator = torch.Generator(begin.device).manual_seed(seed)
     scheduler.set_timesteps(settings.steps)
     x = settings.sigma_max * begin
     if settings.start == "estimate":
@@ -115,7 +128,7 @@ def solve_by_diffusers(denoiser: Denoiser, begin: Tensor, settings: ImageSample,
     for index, step in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[index].to(x)
         output = noise.coefficients("edm", sigma, sigma_data).target(x, denoiser(x, sigma))
-        x = scheduler.step(output, step, x).prev_sample
+        x = scheduler.step(output, step, x, generator=generator).prev_sample
     return x
 
 

@@ -135,11 +135,13 @@ def sample_dpmpp(
     *,
     noise: Callable[[], Tensor] | None = None,
     callback: Callback | None = None,
+    eta: float = 0.0,
 ) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order at one evaluation a step.
 
     With time lambda = -ln sigma the ODE is dx/dlambda = D - x; the step is exact for a D linear in lambda, its
-    slope taken from the previous evaluation. The first and the last step (to sigma 0) are of first order.
+    slope taken from the previous evaluation. The first and the last step (to sigma 0) are of first order. `eta` adds
+    noise: dx = (1 + eta) (D - x) dlambda + sigma sqrt(2 eta) dw has the same distributions at every sigma.
     """
     previous: Tensor | None = None
     h_previous = 0.0
@@ -148,18 +150,33 @@ def sample_dpmpp(
         _report(callback, i, sigma, x, denoised)
         if after == 0:
             return denoised
-        ratio = after / sigma
-        h = -math.log(ratio)
+        h = math.log(sigma / after)
+        keep = (after / sigma) ** (1 + eta)
         estimate = denoised
         if previous is not None:
             estimate = denoised + (denoised - previous) * (h / (2 * h_previous))
-        x = ratio * x + (1 - ratio) * estimate
+        x = keep * x + (1 - keep) * estimate
+        if eta > 0:
+            x = x + after * (1 - (after / sigma) ** (2 * eta)) ** 0.5 * _required(noise)()
         previous, h_previous = denoised, h
     return x
 
 
+def sample_dpmpp_sde(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    noise: Callable[[], Tensor] | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022, section 5): new noise at every step washes out what a network got wrong."""
+    return sample_dpmpp(denoiser, x, sigmas, noise=noise, callback=callback, eta=1.0)
+
+
 SAMPLERS: dict[str, Sampler] = {
     "dpmpp": sample_dpmpp,
+    "dpmpp_sde": sample_dpmpp_sde,
     "heun": sample_heun,
     "ddim": sample_ddim,
     "ddpm": sample_ddpm,

@@ -147,7 +147,7 @@ class ImageSample(Frozen):
     """How samples are drawn."""
 
     count: int = Field(default=1000, ge=1, le=1_000_000)
-    sampler: Literal["dpmpp", "heun", "ddim", "ddpm"] = "dpmpp"
+    sampler: Literal["dpmpp", "dpmpp_sde", "heun", "ddim", "ddpm"] = "dpmpp"
     steps: int = Field(default=16, ge=1, le=10_000)
     grid: Literal["karras", "flow", "ddpm"] = Field(default="karras", description="Spacing of the noise levels")
     sigma_min: float = Field(default=0.02, gt=0, le=10)

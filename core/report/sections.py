@@ -10,7 +10,14 @@ from typing import Any
 from core.report.artifacts import Artifacts, Json, number, short_hash
 from core.report.words import compact, count, duration, figure, meaning, moment, spread
 
-SAMPLERS = {"dpmpp": "DPM-Solver++(2M)", "heun": "Heun", "ddim": "DDIM", "ddpm": "DDPM ancestral", "q": "q-sampling"}
+SAMPLERS = {
+    "dpmpp": "DPM-Solver++(2M)",
+    "dpmpp_sde": "SDE-DPM-Solver++(2M)",
+    "heun": "Heun",
+    "ddim": "DDIM",
+    "ddpm": "DDPM ancestral",
+    "q": "q-sampling",
+}
 
 
 @dataclass(frozen=True)

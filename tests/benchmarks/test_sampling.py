@@ -73,7 +73,7 @@ def test_every_sampler_is_measured_beside_the_reference(
     printed = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("| ")]
     names = [row[0] for row in rows[2:]]
-    assert names.count("dpmpp") == names.count("diffusers DPM-Solver++") == 2
+    assert names.count("dpmpp") == names.count("diffusers sde-dpmsolver++") == 2
     assert {"ancestral, ddpm grid", "ancestral, karras grid"} <= set(names)
     ratios = [float(row[-1].replace(",", "")) for row in rows[2:] if row[0].startswith("ancestral")]
     assert min(ratios) == 1

@@ -64,7 +64,7 @@ def test_sampler_has_its_order_of_convergence_on_the_ideal_denoiser(name, order,
     assert measured == pytest.approx([order, order], abs=0.2)
 
 
-@pytest.mark.parametrize("name", ["ddim", "heun", "dpmpp", "ddpm"])
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
 def test_every_sampler_ends_on_points_of_the_data_set(name, points):
     sigmas = noise.karras_sigmas(40, 0.01, 40)
     source = samplers.SampleNoise(range(32), (1, 2, 2))
@@ -73,10 +73,11 @@ def test_every_sampler_ends_on_points_of_the_data_set(name, points):
     assert nearest.max() < 0.01
 
 
-def test_ancestral_sampling_draws_every_point_equally_often(points):
-    sigmas = noise.karras_sigmas(100, 0.01, 80)
+@pytest.mark.parametrize(("name", "steps"), [("ddpm", 100), ("dpmpp_sde", 40)])
+def test_sampling_with_noise_draws_every_point_equally_often(name, steps, points):
+    sigmas = noise.karras_sigmas(steps, 0.01, 80)
     source = samplers.SampleNoise(range(3000), (1, 2, 2))
-    x = samplers.sample_ddpm(IdealDenoiser(points), start(80.0, 3000), sigmas, noise=lambda: source().double())
+    x = samplers.SAMPLERS[name](IdealDenoiser(points), start(80.0, 3000), sigmas, noise=lambda: source().double())
     counts = torch.bincount(torch.cdist(x.flatten(1), points.flatten(1)).argmin(1), minlength=5)
     chi2 = ((counts - 600) ** 2 / 600).sum().item()
     assert chi2 < 23.5  # 1e-4 quantile of chi^2 with 4 degrees of freedom
@@ -127,21 +128,28 @@ def test_ddpm_is_diffusers_ddpm_given_the_same_noise(points):
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
-def test_dpmpp_is_diffusers_dpmsolver_multistep(points):
+@pytest.mark.parametrize(("name", "theirs"), [("dpmpp", "dpmsolver++"), ("dpmpp_sde", "sde-dpmsolver++")])
+def test_dpmpp_is_diffusers_dpmsolver_multistep_given_the_same_noise(name, theirs, points):
     from diffusers import DPMSolverMultistepScheduler
 
     table, denoiser = noise.linear_beta_sigmas(1000), IdealDenoiser(points)
     scheduler = DPMSolverMultistepScheduler(
-        algorithm_type="dpmsolver++", solver_order=2, timestep_spacing="linspace", final_sigmas_type="zero"
+        algorithm_type=theirs, solver_order=2, timestep_spacing="linspace", final_sigmas_type="zero"
     )
     scheduler.set_timesteps(20)
     sigmas = torch.cat([table[scheduler.timesteps], torch.zeros(1, dtype=torch.float64)])
     x = start(float(sigmas[0]))
-    ours = samplers.sample_dpmpp(denoiser, x, sigmas)
-    torch.testing.assert_close(ours, run_diffusers(scheduler, denoiser, x, table), rtol=1e-3, atol=1e-3)
+    draws = torch.randn(20, *x.shape, generator=torch.Generator().manual_seed(7))
+    their_draws, our_draws = iter(draws), iter(draws.double())
+    ours = samplers.SAMPLERS[name](denoiser, x, sigmas, noise=lambda: next(our_draws))
+    expected = x / math.sqrt(1 + float(sigmas[0]) ** 2)
+    for t in scheduler.timesteps:
+        epsilon = variance_preserving(denoiser, float(table[t]))(expected)
+        expected = scheduler.step(epsilon, t, expected, variance_noise=next(their_draws)).prev_sample
+    torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["ddim", "heun", "dpmpp", "ddpm"])
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
 def test_a_sample_is_the_same_whatever_the_batch(name, points):
     sigmas = noise.karras_sigmas(10, 0.02, 20)
 
@@ -155,7 +163,7 @@ def test_a_sample_is_the_same_whatever_the_batch(name, points):
     assert not torch.equal(together[0], together[1])
 
 
-@pytest.mark.parametrize("name", ["ddim", "heun", "dpmpp", "ddpm"])
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
 def test_evaluations_are_counted_as_the_sampler_makes_them(name, points):
     calls = []
     ideal = IdealDenoiser(points)
@@ -195,6 +203,7 @@ def test_noise_levels_that_do_not_fall_are_refused(sigmas, points):
         samplers.sample_ddim(IdealDenoiser(points), start(1.0), torch.tensor(sigmas))
 
 
-def test_ancestral_sampling_without_a_noise_source_is_refused(points):
+@pytest.mark.parametrize("name", ["ddpm", "dpmpp_sde"])
+def test_sampling_with_noise_but_without_its_source_is_refused(name, points):
     with pytest.raises(ValueError, match="needs a noise source"):
-        samplers.sample_ddpm(IdealDenoiser(points), start(9.0), noise.karras_sigmas(4, 0.1, 9))
+        samplers.SAMPLERS[name](IdealDenoiser(points), start(9.0), noise.karras_sigmas(4, 0.1, 9))

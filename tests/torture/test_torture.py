@@ -20,9 +20,15 @@ CASES = 100
 @pytest.mark.timeout(900)  # on a machine that others use too
 @pytest.mark.parametrize(
     ("fault", "trials"),
-    [("kill-images", 1), ("term-text", 1), ("term-two", 1), ("other-count", 1), ("damage", 2), ("storage-20", 1),
-     ("storage-50", 1), ("kill-run", 1)],
-)  # fmt: skip
+    [
+        ("kill-images", 1),
+        ("term-text", 1),
+        ("other-count", 1),
+        ("damage", 2),
+        ("storage-50", 1),
+        *(pytest.param(fault, 1, marks=pytest.mark.slow) for fault in ("term-two", "storage-20", "kill-run")),
+    ],
+)
 def test_nothing_is_lost(fault: str, trials: int) -> None:
     """In a process of its own: these fork, which a process with torch's threads must not."""
     called = subprocess.run(

@@ -92,9 +92,6 @@ def test_registered_model_is_downloaded_and_verified(cloud, command, tmp_path):
 def test_old_runs_go_with_their_metadata_and_what_is_referred_to_stays(cloud, command):
     champion = deploy(command, "--set", "train.learning_rate=0.31", "--set", "job=kept-model")
     assert monitor(command, champion, "--follow")[0] == 0
-    wanted = ("--set", "data.limit=17", "--set", "train.learning_rate=0.32", "--set", "job=kept-model")
-    made = deploy(command, *wanted)
-    assert monitor(command, made, "--follow")[0] == 0
     listed = {one.run: one for one in candidates(cloud.vertex, "gs://demo-bucket/registry", days=0)}
     assert listed[champion].reason == "is where a registered version comes from"
     going = deploy(command, "--set", "data.limit=18", "--set", "train.learning_rate=0.01", "--set", "job=kept-model")
@@ -104,7 +101,7 @@ def test_old_runs_go_with_their_metadata_and_what_is_referred_to_stays(cloud, co
     code, out, _ = command("gc", "--keep-days", "0")
     assert (code, going in out, "would remove" in out) == (0, True, True)
     assert cloud.gcs.names("demo-bucket", f"images/{going}/"), "a dry run removes nothing"
-    assert command("gc", "--keep-days", "30")[1].count("is younger than 30 days") >= 3
+    assert command("gc", "--keep-days", "30")[1].count("is younger than 30 days") >= 2
     remove(cloud.vertex, listed[going])
     assert cloud.gcs.names("demo-bucket", f"images/{going}/") == []
     assert command("monitor", going)[0] == 2

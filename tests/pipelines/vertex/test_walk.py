@@ -13,6 +13,7 @@ from tests.pipelines.vertex.conftest import make_cloud
 from tests.pipelines.vertex.walk import PRELOAD, Walk, image_environment
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_walk_from_zero(tmp_path: Path) -> None:
     from PIL import Image
