@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -168,6 +169,7 @@ def measured(field: Sequence[Way], trained: TrainedModel, yardstick: Yardstick, 
             images = way.draw(trained, yardstick.labels, seed)  # numpy: the device is done
             rate = len(images) / (time.perf_counter() - began)
             place.append((*yardstick.measure(images), rate))
+            print(f"{way.name}, {way.settings.steps} steps: Fréchet {place[-1][0]:.3f}, {rate:.3g}/s", file=sys.stderr)
     rows = []
     for way, runs in zip(field, found, strict=True):
         distances, accuracies, rates = zip(*runs, strict=True)
