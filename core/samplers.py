@@ -170,7 +170,7 @@ def sample_dpmpp_sde(
     noise: Callable[[], Tensor] | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """SDE-DPM-Solver++(2M) (Lu et al. 2022, section 5): new noise at every step washes out what a network got wrong."""
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022): new noise at every step washes out what a network got wrong."""
     return sample_dpmpp(denoiser, x, sigmas, noise=noise, callback=callback, eta=1.0)
 
 
