@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Protocol
 
@@ -92,19 +93,11 @@ def sample_ddim(
     return x
 
 
-def sample_ddpm(
-    denoiser: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise: Callable[[], Tensor] | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
-    """Ancestral sampling (Ho et al. 2020, algorithm 2) with the posterior's variance ("fixed small").
+sample_ddpm: Sampler = partial(sample_ddim, eta=1.0)
+"""Ancestral sampling (Ho et al. 2020, algorithm 2) with the posterior's variance ("fixed small").
 
-    In sigma: x_s ~ N(D + (s/t)^2 (x - D), s^2 (1 - (s/t)^2)) for a step from noise level t to s.
-    """
-    return sample_ddim(denoiser, x, sigmas, noise=noise, callback=callback, eta=1.0)
+In sigma: x_s ~ N(D + (s/t)^2 (x - D), s^2 (1 - (s/t)^2)) for a step from noise level t to s.
+"""
 
 
 def sample_heun(
@@ -150,28 +143,21 @@ def sample_dpmpp(
         _report(callback, i, sigma, x, denoised)
         if after == 0:
             return denoised
-        h = math.log(sigma / after)
-        keep = (after / sigma) ** (1 + eta)
+        ratio = after / sigma
+        h = -math.log(ratio)
+        keep = ratio ** (1 + eta)
         estimate = denoised
         if previous is not None:
             estimate = denoised + (denoised - previous) * (h / (2 * h_previous))
         x = keep * x + (1 - keep) * estimate
         if eta > 0:
-            x = x + after * (1 - (after / sigma) ** (2 * eta)) ** 0.5 * _required(noise)()
+            x = x + after * (1 - ratio ** (2 * eta)) ** 0.5 * _required(noise)()
         previous, h_previous = denoised, h
     return x
 
 
-def sample_dpmpp_sde(
-    denoiser: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise: Callable[[], Tensor] | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
-    """SDE-DPM-Solver++(2M) (Lu et al. 2022): new noise at every step washes out what a network got wrong."""
-    return sample_dpmpp(denoiser, x, sigmas, noise=noise, callback=callback, eta=1.0)
+sample_dpmpp_sde: Sampler = partial(sample_dpmpp, eta=1.0)
+"""SDE-DPM-Solver++(2M) (Lu et al. 2022): new noise at every step washes out what a network got wrong."""
 
 
 SAMPLERS: dict[str, Sampler] = {

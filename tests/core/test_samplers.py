@@ -139,13 +139,11 @@ def test_dpmpp_is_diffusers_dpmsolver_multistep_given_the_same_noise(name, their
     scheduler.set_timesteps(20)
     sigmas = torch.cat([table[scheduler.timesteps], torch.zeros(1, dtype=torch.float64)])
     x = start(float(sigmas[0]))
-    draws = torch.randn(20, *x.shape, generator=torch.Generator().manual_seed(7))
-    their_draws, our_draws = iter(draws), iter(draws.double())
-    ours = samplers.SAMPLERS[name](denoiser, x, sigmas, noise=lambda: next(our_draws))
-    expected = x / math.sqrt(1 + float(sigmas[0]) ** 2)
-    for t in scheduler.timesteps:
-        epsilon = variance_preserving(denoiser, float(table[t]))(expected)
-        expected = scheduler.step(epsilon, t, expected, variance_noise=next(their_draws)).prev_sample
+    generators = [torch.Generator().manual_seed(7) for _ in range(2)]
+    ours = samplers.SAMPLERS[name](
+        denoiser, x, sigmas, noise=lambda: torch.randn(x.shape, generator=generators[0]).double()
+    )
+    expected = run_diffusers(scheduler, denoiser, x, table, generator=generators[1])
     torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
 
 
