@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.devices import synchronize
@@ -59,7 +61,9 @@ class Contender(Protocol):
 
     def network(self, data: ImageDataset) -> nn.Module: ...
 
-    def train(self, dataset: Path, budget: Budget) -> Trained: ...
+    def train(self, dataset: Path, budget: Budget, work: Path | None = None) -> Trained:
+        """What is trained stays in `work`, if that is given, and is found there again."""
+        ...
 
 
 class Ours:
@@ -78,15 +82,16 @@ class Ours:
 
         return build_network(self.job.model, steps.shape_of(data))
 
-    def train(self, dataset: Path, budget: Budget) -> Trained:
+    def train(self, dataset: Path, budget: Budget, work: Path | None = None) -> Trained:
         settings = self.job.train.model_dump(mode="json")
         settings |= {"minutes": budget.minutes, "examples": budget.steps and budget.steps * BATCH}
         if budget.steps:  # for a speed: one row of the log spans the steps, and looks come only after it
             settings |= {"log_every": settings["examples"] // settings["batch_size"]}
             settings |= {"validate_every": 1.0, "preview_every": 1.0}
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "model"
-            facts = steps.train(self.job.model.model_dump(mode="json"), settings, dataset, out, work=folder)
+        with ExitStack() as stack:
+            place = work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            out = place / "model"
+            facts = steps.train(self.job.model.model_dump(mode="json"), settings, dataset, out, work=str(place))
             trained = load_model(out, own_device())
             log = TrainingLog.parse((out / "train_log.jsonl").read_bytes())
         seconds = facts["examples_seen"] / log[0]["rate"] if budget.steps else facts["train_seconds"]
@@ -119,8 +124,32 @@ class Peer:
         """Images [B, 1, H, W] in [-1, 1]."""
         raise NotImplementedError
 
-    def train(self, dataset: Path, budget: Budget) -> Trained:
-        data, where = ImageDataset.open(dataset), own_device()
+    def train(self, dataset: Path, budget: Budget, work: Path | None = None) -> Trained:
+        data, kept = ImageDataset.open(dataset), work and work / "weights.safetensors"
+        if kept and kept.exists():
+            network = self.network(data)
+            with safe_open(kept, framework="pt") as file:
+                network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                facts = file.metadata()
+            network, examples, seconds = network.to(own_device()), int(facts["examples"]), float(facts["seconds"])
+        else:
+            network, examples, seconds = self.fit(data, budget)
+            if kept:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                save_file(network.state_dict(), kept, {"examples": str(examples), "seconds": str(seconds)})
+
+        @torch.inference_mode()
+        def draw(labels: Labels) -> Images:
+            height, width = data.shape[:2]
+            parts = torch.from_numpy(labels).to(own_device()).split(250)
+            made = [self.sample(network.eval(), part, (height, width)) for part in parts]
+            return pictures.to_uint8(torch.cat(made).cpu())
+
+        return Trained(examples, seconds, draw)
+
+    def fit(self, data: ImageDataset, budget: Budget) -> tuple[nn.Module, int, float]:
+        """The averaged network, the examples it saw, and the seconds of training."""
+        where = own_device()
         torch.manual_seed(0)
         network = self.network(data).to(where)
         average = torch.optim.swa_utils.AveragedModel(
@@ -145,16 +174,7 @@ class Peer:
             if done == budget.steps or (budget.minutes and seconds >= 60 * budget.minutes):
                 break
         synchronize(where)
-        seconds = time.monotonic() - began
-
-        @torch.inference_mode()
-        def draw(labels: Labels) -> Images:
-            height, width = data.shape[:2]
-            parts = torch.from_numpy(labels).to(where).split(250)
-            made = [self.sample(average.module.eval(), part, (height, width)) for part in parts]
-            return pictures.to_uint8(torch.cat(made).cpu())
-
-        return Trained(done * BATCH, seconds, draw)
+        return average.module, done * BATCH, time.monotonic() - began
 
 
 class Diffusers(Peer):

@@ -1,18 +1,21 @@
 """Image diffusion against its peers on the same data and cores: training speed, then quality after equal minutes.
 
-    python -m benchmarks.images --data_dir FOLDER --minutes 5 --count 1000 [--only ours,diffusers]
+    python -m benchmarks.images --data_dir FOLDER --minutes 5 --count 1000 [--only ours,diffusers] [--work FOLDER]
 
 Speeds alternate between contenders, round after round, and are medians; so a busy machine slows all of them. GFLOP are
 counted by torch over a forward and backward pass. Fréchet distance, accuracy and floor are of one judge, at one count.
+With --work what was trained stays there, and a run that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
 
 import copy
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +93,12 @@ def main() -> None:
     options.add_argument("--source", default="mnist", choices=["mnist", "digits"])
     options.add_argument("--judge_epochs", type=float, default=8)
     options.add_argument("--only", help="contenders, separated by commas")
+    options.add_argument("--work", type=Path, help="folder in which judge and models stay; default: a temporary one")
     chosen = options.parse_args()
     field = [one for one in contenders() if not chosen.only or one.name in chosen.only.split(",")]
-    with tempfile.TemporaryDirectory() as folder:
-        dataset, judged = Path(folder) / "dataset", Path(folder) / "judge"
+    with ExitStack() as stack:
+        place = chosen.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        dataset, judged = place / "dataset", place / f"judge-{chosen.judge_epochs:g}"
         steps.prepare_data({"source": chosen.source, "data_dir": chosen.data_dir}, dataset)
         data = ImageDataset.open(dataset)
         rates, peak = speeds(field, dataset, chosen.rounds, chosen.steps), ceiling()
@@ -113,17 +118,20 @@ def main() -> None:
             )
         title = f"Training, the peers at batch {BATCH}; ceiling {peak:,.0f} GFLOP/s (a large matrix product)"
         if chosen.minutes:
-            steps.train_judge({"judge_epochs": chosen.judge_epochs}, dataset, judged)
+            if not judged.exists():
+                steps.train_judge({"judge_epochs": chosen.judge_epochs}, dataset, judged)
             judge = Judge.open(judged)
             train = judge.examine(np.array(data.images("train")[:20_000]))
             rng = np.random.default_rng(0)
             real = judge.examine(data.images("test")[np.sort(rng.permutation(data.count("test"))[: chosen.count])])
             floor = metrics.frechet_distance(real.features, train.features)
             for one, row in zip(field, rows, strict=True):
-                trained = one.train(dataset, Budget(minutes=chosen.minutes))
+                work = chosen.work and chosen.work / f"{one.name.replace(' ', '-')}-{chosen.minutes:g}min"
+                trained = one.train(dataset, Budget(minutes=chosen.minutes), work)
                 distance, accuracy, rate = quality(trained, one, data, judge, train, chosen.count)
                 row |= {"images seen": trained.examples, "Fréchet": distance, "minus floor": distance - floor}
                 row |= {"accuracy": accuracy, "samples/s": rate}
+                print(row, file=sys.stderr, flush=True)
             title += f"; quality after {chosen.minutes:g} min, n = {len(real.features)}, floor {floor:.3g}"
         publish("images", title, rows, chosen.out, lambda axes: _draw(axes, rows))
 
