@@ -120,7 +120,7 @@ def _of_a_run(name: str, runs: Path | None) -> tuple[dict[str, Path], dict[str, 
         return None
     drawn = artifacts.get("samples", {}).get("path")
     facts = storage.read_json(drawn / "sample.json") if drawn is not None else {}
-    return found, facts.get("config") or facts.get("settings") or {}
+    return found, facts.get("settings") or {}
 
 
 def _save_picture(drawn: Path, out: Path) -> Path:

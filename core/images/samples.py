@@ -82,5 +82,5 @@ def read_samples(folder: Path, data: ImageDataset, count: int) -> Samples:
     if labels.min() < -1 or labels.max() >= data.classes:
         raise UserError(f"{path}: labels from {labels.min()} to {labels.max()}; allowed are -1 to {data.classes - 1}")
     facts = storage.read_json(folder / "sample.json") if (folder / "sample.json").is_file() else {}
-    settings = facts.get("config") or {key: facts.get(key) for key in SETTINGS}
+    settings = facts.get("settings") or {key: facts.get(key) for key in SETTINGS}
     return Samples(images, labels, settings, facts.get("weights_sha256"))

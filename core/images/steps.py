@@ -156,7 +156,7 @@ def _write(
         storage.write_bytes(folder / "samples.npz", _npz(images=images, labels=stored))
         storage.write_bytes(folder / "trajectory.npz", _npz(images=frames, sigmas=frame_sigmas))
         storage.write_bytes(folder / "grid.png", pictures.png(grid_by_class(images, stored)))
-        storage.write_json(folder / "sample.json", {**facts, "config": settings.model_dump(mode="json")})
+        storage.write_json(folder / "sample.json", {**facts, "settings": settings.model_dump(mode="json")})
     return facts
 
 

@@ -84,7 +84,7 @@ def test_what_is_not_wished_for_is_as_it_was_when_the_model_was_measured(place: 
         artifact = {"path": f"steps/{step}", "uri": "", "type": "system.Artifact", "metadata": {}}
         run.update("sample", artifacts={**run.step("sample").get("artifacts", {}), name: artifact})
     storage.copy_tree(place / "model", run.folder / "steps/train")
-    storage.write_json(run.folder / "steps/sample/sample.json", {"config": measured})
+    storage.write_json(run.folder / "steps/sample/sample.json", {"settings": measured})
     run.save(status="succeeded")
 
     def picture(model: str, **wishes: Any) -> Any:

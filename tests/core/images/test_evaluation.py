@@ -34,12 +34,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def measure(world: Path, tmp_path: Path) -> Callable[..., dict]:
-    def run(images: np.ndarray, labels: np.ndarray, settings: ImageEvaluate = CONFIG, **sample_json: object) -> dict:
+    def run(images: np.ndarray, labels: np.ndarray, section: ImageEvaluate = CONFIG, **sample_json: object) -> dict:
         folder = tmp_path / "samples"
         folder.mkdir(exist_ok=True)
         np.savez(folder / "samples.npz", images=images, labels=labels)
         (folder / "sample.json").write_text(json.dumps(sample_json))
-        evaluate(settings, world / "dataset", world / "judge", world / "model", folder, tmp_path / "evaluation")
+        evaluate(section, world / "dataset", world / "judge", world / "model", folder, tmp_path / "evaluation")
         return {
             "metrics": json.loads((tmp_path / "evaluation/metrics.json").read_text()),
             "facts": json.loads((tmp_path / "evaluation/evaluation.json").read_text()),
@@ -152,12 +152,12 @@ def test_many_samples_are_measured_in_groups_of_the_floors_count(world: Path, me
 
 def test_only_evaluations_on_equal_terms_have_equal_keys(world: Path, measure: Callable[..., dict]) -> None:
     clean, bad = real(world), noisy(world)
-    settings = {"config": {"steps": 16}, "weights_sha256": "a", "seconds": 1}
-    key = measure(*clean, **settings)["facts"]["evaluation_key"]
-    assert measure(*bad, **{**settings, "weights_sha256": "b", "seconds": 2})["facts"]["evaluation_key"] == key
-    assert measure(*clean, **{**settings, "config": {"steps": 17}})["facts"]["evaluation_key"] != key
+    sampled = {"settings": {"steps": 16}, "weights_sha256": "a", "seconds": 1}
+    key = measure(*clean, **sampled)["facts"]["evaluation_key"]
+    assert measure(*bad, **{**sampled, "weights_sha256": "b", "seconds": 2})["facts"]["evaluation_key"] == key
+    assert measure(*clean, **{**sampled, "settings": {"steps": 17}})["facts"]["evaluation_key"] != key
     other = CONFIG.model_copy(update={"nearest": 5})
-    assert measure(*clean, other, **settings)["facts"]["evaluation_key"] != key
+    assert measure(*clean, other, **sampled)["facts"]["evaluation_key"] != key
 
 
 def test_validation_loss_by_noise_level_is_the_last_of_the_log(world: Path, measure: Callable[..., dict]) -> None:

@@ -104,7 +104,7 @@ def test_sampling_leaves_samples_a_path_a_picture_and_facts(model, tmp_path):
     assert started["nfe"] == 10
     assert not np.array_equal(samples_of(tmp_path / "start")[0], images)
     kept = json.loads((tmp_path / "out" / "sample.json").read_text())
-    assert ImageSample(**kept.pop("config")) == ImageSample(count=30, steps=5, guidance=2.0)
+    assert ImageSample(**kept.pop("settings")) == ImageSample(count=30, steps=5, guidance=2.0)
     assert kept == facts
     assert facts["weights_sha256"] == load_model(model).description["weights_sha256"]
 
