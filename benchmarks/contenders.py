@@ -5,10 +5,9 @@ Each trains on the same images with the recipe that its own documentation gives,
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,16 +16,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.devices import synchronize
+from benchmarks.results import work_folder
+from core import storage
 from core.distributed import own_device
 from core.images import pictures, steps
 from core.images.dataset import ImageDataset
 from core.images.model import load_model
 from core.job import ImageTrainingJob
+from core.model_folder import load_weights, read_description, read_weights, write_model
 from core.training_log import TrainingLog
 from pipelines.jobs import load_job
 
@@ -88,8 +88,7 @@ class Ours:
         if budget.steps:  # for a speed: one row of the log spans the steps, and looks come only after it
             settings |= {"log_every": settings["examples"] // settings["batch_size"]}
             settings |= {"validate_every": 1.0, "preview_every": 1.0}
-        with ExitStack() as stack:
-            place = work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        with work_folder(work) as place:
             out = place / "model"
             facts = steps.train(self.job.model.model_dump(mode="json"), settings, dataset, out, work=str(place))
             trained = load_model(out, own_device())
@@ -125,18 +124,16 @@ class Peer:
         raise NotImplementedError
 
     def train(self, dataset: Path, budget: Budget, work: Path | None = None) -> Trained:
-        data, kept = ImageDataset.open(dataset), work and work / "weights.safetensors"
+        data, kept = ImageDataset.open(dataset), work and work / "model"
         if kept and kept.exists():
-            network = self.network(data)
-            with safe_open(kept, framework="pt") as file:
-                network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-                facts = file.metadata()
-            network, examples, seconds = network.to(own_device()), int(facts["examples"]), float(facts["seconds"])
+            facts = read_description(kept, "images")
+            network = self.network(data).to(own_device())
+            load_weights(network, read_weights(kept, facts), str(kept))
         else:
-            network, examples, seconds = self.fit(data, budget)
+            network, facts = self.fit(data, budget)
             if kept:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                save_file(network.state_dict(), kept, {"examples": str(examples), "seconds": str(seconds)})
+                with storage.atomic_folder(kept) as folder:
+                    write_model(folder, network, {"modality": "images", **facts})
 
         @torch.inference_mode()
         def draw(labels: Labels) -> Images:
@@ -145,10 +142,10 @@ class Peer:
             made = [self.sample(network.eval(), part, (height, width)) for part in parts]
             return pictures.to_uint8(torch.cat(made).cpu())
 
-        return Trained(examples, seconds, draw)
+        return Trained(facts["examples"], facts["seconds"], draw)
 
-    def fit(self, data: ImageDataset, budget: Budget) -> tuple[nn.Module, int, float]:
-        """The averaged network, the examples it saw, and the seconds of training."""
+    def fit(self, data: ImageDataset, budget: Budget) -> tuple[nn.Module, dict[str, Any]]:
+        """The averaged network, and the `examples` it saw and the `seconds` it took."""
         where = own_device()
         torch.manual_seed(0)
         network = self.network(data).to(where)
@@ -174,7 +171,7 @@ class Peer:
             if done == budget.steps or (budget.minutes and seconds >= 60 * budget.minutes):
                 break
         synchronize(where)
-        return average.module, done * BATCH, time.monotonic() - began
+        return average.module, {"examples": done * BATCH, "seconds": time.monotonic() - began}
 
 
 class Diffusers(Peer):

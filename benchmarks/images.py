@@ -12,10 +12,8 @@ from __future__ import annotations
 import copy
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contenders import BATCH, Budget, Contender, Ours, Trained, contenders
 from benchmarks.devices import synchronize
-from benchmarks.results import parser, publish
+from benchmarks.results import parser, publish, work_folder
 from core.distributed import own_device
 from core.images import metrics, steps
 from core.images.dataset import ImageDataset
@@ -96,8 +94,7 @@ def main() -> None:
     options.add_argument("--work", type=Path, help="folder in which judge and models stay; default: a temporary one")
     chosen = options.parse_args()
     field = [one for one in contenders() if not chosen.only or one.name in chosen.only.split(",")]
-    with ExitStack() as stack:
-        place = chosen.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    with work_folder(chosen.work) as place:
         dataset, judged = place / "dataset", place / f"judge-{chosen.judge_epochs:g}"
         steps.prepare_data({"source": chosen.source, "data_dir": chosen.data_dir}, dataset)
         data = ImageDataset.open(dataset)
@@ -126,7 +123,7 @@ def main() -> None:
             real = judge.examine(data.images("test")[np.sort(rng.permutation(data.count("test"))[: chosen.count])])
             floor = metrics.frechet_distance(real.features, train.features)
             for one, row in zip(field, rows, strict=True):
-                work = chosen.work and chosen.work / f"{one.name.replace(' ', '-')}-{chosen.minutes:g}min"
+                work = place / f"{one.name.replace(' ', '-')}-{chosen.minutes:g}min"
                 trained = one.train(dataset, Budget(minutes=chosen.minutes), work)
                 distance, accuracy, rate = quality(trained, one, data, judge, train, chosen.count)
                 row |= {"images seen": trained.examples, "Fréchet": distance, "minus floor": distance - floor}

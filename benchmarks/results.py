@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,16 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     options.add_argument("--data_dir", default=os.environ.get("TEXTDIFFUSION_DATA_DIR"), help="folder of the data set")
     options.add_argument("--out", type=Path, default=FOLDER, help="folder of tables and pictures")
     return options
+
+
+@contextmanager
+def work_folder(kept: Path | None) -> Iterator[Path]:
+    """`kept`, or a temporary folder if it is None."""
+    if kept is not None:
+        yield kept
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def machine() -> str:

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import json
 import statistics
-import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.results import parser, publish
+from benchmarks.results import parser, publish, work_folder
 from core import storage
 from core.distributed import own_device
 from core.text import data, evaluation, steps
@@ -125,8 +123,7 @@ def main() -> None:
     options.add_argument("--work", type=Path, help="folder in which models stay; default: a temporary one")
     chosen = options.parse_args()
     names = chosen.only.split(",") if chosen.only else list(ROWS)
-    with ExitStack() as stack:
-        place = chosen.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    with work_folder(chosen.work) as place:
         source = {"source": chosen.source, "data_dir": chosen.data_dir, "tokenizer": {"vocabulary": 1024}}
         steps.prepare_data(source, place / "dataset")
         texts = data.load(place / "dataset")

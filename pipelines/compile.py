@@ -134,7 +134,8 @@ class _Frames:
     def stack() -> list[inspect.FrameInfo]:
         """The frames from the caller's outwards, with their names and no source."""
         found, frame = [], inspect.currentframe()
-        while frame is not None and (frame := frame.f_back) is not None:
+        while frame is not None:
             code = frame.f_code
             found.append(inspect.FrameInfo(frame, code.co_filename, frame.f_lineno, code.co_name, None, None))
-        return found
+            frame = frame.f_back
+        return found[1:]

@@ -47,17 +47,6 @@ def states(command, run):
     return {step["name"]: step["state"] for step in facts(command, run)["steps"]}
 
 
-def states_after(command, run, step):
-    """The states of a run's steps once `step` has ended; what would come after it is cancelled."""
-    until = time.monotonic() + 120
-    while (found := states(command, run)).get(step) in {None, "pending", "running"}:
-        assert time.monotonic() < until, found
-        time.sleep(0.2)
-    if command("cancel", run)[0] == 0:
-        monitor(command, run, "--follow")
-    return found
-
-
 def test_run_is_followed_to_its_end_and_its_model_is_registered_in_bucket_and_registry(cloud, command):
     name = "first-model"
     run = deploy(command, "--no-cache", "--set", "train.learning_rate=0.5", "--set", f"job={name}")
@@ -145,7 +134,8 @@ def test_steps_are_retried_and_cached_as_each_is_told(cloud, command):
     after = states(command, again)
     assert [after[name] for name in ("prepare-data", "train", "sample")] == ["cached", "cached", "succeeded"]
     whole = deploy(command, *lesson, "--no-cache")
-    assert "cached" not in states_after(command, whole, "train").values()
+    assert monitor(command, whole, "--follow")[0] == 0
+    assert "cached" not in states(command, whole).values()
 
 
 def test_machines_are_tried_in_order_and_of_two_who_watch_one_starts_the_next(cloud, command):

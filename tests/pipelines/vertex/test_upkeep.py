@@ -10,7 +10,7 @@ import pytest
 from core.errors import UserError
 from pipelines.downloads import crc32c, fetch, fetch_tree
 from pipelines.retention import candidates, remove
-from tests.pipelines.vertex.test_runs import deploy, monitor, states_after
+from tests.pipelines.vertex.test_runs import deploy, monitor, states
 
 
 @pytest.fixture
@@ -106,8 +106,8 @@ def test_old_runs_go_with_their_metadata_and_what_is_referred_to_stays(cloud, co
     assert cloud.gcs.names("demo-bucket", f"images/{going}/") == []
     assert command("monitor", going)[0] == 2
     again = deploy(command, "--set", "data.limit=18", "--set", "train.learning_rate=0.01", "--set", "job=kept-model")
-    found = states_after(command, again, "prepare-data")
-    assert found["prepare-data"] == "succeeded", "the cache must not serve what is gone"
+    assert monitor(command, again, "--follow")[0] == 0
+    assert states(command, again)["prepare-data"] == "succeeded", "the cache must not serve what is gone"
 
 
 def test_checkpoints_and_curves_go_when_they_are_old_and_nothing_runs(cloud, command):
