@@ -27,7 +27,7 @@ from benchmarks.results import parser, publish, work_folder
 from core.distributed import own_device
 from core.images import metrics, steps
 from core.images.dataset import ImageDataset
-from core.images.judge import Judge, Verdict
+from core.images.judge import Answers, Judge
 
 
 def speeds(field: Sequence[Contender], dataset: Path, rounds: int, size: int) -> dict[str, float]:
@@ -71,7 +71,7 @@ def ceiling(seconds: float = 1.0) -> float:
     return count * 2 * side**3 / (time.monotonic() - began) / 1e9
 
 
-def quality(trained: Trained, one: Contender, data: ImageDataset, judge: Judge, train: Verdict, count: int) -> Any:
+def quality(trained: Trained, one: Contender, data: ImageDataset, judge: Judge, train: Answers, count: int) -> Any:
     """Fréchet distance, class accuracy and samples a second of what a contender learned."""
     labels = np.arange(count) % data.classes
     began = time.monotonic()

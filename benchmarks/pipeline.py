@@ -65,7 +65,10 @@ def main() -> None:
 def run_directly(job_file: str, folder: str) -> None:
     """The steps of a training job by function calls, without a pipeline."""
     from core import steps
-    from core.gate import compare, evaluation_key
+    from core.config import GateConfig
+    from core.evaluation import Evaluation
+    from core.gate import Challenge, compare
+    from core.metrics import dump
     from core.registry import Registry
     from pipelines.jobs import load_job, sections
 
@@ -77,28 +80,19 @@ def run_directly(job_file: str, folder: str) -> None:
     steps.sample("images", job["sample"], model, samples)
     steps.evaluate("images", job["evaluate"], dataset, judge, model, samples, evaluation)
     registry = Registry(place / "registry")
-    verdict = compare(
-        "images",
-        gate=job["gate"],
-        sample=job["sample"],
-        evaluate=job["evaluate"],
-        registry=registry.root,
-        model_name="overhead",
-        scratch=place,
-        dataset=dataset,
-        judge=judge,
-        model=model,
-        evaluation=evaluation,
-    )
+    challenge = Challenge("images", model, evaluation, dataset, judge, job["sample"], job["evaluate"])
+    champion = registry.champion("overhead")
+    verdict = compare(GateConfig.model_validate(job["gate"]), challenge, champion, place)
+    measured = Evaluation.read(evaluation)
     version = registry.register(
         "overhead",
         {"model": model},
-        metrics=json.loads((evaluation / "metrics.json").read_text()),
-        evaluation_key=evaluation_key(evaluation),
+        metrics=dump(measured.metrics),
+        evaluation_key=measured.evaluation_key,
         weights_sha256=trained["weights_sha256"],
         lineage={},
     )
-    registry.promote("overhead", version.version, str(verdict["reason"]))
+    registry.promote("overhead", version.version, verdict.reason)
 
 
 def overheads(repeats: int) -> list[dict[str, Any]]:

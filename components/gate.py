@@ -37,22 +37,24 @@ def gate(
     from pathlib import Path
 
     from components.step import describe, step
-    from core import storage
-    from core.gate import compare
+    from core.config import GateConfig, validate
+    from core.gate import Challenge, compare
+    from core.registry import Registry
 
     with step(), tempfile.TemporaryDirectory() as scratch:
         inputs = {"dataset": dataset, "judge": judge, "model": model, "evaluation": evaluation}
         decided = compare(
-            modality,
-            gate=gate_config,
-            sample=sample_config,
-            evaluate=evaluate_config,
-            registry=registry,
-            model_name=model_name,
-            scratch=Path(scratch),
-            **{name: Path(artifact.path) for name, artifact in inputs.items()},
+            validate(GateConfig, gate_config, "gate"),
+            Challenge(
+                modality,
+                sample=sample_config,
+                evaluate=evaluate_config,
+                **{name: Path(artifact.path) for name, artifact in inputs.items()},
+            ),
+            Registry(registry).champion(model_name),
+            Path(scratch),
         )
-        storage.write_json(Path(verdict.path) / "verdict.json", decided)
-        describe(verdict, decided, {"gate": gate_config}, inputs)
-        print(f"{decided['decision']}: {decided['reason']}", flush=True)
-    return str(decided["decision"])
+        decided.write(Path(verdict.path))
+        describe(verdict, decided.facts(), {"gate": gate_config}, inputs)
+        print(f"{decided.decision}: {decided.reason}", flush=True)
+    return str(decided.decision)

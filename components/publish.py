@@ -1,7 +1,6 @@
 """Between KFP artifacts and core: metrics for the console, versions for the registry, models out of it."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from components.step import describe, run_of
 from components.vertex_registry import mirror_from_step
 from core import storage
 from core.errors import UserError
-from core.gate import evaluation_key
+from core.evaluation import Evaluation, Verdict
+from core.metrics import Metrics, dump
 from core.registry import Registry
 
 _LINEAGE = ("data_hash", "code_version", "image", "seed", "examples_seen", "effective_batch_size", "device", "config")
@@ -24,17 +24,16 @@ def publish_metrics(evaluation: Path, metrics: Any, classification: Any | None) 
         metrics: the `dsl.Metrics` output.
         classification: the `dsl.ClassificationMetrics` output, or None.
     """
-    for name, entry in storage.read_json(evaluation / "metrics.json").items():
-        for key in ("value", "floor"):
-            number = entry.get(key)
-            if isinstance(number, int | float) and math.isfinite(number):
-                metrics.log_metric(name if key == "value" else f"{name} (floor)", float(number))
+    measured = Evaluation.read(evaluation)
+    for name, metric in measured.metrics.items():
+        for label, number in ((name, metric.value), (f"{name} (floor)", metric.floor)):
+            if number is not None:
+                metrics.log_metric(label, number)
     _leave_file(metrics)
-    confusion = storage.read_json(evaluation / "evaluation.json").get("confusion")
     if classification is not None:
-        if isinstance(confusion, list) and confusion:
-            names = [str(index) for index in range(len(confusion))]
-            classification.log_confusion_matrix(names, confusion)
+        if measured.confusion:
+            names = [str(index) for index in range(len(measured.confusion))]
+            classification.log_confusion_matrix(names, measured.confusion)
         _leave_file(classification)
 
 
@@ -66,30 +65,28 @@ def publish_version(
         card: the `dsl.Markdown` output: the version's model card, which consoles show.
     """
     model = parts["model"]
-    metrics = storage.read_json(Path(evaluation.path) / "metrics.json")
-    measured = storage.read_json(Path(evaluation.path) / "evaluation.json")
-    decided = storage.read_json(Path(verdict.path) / "verdict.json")
+    measured, decided = Evaluation.read(Path(evaluation.path)), Verdict.read(Path(verdict.path))
     weights = str(storage.read_json(Path(model.path) / "model.json").get("weights_sha256", ""))
     lineage = {key: model.metadata[key] for key in _LINEAGE if key in model.metadata}
-    lineage["sample"] = measured.get("sample", {})  # whoever draws from it later draws what was measured
+    lineage["sample"] = measured.sample  # whoever draws from it later draws what was measured
     lineage["run"] = run or run_of(registered.uri)
     lineage["parents"] = {name: artifact.uri for name, artifact in parts.items()}
     store = Registry(registry)
     version = store.register(
         model_name,
         {name: Path(artifact.path) for name, artifact in parts.items()},
-        metrics=metrics,
-        evaluation_key=evaluation_key(Path(evaluation.path)),
+        metrics=dump(measured.metrics),
+        evaluation_key=measured.evaluation_key,
         weights_sha256=weights,
         lineage=lineage,
     )
-    store.promote(model_name, version.version, decided["reason"])
+    store.promote(model_name, version.version, decided.reason)
     mirror_from_step(store, model_name)
-    facts = {"model": model_name, "version": version.version, "uri": version.uri, "reason": decided["reason"]}
+    facts = {"model": model_name, "version": version.version, "uri": version.uri, "reason": decided.reason}
     inputs = {**parts, "evaluation": evaluation}
     storage.write_json(Path(registered.path) / "version.json", facts)
     describe(registered, {**facts, "weights_sha256": weights}, {}, inputs)
-    storage.write_bytes(Path(card.path), _card(facts, metrics, lineage).encode())
+    storage.write_bytes(Path(card.path), _card(facts, measured.metrics, lineage).encode())
     describe(card, facts, {}, inputs)
 
 
@@ -129,12 +126,10 @@ def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
     describe(artifact, facts, {"source": name})
 
 
-def _card(facts: Mapping[str, Any], metrics: Mapping[str, Any], lineage: Mapping[str, Any]) -> str:
+def _card(facts: Mapping[str, Any], metrics: Metrics, lineage: Mapping[str, Any]) -> str:
     rows = "\n".join(
-        "| {} | {} | {} | {} | {} |".format(
-            name, *(entry.get(key) for key in ("value", "floor", "n")), str(entry.get("judge") or "")[:8]
-        )
-        for name, entry in metrics.items()
+        f"| {name} | {metric.value} | {metric.floor} | {metric.n} | {(metric.judge or '')[:8]} |"
+        for name, metric in metrics.items()
     )
     origin = "\n".join(f"- {key}: {json.dumps(value)}" for key, value in lineage.items())
     return (

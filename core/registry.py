@@ -21,6 +21,7 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.evaluation import Decision
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _MANIFEST = re.compile(r"(\d{5,})/manifest\.json")
@@ -138,7 +139,7 @@ class Registry:
         version.verify()
         pointer = self._pointer(model) or {"previous": []}
         before = [pointer["version"]] if "version" in pointer and pointer["version"] != number else []
-        self._point(model, number, [*before, *pointer["previous"]], reason, "promote")
+        self._point(model, number, [*before, *pointer["previous"]], reason, Decision.PROMOTE)
         return version
 
     def rollback(self, model: str, reason: str) -> Version:

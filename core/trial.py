@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 import time
@@ -13,6 +12,8 @@ from typing import Any
 
 from core import steps, storage
 from core.errors import UserError
+from core.evaluation import Evaluation
+from core.metrics import Metrics
 from core.search import VALIDATION_LOSS
 
 METRIC_FILE = "CLOUD_ML_HP_METRIC_FILE"
@@ -74,7 +75,7 @@ def run_trial(
                     modality, evaluate or {}, dataset, judge, trained, samples, evaluation,
                     autoregressive=autoregressive,
                 )  # fmt: skip
-                facts["value"] = _metric(storage.read_json(evaluation / "metrics.json"), metric)
+                facts["value"] = _metric(Evaluation.read(evaluation).metrics, metric)
             if facts["value"] is None:
                 facts["error"] = f"{metric} is not a finite number"
         facts["seconds"] = round(time.monotonic() - began, 1)
@@ -82,11 +83,10 @@ def run_trial(
     return facts
 
 
-def _metric(metrics: Mapping[str, Any], name: str) -> float | None:
+def _metric(metrics: Metrics, name: str) -> float | None:
     if name not in metrics:
         raise UserError(f"search.metric: found {name!r}; allowed: {VALIDATION_LOSS}, {', '.join(metrics)}")
-    value = metrics[name]["value"]
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return metrics[name].value
 
 
 def report_metric(name: str, value: float, examples: int, environment: Mapping[str, str] = os.environ) -> None:

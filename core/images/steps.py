@@ -18,6 +18,7 @@ from core import distributed, noise, parallel, precision, samplers, storage
 from core.config import TrainConfig, validate
 from core.distributed import World
 from core.errors import UserError
+from core.evaluation import Sampling
 from core.fitting import fit_into
 from core.images import pictures
 from core.images.config import ImageData, ImageEvaluate, ImageModel, ImageSample
@@ -109,7 +110,7 @@ def sample(
         began = time.monotonic()
         drawn = draw(trained, settings, labels, sigmas, world.device, world=world)
         facts = _facts(settings, trained, world, time.monotonic() - began)
-        return distributed.by_first(lambda: _write(out, settings, trained, labels, drawn, facts), world)
+        return distributed.by_first(lambda: _write(out, trained, labels, drawn, facts), world)
 
 
 def evaluations(settings: ImageSample) -> int:
@@ -125,30 +126,30 @@ def denoiser_evaluations(settings: ImageSample) -> int:
     return samplers.evaluations(settings.sampler, settings.steps) + (settings.start == "estimate")
 
 
-def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: float) -> dict[str, Any]:
-    """What is worth knowing about a sampling, flat."""
-    return {
-        "sampler": settings.sampler,
-        "steps": settings.steps,
-        "nfe": evaluations(settings),
-        "guidance": settings.guidance,
-        "autoguidance": settings.autoguidance,
-        "seed": settings.seed,
-        "count": settings.count,
-        "seconds": round(seconds, 2),
-        "device": str(world.device),
-        "processes": world.size,
-        "weights_sha256": trained.description["weights_sha256"],
-    }
+def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: float) -> Sampling:
+    """How images were drawn."""
+    return Sampling(
+        sampler=settings.sampler,
+        steps=settings.steps,
+        nfe=evaluations(settings),
+        guidance=settings.guidance,
+        autoguidance=settings.autoguidance,
+        seed=settings.seed,
+        count=settings.count,
+        seconds=round(seconds, 2),
+        device=str(world.device),
+        processes=world.size,
+        weights_sha256=trained.description["weights_sha256"],
+        settings=settings.model_dump(mode="json"),
+    )
 
 
 def _write(
     out: Path,
-    settings: ImageSample,
     trained: TrainedModel,
     labels: NDArray[np.int64],
     drawn: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]],
-    facts: dict[str, Any],
+    facts: Sampling,
 ) -> dict[str, Any]:
     images, frames, frame_sigmas = drawn
     stored = np.where(labels == len(trained.shape.class_names), -1, labels).astype(np.int64)
@@ -156,8 +157,8 @@ def _write(
         storage.write_bytes(folder / "samples.npz", _npz(images=images, labels=stored))
         storage.write_bytes(folder / "trajectory.npz", _npz(images=frames, sigmas=frame_sigmas))
         storage.write_bytes(folder / "grid.png", pictures.png(grid_by_class(images, stored)))
-        storage.write_json(folder / "sample.json", {**facts, "settings": settings.model_dump(mode="json")})
-    return facts
+        facts.write(folder)
+    return facts.facts()
 
 
 def evaluate(

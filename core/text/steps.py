@@ -13,6 +13,7 @@ import torch
 from core import distributed, storage
 from core.config import TrainConfig, validate
 from core.errors import UserError
+from core.evaluation import Sampling
 from core.fitting import fit_into
 from core.model_folder import DESCRIPTION
 from core.text import data, evaluation
@@ -126,29 +127,29 @@ def sample(
         sampler = Sampler(trained, other, settings, world.device)
         began = time.monotonic()
         rows, frames = sampler.rows(world)
-        blocks = -(-sampler.length // sampler.block)
-        facts = {
-            "sampler": settings.sampler,
-            "steps": settings.steps,
-            "block": sampler.block,
-            "nfe": blocks * settings.steps * (2 if settings.guidance != 1 else 1),
-            "temperature": settings.temperature,
-            "guidance": settings.guidance,
-            "seed": settings.seed,
-            "count": len(rows),
-            "seconds": round(time.monotonic() - began, 2),
-            "device": str(world.device),
-            "processes": world.size,
-            "weights_sha256": trained.description["weights_sha256"],
-        }
+        facts = Sampling(
+            sampler=settings.sampler,
+            steps=settings.steps,
+            nfe=-(-sampler.length // sampler.block) * settings.steps * (2 if settings.guidance != 1 else 1),
+            guidance=settings.guidance,
+            temperature=settings.temperature,
+            block=sampler.block,
+            seed=settings.seed,
+            count=len(rows),
+            seconds=round(time.monotonic() - began, 2),
+            device=str(world.device),
+            processes=world.size,
+            weights_sha256=trained.description["weights_sha256"],
+            settings=settings.model_dump(mode="json"),
+        )
 
         def write() -> dict[str, Any]:
             with storage.atomic_folder(out) as folder:
                 storage.write_bytes(folder / "samples.jsonl", _lines(rows))
                 if frames:
                     storage.write_bytes(folder / "trajectory.jsonl", _lines(frames))
-                storage.write_json(folder / "sample.json", {**facts, "settings": settings.model_dump(mode="json")})
-            return facts
+                facts.write(folder)
+            return facts.facts()
 
         return distributed.by_first(write, world)
 
@@ -206,19 +207,17 @@ def evaluate(
         trained, other = _models(model, autoregressive, world.device)
         if trained.tokenizer.to_json() != texts.tokenizer.to_json():
             raise UserError(f"{model}: its tokenizer is not the data set's; evaluate on the data it was trained on")
-        ngrams, judge_sha256 = evaluation.load_judge(judge, texts)
-        sampling = storage.read_json(samples / "sample.json")
-        drawn = validate(TextSample, sampling.get("settings"), f"{samples / 'sample.json'}: settings")
+        ngrams = evaluation.load_judge(judge, texts)
+        sampling = Sampling.read(samples)
+        drawn = validate(TextSample, sampling.settings, f"{samples / 'sample.json'}: settings")
         rows = [json.loads(line) for line in storage.read_bytes(samples / "samples.jsonl").decode().splitlines()]
-        found, facts = evaluation.evaluate(settings, drawn, rows, texts, ngrams, judge_sha256, trained, other, world)
-        facts["sample"] = drawn.model_dump(mode="json")
-        facts["sampling"] = {name: value for name, value in sampling.items() if name != "settings"}
+        found = evaluation.evaluate(settings, drawn, rows, texts, ngrams, trained, other, world)
+        found = found.model_copy(update={"evaluations": sampling.nfe})
 
         def write() -> dict[str, Any]:
             with storage.atomic_folder(out) as folder:
-                storage.write_json(folder / "metrics.json", found)
-                storage.write_json(folder / "evaluation.json", facts)
-            return {name: entry["value"] for name, entry in found.items()}
+                found.write(folder)
+            return found.metadata()
 
         return distributed.by_first(write, world)
 
