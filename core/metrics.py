@@ -7,6 +7,7 @@ through its definition, so whoever reads it knows its label, explanation, unit a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -61,8 +62,8 @@ Metrics = Mapping[str, Metric]
 class Definition:
     """A metric: its name in metrics.json, and how people are told about it.
 
-    `better` is "floor" where the floor is the aim and neither direction is good. `variants` says what may follow the
-    name after an underscore: a mode of sampling, or the characters of a span; empty for nothing.
+    `better` is "floor" where the floor is the aim and neither direction is good. `variants` is the regular expression
+    of what may follow the name after an underscore, for example a mode of sampling; empty for nothing.
     """
 
     name: str
@@ -70,7 +71,7 @@ class Definition:
     explanation: str
     better: Literal["lower", "higher", "floor"] = "lower"
     unit: str = ""
-    variants: Literal["", "mode", "span"] = ""
+    variants: str = ""
 
     def measured(
         self,
@@ -96,6 +97,15 @@ class Definition:
 def table(definitions: Iterable[Definition]) -> dict[str, Definition]:
     """Definitions by name, in the order in which people are shown them."""
     return {one.name: one for one in definitions}
+
+
+def find(glossary: Mapping[str, Definition], name: str) -> tuple[Definition, str] | None:
+    """The definition of the metric `name`, and which of its variants it is ("" for none); None if there is none."""
+    if name in glossary:
+        return glossary[name], ""
+    base, _, variant = name.rpartition("_")
+    known = glossary.get(base)
+    return (known, variant) if known and known.variants and re.fullmatch(known.variants, variant) else None
 
 
 def dump(metrics: Metrics) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from core.metrics import SHARE, Definition, table
 
 NATS, BITS = "nats per character", "bits per character"
+MODES = "autoregressive|guided|infill"  # of sampling; metrics of diffusion have no mode in their names
+CHARACTERS = "[0-9]+"  # of a span of held-out text
 
 WORD_VALIDITY = Definition(
     "word_validity",
@@ -12,7 +14,7 @@ WORD_VALIDITY = Definition(
     "Share of words in the samples that exist in the training text.",
     "higher",
     SHARE,
-    "mode",
+    MODES,
 )
 WORD_VALIDITY_4 = Definition(
     "word_validity_4",
@@ -20,7 +22,7 @@ WORD_VALIDITY_4 = Definition(
     "Share of longer words that exist in the training text.",
     "higher",
     SHARE,
-    "mode",
+    MODES,
 )
 BOUND = Definition(
     "bound_bits_per_character",
@@ -34,7 +36,7 @@ JUDGE_NLL = Definition(
     "Judge nats per character",
     "How surprised a separate language model is by the samples. Read it together with entropy.",
     unit=NATS,
-    variants="mode",
+    variants=MODES,
 )
 ENTROPY = Definition(
     "entropy",
@@ -42,7 +44,7 @@ ENTROPY = Definition(
     "Variety of characters. Much lower than real text means repetition, higher means noise.",
     "floor",
     NATS,
-    "mode",
+    MODES,
 )
 INFILL_ALPHA, INFILL_W = (
     Definition(
@@ -50,7 +52,7 @@ INFILL_ALPHA, INFILL_W = (
         f"Infill nats per character, {how}",
         f"Surprise at the true middle of held-out text, given both sides, at the best weight of {how}.",
         unit=NATS,
-        variants="span",
+        variants=CHARACTERS,
     )
     for symbol, how in (("alpha", "mixing α"), ("w", "Bayes w"))
 )
@@ -60,14 +62,14 @@ COPIES_OVER_50 = Definition(
     "Share of samples with more than 50 characters in a row from the training text.",
     "lower",
     SHARE,
-    "mode",
+    MODES,
 )
 LONGEST_COPY = Definition(
     "longest_copy",
     "Longest copy",
     "Longest run of characters shared with the training text. Long runs are recitation.",
     unit="characters",
-    variants="mode",
+    variants=MODES,
 )
 AUTOREGRESSIVE_BITS = Definition(
     "autoregressive_bits_per_character",
@@ -81,12 +83,12 @@ N_GRAMS = [
         f"{order}-gram divergence",
         "Jensen–Shannon divergence between n-gram counts of samples and text.",
         unit="bits",
-        variants="mode",
+        variants=MODES,
     )
     for order in (1, 2, 3, 4)
 ]
 DISTINCT_2 = Definition(
-    "distinct_2", "Distinct 2-grams", "Share of word pairs that are different: variety.", "higher", SHARE, "mode"
+    "distinct_2", "Distinct 2-grams", "Share of word pairs that are different: variety.", "higher", SHARE, MODES
 )
 
 GLOSSARY = table(

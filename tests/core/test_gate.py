@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import GateConfig
-from core.evaluation import Decision, Evaluation, Verdict, read_metrics
-from core.gate import Challenge, compare, decide
+from core.evaluation import Decision, read_metrics
+from core.gate import decide
 from core.metrics import Metric
-from core.registry import Version
-
 
 PROMOTE, KEEP = Decision.PROMOTE, Decision.KEEP
 
