@@ -67,9 +67,9 @@ def run_directly(job_file: str, folder: str) -> None:
     from core import steps
     from core.config import GateConfig
     from core.evaluation import Evaluation
-    from core.gate import Challenge, compare
     from core.metrics import dump
-    from core.registry import Registry
+    from factory.gate import Challenge, compare
+    from factory.registry import Registry
     from pipelines.jobs import load_job, sections
 
     job, place = sections(load_job(job_file)), Path(folder)
@@ -104,12 +104,12 @@ def overheads(repeats: int) -> list[dict[str, Any]]:
         direct, cached, compiled = list(pipeline), list(pipeline), list(pipeline)
         for number in range(repeats):
             place = folder / str(number)
-            run = ["pipelines.cli", "run", "overhead.yaml"]
+            run = ["textdiffusion.cli.app", "run", "overhead.yaml"]
             here = {"TEXTDIFFUSION_RUNS": str(place / "runs"), "TEXTDIFFUSION_REGISTRY": str(place / "registry")}
             direct.append(timed(["benchmarks.pipeline", "--direct", "overhead.yaml", str(place / "direct")], folder))
             pipeline.append(timed(run, folder, here))
             cached.append(timed(run, folder, here))
-            compiled.append(timed(["pipelines.cli", "compile", "all"], folder))
+            compiled.append(timed(["textdiffusion.cli.app", "compile", "all"], folder))
     whole, alone = median(pipeline), median(direct)
     overhead = Seconds((whole.wall - alone.wall) / STEPS, (whole.cpu - alone.cpu) / STEPS)
     return [

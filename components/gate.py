@@ -38,8 +38,8 @@ def gate(
 
     from components.step import describe, step
     from core.config import GateConfig, validate
-    from core.gate import Challenge, compare
-    from core.registry import Registry
+    from factory.gate import Challenge, compare
+    from factory.registry import Registry
 
     with step(), tempfile.TemporaryDirectory() as scratch:
         inputs = {"dataset": dataset, "judge": judge, "model": model, "evaluation": evaluation}

@@ -11,7 +11,7 @@ from core import storage
 from core.errors import UserError
 from core.evaluation import Evaluation, Verdict
 from core.metrics import Metrics, dump
-from core.registry import Registry
+from factory.registry import Registry
 
 _LINEAGE = ("data_hash", "code_version", "image", "seed", "examples_seen", "effective_batch_size", "device", "config")
 
@@ -101,7 +101,7 @@ def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
     if "/" in name:
         uri = name.rstrip("/")
         if not storage.exists(storage.join(uri, "model.json")):
-            from core import snapshot
+            from core.storage import snapshot
 
             if snapshot.is_checkpoint(uri):
                 facts |= snapshot.write_model(uri, Path(artifact.path))

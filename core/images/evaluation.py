@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core import parallel, storage
-from core.distributed import ALONE, World, by_first
+from core import storage
 from core.errors import UserError
 from core.evaluation import Evaluation, key_of
 from core.images import glossary, metrics
@@ -32,6 +31,8 @@ from core.images.judge import FEATURES, Answers, Judge, wilson
 from core.images.neighbours import Neighbours, closest_of_each_class, nearest_images
 from core.images.samples import Samples, in_proportion, read_samples
 from core.metrics import Metric
+from core.processes import parts as parallel
+from core.processes.world import ALONE, World, by_first
 
 VERSION = 1  # of what the metrics mean; a change makes evaluation keys differ
 REFERENCE = 20_000  # training images, at most, whose features stand for the real ones

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core import parallel
-from core.distributed import ALONE, World
 from core.errors import UserError
 from core.evaluation import FrontierPoint, FusionCurve, FusionExample
+from core.processes import parts as parallel
+from core.processes.world import ALONE, World
 from core.randomness import generator_of
 from core.text import fusion, metrics
 from core.text.autoregressive import NextToken
 from core.text.config import TextEvaluate, TextModel
 from core.text.data import TextSet
-from core.text.diffusion import Diffusion
-from core.text.drawing import Sampler
+from core.text.denoiser import Diffusion
 from core.text.metrics import NGramJudge
+from core.text.sampling import Sampler
 
 FUSION_EXAMPLES = 3  # spans whose tokens are kept one by one, for the report
 

@@ -6,23 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core import parallel, storage
-from core.distributed import ALONE, World
+from core import storage
 from core.errors import UserError
 from core.evaluation import Evaluation, JudgeFacts, key_of
 from core.metrics import Metric
+from core.processes import parts as parallel
+from core.processes.world import ALONE, World
 from core.text import data, glossary, metrics
 from core.text.autoregressive import NextToken
 from core.text.config import TextEvaluate, TextSample
 from core.text.curves import frontier, fusion_curves
 from core.text.data import TextSet
-from core.text.diffusion import Diffusion
-from core.text.drawing import Sampler
+from core.text.denoiser import Diffusion
 from core.text.glossary import GLOSSARY
 from core.text.held_out import bounds
 from core.text.metrics import NGramJudge
 from core.text.model import TrainedText
-from core.text.objectives import gamma_losses
+from core.text.objective import gamma_losses
+from core.text.sampling import Sampler
 
 VERSION = 1  # of what the metrics mean; a change makes evaluation keys differ
 

@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core import parallel
-from core.distributed import ALONE, World
+from core.processes import parts as parallel
+from core.processes.world import ALONE, World
 from core.randomness import generator_of
 from core.text import data
 from core.text.autoregressive import NextToken, bits_per_character
 from core.text.bound import variational_bound
 from core.text.config import TextEvaluate
 from core.text.data import TextSet
-from core.text.diffusion import Diffusion
+from core.text.denoiser import Diffusion
 from core.text.glossary import AUTOREGRESSIVE_BITS, BOUND
 from core.text.masked import Masked, masked_loss
 from core.text.model import TrainedText
-from core.text.objectives import noisy_windows, token_losses
+from core.text.objective import noisy_windows, token_losses
 
 
 @torch.no_grad()

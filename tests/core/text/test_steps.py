@@ -10,12 +10,9 @@ import pytest
 from core.config import GateConfig
 from core.errors import UserError
 from core.evaluation import Evaluation, Sampling
-from core.gate import Challenge, compare
 from core.metrics import dump, find
-from core.registry import Registry
-from core.shards import read_manifest
-from core.snapshot import write_model
 from core.steps import sample_shards as draw_many
+from core.storage.snapshot import write_model
 from core.text import steps
 from core.text.config import TextEvaluate, TextSample
 from core.text.data import TextSet
@@ -23,6 +20,9 @@ from core.text.evaluation import evaluation_key
 from core.text.glossary import GLOSSARY
 from core.text.metrics import NGramJudge
 from core.text.model import load_model
+from factory.gate import Challenge, compare
+from factory.registry import Registry
+from factory.shards import read_manifest
 
 MODEL = {
     "context": 16,
