@@ -11,7 +11,6 @@ from core.config import GateConfig
 from core.errors import UserError
 from core.evaluation import Evaluation, Sampling
 from core.metrics import dump, find
-from core.steps import sample_shards as draw_many
 from core.storage.snapshot import write_model
 from core.text import steps
 from core.text.config import TextEvaluate, TextSample
@@ -23,6 +22,7 @@ from core.text.model import load_model
 from factory.gate import Challenge, compare
 from factory.registry import Registry
 from factory.shards import read_manifest
+from factory.shards import sample_shards as draw_many
 
 MODEL = {
     "context": 16,
