@@ -243,7 +243,8 @@ class Verdict(Facts):
 
     def facts(self) -> dict[str, Any]:
         """The content of verdict.json, and the metadata of the artifact."""
-        return {"champion": None, **self.model_dump(mode="json", exclude_unset=True)}
+        champion = self.champion and self.champion.model_dump(mode="json", exclude_unset=True)
+        return {**self.model_dump(mode="json", exclude_unset=True), "champion": champion}
 
     def write(self, folder: Path) -> None:
         storage.write_json(folder / VERDICT, self.facts())
