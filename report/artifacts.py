@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
 from pydantic import ValidationError
@@ -205,8 +205,8 @@ class Artifacts:
 def read(run: Json | None = None, **folders: Unpack[Folders]) -> Artifacts:
     """Open the artifact directories of a run, by the names of FOLDERS; all of them share one list of faults."""
     faults: list[str] = []
-    given = {name: folders.get(name) for name in FOLDERS}
-    opened = {name: Folder(None if path is None else Path(path), faults) for name, path in given.items()}
+    given = cast(dict[str, Path | None], folders)
+    opened = {name: Folder(None if (path := given.get(name)) is None else Path(path), faults) for name in FOLDERS}
     return Artifacts(run=dict(run or {}), faults=faults, **opened)
 
 
