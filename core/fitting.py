@@ -12,6 +12,7 @@ from core import distributed, storage
 from core.checkpoint import CheckpointStore
 from core.config import TrainConfig, config_hash
 from core.model_folder import WEIGHTS
+from core.names import inside
 from core.objective import Objective
 from core.training import FitResult, fit
 from core.training_log import write_records
@@ -61,7 +62,7 @@ def fit_into(
             "code": os.environ.get("TEXTDIFFUSION_CODE_VERSION", "unknown"),
         }
     )
-    root = storage.join(work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", key)
+    root = inside(work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", key)
     events = out.with_name(f".{out.name}.tensorboard")
     with distributed.world() as world:
         store = CheckpointStore(root, settings.keep)

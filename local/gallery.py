@@ -6,6 +6,7 @@ from pathlib import Path
 
 from core import storage
 from core.errors import UserError
+from core.names import inside
 from core.registry import Registry
 from core.report import gallery
 from core.report.artifacts import read
@@ -29,7 +30,7 @@ def publish(root: Path, registry: str, target: str) -> int:
     entries = _entries(root)
     reports = {entry.report for entry in entries if entry.report}
     for report in sorted(reports):
-        storage.write_bytes(storage.join(target, report), storage.read_bytes(root / report))
+        storage.write_bytes(inside(target, report), storage.read_bytes(inside(root, report)))
     storage.write_bytes(storage.join(target, PAGE), gallery.render(entries, _versions(registry)).encode())
     return len(reports)
 

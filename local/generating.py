@@ -13,6 +13,7 @@ import numpy as np
 
 from core import storage
 from core.errors import UserError
+from core.names import inside
 from core.registry import Registry
 from local import terminal
 from local.runs import find_run
@@ -103,8 +104,8 @@ def _found(model: str, registry: str, runs: Path | None, scratch: Path) -> tuple
     if not storage.is_remote(version.uri):
         return {part: Path(version.folder(part)) for part in parts}, measured
     for part in parts:
-        storage.copy_tree(version.folder(part), scratch / part)
-    return {part: scratch / part for part in parts}, measured
+        storage.copy_tree(version.folder(part), inside(scratch, part))
+    return {part: inside(scratch, part) for part in parts}, measured
 
 
 def _of_a_run(name: str, runs: Path | None) -> tuple[dict[str, Path], dict[str, Any]] | None:

@@ -12,6 +12,7 @@ from core import remote, storage
 from core.config import merge, read_yaml, with_overrides
 from core.errors import UserError
 from core.job import AnyJob, parse_job
+from core.names import inside
 from core.search import require_trials
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -36,7 +37,7 @@ def job_path(name: str) -> Path:
         return Path(name)
     if name not in job_names():
         raise UserError(f"job {name!r}: there is none; allowed: {', '.join(job_names())}, or the path of a .yaml file")
-    return CONFIGS / f"{name}.yaml"
+    return inside(CONFIGS, f"{name}.yaml")
 
 
 def load_job(
