@@ -52,7 +52,7 @@ def generate(
     """
     with tempfile.TemporaryDirectory(prefix="textdiffusion-") as scratch:
         folders, measured = _found(model, registry, runs, Path(scratch))
-        modality = storage.read_json(folders["model"] / "model.json").get("modality", "images")
+        modality = storage.read_json(inside(folders["model"], "model.json")).get("modality", "images")
         section = {key: value for key, value in measured.items() if key in MANNER}
         section |= {key: value for key, value in wishes.items() if value is not None}
         section.setdefault("seed", randbelow(2**31))
@@ -119,7 +119,7 @@ def _of_a_run(name: str, runs: Path | None) -> tuple[dict[str, Path], dict[str, 
     }
     if not found.get("model"):
         return None
-    drawn = artifacts.get("samples", {}).get("path")
+    drawn: Path | None = artifacts.get("samples", {}).get("path")
     facts = storage.read_json(drawn / "sample.json") if drawn is not None else {}
     return found, facts.get("settings") or {}
 

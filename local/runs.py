@@ -117,7 +117,7 @@ def new_run(root: Path, pipeline: str, job: str, steps: list[str], facts: Mappin
     """Makes the folder of a new run and points `latest` at it."""
     now = datetime.now(UTC)
     run_id = f"{job}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    folder = inside(root, single(pipeline, "pipeline")) / run_id
+    folder = inside(root, f"{single(pipeline, 'pipeline')}/{run_id}")
     (folder / "steps").mkdir(parents=True)
     run = Run(
         folder,
