@@ -221,8 +221,7 @@ def list_files(uri: str | Path) -> list[str]:
         found = steadily(lambda: fs.find(root_path), uri, "listed")
     except FileNotFoundError:
         return []
-    below = (name[len(prefix) :] for name in found if name.startswith(prefix))
-    return sorted(name for name in below if name and not name.endswith("/"))  # that is a console's mark of a folder
+    return sorted(name[len(prefix) :] for name in found if name.startswith(prefix))
 
 
 def sizes(uri: str | Path) -> dict[str, int]:
