@@ -26,6 +26,7 @@ from core.faults import StorageError
 from core.names import inside, single
 from core.progress import Progress
 
+MAX_ENTRY_BYTES = 65_536
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -80,7 +81,7 @@ def draw_shards(
     done = finished(plan, out)
     done -= {shard for shard in done if shard % workers == worker and not _is_whole(plan, out, shard, by_hash=True)}
     with Progress(f"shards of worker {worker}", plan.count, "samples", start=_samples(plan, done)) as bar:
-        while len(done) < plan.shards:
+        while True:
             for shard in _turns(plan, worker, workers):
                 if shard in done:
                     continue
@@ -89,14 +90,19 @@ def draw_shards(
                     drawn, lost = drawn + author, lost + (not author)
                     bar.update(_samples(plan, {*done, shard}))
                 done.add(shard)
-            done -= _lacking(plan, out)  # what was lost meanwhile is drawn again
-    _close(plan, out)
+            entries = _entries(plan, out)
+            if len(entries) == plan.shards:
+                break
+            done &= entries.keys()  # what was lost meanwhile is drawn again
+    _close(plan, out, [entries[shard] for shard in range(plan.shards)])
     return {"drawn": drawn, "lost": lost, "shards": plan.shards, "count": plan.count}
 
 
 def finished(plan: Plan, out: str) -> set[int]:
-    """Numbers of the shards that have a manifest, and a file of its length."""
-    return set(range(plan.shards)) - _lacking(plan, out)
+    """Numbers of the shards that have a manifest and a file, by a listing alone."""
+    sizes = storage.sizes(storage.join(out, "shards"))
+    filled = {name.partition("-")[0] for name, size in sizes.items() if "-" in name and size}
+    return {shard for shard in range(plan.shards) if f"{shard:06d}.json" in sizes and f"{shard:06d}" in filled}
 
 
 def read_manifest(out: str) -> dict[str, Any]:
@@ -140,10 +146,10 @@ def _write(plan: Plan, out: str, shard: int, data: bytes) -> bool:
     if _is_whole(plan, out, shard, by_hash=True):  # another worker was faster
         return False
     entry = _describe(plan, shard, hashlib.sha256(data).hexdigest(), len(data))
-    damaged, mark, said = _entry(plan, out, shard), _mark(out, shard), (json.dumps(entry) + "\n").encode()
+    damaged, mark = _entry(plan, out, shard), _mark(out, shard)
     uri = inside(out, f"shards/{entry['file']}")
     storage.write_bytes(uri, data)
-    if storage.create(mark, said):
+    if storage.create(mark, _line(entry)):
         return True
     present = _entry(plan, out, shard)
     if present == entry:
@@ -151,8 +157,8 @@ def _write(plan: Plan, out: str, shard: int, data: bytes) -> bool:
     if present is not None and _is_whole(plan, out, shard, by_hash=True):
         storage.remove(uri)  # drawn on other hardware: equal but for rounding
         return False
-    storage.write_bytes(mark, said)
-    if present is not None:
+    storage.write_bytes(mark, _line(entry))
+    if present is not None and present["file"] != entry["file"]:
         storage.remove(inside(out, f"shards/{present['file']}"))
     return True
 
@@ -169,13 +175,19 @@ def _entry(plan: Plan, out: str, shard: int) -> dict[str, Any] | None:
     if not storage.exists(mark):
         return None
     try:
-        found = storage.read_json(mark)
-        whole = found == _describe(plan, shard, found["sha256"], found["bytes"]) and _SHA256.fullmatch(found["sha256"])
+        data = storage.read_bytes(mark, limit=MAX_ENTRY_BYTES)
+        found = json.loads(data)
+        entry = _describe(plan, shard, found["sha256"], found["bytes"])
     except StorageError:
         raise  # says nothing about what is there
-    except (UserError, TypeError, KeyError):
+    except (UserError, ValueError, RecursionError, TypeError, KeyError):
         return None
-    return dict(found) if whole else None
+    known = isinstance(entry["sha256"], str) and _SHA256.fullmatch(entry["sha256"])
+    return entry if known and data == _line(entry) else None
+
+
+def _line(value: object) -> bytes:
+    return (json.dumps(value) + "\n").encode()
 
 
 def _is_whole(plan: Plan, out: str, shard: int, *, by_hash: bool = False) -> bool:
@@ -188,21 +200,15 @@ def _is_whole(plan: Plan, out: str, shard: int, *, by_hash: bool = False) -> boo
     return not by_hash or storage.sha256(uri) == entry["sha256"]
 
 
-def _lacking(plan: Plan, out: str) -> set[int]:
-    """Shards without a manifest, or without a file of the length that it states."""
+def _entries(plan: Plan, out: str) -> dict[int, dict[str, Any]]:
+    """What the shards' manifests say, of those shards whose file has the length that is stated."""
     sizes = storage.sizes(storage.join(out, "shards"))
-    lacking = set()
-    for shard in range(plan.shards):
-        entry = _entry(plan, out, shard) if f"{shard:06d}.json" in sizes else None
-        if entry is None or sizes.get(entry["file"]) != entry["bytes"]:
-            lacking.add(shard)
-    return lacking
+    found = {shard: _entry(plan, out, shard) for shard in range(plan.shards) if f"{shard:06d}.json" in sizes}
+    return {shard: entry for shard, entry in found.items() if entry and sizes.get(entry["file"]) == entry["bytes"]}
 
 
-def _close(plan: Plan, out: str) -> None:
-    uri = storage.join(out, "manifest.json")
-    shards = [_entry(plan, out, shard) for shard in range(plan.shards)]
-    said = (json.dumps({**plan.to_dict(), "shards": shards}) + "\n").encode()
+def _close(plan: Plan, out: str, entries: list[dict[str, Any]]) -> None:
+    uri, said = storage.join(out, "manifest.json"), _line({**plan.to_dict(), "shards": entries})
     if not storage.exists(uri) or storage.read_bytes(uri) != said:
         storage.write_bytes(uri, said)
 

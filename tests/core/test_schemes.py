@@ -22,7 +22,7 @@ SERVED = ("http://127.0.0.1:{port}/x", "simplecache::http://127.0.0.1:{port}/x",
           "reference://x::http://127.0.0.1:{port}/x", "webhdfs://127.0.0.1:{port}/x",
           "gs://b/x::http://127.0.0.1:{port}/x", "HTTP://127.0.0.1:{port}/x")  # fmt: skip
 OTHERS = ("https://host/x", "ftp://host/x", "file:///etc/passwd", "local:///etc/passwd", "memory://x", "://x",
-          "reference://x", "gs:///x", "GS://b/x", "github://x", "filecache::gs://b/x", "data://x", "none://x")  # fmt: skip
+          "reference://x", "gs:///x", "GS://b/x", "github://x", "filecache::gs://b/x", "none://x")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
