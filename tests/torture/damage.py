@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import random
@@ -111,7 +113,8 @@ def shards_damaged(draw: random.Random, folder: Path) -> int:
     def samples(start: int, stop: int) -> bytes:
         return b"".join(random.Random(index).randbytes(7) for index in range(start, stop))
 
-    draw_shards(plan, str(folder), samples)
+    with contextlib.redirect_stderr(io.StringIO()):
+        draw_shards(plan, str(folder), samples)
     kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     victims = sorted(path for path in kept if path.name != "plan.json")
     for _ in range(CASES // 4):
@@ -121,7 +124,8 @@ def shards_damaged(draw: random.Random, folder: Path) -> int:
             if draw.random() < 0.3:
                 victim.unlink()
         spoiled = {path.name[:6] for path in hit if path.parent.name == "shards" and _differs(path, kept[path])}
-        done = draw_shards(plan, str(folder), samples)
+        with contextlib.redirect_stderr(io.StringIO()):  # progress
+            done = draw_shards(plan, str(folder), samples)
         what = f"after damage to {sorted(path.name for path in hit)}"
         require(done["drawn"] == len(spoiled), f"{done['drawn']} of {len(spoiled)} shards were drawn {what}")
         found = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
