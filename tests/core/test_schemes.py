@@ -15,8 +15,8 @@ from core.config import validate
 from core.errors import UserError
 from core.images.config import ImageData
 from core.schemes import SCHEMES, Scheme, is_remote, scheme_of
-from pipelines import cli
 from pipelines.settings import load_settings
+from textdiffusion.cli import app as cli
 
 SERVED = ("http://127.0.0.1:{port}/x", "simplecache::http://127.0.0.1:{port}/x", "zip://x::http://127.0.0.1:{port}/x",
           "reference://x::http://127.0.0.1:{port}/x", "webhdfs://127.0.0.1:{port}/x",

@@ -10,10 +10,10 @@ import pytest
 
 from core import storage
 from core.errors import UserError
-from core.registry import Registry
+from factory.registry import Registry
 from local.downloads import fetch
-from pipelines import cli
 from tests.fakes.gcs import GcsServer
+from textdiffusion.cli import app as cli
 
 CODE = b"import os  # runs at every start of Python\n"
 Upload = Callable[[str, bytes], None]

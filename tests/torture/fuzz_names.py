@@ -58,10 +58,10 @@ def _tree(folder: Path) -> list[str]:
 def _use(reader: str, name: str, folder: Path) -> None:
     from core import storage
     from core.names import inside
-    from core.shards import read_manifest
-    from core.training_log import write_records
+    from core.training.log import write_records
+    from factory.run_folder import find_run
+    from factory.shards import read_manifest
     from local.downloads import fetch
-    from local.runs import find_run
 
     if reader == "registry":
         facts = {"created": "", "metrics": {}, "evaluation_key": "", "weights_sha256": "", "lineage": {}}
