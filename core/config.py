@@ -18,6 +18,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import UserError
+from core.schemes import allowed_place
 from core.secrets import redact, without_secrets
 
 MAX_YAML_BYTES = 65_536  # a configuration is a page of text; anything larger is a mistake or an attack
@@ -31,8 +32,10 @@ class Frozen(BaseModel):
 
 
 S = TypeVar("S", bound=BaseModel)
-Place = Annotated[str, AfterValidator(without_secrets)]
-"""A path or URI. One with a password or token in it is refused: it would be kept in every record of the run."""
+Address = Annotated[str, AfterValidator(without_secrets)]
+"""Text that may be an address. One with a password or token is refused: it would be kept in every record of the run."""
+Place = Annotated[Address, AfterValidator(allowed_place)]
+"""A path, a name, or a URI of a scheme that core/schemes.py allows."""
 
 
 class TrainConfig(Frozen):

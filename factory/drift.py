@@ -11,6 +11,7 @@ from typing import Any
 
 from core import storage
 from core.config import config_hash
+from core.names import inside
 from core.storage import remote
 from factory.registry import Registry
 
@@ -33,7 +34,7 @@ def listing(data_dir: str | None) -> dict[str, str]:
     root = Path(data_dir)
     if root.is_file():
         return {root.name: storage.sha256(root)}
-    return {name: storage.sha256(root / name) for name in storage.list_files(root)}
+    return {name: storage.sha256(inside(root, name, links=True)) for name in storage.list_files(root)}
 
 
 def decide(
@@ -92,7 +93,7 @@ def remember(found: Mapping[str, Any], created: str, registry: str, model_name: 
 
 
 def _record(registry: str, model_name: str) -> str:
-    return storage.join(registry, model_name, "data.json")
+    return inside(registry, f"{model_name}/data.json")
 
 
 def _count(files: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from core import steps, storage
 from core.config import GateConfig, canonical_json, validate
 from core.errors import UserError
+from core.names import inside
 from factory.registry import Registry, Version
 
 Metrics = Mapping[str, Any]
@@ -125,7 +126,7 @@ def _measure_again(
     champion.verify()
     paths: dict[str, Path] = {}
     for part in sorted({name.split("/")[0] for name in champion.files}):
-        paths[part] = scratch / part
+        paths[part] = inside(scratch, part)
         storage.copy_tree(champion.folder(part), paths[part])
     samples, out = scratch / "samples", scratch / "evaluation"
     autoregressive = paths.get("autoregressive")

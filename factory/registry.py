@@ -21,6 +21,7 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.names import inside, relative
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _MANIFEST = re.compile(r"(\d{5,})/manifest\.json")
@@ -45,14 +46,15 @@ class Version:
         """Where the files of `part` are; a UserError if the version has none."""
         if not any(name.startswith(f"{part}/") for name in self.files):
             raise UserError(f"{self.model}@{self.version}: holds no {part} model")
-        return storage.join(self.uri, part)
+        return inside(self.uri, part)
 
     def verify(self) -> None:
         """Raises UserError if a file is missing or is not what was registered."""
         for name, expected in self.files.items():
-            if not storage.exists(storage.join(self.uri, name)):
+            uri = inside(self.uri, name)
+            if not storage.exists(uri):
                 raise UserError(f"{self.model}@{self.version}: {name} is missing from {self.uri}")
-            if storage.sha256(storage.join(self.uri, name)) != expected:
+            if storage.sha256(uri) != expected:
                 raise UserError(f"{self.model}@{self.version}: {name} is damaged: its SHA-256 is another one")
 
 
@@ -93,9 +95,13 @@ class Registry:
             raise UserError(f"{model}@{number}: no such version in {self.root}; there are: {have}")
         manifest = storage.read_json(storage.join(uri, "manifest.json"))
         try:
-            return Version(**{**manifest, "uri": uri})
-        except TypeError as error:
+            found = Version(**{**manifest, "uri": uri, "model": model, "version": number})
+            for name, sha256 in found.files.items():
+                if "/" not in relative(name, f"{uri}/manifest.json") or not isinstance(sha256, str):
+                    raise TypeError(f"files: found {name!r}; expected PART/FILE with a SHA-256")
+        except (TypeError, AttributeError) as error:
             raise UserError(f"{uri}/manifest.json: not a version's manifest: {error}") from None
+        return found
 
     def champion(self, model: str) -> Version | None:
         """The model in service, or None while none was promoted."""
@@ -123,9 +129,9 @@ class Registry:
         uri = self._version_uri(model, number)
         files: dict[str, str] = {}
         for part, folder in parts.items():
-            storage.copy_tree(folder, storage.join(uri, part))
+            storage.copy_tree(folder, inside(uri, part))
             for name in storage.list_files(folder):
-                files[f"{part}/{name}"] = storage.sha256(storage.join(str(folder), name))
+                files[f"{part}/{name}"] = storage.sha256(inside(folder, name))
         version = Version(
             model, number, uri, _now(), dict(metrics), evaluation_key, weights_sha256, dict(lineage), files
         )
@@ -161,12 +167,12 @@ class Registry:
         when = _now()
         name = f"{when.replace(':', '').replace('-', '')}-{uuid.uuid4().hex[:8]}.json"
         entry = {"created": when, "event": event, "reason": reason, **facts}
-        storage.write_json(storage.join(self._model(model), "history", name), entry)
+        storage.write_json(inside(self._model(model), f"history/{name}"), entry)
 
     def history(self, model: str) -> list[dict[str, Any]]:
         """Promotions, rollbacks and refusals, oldest first."""
         folder = storage.join(self._model(model), "history")
-        return [storage.read_json(storage.join(folder, name)) for name in storage.list_files(folder)]
+        return [storage.read_json(inside(folder, name)) for name in storage.list_files(folder)]
 
     def resolve(self, name: str) -> Version:
         """The version that `model`, `model@champion` or `model@3` names.
@@ -188,10 +194,10 @@ class Registry:
     def _model(self, model: str) -> str:
         if not _NAME.fullmatch(model):
             raise UserError(f"model {model!r}: expected lower case letters, digits and dashes")
-        return storage.join(self.root, model)
+        return inside(self.root, model)
 
     def _version_uri(self, model: str, number: int) -> str:
-        return storage.join(self._model(model), "versions", f"{number:05d}")
+        return inside(self._model(model), f"versions/{number:05d}")
 
     def _reserve(self, model: str) -> int:
         folder = storage.join(self._model(model), "versions")

@@ -13,6 +13,7 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.names import inside, single
 
 STEPS = (
     "import-model",
@@ -80,7 +81,7 @@ class Run:
         found: dict[str, dict[str, Any]] = {}
         for entry in self.steps:
             for name, artifact in (entry.get("artifacts") or {}).items():
-                path = self.folder / artifact["path"] if artifact.get("path") else None
+                path = inside(self.folder, artifact["path"]) if artifact.get("path") else None
                 found[name] = {**artifact, "path": path, "step": entry["name"]}
         return found
 
@@ -121,7 +122,7 @@ def new_run(root: Path, pipeline: str, job: str, steps: list[str], facts: Mappin
     """Makes the folder of a new run and points `latest` at it."""
     now = datetime.now(UTC)
     run_id = new_run_id(job, now)
-    folder = root / pipeline / run_id
+    folder = inside(root, f"{single(pipeline, 'pipeline')}/{run_id}")
     (folder / "steps").mkdir(parents=True)
     run = Run(
         folder,
@@ -149,7 +150,7 @@ def pending(name: str) -> dict[str, Any]:
 
 def point_latest(root: Path, folder: Path) -> None:
     """Lets `<root>/latest` be a link to `folder`, replaced in one go."""
-    link = root / f".latest-{secrets.token_hex(4)}"
+    link = inside(root, f".latest-{secrets.token_hex(4)}")
     link.symlink_to(folder.relative_to(root), target_is_directory=True)
     link.replace(root / "latest")
 
@@ -193,7 +194,7 @@ def link_tree(source: Path, target: Path) -> None:
 def _pairs(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
     for path in source.rglob("*"):
         if path.is_file():
-            yield path, target / path.relative_to(source)
+            yield path, inside(target, path.relative_to(source).as_posix())
 
 
 def _read_all(root: Path) -> Iterator[Run]:
@@ -211,6 +212,10 @@ def _read(folder: Path) -> Run:
     if not isinstance(facts, dict) or not {"id", "status", "steps", "job"} <= set(facts):
         raise UserError(f"{folder / 'run.json'}: not the record of a run")
     run = Run(folder, facts)
+    try:
+        run.artifacts()  # a record that names files elsewhere is refused here, for every reader
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        raise UserError(f"{folder / 'run.json'}: not the record of a run: {error}") from None
     if run.status == "running" and facts.get("host") == os.uname().nodename and not run.alive():
         facts |= {"status": "failed", "interrupted": True}  # it was killed outright, and could not say so itself
     return run

@@ -13,6 +13,7 @@ import numpy as np
 
 from core import storage
 from core.errors import UserError
+from core.names import inside
 from factory.registry import Registry
 from factory.run_folder import find_run
 from local import terminal
@@ -51,7 +52,7 @@ def generate(
     """
     with tempfile.TemporaryDirectory(prefix="textdiffusion-") as scratch:
         folders, measured = _found(model, registry, runs, Path(scratch))
-        modality = storage.read_json(folders["model"] / "model.json").get("modality", "images")
+        modality = storage.read_json(inside(folders["model"], "model.json")).get("modality", "images")
         section = {key: value for key, value in measured.items() if key in MANNER}
         section |= {key: value for key, value in wishes.items() if value is not None}
         section.setdefault("seed", randbelow(2**31))
@@ -103,8 +104,8 @@ def _found(model: str, registry: str, runs: Path | None, scratch: Path) -> tuple
     if not storage.is_remote(version.uri):
         return {part: Path(version.folder(part)) for part in parts}, measured
     for part in parts:
-        storage.copy_tree(version.folder(part), scratch / part)
-    return {part: scratch / part for part in parts}, measured
+        storage.copy_tree(version.folder(part), inside(scratch, part))
+    return {part: inside(scratch, part) for part in parts}, measured
 
 
 def _of_a_run(name: str, runs: Path | None) -> tuple[dict[str, Path], dict[str, Any]] | None:
@@ -118,7 +119,7 @@ def _of_a_run(name: str, runs: Path | None) -> tuple[dict[str, Path], dict[str, 
     }
     if not found.get("model"):
         return None
-    drawn = artifacts.get("samples", {}).get("path")
+    drawn: Path | None = artifacts.get("samples", {}).get("path")
     facts = storage.read_json(drawn / "sample.json") if drawn is not None else {}
     return found, facts.get("settings") or {}
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import Field
 
-from core.config import Frozen, Place, merge, parse_value, read_yaml, validate
+from core.config import Address, Frozen, Place, merge, parse_value, read_yaml, validate
 from core.errors import UserError
 
 FILE = Path("textdiffusion.yaml")
@@ -41,7 +41,7 @@ class Settings(Frozen):
     tensorboard: str | None = Field(default=None, description="Vertex TensorBoard instance")
     experiment: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
-    kubeflow_host: Place | None = None
+    kubeflow_host: Address | None = None
     kubeflow_namespace: str | None = None
     kubeflow_token: str | None = Field(default=None, description="bearer token; set it in the environment")
     max_cost: float | None = Field(default=None, gt=0, description="USD; a run estimated above it is refused")

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from core.errors import UserError
+from core.names import inside
+
 Json = dict[str, Any]
 FOLDERS = ("dataset", "judge", "model", "autoregressive", "samples", "evaluation", "search")
 
@@ -26,9 +29,14 @@ class Folder:
 
     def file(self, name: str) -> Path | None:
         """Path of `name` inside the folder if it exists."""
-        if self.path is None or not (self.path / name).is_file():
+        if self.path is None:
             return None
-        return self.path / name
+        try:
+            path = inside(self.path, name)
+        except UserError as error:  # a link that leads out of a folder which somebody else made
+            self.faults.append(str(error))
+            return None
+        return path if path.is_file() else None
 
     def json(self, name: str) -> Json:
         """The JSON object in `name`; empty when missing, broken or not an object."""

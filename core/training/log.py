@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core import storage
+from core.names import inside
 
 log = logging.getLogger(__name__)
 TIMING = ("seconds", "rate")  # the fields that differ between two runs of the same training
@@ -69,4 +70,4 @@ def write_records(rows: list[dict[str, Any]], previews: Mapping[str, bytes], out
     """Writes train_log.jsonl and previews/ of a finished training into a model folder."""
     storage.write_bytes(out / "train_log.jsonl", TrainingLog(rows, None).to_bytes())
     for name, data in previews.items():
-        storage.write_bytes(out / "previews" / name.removeprefix("preview-"), data)
+        storage.write_bytes(inside(out / "previews", name.removeprefix("preview-")), data)

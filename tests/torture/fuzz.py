@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from tests.torture import fuzz_config as config
 from tests.torture import fuzz_data as data
 from tests.torture import fuzz_models as models
+from tests.torture import fuzz_names as names
 from tests.torture.trial import Fault, LostError, require
 
 CASES = 500  # of one trial
@@ -132,6 +133,12 @@ TARGETS: dict[str, tuple[str, Target, int]] = {
         (models.manifests, models.feed_manifest),
         1,
     ),
+    "fuzz-names": (
+        "names from buckets, manifests and records: absolute, .., links, control characters",
+        (names.names, names.feed_name),
+        1,
+    ),
+    "fuzz-places": ("URIs of every scheme that fsspec knows, chained too", (names.places, names.feed_place), 1),
     "fuzz-model": ("descriptions of models", (models.descriptions, models.feed_description), 1),
     "fuzz-cli": ("arguments of the command line", (config.arguments, config.feed_arguments), 1),
 }
