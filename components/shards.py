@@ -11,6 +11,7 @@ from pydantic import Field
 
 from core import storage
 from core.config import Frozen, Place, validate
+from core.records import ModelFacts, read
 from factory.shards import sample_shards
 
 
@@ -39,7 +40,7 @@ def shards(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[st
         if storage.is_remote(request.model):
             model = Path(scratch) / "model"
             storage.copy_tree(request.model, model)
-        modality = storage.read_json(model / "model.json").get("modality", "images")
+        modality = read(ModelFacts, str(model / "model.json")).modality
         return sample_shards(
             modality,
             request.sample,

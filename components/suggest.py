@@ -18,10 +18,11 @@ def suggest(search_config: dict, train_config: dict) -> list[str]:
     import json
 
     from components.step import step, whole
+    from core.printable import say
     from factory.search import suggest as points
 
     with step():
         trials = points(whole(search_config), whole(train_config))
         for trial in trials:
-            print(f"trial {trial['trial']}: {json.dumps(trial['parameters'])}", flush=True)
+            say(f"trial {trial['trial']}: {json.dumps(trial['parameters'])}")
     return [json.dumps(trial) for trial in trials]

@@ -14,6 +14,8 @@ from typing import Any
 from core import storage
 from core.errors import UserError
 from core.names import inside, single
+from core.records import or_none, read_metrics
+from factory.run_record import read_run
 
 STEPS = (
     "import-model",
@@ -86,9 +88,9 @@ class Run:
         return found
 
     def metrics(self) -> dict[str, Any]:
-        """Content of metrics.json; empty if the run was not evaluated."""
+        """Content of metrics.json; empty if the run was not evaluated, or with a warning if it does not parse."""
         path = self.folder / "metrics.json"
-        return dict(storage.read_json(path)) if path.exists() else {}
+        return (or_none(lambda: read_metrics(str(path))) or {}) if path.exists() else {}
 
     def folders(self) -> dict[str, Path | None]:
         """The folders of the artifacts that a report reads, by name."""
@@ -108,7 +110,7 @@ class Run:
             return False
         try:
             os.kill(int(self.facts["pid"]), 0)
-        except (OSError, KeyError, ValueError):
+        except (OSError, KeyError, ValueError, TypeError, OverflowError):
             return False
         return True
 
@@ -156,7 +158,7 @@ def point_latest(root: Path, folder: Path) -> None:
 
 
 def list_runs(root: Path) -> list[Run]:
-    """All runs below `root`, oldest first. Folders without a readable run.json are passed over."""
+    """All runs below `root`, oldest first. A run.json that does not parse costs a warning and that run alone."""
     return sorted(_read_all(root), key=lambda run: (str(run.facts.get("created")), run.folder.stat().st_mtime_ns))
 
 
@@ -201,16 +203,13 @@ def _read_all(root: Path) -> Iterator[Run]:
     for path in root.glob("*/*/run.json"):
         if path.parent.parent.name.startswith(".") or path.parent.parent.is_symlink():
             continue
-        try:
-            yield _read(path.parent)
-        except UserError:
-            continue
+        run = or_none(lambda folder=path.parent: _read(folder))  # type: ignore[misc]
+        if run is not None:
+            yield run
 
 
 def _read(folder: Path) -> Run:
-    facts = storage.read_json(folder / "run.json")
-    if not isinstance(facts, dict) or not {"id", "status", "steps", "job"} <= set(facts):
-        raise UserError(f"{folder / 'run.json'}: not the record of a run")
+    facts = read_run(folder)
     run = Run(folder, facts)
     try:
         run.artifacts()  # a record that names files elsewhere is refused here, for every reader

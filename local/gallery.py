@@ -49,9 +49,7 @@ def _versions(registry: str) -> list[gallery.Registered]:
     try:
         found = []
         for model in store.models():
-            champion = store.champion(model)
-            for one in store.versions(model):
-                in_service = champion is not None and champion.version == one.version
+            for one, in_service in store.listed(model):
                 run = str(one.lineage.get("run") or "")
                 found.append(gallery.Registered(model, one.version, run, one.weights_sha256, in_service))
         return found

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from components.step import content_hash
 from core.errors import UserError
+from core.records import or_none, parse_parents
 from factory.registry import Registry
 from factory.run_folder import Run, find_run, list_runs
 
@@ -95,7 +95,7 @@ def _node(
     if uri not in index or uri in seen:
         return {"artifact": name, "run": None, "step": None, "uri": uri, "hash": "", "parents": []}
     run, step, own_name, metadata = index[uri]
-    parents = json.loads(metadata.get("parents") or "{}")
+    parents = or_none(lambda: parse_parents(metadata.get("parents"), f"{run.id}: {own_name}")) or {}
     return {
         "artifact": own_name,
         "run": run.id,
@@ -103,5 +103,5 @@ def _node(
         "uri": uri,
         "hash": content_hash(metadata),
         **{key: metadata[key] for key in FACTS if key in metadata},
-        "parents": [_node(parent, facts["uri"], index, (*seen, uri)) for parent, facts in parents.items()],
+        "parents": [_node(parent, found.uri, index, (*seen, uri)) for parent, found in parents.items()],
     }

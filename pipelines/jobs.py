@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core import storage
-from core.config import merge, read_yaml, with_overrides
+from core.config import merge, read_written, with_overrides
 from core.errors import UserError
 from core.names import inside
 from core.storage import remote
@@ -60,7 +60,7 @@ def load_job(
         UserError: there is no such job, it is not valid, or it has no section `search` where one is needed.
     """
     path = job_path(name)
-    values: dict[str, Any] = read_yaml(path)
+    values: dict[str, Any] = read_written(path)
     for layer in layers:
         known = {key: value for key, value in layer.items() if key in values or key == "resources"}
         values = merge(values, known)

@@ -116,3 +116,24 @@ def test_a_join_beside_that_function_is_seen(line: str) -> None:
     head = "class Place:\n    root: Path\n\ndef f(self, folder: Path, uri: str, name: str, files: list[str]):\n    "
     assert len(list(Joins({"x.py": head + line}).unchecked())) == 1
     assert list(Joins({"x.py": head + "return folder / 'a' / NAME, inside(folder, name), 1 / name"}).unchecked()) == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_nothing_is_printed_but_by_say(room: str) -> None:
+    """Text from models and files may command a terminal; `core.printable.say` shows it harmlessly."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sources(room)
+        if path != ROOT / "core" / "printable.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Name) and node.id == "print"
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_lines_of_files_end_with_a_line_feed_alone(room: str) -> None:
+    """`splitlines` also cuts at U+2028, form feeds and the like, which texts may hold; it is for programs' output."""
+    allowed = {"containers.py", "doctor.py"}
+    found = {path.name for path in sources(room) if ".splitlines(" in path.read_text(encoding="utf-8")}
+    assert found <= allowed

@@ -12,6 +12,7 @@ from core.storage.files import (
     open_read,
     read_bytes,
     read_json,
+    read_json_lines,
     remove,
     sha256,
     size,
@@ -19,6 +20,7 @@ from core.storage.files import (
     sync_folder,
     write_bytes,
     write_json,
+    write_json_lines,
 )
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "open_read",
     "read_bytes",
     "read_json",
+    "read_json_lines",
     "remove",
     "sha256",
     "size",
@@ -40,4 +43,5 @@ __all__ = [
     "sync_folder",
     "write_bytes",
     "write_json",
+    "write_json_lines",
 ]

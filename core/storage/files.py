@@ -12,13 +12,14 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from mimetypes import guess_type
 from pathlib import Path
 from typing import IO, Any, cast
 
+from core import jsontext
 from core.errors import UserError
 from core.names import inside
 from core.schemes import is_remote as is_remote
@@ -103,10 +104,12 @@ def read_bytes(uri: str | Path, *, limit: int | None = None) -> bytes:
 
 def read_json(uri: str | Path, *, limit: int = 64 * CHUNK) -> Any:
     """The JSON value in a file."""
-    try:
-        return json.loads(read_bytes(uri, limit=limit))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{uri}: not valid JSON: {error}") from None
+    return jsontext.parse(read_bytes(uri, limit=limit), str(uri))
+
+
+def read_json_lines(uri: str | Path) -> list[Any]:
+    """The JSON values in a file, one a line."""
+    return jsontext.parse_lines(read_bytes(uri), str(uri))
 
 
 def write_bytes(uri: str | Path, data: bytes) -> None:
@@ -142,6 +145,11 @@ def _beside(target: Path) -> Iterator[Path]:
 def write_json(uri: str | Path, value: object) -> None:
     """Writes indented JSON atomically."""
     write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_json_lines(uri: str | Path, rows: Iterable[object]) -> None:
+    """Writes JSON lines atomically."""
+    write_bytes(uri, jsontext.to_lines(rows))
 
 
 def create(uri: str | Path, data: bytes) -> bool:

@@ -24,6 +24,7 @@ from tests.torture import fuzz_config as config
 from tests.torture import fuzz_data as data
 from tests.torture import fuzz_models as models
 from tests.torture import fuzz_names as names
+from tests.torture import fuzz_records as records
 from tests.torture.trial import Fault, LostError, require
 
 CASES = 500  # of one trial
@@ -140,6 +141,16 @@ TARGETS: dict[str, tuple[str, Target, int]] = {
     ),
     "fuzz-places": ("URIs of every scheme that fsspec knows, chained too", (names.places, names.feed_place), 1),
     "fuzz-model": ("descriptions of models", (models.descriptions, models.feed_description), 1),
+    "fuzz-records": (
+        "records of runs and registries: wrong types, depth, huge numbers, not UTF-8",
+        (records.records, records.feed_records),
+        1,
+    ),
+    "fuzz-lines": (
+        "texts with separators and terminal escapes; text fields that look like numbers",
+        (records.texts, records.feed_texts),
+        1,
+    ),
     "fuzz-cli": ("arguments of the command line", (config.arguments, config.feed_arguments), 1),
 }
 

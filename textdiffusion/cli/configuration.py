@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from core.printable import say
 from textdiffusion.cli.output import complete_jobs, examples, print_json
 
 
@@ -56,9 +57,9 @@ def init(
         raise UserError(f"{out}: is there already; nothing was written")
     for each, make in schemas.SCHEMAS.items():
         storage.write_json(inside(folder, f"{each}.schema.json"), make())
-    print(out)
+    say(out)
     if name is not None:
-        print(f"run it: textdiffusion run {out}")
+        say(f"run it: textdiffusion run {out}")
 
 
 def schema(
@@ -76,4 +77,4 @@ def schema(
         print_json(found)
         return
     storage.write_json(out, found)
-    print(out, file=sys.stderr)
+    say(out, to=sys.stderr)
