@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core import distributed, storage
+from core import distributed, leases, storage
 from core.checkpoint import CheckpointStore
 from core.config import TrainConfig, config_hash
 from core.model_folder import WEIGHTS
@@ -50,7 +51,8 @@ def fit_into(
         more: facts that the modality adds.
 
     Raises:
-        UserError: the training cannot be done or the model not be written; every process raises.
+        UserError: the training cannot be done or the model not be written, or another one is in its folder of
+            checkpoints; every process raises.
     """
     key = config_hash(
         {
@@ -63,8 +65,13 @@ def fit_into(
     )
     root = storage.join(work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", key)
     events = out.with_name(f".{out.name}.tensorboard")
-    with distributed.world() as world:
+    with distributed.world() as world, contextlib.ExitStack() as stack:
         store = CheckpointStore(root, settings.keep)
+
+        def hold() -> None:
+            store.guard = stack.enter_context(leases.only_one(root, f"the folder of {name}'s checkpoints"))
+
+        distributed.by_first(hold, world)
         result = fit(goal, settings, store, world, name=name, tensorboard=events, beside=beside)
 
         def publish() -> Facts:
