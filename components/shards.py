@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from core import steps, storage
+from core import scratches, steps, storage
 from core.config import Frozen, validate
 
 
@@ -33,10 +32,10 @@ def shards(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[st
     """
     index = environment.get("JOB_COMPLETION_INDEX")
     request = validate(ShardRequest, {**values, **({"worker": int(index)} if index else {})}, "request")
-    with tempfile.TemporaryDirectory(prefix="textdiffusion-shards-") as scratch:
+    with scratches.folder("shards") as scratch:
         model = Path(request.model)
         if storage.is_remote(request.model):
-            model = Path(scratch) / "model"
+            model = scratch / "model"
             storage.copy_tree(request.model, model)
         modality = storage.read_json(model / "model.json").get("modality", "images")
         return steps.sample_shards(

@@ -6,12 +6,11 @@ that holds the first process publishes: OUT/model, for text OUT/autoregressive b
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from core import launch, steps, storage
+from core import launch, scratches, steps, storage
 from core.errors import UserError
 from core.job import AnyJob, ImageTrainingJob, TextTrainingJob
 
@@ -30,8 +29,7 @@ def train_job(job: AnyJob, out: str) -> dict[str, Any]:
         raise UserError(f"--out {out}: not there; several nodes need a gs:// prefix or a folder that all of them mount")
     sections = job.model_dump(mode="json")
     work = storage.join(out, ".work")
-    with tempfile.TemporaryDirectory(prefix="textdiffusion-job-") as name:
-        folder = Path(name)
+    with scratches.folder("job") as folder:
         data = folder / "dataset"
         steps.prepare_data(job.modality, sections["data"], data)
         start: Path | None = None

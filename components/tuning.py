@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from components.step import describe, whole
 from components.vertex_registry import ENDPOINT, client
-from core import storage
+from core import scratches, storage
 from core.config import canonical_json, parse_override, validate
 from core.errors import UserError
 from core.search import SearchConfig, choose, counted, make_trial
@@ -72,13 +71,13 @@ def tuned_trial(uri: str, arguments: Sequence[str]) -> None:
     limit = threading.Timer(request["timeout_seconds"], os.kill, (os.getpid(), signal.SIGTERM))
     limit.daemon = True
     limit.start()
-    with tempfile.TemporaryDirectory(prefix="textdiffusion-tuned-") as folder:
+    with scratches.folder("tuned") as folder:
         facts = run_trial(
             request["modality"],
             request["model"],
             trial,
             inputs["dataset"],
-            Path(folder) / "trial",
+            folder / "trial",
             work=request["work"] or None,
             warm_start=start if request["warm_start"] else None,
             sample=request["sample"],

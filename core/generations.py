@@ -6,7 +6,7 @@ https://cloud.google.com/storage/docs/request-preconditions
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -111,16 +111,3 @@ def replace(uri: str, data: bytes, generation: str) -> str | None:
     except FileExistsError:
         now = look(uri)
         return now.generation if now is not None and now.data == data else None
-
-
-def exchange(uri: str, change: Callable[[bytes | None], bytes]) -> None:
-    """Replaces the object by what `change` makes of its content, again until nobody was faster.
-
-    Raises:
-        StorageError: it cannot be read or written.
-    """
-    while True:
-        now = look(uri)
-        data = change(now.data if now else None)
-        if replace(uri, data, now.generation if now else ABSENT) is not None:
-            return

@@ -186,7 +186,7 @@ def _acquire(descriptor: int, path: Path, what: str, patience: float) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         if time.monotonic() - began >= wait:
             raise LockedError(f"{what}: {owner or 'another process'} holds it ({path})")
-        if patience and not said:
+        if patience and not said and time.monotonic() - began > _PROBES:
             log.warning("%s: %s holds it; waiting for its end", what, owner or "another process")
             said = True
         time.sleep(0.05)

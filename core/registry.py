@@ -2,10 +2,12 @@
 
     <root>/<model>/versions/00003/model/...          the files of the version (text: autoregressive/... beside them)
     <root>/<model>/versions/00003/manifest.json      written last: metrics, evaluation key, lineage, hash of every file
-    <root>/<model>/champion.json                     {"version", "previous": [...], "reason", "created"}
+    <root>/<model>/champion.json                     {"version", "previous": [...], "history": {name: its line}, ...}
     <root>/<model>/history/<time>-<nonce>.json       every promotion, rollback and refusal, with its reason
 
-A version is there when its manifest is; the champion pointer is one small object that is replaced, never removed.
+A version is there when its manifest is; the champion pointer is one small object that is replaced, never removed. It
+carries its own line of the history, so that a line whose writer was killed is read from it and written later. Of two
+that replace it at the same moment none is lost: it is changed under a lock, in a bucket by its generation.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +24,14 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.exchange import exchange
+from core.faults import StorageError, UnconfirmedError
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _MANIFEST = re.compile(r"(\d{5,})/manifest\.json")
+_LINE = re.compile(r"[0-9T.+]{1,40}-[0-9a-f]{8}\.json")
 CHAMPION = "champion"
+Step = Callable[[dict[str, Any] | None], tuple[int, list[int]]]  # pointer -> champion, those before it
 
 
 @dataclass(frozen=True)
@@ -136,9 +143,14 @@ class Registry:
         """Makes a version the champion; the one before it is remembered for `rollback`."""
         version = self.version(model, number)
         version.verify()
-        pointer = self._pointer(model) or {"previous": []}
-        before = [pointer["version"]] if "version" in pointer and pointer["version"] != number else []
-        self._point(model, number, [*before, *pointer["previous"]], reason, "promote")
+
+        def step(pointer: dict[str, Any] | None) -> tuple[int, list[int]]:
+            if pointer is None:
+                return number, []
+            before = [pointer["version"]] if pointer["version"] != number else []
+            return number, [*before, *pointer["previous"]]
+
+        self._point(model, step, reason, "promote")
         return version
 
     def rollback(self, model: str, reason: str) -> Version:
@@ -147,26 +159,27 @@ class Registry:
         Raises:
             UserError: there is none.
         """
-        pointer = self._pointer(model)
-        if not pointer or not pointer["previous"]:
-            raise UserError(f"{model}: there is no earlier champion to roll back to")
-        number, *rest = pointer["previous"]
-        version = self.version(model, int(number))
-        version.verify()
-        self._point(model, int(number), rest, reason, "rollback")
-        return version
+
+        def step(pointer: dict[str, Any] | None) -> tuple[int, list[int]]:
+            if not pointer or not pointer["previous"]:
+                raise UserError(f"{model}: there is no earlier champion to roll back to")
+            number, *rest = pointer["previous"]
+            self.version(model, int(number)).verify()
+            return int(number), rest
+
+        return self.version(model, self._point(model, step, reason, "rollback"))
 
     def record(self, model: str, event: str, reason: str, **facts: Any) -> None:
         """Adds a line to the model's history."""
-        when = _now()
-        name = f"{when.replace(':', '').replace('-', '')}-{uuid.uuid4().hex[:8]}.json"
-        entry = {"created": when, "event": event, "reason": reason, **facts}
-        storage.write_json(storage.join(self._model(model), "history", name), entry)
+        name, entry = _line(event, reason, **facts)
+        storage.write_json(self._line_uri(model, name), entry)
 
     def history(self, model: str) -> list[dict[str, Any]]:
         """Promotions, rollbacks and refusals, oldest first."""
         folder = storage.join(self._model(model), "history")
-        return [storage.read_json(storage.join(folder, name)) for name in storage.list_files(folder)]
+        lines = {name: storage.read_json(storage.join(folder, name)) for name in storage.list_files(folder)}
+        lines = {**_line_of(self._pointer(model)), **lines}
+        return [lines[name] for name in sorted(lines)]
 
     def resolve(self, name: str) -> Version:
         """The version that `model`, `model@champion` or `model@3` names.
@@ -202,19 +215,75 @@ class Registry:
             number += 1  # another run registers at the same moment
         return number
 
+    def _line_uri(self, model: str, name: str) -> str:
+        return storage.join(self._model(model), "history", name)
+
     def _pointer(self, model: str) -> dict[str, Any] | None:
         path = storage.join(self._model(model), "champion.json")
         if not storage.exists(path):
             return None
-        pointer = storage.read_json(path)
+        return self._parsed(storage.read_json(path), path)
+
+    def _parsed(self, pointer: Any, path: str) -> dict[str, Any]:
         if not (isinstance(pointer, dict) and isinstance(pointer.get("version"), int)):
             raise UserError(f"{path}: expected {{'version': NUMBER, ...}}, found {json.dumps(pointer)[:60]}")
         return {"previous": [], **pointer}
 
-    def _point(self, model: str, number: int, previous: list[int], reason: str, event: str) -> None:
-        pointer = {"version": number, "previous": previous, "reason": reason, "created": _now()}
-        storage.write_json(storage.join(self._model(model), "champion.json"), pointer)
-        self.record(model, event, reason, version=number, before=previous[0] if previous else None)
+    def _point(self, model: str, step: Step, reason: str, event: str) -> int:
+        """Lets the pointer be what `step` makes of it, and adds a line to the history; the new champion.
+
+        Raises:
+            UserError: the pointer could not be replaced, or what is said of it else: it is, and the line is missing.
+        """
+        path = storage.join(self._model(model), "champion.json")
+        made: dict[str, Any] = {}
+
+        def change(content: bytes | None) -> bytes:
+            now = self._parsed(storage.parse_json(content, path), path) if content is not None else None
+            with suppress(UnconfirmedError):
+                self._write_line(model, _line_of(now))  # of one who was killed before
+            number, previous = step(now)
+            before = previous[0] if previous else None
+            name, line = _line(event, reason, version=number, before=before)
+            made.update(version=number, line={name: line})
+            pointer = {"version": number, "previous": previous, "reason": reason, "created": line["created"]}
+            return storage.to_json({**pointer, "history": made["line"]})
+
+        unconfirmed = None
+        try:
+            exchange(path, change)
+        except UnconfirmedError as error:
+            unconfirmed = error
+        done = f"{model}: version {made['version']} is champion now"
+        try:
+            self._write_line(model, made["line"])
+        except UnconfirmedError as error:
+            unconfirmed = unconfirmed or error
+        except StorageError as error:
+            raise UserError(f"{done}, but its line in the history is not: {error}; the next change adds it") from None
+        if unconfirmed is not None:
+            raise UserError(f"{done}, but {unconfirmed}")
+        return int(made["version"])
+
+    def _write_line(self, model: str, lines: Mapping[str, Any]) -> None:
+        for name, line in lines.items():
+            if not storage.exists(self._line_uri(model, name)):
+                storage.write_json(self._line_uri(model, name), line)
+
+
+def _line(event: str, reason: str, **facts: Any) -> tuple[str, dict[str, Any]]:
+    """The name and content of a line of the history."""
+    when = _now()
+    name = f"{when.replace(':', '').replace('-', '')}-{uuid.uuid4().hex[:8]}.json"
+    return name, {"created": when, "event": event, "reason": reason, **facts}
+
+
+def _line_of(pointer: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The line of the history that a pointer carries, by its name; empty if there is none."""
+    lines = (pointer or {}).get("history")
+    if not isinstance(lines, dict):
+        return {}
+    return {name: line for name, line in lines.items() if _LINE.fullmatch(name) and isinstance(line, dict)}
 
 
 def _now() -> str:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +18,9 @@ from mimetypes import guess_type
 from pathlib import Path
 from typing import IO, Any, cast
 
-from core import remote
+from core import remote, scratches
 from core.errors import UserError
-from core.faults import StorageError, reported, steadily
+from core.faults import StorageError, UnconfirmedError, reported, steadily
 
 CHUNK = 1 << 20  # bytes
 
@@ -106,8 +105,13 @@ def read_bytes(uri: str | Path, *, limit: int | None = None) -> bytes:
 
 def read_json(uri: str | Path, *, limit: int = 64 * CHUNK) -> Any:
     """The JSON value in a file."""
+    return parse_json(read_bytes(uri, limit=limit), uri)
+
+
+def parse_json(data: bytes, uri: str | Path) -> Any:
+    """The JSON value that `data`, the content of `uri`, is."""
     try:
-        return json.loads(read_bytes(uri, limit=limit))
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{uri}: not valid JSON: {error}") from None
 
@@ -117,6 +121,7 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
 
     Raises:
         StorageError: it cannot be written; what was there is as it was.
+        UnconfirmedError: it is written, but may not survive a power cut.
     """
     if is_remote(uri):
         fs, path = remote.filesystem(uri)
@@ -128,7 +133,7 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
     with reported(uri, "written"), _beside(target) as temporary:
         _write_and_sync(temporary, data)
         temporary.replace(target)
-        sync_folder(target.parent)
+        confirm(target)
 
 
 @contextmanager
@@ -144,7 +149,12 @@ def _beside(target: Path) -> Iterator[Path]:
 
 def write_json(uri: str | Path, value: object) -> None:
     """Writes indented JSON atomically."""
-    write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_bytes(uri, to_json(value))
+
+
+def to_json(value: object) -> bytes:
+    """Indented JSON."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def create(uri: str | Path, data: bytes) -> bool:
@@ -169,7 +179,7 @@ def create(uri: str | Path, data: bytes) -> bool:
             os.link(temporary, target)  # fails if the name is taken, and never shows a half-written file
         except FileExistsError:
             return False
-        sync_folder(target.parent)
+        confirm(target)
     return True
 
 
@@ -180,13 +190,18 @@ def _write_and_sync(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def sync_folder(path: Path) -> None:
-    """Makes a rename in `path` survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+def confirm(target: Path) -> None:
+    """Makes the name `target`, which is there by now, survive a power cut."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise UnconfirmedError(
+            f"{target}: is written, but may be lost in a power cut: the disk says {error.strerror}"
+        ) from None
 
 
 @contextmanager
@@ -208,7 +223,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
             if out.exists():  # a retried step finds what its killed predecessor left
                 shutil.rmtree(out) if out.is_dir() else out.unlink()
             temporary.replace(out)
-            sync_folder(out.parent)
+            confirm(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -263,9 +278,9 @@ def copy_tree(source: str | Path, target: str | Path) -> None:
         elif not is_remote(source):
             remote.upload(Path(source) / name, join(target, name))
         else:
-            with tempfile.TemporaryDirectory() as folder:
-                _copy_to_local(join(source, name), Path(folder) / "file")
-                remote.upload(Path(folder) / "file", join(target, name))
+            with scratches.folder("copy") as folder:
+                _copy_to_local(join(source, name), folder / "file")
+                remote.upload(folder / "file", join(target, name))
 
 
 def _stays_inside(source: str | Path, name: str) -> bool:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,16 +22,17 @@ from typing import Any
 
 from rich.console import Console
 
-from core import storage
+from core import scratches, storage
 from core.config import config_hash
 from core.errors import UserError
-from core.job import AnyJob, parse_job
+from core.job import AnyJob
+from core.locks import Holder
 from local import gallery
 from local.containers import docker_runner, mounted_folders
 from local.kfp_seam import observed, observed_docker
 from local.processes import StepProcesses
 from local.progress import Display
-from local.runs import STEPS, Run, link_tree, new_run, pending
+from local.runs import STEPS, Run, find_run, link_tree, new_run, pending
 from local.version import code_version
 from local.watcher import Watcher
 from pipelines import compile as compiler
@@ -98,45 +99,44 @@ def run_job(job: AnyJob, place: LocalPlace, console: Console, *, resume: Run | N
         "config": config,
         "config_hash": config_hash(config),
         "parents": [],
-        "pid": os.getpid(),
-        "host": os.uname().nodename,
     }
     runs = place.runs.absolute()
     names = step_names(spec, trials_of(job))
-    if resume is None:
-        run = new_run(runs, spec["pipelineInfo"]["name"], job.job, names, facts)
-    else:
-        run = resume
-        began -= float(run.facts.get("seconds") or 0)
-        facts["steps"] = [pending(name) for name in names]
-        run.save(status="running", **facts)
-    storage.write_bytes(run.folder / "pipeline.yaml", text.encode())
-    arguments = parameters(job, registry=place.registry_uri(), run=run.id)
-    try:
-        _execute(run, text, arguments, place, console)
-    except BaseException as error:
-        _close(run, "failed", began)
-        if isinstance(error, KeyboardInterrupt):
-            run.save(interrupted=True)
-        else:
-            gallery.write(runs, place.registry_uri())
-        raise
-    _finish(run)
-    _close(run, "succeeded", began)
-    run.build_report()
-    gallery.write(runs, place.registry_uri())
+    arguments = parameters(job, registry=place.registry_uri())  # looks at the data: before there is a folder
+    run = resume or new_run(runs, spec["pipelineInfo"]["name"], job.job, names, facts)
+    if "run" in arguments:
+        arguments["run"] = run.id
+    with run.held():
+        if resume is not None:
+            run = _again(run)
+            began -= float(run.facts.get("seconds") or 0)
+            run.save(**facts, **Holder.here().facts(), status="running", steps=[pending(name) for name in names])
+        storage.write_bytes(run.folder / "pipeline.yaml", text.encode())
+        try:
+            _execute(run, text, arguments, place, console)
+        except BaseException as error:
+            if isinstance(error, UserError) and resume is None and not run.began:  # refused: as if it was never asked
+                shutil.rmtree(run.folder, ignore_errors=True)
+                raise
+            _close(run, "failed", began)
+            if isinstance(error, KeyboardInterrupt):
+                run.save(interrupted=True)
+            else:
+                gallery.write(runs, place.registry_uri())
+            raise
+        _finish(run)
+        _close(run, "succeeded", began)
+        run.build_report()
+        gallery.write(runs, place.registry_uri())
     return run
 
 
-def resume_job(run: Run) -> AnyJob:
-    """The job of an unfinished run, as it was started.
-
-    Raises:
-        UserError: it still runs.
-    """
-    if run.alive():
-        raise UserError(f"run {run.id}: still running, as process {run.facts['pid']}")
-    return parse_job(run.facts["config"], f"{run.id}/run.json")
+def _again(run: Run) -> Run:
+    """What is known of a run now that it is held: another process may have ended it since it was chosen."""
+    now = find_run(run.folder.parent.parent, str(run.folder))
+    if now.status == "succeeded":
+        raise UserError(f"run {run.id}: another process has gone on with it meanwhile; it has ended")
+    return now
 
 
 def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlace, console: Console) -> None:
@@ -145,10 +145,10 @@ def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlac
     runs = place.runs.absolute()
     events = run.folder / "events.jsonl"
     with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="textdiffusion-")))
+        scratch, owned = stack.enter_context(scratches.held_folder())
         env = step_environment(runs, events, scratch, str(run.facts["code_version"]))
         display = stack.enter_context(Display(run, events, console))
-        processes = stack.enter_context(StepProcesses(env))
+        processes = stack.enter_context(StepProcesses(env, owned))
         stack.enter_context(_interruptible(processes.stop))
         watcher = Watcher(run, display, processes)
         if place.runner == "docker":

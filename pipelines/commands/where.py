@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from core import scratches
 from core.errors import UserError
 
 
@@ -37,6 +37,6 @@ def find_anywhere(name: str) -> Any:
         from pipelines.cloud_runs import peek
 
         try:
-            return peek(vertex, name, Path(tempfile.mkdtemp(prefix="textdiffusion-")))
+            return peek(vertex, name, scratches.keep("peek")[0])
         except UserError as there:
             raise UserError(f"{here}; {there}") from None

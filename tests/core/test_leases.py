@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from core import generations, leases, locks, storage
+from core.exchange import exchange
 from core.leases import Lease
 from core.locks import Holder, LockedError
 from tests.fakes.gcs import GcsServer
@@ -54,7 +55,7 @@ def test_an_object_is_replaced_by_its_generation_only(uri: str) -> None:
 
 def test_no_change_of_an_object_is_lost(uri: str) -> None:
     def add(number: int) -> None:
-        generations.exchange(uri, lambda data: json.dumps([*json.loads(data or b"[]"), number]).encode())
+        exchange(uri, lambda data: json.dumps([*json.loads(data or b"[]"), number]).encode())
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(add, range(12)))
