@@ -16,7 +16,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from core.errors import UserError
 from core.job import AnyJob
 from core.locks import Holder
 from local import gallery
-from local.containers import docker_runner, mounted_folders
+from local.containers import Limits, docker_runner, mounted_folders
 from local.kfp_seam import observed, observed_docker
 from local.processes import StepProcesses
 from local.progress import Display
@@ -55,6 +55,7 @@ class LocalPlace:
         image: image repository, or full image with tag.
         machines: the user's own rows of resources.yaml.
         cache: whether steps may be served from cache.
+        limits: of the containers of `--runner docker`.
     """
 
     runs: Path
@@ -63,6 +64,7 @@ class LocalPlace:
     image: str = "textdiffusion"
     machines: Mapping[str, Any] | None = None
     cache: bool = True
+    limits: Limits = field(default_factory=Limits)
 
     def registry_uri(self) -> str:
         """The registry, absolute."""
@@ -153,7 +155,7 @@ def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlac
         watcher = Watcher(run, display, processes)
         if place.runner == "docker":
             folders = mounted_folders(run, runs, place.registry_uri(), env)
-            runner = stack.enter_context(docker_runner(run.id, str(run.facts["image"]), folders, env))
+            runner = stack.enter_context(docker_runner(run.id, str(run.facts["image"]), folders, env, place.limits))
             stack.enter_context(observed_docker(watcher.logging, watcher.exited))
         else:
             runner = local.SubprocessRunner(use_venv=False)

@@ -158,6 +158,7 @@ def _run_here(
 
     from rich.console import Console
 
+    from local.containers import Limits
     from local.runner import LocalPlace, run_job
     from local.watcher import StepError
     from pipelines.jobs import load_job
@@ -170,6 +171,7 @@ def _run_here(
         image=settings.image,
         machines=settings.machines,
         cache=cache,
+        limits=Limits(settings.container_memory, settings.container_processes),
     )
     again = f"textdiffusion run {name}{' --runner docker' if runner == 'docker' else ''} --resume {run_name}".rstrip()
     try:
