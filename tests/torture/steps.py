@@ -9,13 +9,15 @@ import signal
 import tempfile
 import time
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
+from local.warm import FOR_TRAINING
 from tests.torture.training import HANG_SECONDS, dataset, train
 from tests.torture.trial import Fault, fork, require, wait
 
-SAMPLE = {"count": 60, "steps": 30, "batch_size": 20, "sampler": "heun"}
-JUDGE = {"count": 40, "judge_epochs": 12}
+SAMPLE = {"count": 20, "steps": 8, "batch_size": 10, "sampler": "heun"}
+JUDGE = {"count": 40, "judge_epochs": 2}
 
 
 def work(kind: str, folder: Path, model: Path) -> None:
@@ -50,8 +52,8 @@ def undisturbed(kind: str, owner: int) -> tuple[Path, str, float]:
 
 def killed(kind: str, draw: random.Random, folder: Path) -> int:
     """Kills the step up to four times, then lets it end; what it makes is what it makes undisturbed."""
-    import torch  # noqa: F401 - before the forks, once
-
+    for name in ("torch", "core.images.steps", "core.images.judge", *FOR_TRAINING):  # before the forks, once
+        import_module(name)
     dataset("images")
     model, expected, seconds = undisturbed(kind, os.getpid())
     for _ in range(4):
