@@ -14,7 +14,7 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
-from local.runs import Run
+from factory.run_folder import Run
 
 LABEL = "textdiffusion-run"
 SHARE_OF_MEMORY = 0.9  # of the engine's machine, that a step may take where nothing else is set

@@ -1,6 +1,6 @@
 """Runs a job on this machine: the compiled pipeline through `kfp.local`, into a run folder, served from cache.
 
-runs/<pipeline>/<run id>/   what a run leaves behind (see local/runs.py)
+runs/<pipeline>/<run id>/   what a run leaves behind (see factory/run_folder.py)
 runs/index.html             the gallery of all of them
 runs/.store/                the artifacts as KFP lays them out; run folders hold hard links to them
 runs/.cache/                which step with which inputs made which artifacts
@@ -22,17 +22,18 @@ from typing import Any
 
 from rich.console import Console
 
-from core import scratches, storage
+from core import storage
 from core.config import config_hash
 from core.errors import UserError
-from core.job import AnyJob
-from core.locks import Holder
+from core.storage import scratches
+from core.storage.locks import Holder
+from factory.job import AnyJob
+from factory.run_folder import STEPS, Run, find_run, link_tree, new_run, pending
 from local import gallery
 from local.containers import Limits, docker_runner, mounted_folders
 from local.kfp_seam import observed, observed_docker
 from local.processes import StepProcesses
 from local.progress import Display
-from local.runs import STEPS, Run, find_run, link_tree, new_run, pending
 from local.version import code_version
 from local.watcher import Watcher
 from pipelines import compile as compiler

@@ -1,7 +1,4 @@
-"""From a job to a run in the cloud: compile, place, estimate, check, submit.
-
-`deploy` is what `textdiffusion deploy JOB` does; `run_remote` is `textdiffusion run JOB --runner vertex|kubeflow`.
-"""
+"""From a job to a run in the cloud: compile, place, estimate, check, submit."""
 
 from __future__ import annotations
 
@@ -12,22 +9,22 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
-from core.job import AnyJob
+from factory.job import AnyJob
 from pipelines import costs
 from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
-from pipelines.custom_job import options_of
 from pipelines.definitions import define
 from pipelines.findings import Finding
 from pipelines.jobs import parameters, require_remote
 from pipelines.machines import Machine, choose, load_machines
-from pipelines.monitor import view
-from pipelines.preflight import fallback_findings, preflight
 from pipelines.retraining import define_retraining
 from pipelines.settings import Settings
-from pipelines.steps import with_environment, with_machine, with_step_options, with_timeout
-from pipelines.submit import MACHINES, Submission, check_experiment, list_runs, new_run_id, submit
-from pipelines.vertex import ENDPOINT, Project, Vertex
+from pipelines.vertex.client import ENDPOINT, Project, Vertex
+from pipelines.vertex.custom_job import options_of
+from pipelines.vertex.monitor import view
+from pipelines.vertex.preflight import fallback_findings, preflight
+from pipelines.vertex.step_options import with_environment, with_machine, with_step_options, with_timeout
+from pipelines.vertex.submit import MACHINES, Submission, check_experiment, list_runs, new_run_id, submit
 
 _WEEK = 7 * 86_400  # seconds; the longest that a custom job may take
 
@@ -169,26 +166,6 @@ def history(vertex: Vertex, job: str, rows: Mapping[str, Machine]) -> dict[str, 
             if step.state == "succeeded":
                 found.setdefault(step.name, step.seconds / 3600)
     return found
-
-
-def run_remote(job: AnyJob, runner: str, settings: Settings, *, as_json: bool = False) -> None:
-    """`textdiffusion run JOB --runner vertex|kubeflow`: submits and says where to look."""
-    from pipelines.commands.output import print_json
-
-    if runner == "kubeflow":
-        from pipelines.kubeflow import submit_job
-
-        facts: dict[str, Any] = {**submit_job(job, settings)}
-    else:
-        project = Project.of(settings)
-        lines: list[str] = []
-        plan = deploy(Vertex(project), job, settings, Options(), lines.append if as_json else print)
-        facts = {"run": plan.submission.run, "pipeline": plan.submission.pipeline, "usd": round(plan.estimate.usd, 2)}
-    if as_json:
-        print_json(facts)
-    else:
-        watch = f"textdiffusion monitor {facts['run']} --follow" if runner == "vertex" else facts["url"]
-        print(f"watch: {watch}" if runner == "vertex" else f"run: {facts['run']}\nwatch: {watch}")
 
 
 def _compiled(job: AnyJob, settings: Settings, rows: Mapping[str, Machine], options: Options) -> dict[str, Any]:

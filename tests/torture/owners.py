@@ -16,7 +16,7 @@ VERSIONS = 4
 
 def owned(draw: random.Random, folder: Path) -> int:
     """Rivals for one folder of checkpoints, each of them killed while it has it or waits: never two at once."""
-    from core import leases
+    from core.storage import leases
 
     root, mark = folder / "work", folder / "inside"
 
@@ -44,7 +44,7 @@ def owned(draw: random.Random, folder: Path) -> int:
 def moved(draw: random.Random, folder: Path) -> int:
     """Promotions and rollbacks in parallel, some killed: there is a champion, and every move is in the history."""
     from core.errors import UserError
-    from core.registry import Registry
+    from factory.registry import Registry
 
     registry = Registry(folder / "registry")
     for number in range(VERSIONS):

@@ -24,7 +24,7 @@ def board(cloud, monkeypatch):
 
 
 def custom_job(cloud, run, step="train"):
-    from pipelines.monitor import launched
+    from pipelines.vertex.monitor import launched
 
     detail = next(d for d in sent(cloud, run).job_detail.task_details if d.task_name == step)
     (name,) = launched(str(dict(detail.execution.metadata)["output:gcp_resources"]))

@@ -1,0 +1,290 @@
+"""The model registry: a folder (local or `gs://`) of versioned models with a champion, each with where it came from.
+
+    <root>/<model>/versions/00003/model/...          the files of the version (text: autoregressive/... beside them)
+    <root>/<model>/versions/00003/manifest.json      written last: metrics, evaluation key, lineage, hash of every file
+    <root>/<model>/champion.json                     {"version", "previous": [...], "history": {name: its line}, ...}
+    <root>/<model>/history/<time>-<nonce>.json       every promotion, rollback and refusal, with its reason
+
+A version is there when its manifest is; the champion pointer is one small object that is replaced, never removed. It
+carries its own line of the history, so that a line whose writer was killed is read from it and written later. Of two
+that replace it at the same moment none is lost: it is changed under a lock, in a bucket by its generation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from core import storage
+from core.errors import UserError
+from core.storage.exchange import exchange
+from core.storage.faults import StorageError, UnconfirmedError
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_MANIFEST = re.compile(r"(\d{5,})/manifest\.json")
+_LINE = re.compile(r"[0-9T.+]{1,40}-[0-9a-f]{8}\.json")
+CHAMPION = "champion"
+Step = Callable[[dict[str, Any] | None], tuple[int, list[int]]]  # pointer -> champion, those before it
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered model. `metrics` is metrics.json as it was when the version was judged."""
+
+    model: str
+    version: int
+    uri: str
+    created: str
+    metrics: dict[str, Any]
+    evaluation_key: str
+    weights_sha256: str
+    lineage: dict[str, Any]
+    files: dict[str, str] = field(repr=False)
+
+    def folder(self, part: str = "model") -> str:
+        """Where the files of `part` are; a UserError if the version has none."""
+        if not any(name.startswith(f"{part}/") for name in self.files):
+            raise UserError(f"{self.model}@{self.version}: holds no {part} model")
+        return storage.join(self.uri, part)
+
+    def verify(self) -> None:
+        """Raises UserError if a file is missing or is not what was registered."""
+        for name, expected in self.files.items():
+            if not storage.exists(storage.join(self.uri, name)):
+                raise UserError(f"{self.model}@{self.version}: {name} is missing from {self.uri}")
+            if storage.sha256(storage.join(self.uri, name)) != expected:
+                raise UserError(f"{self.model}@{self.version}: {name} is damaged: its SHA-256 is another one")
+
+
+class Registry:
+    """The registry below `root`, a folder or a `gs://` prefix."""
+
+    def __init__(self, root: str | Path) -> None:
+        if not str(root):
+            raise UserError("registry: none is set; write `registry: FOLDER or gs://BUCKET/registry`")
+        self.root = str(root).rstrip("/")
+
+    def models(self) -> list[str]:
+        """Names of the models that have at least one version."""
+        found = {
+            name.split("/")[0]
+            for name in storage.list_files(self.root)
+            if re.search(r"/versions/\d+/manifest\.json$", name)
+        }
+        return sorted(found)
+
+    def versions(self, model: str) -> list[Version]:
+        """Versions of `model`, oldest first; empty if there is no such model."""
+        names = storage.list_files(storage.join(self._model(model), "versions"))
+        numbers = sorted(int(match[1]) for name in names if (match := _MANIFEST.fullmatch(name)))
+        return [self.version(model, number) for number in numbers]
+
+    def version(self, model: str, number: int) -> Version:
+        """One version.
+
+        Raises:
+            UserError: there is no such version.
+        """
+        uri = self._version_uri(model, number)
+        if not storage.exists(storage.join(uri, "manifest.json")):
+            known = [match[1] for name in storage.list_files(storage.join(self._model(model), "versions"))
+                     if (match := _MANIFEST.fullmatch(name))]  # fmt: skip
+            have = ", ".join(str(int(value)) for value in sorted(known)) or "none"
+            raise UserError(f"{model}@{number}: no such version in {self.root}; there are: {have}")
+        manifest = storage.read_json(storage.join(uri, "manifest.json"))
+        try:
+            return Version(**{**manifest, "uri": uri})
+        except TypeError as error:
+            raise UserError(f"{uri}/manifest.json: not a version's manifest: {error}") from None
+
+    def champion(self, model: str) -> Version | None:
+        """The model in service, or None while none was promoted."""
+        pointer = self._pointer(model)
+        return self.version(model, int(pointer["version"])) if pointer else None
+
+    def register(
+        self,
+        model: str,
+        parts: Mapping[str, Path],
+        *,
+        metrics: Mapping[str, Any],
+        evaluation_key: str,
+        weights_sha256: str,
+        lineage: Mapping[str, Any],
+    ) -> Version:
+        """Copies the folders in `parts` (by name: model, autoregressive) into a new version.
+
+        A retried step that registers the same weights with the same lineage again gets the version it made before.
+        """
+        for old in reversed(self.versions(model)):
+            if (old.weights_sha256, old.lineage) == (weights_sha256, dict(lineage)):
+                return old
+        number = self._reserve(model)
+        uri = self._version_uri(model, number)
+        files: dict[str, str] = {}
+        for part, folder in parts.items():
+            storage.copy_tree(folder, storage.join(uri, part))
+            for name in storage.list_files(folder):
+                files[f"{part}/{name}"] = storage.sha256(storage.join(str(folder), name))
+        version = Version(
+            model, number, uri, _now(), dict(metrics), evaluation_key, weights_sha256, dict(lineage), files
+        )
+        storage.write_json(storage.join(uri, "manifest.json"), asdict(version))
+        return version
+
+    def promote(self, model: str, number: int, reason: str) -> Version:
+        """Makes a version the champion; the one before it is remembered for `rollback`."""
+        version = self.version(model, number)
+        version.verify()
+
+        def step(pointer: dict[str, Any] | None) -> tuple[int, list[int]]:
+            if pointer is None:
+                return number, []
+            before = [pointer["version"]] if pointer["version"] != number else []
+            return number, [*before, *pointer["previous"]]
+
+        self._point(model, step, reason, "promote")
+        return version
+
+    def rollback(self, model: str, reason: str) -> Version:
+        """Makes the champion before the present one champion again.
+
+        Raises:
+            UserError: there is none.
+        """
+
+        def step(pointer: dict[str, Any] | None) -> tuple[int, list[int]]:
+            if not pointer or not pointer["previous"]:
+                raise UserError(f"{model}: there is no earlier champion to roll back to")
+            number, *rest = pointer["previous"]
+            self.version(model, int(number)).verify()
+            return int(number), rest
+
+        return self.version(model, self._point(model, step, reason, "rollback"))
+
+    def record(self, model: str, event: str, reason: str, **facts: Any) -> None:
+        """Adds a line to the model's history."""
+        name, entry = _line(event, reason, **facts)
+        storage.write_json(self._line_uri(model, name), entry)
+
+    def history(self, model: str) -> list[dict[str, Any]]:
+        """Promotions, rollbacks and refusals, oldest first."""
+        folder = storage.join(self._model(model), "history")
+        lines = {name: storage.read_json(storage.join(folder, name)) for name in storage.list_files(folder)}
+        lines = {**_line_of(self._pointer(model)), **lines}
+        return [lines[name] for name in sorted(lines)]
+
+    def resolve(self, name: str) -> Version:
+        """The version that `model`, `model@champion` or `model@3` names.
+
+        Raises:
+            UserError: there is none, or it cannot be read as one of these.
+        """
+        model, _, wanted = name.partition("@")
+        if wanted in ("", CHAMPION):
+            version = self.champion(model)
+            if version is None:
+                known = ", ".join(self.models()) or "none"
+                raise UserError(f"{name}: no champion in {self.root}; registered models: {known}")
+            return version
+        if not re.fullmatch("[0-9]{1,9}", wanted):
+            raise UserError(f"{name}: expected model, model@champion or model@NUMBER")
+        return self.version(model, int(wanted))
+
+    def _model(self, model: str) -> str:
+        if not _NAME.fullmatch(model):
+            raise UserError(f"model {model!r}: expected lower case letters, digits and dashes")
+        return storage.join(self.root, model)
+
+    def _version_uri(self, model: str, number: int) -> str:
+        return storage.join(self._model(model), "versions", f"{number:05d}")
+
+    def _reserve(self, model: str) -> int:
+        folder = storage.join(self._model(model), "versions")
+        taken = [int(name.split("/")[0]) for name in storage.list_files(folder) if name.split("/")[0].isdecimal()]
+        number = max(taken, default=0) + 1
+        mine = f"{_now()} {uuid.uuid4().hex}".encode()
+        while not storage.create(storage.join(self._version_uri(model, number), "reserved"), mine):
+            number += 1  # another run registers at the same moment
+        return number
+
+    def _line_uri(self, model: str, name: str) -> str:
+        return storage.join(self._model(model), "history", name)
+
+    def _pointer(self, model: str) -> dict[str, Any] | None:
+        path = storage.join(self._model(model), "champion.json")
+        if not storage.exists(path):
+            return None
+        return self._parsed(storage.read_json(path), path)
+
+    def _parsed(self, pointer: Any, path: str) -> dict[str, Any]:
+        if not (isinstance(pointer, dict) and isinstance(pointer.get("version"), int)):
+            raise UserError(f"{path}: expected {{'version': NUMBER, ...}}, found {json.dumps(pointer)[:60]}")
+        return {"previous": [], **pointer}
+
+    def _point(self, model: str, step: Step, reason: str, event: str) -> int:
+        """Lets the pointer be what `step` makes of it, and adds a line to the history; the new champion.
+
+        Raises:
+            UserError: the pointer could not be replaced, or what is said of it else: it is, and the line is missing.
+        """
+        path = storage.join(self._model(model), "champion.json")
+        made: dict[str, Any] = {}
+
+        def change(content: bytes | None) -> bytes:
+            now = self._parsed(storage.parse_json(content, path), path) if content is not None else None
+            with suppress(UnconfirmedError):
+                self._write_line(model, _line_of(now))  # of one who was killed before
+            number, previous = step(now)
+            before = previous[0] if previous else None
+            name, line = _line(event, reason, version=number, before=before)
+            made.update(version=number, line={name: line})
+            pointer = {"version": number, "previous": previous, "reason": reason, "created": line["created"]}
+            return storage.to_json({**pointer, "history": made["line"]})
+
+        unconfirmed = None
+        try:
+            exchange(path, change)
+        except UnconfirmedError as error:
+            unconfirmed = error
+        done = f"{model}: version {made['version']} is champion now"
+        try:
+            self._write_line(model, made["line"])
+        except UnconfirmedError as error:
+            unconfirmed = unconfirmed or error
+        except StorageError as error:
+            raise UserError(f"{done}, but its line in the history is not: {error}; the next change adds it") from None
+        if unconfirmed is not None:
+            raise UserError(f"{done}, but {unconfirmed}")
+        return int(made["version"])
+
+    def _write_line(self, model: str, lines: Mapping[str, Any]) -> None:
+        for name, line in lines.items():
+            if not storage.exists(self._line_uri(model, name)):
+                storage.write_json(self._line_uri(model, name), line)
+
+
+def _line(event: str, reason: str, **facts: Any) -> tuple[str, dict[str, Any]]:
+    """The name and content of a line of the history."""
+    when = _now()
+    name = f"{when.replace(':', '').replace('-', '')}-{uuid.uuid4().hex[:8]}.json"
+    return name, {"created": when, "event": event, "reason": reason, **facts}
+
+
+def _line_of(pointer: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The line of the history that a pointer carries, by its name; empty if there is none."""
+    lines = (pointer or {}).get("history")
+    if not isinstance(lines, dict):
+        return {}
+    return {name: line for name, line in lines.items() if _LINE.fullmatch(name) and isinstance(line, dict)}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
