@@ -140,10 +140,15 @@ class Run:
         return locks.holder(self.folder / LOCK, Holder.parse(self.facts))
 
 
+def new_run_id(job: str, now: datetime | None = None) -> str:
+    """An id that sorts by time and that no other run has."""
+    return f"{job}-{now or datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
 def new_run(root: Path, pipeline: str, job: str, steps: list[str], facts: Mapping[str, Any]) -> Run:
     """Makes the folder of a new run. `latest` points at it when its first step begins."""
     now = datetime.now(UTC)
-    run_id = f"{job}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    run_id = new_run_id(job, now)
     folder = root / pipeline / run_id
     (folder / "steps").mkdir(parents=True)
     run = Run(

@@ -16,10 +16,10 @@ from core import storage
 from core.errors import UserError
 from core.storage import scratches
 from factory.job import AnyJob
+from pipelines.custom_job import VertexOptions
 from pipelines.definitions import Placement, Target, define
 from pipelines.jobs import sections
 from pipelines.machines import Machine, load_machines
-from pipelines.vertex.client.custom_job import VertexOptions
 
 ROOT = Path(__file__).parents[1]
 INSIDE = ("core", "factory", "report", "components", "containers", "requirements.lock")  # what the image is made of

@@ -36,8 +36,8 @@ from components.train import train_diffusion_warm as train_diffusion_warm_step
 from components.train_judge import train_judge as train_judge_step
 from core.config import ResourcesConfig
 from factory.job import AnyJob, ImageTrainingJob, TextTrainingJob
+from pipelines.custom_job import VertexOptions, custom_job
 from pipelines.machines import Machine, choose
-from pipelines.vertex.custom_job import VertexOptions, custom_job
 
 Target = Literal["local", "vertex"]  # "local" is also what Kubeflow runs
 Tune = Callable[..., Any]  # (train, dataset, judge, **models that are trained by then) -> the `train` section to use

@@ -13,12 +13,12 @@ from core import storage
 from core.errors import UserError
 from core.storage import scratches
 from factory.job import AnyJob
+from factory.run_folder import new_run_id
 from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
 from pipelines.jobs import parameters, require_remote
 from pipelines.machines import load_machines
 from pipelines.settings import Settings
-from pipelines.vertex.submit import new_run_id
 
 
 def submit_job(job: AnyJob, settings: Settings, *, cache: bool = True) -> dict[str, str]:

@@ -10,12 +10,13 @@ from typing import Any
 
 from components.step import whole
 from core.errors import UserError
+from factory.run_folder import new_run_id
 from pipelines.machines import Machine, choose, load_machines
 from pipelines.settings import Settings
 from pipelines.vertex.client import Vertex
 from pipelines.vertex.monitor import View, exit_code, follow, view
 from pipelines.vertex.step_options import with_machine
-from pipelines.vertex.submit import EXPERIMENT, MACHINES, Submission, get_run, new_run_id, submit
+from pipelines.vertex.submit import EXPERIMENT, MACHINES, Submission, get_run, submit
 
 _OWN = ("textdiffusion-job", "textdiffusion-config", EXPERIMENT)  # labels that `submit` writes
 

@@ -7,7 +7,6 @@ bucket without asking and keeps its project in global state. What is sent is the
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,11 +40,6 @@ class Submission:
     @property
     def pipeline(self) -> str:
         return str(self.spec["pipelineInfo"]["name"])
-
-
-def new_run_id(job: str) -> str:
-    """An id that sorts by time and that no other run has."""
-    return f"{job}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def pipeline_job(submission: Submission, project: Project) -> Any:

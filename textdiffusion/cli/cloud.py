@@ -22,9 +22,9 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Old runs in the bucket that nothing refers to, and old checkpoints and curves: list them, or remove them."""
-    from pipelines.deploy import remote_registry
     from pipelines.settings import load_settings
     from pipelines.vertex.client import Project, Vertex
+    from pipelines.vertex.deploy import remote_registry
     from pipelines.vertex.retention import BESIDE, candidates, remove
 
     settings = load_settings()

@@ -76,9 +76,8 @@ def compile_jobs(
     as_json: Json = False,
 ) -> None:
     """Compile pipelines to build/pipelines/<job>.yaml (local, Kubeflow) and <job>.vertex.yaml, and check them."""
-    from pipelines.vertex.client.custom_job import options_of
-
     from pipelines.compile import compile_to, image_name
+    from pipelines.custom_job import options_of
     from pipelines.jobs import job_names, load_job
     from pipelines.machines import load_machines
     from pipelines.settings import load_settings
@@ -146,9 +145,8 @@ def _run_remote(job: Any, runner: str, settings: Any, as_json: bool) -> None:
         facts: dict[str, Any] = {**submit_job(job, settings)}
         where = f"run: {facts['run']}\nwatch: {facts['url']}"
     else:
-        from pipelines.deploy import Options, deploy
-
         from pipelines.vertex.client import Project, Vertex
+        from pipelines.vertex.deploy import Options, deploy
 
         say = (lambda _: None) if as_json else print
         plan = deploy(Vertex(Project.of(settings)), job, settings, Options(), say)

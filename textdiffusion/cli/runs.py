@@ -125,8 +125,8 @@ def lineage(
     except UserError:
         if vertex is None:
             raise
-        from pipelines.deploy import remote_registry
         from pipelines.vertex import lineage as cloud_lineage
+        from pipelines.vertex.deploy import remote_registry
 
         tree = cloud_lineage.trace(vertex, artifact, remote_registry(settings))
     if as_json:

@@ -135,9 +135,9 @@ def _vertex() -> Any:
 def _plan(
     name: str, overrides: list[str] | None, machine: str | None, step: list[str] | None, max_cost: float | None
 ) -> tuple[Any, Any]:
-    from pipelines import deploy
     from pipelines.jobs import load_job
     from pipelines.settings import load_settings
+    from pipelines.vertex import deploy
 
     settings = load_settings()
     vertex = _vertex()

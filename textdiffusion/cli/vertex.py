@@ -54,9 +54,9 @@ def deploy(
     as_json: Json = False,
 ) -> None:
     """Compile a job, check everything that can be checked, and submit it to Vertex AI Pipelines."""
-    from pipelines import deploy as deploying
     from pipelines.jobs import load_job
     from pipelines.settings import load_settings
+    from pipelines.vertex import deploy as deploying
     from pipelines.vertex.client import Project, Vertex
 
     settings = load_settings()

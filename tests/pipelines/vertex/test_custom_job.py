@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from pipelines.deploy import Options, prepare
 from pipelines.jobs import load_job
 from pipelines.settings import load_settings
+from pipelines.vertex.deploy import Options, prepare
 from tests.pipelines.vertex.test_preflight import only_line
 from tests.pipelines.vertex.test_runs import ACCOUNT, KEY, NETWORK, deploy, monitor, sent
 

@@ -10,9 +10,11 @@ from typing import Any
 from core import storage
 from core.errors import UserError
 from factory.job import AnyJob
+from factory.run_folder import new_run_id
 from pipelines import costs
 from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
+from pipelines.custom_job import options_of
 from pipelines.definitions import define
 from pipelines.findings import Finding
 from pipelines.jobs import parameters, require_remote
@@ -20,11 +22,10 @@ from pipelines.machines import Machine, choose, load_machines
 from pipelines.retraining import define_retraining
 from pipelines.settings import Settings
 from pipelines.vertex.client import ENDPOINT, Project, Vertex
-from pipelines.vertex.custom_job import options_of
 from pipelines.vertex.monitor import view
 from pipelines.vertex.preflight import fallback_findings, preflight
 from pipelines.vertex.step_options import with_environment, with_machine, with_step_options, with_timeout
-from pipelines.vertex.submit import MACHINES, Submission, check_experiment, list_runs, new_run_id, submit
+from pipelines.vertex.submit import MACHINES, Submission, check_experiment, list_runs, submit
 
 _WEEK = 7 * 86_400  # seconds; the longest that a custom job may take
 
