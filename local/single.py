@@ -81,10 +81,24 @@ def run_step(
         "config": values,
         "config_hash": config_hash(values),
         "parents": [before.id],
-        "pid": os.getpid(),
-        "host": os.uname().nodename,
     }
     run = new_run(runs, str(before.facts["pipeline"]), config.job, [step], facts)
+    with run.held():
+        return _run_held(run, step, component, config, place, debug, available, inputs, outputs)
+
+
+def _run_held(
+    run: Run,
+    step: str,
+    component: Any,
+    config: AnyJob,
+    place: LocalPlace,
+    debug: bool,
+    available: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+) -> Run:
+    runs = place.runs.absolute()
     store = inside(runs, f".store/{run.id}/{step}")
     arguments: dict[str, Any] = {}
     for name, kind in inputs.items():
@@ -96,9 +110,9 @@ def run_step(
     store.mkdir(parents=True)
     arguments |= _parameters(component, config, place, run)
     began = time.monotonic()
-    run.update(step, state="running")
+    run.begin(step)
     try:
-        with _environment(runs, str(facts["code_version"])):
+        with _environment(runs, str(run.facts["code_version"])):
             _call(component.python_func, arguments, debug)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         refused = isinstance(error, SystemExit) and error.code == UserError.EXIT_CODE

@@ -55,7 +55,7 @@ class Watcher:
         self._mine.step, self._mine.began, self._mine.code = task, time.monotonic(), None
         shutil.rmtree(self._log.parent, ignore_errors=True)
         with self._lock:
-            self._run.update(task, state="running")
+            self._run.begin(task)
             self._display.begin(task)
 
     def launch(self, command: list[str], env: Mapping[str, str]) -> int:

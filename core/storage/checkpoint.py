@@ -15,7 +15,7 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +58,8 @@ class CheckpointStore:
 
     def __init__(self, root: str, keep: int = 2) -> None:
         self.root, self._keep = str(root).rstrip("/"), keep
+        self.guard: Callable[[], None] = lambda: None
+        """Raises unless this process still holds the folder; called before anything is written."""
         self._damaged: set[int] = set()
 
     def indices(self) -> list[int]:
@@ -72,8 +74,10 @@ class CheckpointStore:
 
         Raises:
             CheckpointRaceError: somebody else has just written the same index.
+            LockedError: the folder is another process's by now.
             StorageError: the folder cannot be written; earlier checkpoints are as they were.
         """
+        self.guard()
         before = self.indices()
         index = before[-1] + 1 if before else 0
         contents = {f"{group}.safetensors": serialize(group_tensors) for group, group_tensors in tensors.items()}
