@@ -28,13 +28,15 @@ def evaluate(
     from pathlib import Path
 
     from components.publish import publish_metrics
-    from components.step import describe, step
+    from components.step import describe, step, verified
     from core import report as reports
     from core import steps
 
     with step():
         inputs = {"dataset": dataset, "judge": judge, "model": model, "samples": samples}
         paths: dict = {name: Path(artifact.path) for name, artifact in inputs.items()}
+        for artifact in (judge, samples):
+            verified(artifact)
         out = Path(evaluation.path)
         metadata = steps.evaluate(modality, evaluate_config, **paths, out=out)
         describe(evaluation, metadata, {"evaluate": evaluate_config}, inputs)
@@ -64,7 +66,7 @@ def evaluate_text(
     from pathlib import Path
 
     from components.publish import publish_metrics
-    from components.step import describe, step
+    from components.step import describe, step, verified
     from core import report as reports
     from core import steps
 
@@ -77,6 +79,8 @@ def evaluate_text(
             "autoregressive": autoregressive,
         }
         paths: dict = {name: Path(artifact.path) for name, artifact in inputs.items()}
+        for artifact in (judge, samples):
+            verified(artifact)
         out = Path(evaluation.path)
         metadata = steps.evaluate(modality, evaluate_config, **paths, out=out)
         describe(evaluation, metadata, {"evaluate": evaluate_config}, inputs)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.step import describe, run_of
+from components.step import describe, run_of, verified
 from components.vertex_registry import mirror_from_step
-from core import storage
+from core import integrity, storage
 from core.errors import UserError
 from core.gate import evaluation_key
 from core.registry import Registry
@@ -66,10 +66,12 @@ def publish_version(
         card: the `dsl.Markdown` output: the version's model card, which consoles show.
     """
     model = parts["model"]
-    metrics = storage.read_json(Path(evaluation.path) / "metrics.json")
-    measured = storage.read_json(Path(evaluation.path) / "evaluation.json")
-    decided = storage.read_json(Path(verdict.path) / "verdict.json")
-    weights = str(storage.read_json(Path(model.path) / "model.json").get("weights_sha256", ""))
+    folders = {name: verified(artifact) for name, artifact in parts.items()}
+    evaluated = verified(evaluation)
+    metrics = storage.read_json(evaluated / "metrics.json")
+    measured = storage.read_json(evaluated / "evaluation.json")
+    decided = storage.read_json(verified(verdict) / "verdict.json")
+    weights = str(integrity.read_json(folders["model"] / "model.json").get("weights_sha256", ""))
     lineage = {key: model.metadata[key] for key in _LINEAGE if key in model.metadata}
     lineage["sample"] = measured.get("sample", {})  # whoever draws from it later draws what was measured
     lineage["run"] = run or run_of(registered.uri)
@@ -77,9 +79,9 @@ def publish_version(
     store = Registry(registry)
     version = store.register(
         model_name,
-        {name: Path(artifact.path) for name, artifact in parts.items()},
+        folders,
         metrics=metrics,
-        evaluation_key=evaluation_key(Path(evaluation.path)),
+        evaluation_key=evaluation_key(evaluated),
         weights_sha256=weights,
         lineage=lineage,
     )
@@ -110,7 +112,7 @@ def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
                 facts |= snapshot.write_model(uri, Path(artifact.path))
                 describe(artifact, facts, {"source": name})
                 return
-        description = storage.read_json(storage.join(uri, "model.json"))
+        description = integrity.read_json(storage.join(uri, "model.json"))
         stated = description.get("weights_sha256")
         if stated and storage.sha256(storage.join(uri, "weights.safetensors")) != stated:
             raise UserError(f"{uri}: weights.safetensors is damaged: its SHA-256 is not the one in model.json")

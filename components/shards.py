@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from core import steps, storage
+from core import integrity, steps, storage
 from core.config import Frozen, validate
 
 
@@ -38,7 +38,7 @@ def shards(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[st
         if storage.is_remote(request.model):
             model = Path(scratch) / "model"
             storage.copy_tree(request.model, model)
-        modality = storage.read_json(model / "model.json").get("modality", "images")
+        modality = integrity.read_json(model / "model.json").get("modality", "images")
         return steps.sample_shards(
             modality,
             request.sample,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core import steps, storage
+from core import integrity, steps, storage
 from core.config import GateConfig, canonical_json, validate
 from core.errors import UserError
 from core.registry import Registry, Version
@@ -77,7 +77,7 @@ def compare(
     if not isinstance(metrics, Mapping):
         raise UserError(f"{evaluation / 'metrics.json'}: expected metrics by name; this evaluation is not whole")
     key = evaluation_key(evaluation)
-    weights = storage.read_json(model / "model.json").get("weights_sha256", "")
+    weights = integrity.read_json(model / "model.json").get("weights_sha256", "")
     champion = Registry(registry).champion(model_name)
     challenger_facts = {"weights_sha256": weights, "evaluation_key": key, "metric": _value(metrics, config.metric)}
     if champion is None:

@@ -1,7 +1,7 @@
 """The model registry: a folder (local or `gs://`) of versioned models with a champion, each with where it came from.
 
     <root>/<model>/versions/00003/model/...          the files of the version (text: autoregressive/... beside them)
-    <root>/<model>/versions/00003/manifest.json      written last: metrics, evaluation key, lineage, hash of every file
+    <root>/<model>/versions/00003/manifest.json      written last: metrics, lineage, the hash of every file and its own
     <root>/<model>/champion.json                     {"version", "previous": [...], "reason", "created"}
     <root>/<model>/history/<time>-<nonce>.json       every promotion, rollback and refusal, with its reason
 
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from core import storage
+from core import integrity, storage
 from core.errors import UserError
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -91,7 +91,7 @@ class Registry:
                      if (match := _MANIFEST.fullmatch(name))]  # fmt: skip
             have = ", ".join(str(int(value)) for value in sorted(known)) or "none"
             raise UserError(f"{model}@{number}: no such version in {self.root}; there are: {have}")
-        manifest = storage.read_json(storage.join(uri, "manifest.json"))
+        manifest = integrity.read_json(storage.join(uri, "manifest.json"))
         try:
             return Version(**{**manifest, "uri": uri})
         except TypeError as error:
@@ -129,7 +129,7 @@ class Registry:
         version = Version(
             model, number, uri, _now(), dict(metrics), evaluation_key, weights_sha256, dict(lineage), files
         )
-        storage.write_json(storage.join(uri, "manifest.json"), asdict(version))
+        integrity.write_json(storage.join(uri, "manifest.json"), asdict(version))
         return version
 
     def promote(self, model: str, number: int, reason: str) -> Version:
@@ -206,14 +206,14 @@ class Registry:
         path = storage.join(self._model(model), "champion.json")
         if not storage.exists(path):
             return None
-        pointer = storage.read_json(path)
-        if not (isinstance(pointer, dict) and isinstance(pointer.get("version"), int)):
+        pointer = integrity.read_json(path)
+        if not isinstance(pointer.get("version"), int):
             raise UserError(f"{path}: expected {{'version': NUMBER, ...}}, found {json.dumps(pointer)[:60]}")
         return {"previous": [], **pointer}
 
     def _point(self, model: str, number: int, previous: list[int], reason: str, event: str) -> None:
         pointer = {"version": number, "previous": previous, "reason": reason, "created": _now()}
-        storage.write_json(storage.join(self._model(model), "champion.json"), pointer)
+        integrity.write_json(storage.join(self._model(model), "champion.json"), pointer)
         self.record(model, event, reason, version=number, before=previous[0] if previous else None)
 
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from core import storage
+from core import integrity, storage
 from core.checkpoint import CheckpointStore
 from core.errors import UserError
 from core.model_folder import DESCRIPTION, write_weights
@@ -43,7 +43,7 @@ def write_model(uri: str, folder: Path) -> dict[str, Any]:
     for name, content in checkpoint.files.items():
         if name.endswith(".json") and name != DESCRIPTION:  # a text model's tokenizer
             storage.write_bytes(folder / name, content)
-    storage.write_json(folder / DESCRIPTION, {**json.loads(checkpoint.files[DESCRIPTION]), **facts})
+    integrity.write_json(folder / DESCRIPTION, {**json.loads(checkpoint.files[DESCRIPTION]), **facts})
     return facts
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
-from local.runs import Run
+from local.runs import STORE, Run
 
 LABEL = "textdiffusion-run"
 IMAGE_USER = 10001  # of containers/Dockerfile
@@ -22,9 +22,7 @@ _PASSED_ON = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # sums are bit-identical on
 
 def mounted_folders(run: Run, runs: Path, registry: str, env: Mapping[str, str]) -> dict[str, bool]:
     """Folders that steps need, at the same path inside; True: read-only."""
-    (runs / ".store").mkdir(
-        parents=True, exist_ok=True
-    )  # kfp.local mounts it too; made by the daemon it would be root's
+    (runs / STORE).mkdir(parents=True, exist_ok=True)  # kfp.local mounts it too; made by the daemon it would be root's
     folders = {str(runs): False}
     if not storage.is_remote(env["TEXTDIFFUSION_WORK"]):
         folders[env["TEXTDIFFUSION_WORK"]] = False

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from core import storage
+from core import integrity, storage
 from core.errors import UserError
 from core.registry import Registry
 from local import terminal
@@ -51,7 +51,7 @@ def generate(
     """
     with tempfile.TemporaryDirectory(prefix="textdiffusion-") as scratch:
         folders, measured = _found(model, registry, runs, Path(scratch))
-        modality = storage.read_json(folders["model"] / "model.json").get("modality", "images")
+        modality = integrity.read_json(folders["model"] / "model.json").get("modality", "images")
         section = {key: value for key, value in measured.items() if key in MANNER}
         section |= {key: value for key, value in wishes.items() if value is not None}
         section.setdefault("seed", randbelow(2**31))

@@ -2,8 +2,8 @@
 
 runs/<pipeline>/<run id>/   what a run leaves behind (see local/runs.py)
 runs/index.html             the gallery of all of them
-runs/.store/                the artifacts as KFP lays them out; run folders hold hard links to them
-runs/.cache/                which step with which inputs made which artifacts
+runs/.store/                the artifacts as KFP lays them out; run folders hold copies of them (`runs.place_tree`)
+runs/.cache/                which step with which inputs made which artifacts, verified by hash (see local/cache.py)
 runs/.work/                 checkpoints of trainings, by what is trained
 """
 
@@ -31,7 +31,7 @@ from local.containers import docker_runner, mounted_folders
 from local.kfp_seam import observed, observed_docker
 from local.processes import StepProcesses
 from local.progress import Display
-from local.runs import STEPS, Run, link_tree, new_run, pending
+from local.runs import STEPS, STORE, Run, new_run, pending
 from local.version import code_version
 from local.watcher import Watcher
 from pipelines import compile as compiler
@@ -157,18 +157,16 @@ def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlac
             stack.enter_context(observed_docker(watcher.logging, watcher.exited))
         else:
             runner = local.SubprocessRunner(use_venv=False)
-        stack.enter_context(observed(watcher))
+        stack.enter_context(observed(watcher, runs / ".cache" if place.cache else None))
         stream = stack.enter_context((run.folder / "runner.log").open("a", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(stream))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         local.init(
             runner=runner,
-            pipeline_root=str(runs / ".store"),
+            pipeline_root=str(runs / STORE),
             workspace_root=str(scratch / "workspace"),
             raise_on_error=True,
-            enable_caching=place.cache,
-            cache_root=str(runs / ".cache"),
         )
         try:
             components.load_component_from_text(text)(**arguments)
@@ -215,7 +213,7 @@ def step_names(spec: Mapping[str, Any], trials: int = 0) -> list[str]:
 def _finish(run: Run) -> None:
     metrics = run.folder / "steps" / "evaluate" / "metrics.json"
     if metrics.exists():
-        link_tree(metrics, run.folder / "metrics.json")
+        storage.write_bytes(run.folder / "metrics.json", storage.read_bytes(metrics))
     verdict = run.folder / "steps" / "gate" / "verdict.json"
     if verdict.exists():
         run.save(gate=storage.read_json(verdict))

@@ -19,7 +19,7 @@ from core.config import config_hash, with_overrides
 from core.errors import UserError
 from core.job import AnyJob, parse_job
 from local.runner import LocalPlace
-from local.runs import Run, find_run, new_run
+from local.runs import STORE, Run, find_run, new_run
 from local.version import code_version
 from local.watcher import StepError, place_outputs
 from pipelines.jobs import check_numbers, parameters
@@ -84,7 +84,7 @@ def run_step(
         "host": os.uname().nodename,
     }
     run = new_run(runs, str(before.facts["pipeline"]), config.job, [step], facts)
-    store = runs / ".store" / run.id / step
+    store = runs / STORE / run.id / step
     arguments: dict[str, Any] = {}
     for name, kind in inputs.items():
         found = available[name]

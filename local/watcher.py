@@ -17,7 +17,7 @@ from core.progress import TASK_VARIABLE
 from core.secrets import redact
 from local.processes import StepProcesses
 from local.progress import Display
-from local.runs import Run, link_tree
+from local.runs import STORE, Run, place_tree
 
 _SUFFIXES = {"system.HTML": ".html", "system.Markdown": ".md"}
 _IN_METADATA = ("system.Metrics", "system.ClassificationMetrics")  # their files only repeat it
@@ -68,6 +68,10 @@ class Watcher:
         with self._log.open("a", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
             yield
 
+    def refused(self, reason: str) -> None:
+        with self._lock:
+            self._display.note(f"{self._mine.step}: not served from cache, it runs again: {reason}")
+
     def exited(self, code: int) -> None:
         self._mine.code = code
 
@@ -91,7 +95,8 @@ class Watcher:
 
 
 def place_outputs(folder: Path, step: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Links the artifacts among a task's outputs into `<folder>/steps/<step>/`; returns their entries of run.json."""
+    """Puts the artifacts among a task's outputs into `<folder>/steps/<step>/`; returns their entries of run.json."""
+    store = folder.parents[1] / STORE
     placed: dict[str, Any] = {}
     for name, output in outputs.items():
         uri = getattr(output, "uri", None)
@@ -103,10 +108,10 @@ def place_outputs(folder: Path, step: str, outputs: Mapping[str, Any]) -> dict[s
             pass
         elif source.is_dir():
             path = f"steps/{step}"
-            link_tree(source, folder / path)
+            place_tree(source, folder / path, store)
         elif source.is_file():
             path = f"steps/{step}/{name}{_SUFFIXES.get(output.schema_title, '')}"
-            link_tree(source, folder / path)
+            place_tree(source, folder / path, store)
         placed[name] = {"path": path, "uri": uri, "type": output.schema_title, "metadata": whole(output.metadata)}
     return placed
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from core import storage
+from core import integrity, storage
 from core.config import canonical_json, config_hash
 from core.errors import UserError
 from core.images.config import ImageData
@@ -47,7 +47,7 @@ def prepare_data(config: ImageData, out: Path) -> dict[str, Any]:
         images = np.load(folder / "train_images.npy", mmap_mode="r")
         labels = np.load(folder / "train_labels.npy")
         contact_sheet(images, labels, source.class_names).save(folder / "contact_sheet.png", optimize=True)
-        storage.write_json(folder / "dataset.json", metadata)
+        integrity.write_json(folder / "dataset.json", metadata)
     return flat_metadata(metadata)
 
 

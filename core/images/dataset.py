@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from core import storage
+from core import integrity, storage
 from core.errors import UserError
 
 Split = Literal["train", "validation", "test"]
@@ -35,8 +35,8 @@ class ImageDataset:
         folder = Path(path)
         if not (folder / "dataset.json").is_file():
             raise UserError(f"{folder}: no dataset.json there; expected a folder written by prepare-data")
-        metadata = storage.read_json(folder / "dataset.json")
-        if not isinstance(metadata, dict) or metadata.get("modality") != "images" or metadata.get("format") != FORMAT:
+        metadata = integrity.read_json(folder / "dataset.json")
+        if metadata.get("modality") != "images" or metadata.get("format") != FORMAT:
             raise UserError(f"{folder / 'dataset.json'}: not a data set of images in format {FORMAT}")
         for split in SPLITS:
             for name in (f"{split}_images.npy", f"{split}_labels.npy"):

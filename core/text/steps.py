@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from core import distributed, storage
+from core import distributed, integrity, storage
 from core.config import TrainConfig, validate
 from core.errors import UserError
 from core.fitting import fit_into
@@ -44,7 +44,7 @@ def train_judge(evaluate: Section, dataset: Path, out: Path) -> dict[str, Any]:
         "content_sha256": texts.metadata["content_sha256"],
     }
     with storage.atomic_folder(out) as folder:
-        storage.write_json(folder / "judge.json", facts)
+        integrity.write_json(folder / "judge.json", facts)
     return facts
 
 

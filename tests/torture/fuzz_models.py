@@ -111,11 +111,11 @@ def manifests(folder: Path) -> st.SearchStrategy[Any]:
 
 def signed(files: Any, meta: Any) -> bytes:
     """A manifest by one who knows how it is hashed."""
-    from core.checkpoint import _digest
+    from core.integrity import digest
 
     manifest = {"index": 1, "files": files, "meta": meta}
     try:
-        return as_json({**manifest, "sha256": _digest(json.loads(as_json(manifest)))})
+        return as_json({**manifest, "sha256": digest(json.loads(as_json(manifest)))})
     except ValueError:
         return b"{}"
 
