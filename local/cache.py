@@ -21,7 +21,7 @@ from core.errors import UserError
 class VerifiedCache(LocalCache):  # type: ignore[misc]  # kfp has no types
     """kfp.local's cache below `root`; `refused` is told of each entry that cannot be used any more, and why.
 
-    Verifying reads every file of an artifact once: about a second a gigabyte, and never more than a copy of it.
+    Verifying reads every file of an artifact once: under a second for MNIST and its model on two busy cores.
     """
 
     def __init__(self, root: Path, refused: Callable[[str], None]) -> None:
