@@ -27,9 +27,9 @@ def evaluate(
     """
     from pathlib import Path
 
+    import report as reports
     from components.publish import publish_metrics
     from components.step import describe, step, verified
-    from core import report as reports
     from core import steps
 
     with step():
@@ -65,9 +65,9 @@ def evaluate_text(
     """
     from pathlib import Path
 
+    import report as reports
     from components.publish import publish_metrics
     from components.step import describe, step, verified
-    from core import report as reports
     from core import steps
 
     with step():

@@ -28,7 +28,7 @@ def component(name: str) -> Callable[[Callable[..., Any]], Any]:
 def step() -> Iterator[None]:
     """Runs a step's body: a `UserError` becomes its one line on stderr and exit code 2, without a traceback."""
     from core.errors import UserError
-    from core.faults import reported
+    from core.storage.faults import reported
 
     try:
         with reported(None, "used"):  # a full disk shows where nobody looked for it
@@ -60,7 +60,7 @@ def describe(
     """
     from core import storage
     from core.config import canonical_json, config_hash
-    from core.integrity import FILES_HASH, files_sha256
+    from core.storage.integrity import FILES_HASH, files_sha256
 
     config = whole(config)
     inputs = {
@@ -93,7 +93,7 @@ def verified(artifact: Any) -> Path:
         UserError: a file was changed, removed or added since.
     """
     from core.errors import UserError
-    from core.integrity import FILES_HASH, files_sha256
+    from core.storage.integrity import FILES_HASH, files_sha256
 
     path, stated = Path(artifact.path), artifact.metadata.get(FILES_HASH)
     if stated is None:

@@ -14,8 +14,9 @@ from typing import Any
 
 from kfp.local.cache import LocalCache, _MissingArtifactError
 
-from core import integrity, storage
+from core import storage
 from core.errors import UserError
+from core.storage import integrity
 
 
 class VerifiedCache(LocalCache):  # type: ignore[misc]  # kfp has no types

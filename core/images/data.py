@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from core import integrity, storage
+from core import storage
 from core.config import canonical_json, config_hash
 from core.errors import UserError
 from core.images.config import ImageData
@@ -29,6 +29,7 @@ from core.images.contact_sheet import contact_sheet
 from core.images.dataset import FORMAT, SPLITS, ImageDataset, Split
 from core.images.sources import Batch, Labels, Pool, Source, open_source
 from core.images.split import assign_splits
+from core.storage import integrity
 
 __all__ = ["ImageDataset", "prepare_data"]
 

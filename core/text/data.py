@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core import integrity, storage
+from core import storage
 from core.errors import UserError
+from core.storage import integrity
 from core.text import tokenizer as tokenizers
 from core.text.config import TextData
 from core.text.tokenizer import Tokenizer

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.checkpoint import require_finite
 from core.errors import UserError
+from core.storage.checkpoint import require_finite
 from core.text.tokenizer import Tokenizer
 
 

@@ -13,8 +13,8 @@ import pytest
 from kfp import dsl
 
 from components.step import describe
+from factory.run_folder import LINKED_BYTES, Run, place_tree
 from local.cache import VerifiedCache
-from local.runs import LINKED_BYTES, Run, place_tree
 from tests.local.conftest import Project
 
 States = Callable[[Run], dict[str, str]]

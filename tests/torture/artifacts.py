@@ -53,7 +53,7 @@ def models(draw: random.Random, folder: Path) -> int:
         sums = {name: float(value.double().sum()) for name, value in found.network.state_dict().items()}
         return found.config, found.shape, found.description, sums
 
-    logging.getLogger("core.integrity").setLevel(logging.ERROR)
+    logging.getLogger("core.storage.integrity").setLevel(logging.ERROR)
     return _damaged(folder / "model", draw, read)
 
 
