@@ -24,14 +24,12 @@ def choose(
     Returns:
         The `train` section with the winner's settings, at the training's own budget.
     """
-    from pathlib import Path
-
-    from components.step import step
+    from components.step import step, verified
     from components.tuning import publish_search
     from core import storage
 
     with step():
-        found = [storage.read_json(Path(one.path) / "trial.json") for one in trials]
+        found = [storage.read_json(verified(one) / "trial.json") for one in trials]
         section = publish_search(search_config, train_config, found, search, table)
     return section
 

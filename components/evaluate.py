@@ -29,12 +29,14 @@ def evaluate(
 
     import report as reports
     from components.publish import publish_metrics
-    from components.step import describe, step
+    from components.step import describe, step, verified
     from core import steps
 
     with step():
         inputs = {"dataset": dataset, "judge": judge, "model": model, "samples": samples}
         paths: dict = {name: Path(artifact.path) for name, artifact in inputs.items()}
+        for artifact in (judge, samples):
+            verified(artifact)
         out = Path(evaluation.path)
         metadata = steps.evaluate(modality, evaluate_config, **paths, out=out)
         describe(evaluation, metadata, {"evaluate": evaluate_config}, inputs)
@@ -65,7 +67,7 @@ def evaluate_text(
 
     import report as reports
     from components.publish import publish_metrics
-    from components.step import describe, step
+    from components.step import describe, step, verified
     from core import steps
 
     with step():
@@ -77,6 +79,8 @@ def evaluate_text(
             "autoregressive": autoregressive,
         }
         paths: dict = {name: Path(artifact.path) for name, artifact in inputs.items()}
+        for artifact in (judge, samples):
+            verified(artifact)
         out = Path(evaluation.path)
         metadata = steps.evaluate(modality, evaluate_config, **paths, out=out)
         describe(evaluation, metadata, {"evaluate": evaluate_config}, inputs)

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 IMAGE = "textdiffusion-image:unresolved"
@@ -53,12 +54,14 @@ def describe(
     """Puts the lineage of an output on it: configuration, hashes, code version, image and the artifacts it came from.
 
     Args:
-        artifact: the output.
+        artifact: the output, with all its files: their hash is among its metadata, for `verified`.
         metadata: what the step returned; nested values become JSON text, because Vertex shows only flat ones.
         config: the sections the step was given, by name.
         parents: the input artifacts, by name.
     """
+    from core import storage
     from core.config import canonical_json, config_hash
+    from core.storage.integrity import FILES_HASH, files_sha256
 
     config = whole(config)
     inputs = {
@@ -75,14 +78,39 @@ def describe(
         for key in ("data_hash", "seed", "examples_seen", "effective_batch_size"):
             if key in parent.metadata:
                 common.setdefault(key, parent.metadata[key])
+    if storage.exists(artifact.path):  # of several nodes that train together, one writes
+        common[FILES_HASH] = files_sha256(artifact.path)
     for key, value in {**common, **metadata}.items():
         if value is not None:
             artifact.metadata[key] = canonical_json(value) if isinstance(value, Mapping | list | tuple) else value
 
 
+def verified(artifact: Any) -> Path:
+    """Where the files of an input are, compared with the hash that the step which made it left in its metadata.
+
+    Models and data sets verify themselves when they are opened; this is for what states no hash of its own.
+
+    Raises:
+        UserError: a file was changed, removed or added since.
+    """
+    from core.errors import UserError
+    from core.storage.integrity import FILES_HASH, files_sha256
+
+    path, stated = Path(artifact.path), artifact.metadata.get(FILES_HASH)
+    if stated is None:
+        print(f"warning: {artifact.name}: its metadata state no {FILES_HASH}, so it is not verified", file=sys.stderr)
+    elif files_sha256(path) != stated:
+        raise UserError(
+            f"{artifact.name}: the files in {path} are not those that its step wrote ({FILES_HASH} differs);"
+            " run that step again"
+        )
+    return path
+
+
 def content_hash(metadata: Mapping[str, Any]) -> str:
     """The hash that stands for an artifact's content, from its metadata; empty if it states none."""
-    for key in ("weights_sha256", "content_sha256", "judge_sha256", "samples_sha256", "sha256", "data_hash"):
+    by_content = ("weights_sha256", "content_sha256", "judge_sha256", "samples_sha256", "sha256", "data_hash")
+    for key in (*by_content, "files_sha256"):
         if metadata.get(key):
             return str(metadata[key])
     return ""

@@ -1,7 +1,7 @@
 """The model registry: a folder (local or `gs://`) of versioned models with a champion, each with where it came from.
 
     <root>/<model>/versions/00003/model/...          the files of the version (text: autoregressive/... beside them)
-    <root>/<model>/versions/00003/manifest.json      written last: metrics, evaluation key, lineage, hash of every file
+    <root>/<model>/versions/00003/manifest.json      written last: metrics, lineage, the hash of every file and its own
     <root>/<model>/champion.json                     {"version", "previous": [...], "history": {name: its line}, ...}
     <root>/<model>/history/<time>-<nonce>.json       every promotion, rollback and refusal, with its reason
 
@@ -19,7 +19,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
@@ -27,7 +27,8 @@ from core import jsontext, storage
 from core.config import validate
 from core.errors import UserError
 from core.names import inside, relative
-from core.records import Label, Note, Record, facts, or_none, read
+from core.records import Label, Note, Record, facts, or_none, parsed, read
+from core.storage import integrity
 from core.storage.exchange import exchange
 from core.storage.faults import StorageError, UnconfirmedError
 
@@ -64,6 +65,7 @@ class Event(Record):
 class Pointer(Record):
     """champion.json: the version in service, and those before it."""
 
+    SEALED: ClassVar[bool] = True
     version: Number
     previous: Annotated[list[Number], Field(max_length=100_000)] = Field(default_factory=list)
     history: dict[Label, Event] = Field(default_factory=dict)  # the line of this change, should it be missing there
@@ -75,6 +77,7 @@ Step = Callable[[Pointer | None], tuple[int, list[int]]]  # pointer -> champion,
 class Version(Record):
     """One registered model. `metrics` is metrics.json as it was when the version was judged."""
 
+    SEALED: ClassVar[bool] = True
     model: Label
     version: Number
     uri: Note
@@ -191,7 +194,7 @@ class Registry:
             files=files,
         )
         version = validate(Version, made, f"{model}@{number}")
-        storage.write_json(storage.join(uri, "manifest.json"), version.model_dump())
+        integrity.write_json(storage.join(uri, "manifest.json"), version.model_dump())
         return version
 
     def promote(self, model: str, number: int, reason: str) -> Version:
@@ -292,7 +295,7 @@ class Registry:
         made: dict[str, Any] = {}
 
         def change(content: bytes | None) -> bytes:
-            now = validate(Pointer, jsontext.parse(content, path), path) if content is not None else None
+            now = parsed(Pointer, jsontext.parse(content, path), path) if content is not None else None
             with suppress(UnconfirmedError):
                 self._write_line(model, _line_of(now))  # of one who was killed before
             number, previous = step(now)
@@ -300,7 +303,7 @@ class Registry:
             name, line = _line(event, reason, version=number, before=before)
             made.update(version=number, line={name: line})
             pointer = {"version": number, "previous": previous, "reason": reason, "created": line["created"]}
-            return storage.to_json({**pointer, "history": made["line"]})
+            return storage.to_json(integrity.sealed({**pointer, "history": made["line"]}))
 
         unconfirmed = None
         try:

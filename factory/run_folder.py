@@ -39,6 +39,10 @@ STEPS = (
 """All steps, in the order in which they are shown."""
 LOCK = "run.lock"  # held by the process that executes a run
 
+STORE = ".store"
+"""The folder of the artifacts as KFP lays them out, beside the folders of pipelines."""
+LINKED_BYTES = 1 << 20  # files above this are links to the store
+
 
 @dataclass
 class Run:
@@ -237,16 +241,31 @@ def unfinished_run(root: Path, job: str | None, name: str = "") -> Run:
     return run
 
 
-def link_tree(source: Path, target: Path) -> None:
-    """Puts the files of `source` (a file or a folder) at `target` as hard links; as copies where links cannot be."""
+def place_tree(source: Path, target: Path, store: Path) -> None:
+    """Puts the files of `source` (a file or a folder) at `target`, so that editing them leaves the store as it is.
+
+    What people open and edit (metrics, descriptions, reports) is small and copied. A larger file of the store (data,
+    weights) is hard-linked and read-only, else every run served from cache would cost its size again: files as large
+    as MNIST's and its model's take 0.6 MB and 0.2 s so, and 61 MB and 0.6 s as copies (two busy cores). Whoever writes
+    to a link all the same, as root may, is met by the cache, which verifies what it serves. Files from elsewhere are
+    copied: they are not ours to lock.
+    """
     pairs = [(source, target)] if source.is_file() else _pairs(source, target)
     for old, new in pairs:
         new.parent.mkdir(parents=True, exist_ok=True)
         new.unlink(missing_ok=True)
-        try:
-            os.link(old, new)
-        except OSError:
-            shutil.copy2(old, new)
+        if not (old.stat().st_size > LINKED_BYTES and old.is_relative_to(store) and _linked(old, new)):
+            shutil.copyfile(old, new)
+
+
+def _linked(old: Path, new: Path) -> bool:
+    """Makes `new` another name of `old`, read-only; False where that cannot be."""
+    try:
+        old.chmod(old.stat().st_mode & ~0o222)
+        os.link(old, new)
+    except OSError:
+        return False
+    return True
 
 
 def _pairs(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:

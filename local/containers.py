@@ -14,7 +14,7 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
-from factory.run_folder import Run
+from factory.run_folder import STORE, Run
 
 LABEL = "textdiffusion-run"
 SHARE_OF_MEMORY = 0.9  # of the engine's machine, that a step may take where nothing else is set
@@ -42,9 +42,7 @@ class Limits:
 
 def mounted_folders(run: Run, runs: Path, registry: str, env: Mapping[str, str]) -> dict[str, bool]:
     """Folders that steps need, at the same path inside; True: read-only."""
-    (runs / ".store").mkdir(
-        parents=True, exist_ok=True
-    )  # kfp.local mounts it too; made by the daemon it would be root's
+    (runs / STORE).mkdir(parents=True, exist_ok=True)  # kfp.local mounts it too; made by the daemon it would be root's
     folders = {str(runs): False}
     if not storage.is_remote(env["TEXTDIFFUSION_WORK"]):
         folders[env["TEXTDIFFUSION_WORK"]] = False

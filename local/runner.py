@@ -2,8 +2,8 @@
 
 runs/<pipeline>/<run id>/   what a run leaves behind (see factory/run_folder.py)
 runs/index.html             the gallery of all of them
-runs/.store/                the artifacts as KFP lays them out; run folders hold hard links to them
-runs/.cache/                which step with which inputs made which artifacts
+runs/.store/                the artifacts as KFP lays them out; run folders hold copies of them (`place_tree`)
+runs/.cache/                which step with which inputs made which artifacts, verified by hash (see local/cache.py)
 runs/.work/                 checkpoints of trainings, by what is trained
 """
 
@@ -29,7 +29,7 @@ from core.records import Search, Verdict, facts, read
 from core.storage import scratches
 from core.storage.locks import Holder
 from factory.job import AnyJob
-from factory.run_folder import STEPS, Run, find_run, link_tree, new_run, pending
+from factory.run_folder import STEPS, STORE, Run, find_run, new_run, pending
 from local import gallery
 from local.containers import Limits, docker_runner, mounted_folders
 from local.kfp_seam import observed, observed_docker
@@ -161,18 +161,16 @@ def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlac
             stack.enter_context(observed_docker(watcher.logging, watcher.exited))
         else:
             runner = local.SubprocessRunner(use_venv=False)
-        stack.enter_context(observed(watcher))
+        stack.enter_context(observed(watcher, runs / ".cache" if place.cache else None))
         stream = stack.enter_context((run.folder / "runner.log").open("a", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(stream))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         local.init(
             runner=runner,
-            pipeline_root=str(runs / ".store"),
+            pipeline_root=str(runs / STORE),
             workspace_root=str(scratch / "workspace"),
             raise_on_error=True,
-            enable_caching=place.cache,
-            cache_root=str(runs / ".cache"),
         )
         try:
             components.load_component_from_text(text)(**arguments)
@@ -219,7 +217,7 @@ def step_names(spec: Mapping[str, Any], trials: int = 0) -> list[str]:
 def _finish(run: Run) -> None:
     metrics = run.folder / "steps" / "evaluate" / "metrics.json"
     if metrics.exists():
-        link_tree(metrics, run.folder / "metrics.json")
+        storage.write_bytes(run.folder / "metrics.json", storage.read_bytes(metrics))
     verdict = run.folder / "steps" / "gate" / "verdict.json"
     if verdict.exists():
         run.save(gate=facts(read(Verdict, str(verdict))))

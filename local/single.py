@@ -19,7 +19,7 @@ from core.config import config_hash, with_overrides
 from core.errors import UserError
 from core.names import inside
 from factory.job import AnyJob, parse_job
-from factory.run_folder import Run, find_run, new_run
+from factory.run_folder import STORE, Run, find_run, new_run
 from local.runner import LocalPlace
 from local.version import code_version
 from local.watcher import StepError, place_outputs
@@ -99,7 +99,7 @@ def _run_held(
     outputs: Mapping[str, Any],
 ) -> Run:
     runs = place.runs.absolute()
-    store = inside(runs, f".store/{run.id}/{step}")
+    store = inside(runs, f"{STORE}/{run.id}/{step}")
     arguments: dict[str, Any] = {}
     for name, kind in inputs.items():
         found = available[name]
