@@ -21,6 +21,7 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.secrets import redact
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _MANIFEST = re.compile(r"(\d{5,})/manifest\.json")
@@ -160,7 +161,7 @@ class Registry:
         """Adds a line to the model's history."""
         when = _now()
         name = f"{when.replace(':', '').replace('-', '')}-{uuid.uuid4().hex[:8]}.json"
-        entry = {"created": when, "event": event, "reason": reason, **facts}
+        entry = {"created": when, "event": event, "reason": redact(reason), **facts}
         storage.write_json(storage.join(self._model(model), "history", name), entry)
 
     def history(self, model: str) -> list[dict[str, Any]]:
@@ -212,7 +213,7 @@ class Registry:
         return {"previous": [], **pointer}
 
     def _point(self, model: str, number: int, previous: list[int], reason: str, event: str) -> None:
-        pointer = {"version": number, "previous": previous, "reason": reason, "created": _now()}
+        pointer = {"version": number, "previous": previous, "reason": redact(reason), "created": _now()}
         storage.write_json(storage.join(self._model(model), "champion.json"), pointer)
         self.record(model, event, reason, version=number, before=previous[0] if previous else None)
 

@@ -18,6 +18,7 @@ from core import storage
 from core.config import config_hash, with_overrides
 from core.errors import UserError
 from core.job import AnyJob, parse_job
+from core.secrets import redact
 from local.runner import LocalPlace
 from local.runs import Run, find_run, new_run
 from local.version import code_version
@@ -101,13 +102,13 @@ def run_step(
             _call(component.python_func, arguments, debug)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         refused = isinstance(error, SystemExit) and error.code == UserError.EXIT_CODE
-        message = "refused its input (see above)" if refused else f"{type(error).__name__}: {error}"
+        message = "refused its input (see above)" if refused else redact(f"{type(error).__name__}: {error}")
         run.update(step, state="failed", error=message, seconds=round(time.monotonic() - began, 3))
         run.save(status="failed", seconds=round(time.monotonic() - began, 3))
         if isinstance(error, KeyboardInterrupt):
             raise
         log = run.folder / "steps" / step / "log.txt"
-        storage.write_bytes(log, traceback.format_exc().encode())
+        storage.write_bytes(log, redact(traceback.format_exc()).encode())
         raise StepError(step, message, log, refused) from error
     made = {name: arguments[name] for name in outputs}
     seconds = round(time.monotonic() - began, 3)

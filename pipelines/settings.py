@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -28,6 +28,8 @@ PREFIX = "TEXTDIFFUSION_"
 
 class Settings(Frozen):
     """What is not part of a job. Nothing here has a default project, region or bucket."""
+
+    kept_nowhere: ClassVar[frozenset[str]] = frozenset({"kubeflow_token"})
 
     runs: Place = Field(default="runs", description="folder of local runs")
     registry: Place = Field(default="registry", description="model registry: a folder or gs:// prefix")
@@ -44,6 +46,12 @@ class Settings(Frozen):
     kubeflow_host: Place | None = None
     kubeflow_namespace: str | None = None
     kubeflow_token: str | None = Field(default=None, description="bearer token; set it in the environment")
+    billing_project: str | None = Field(
+        default=None, description="project that pays for reading buckets whose owner lets the requester pay"
+    )
+    pass_variables: tuple[str, ...] = Field(
+        default=(), description="environment variables that steps of local runs get besides the usual ones"
+    )
     max_cost: float | None = Field(default=None, gt=0, description="USD; a run estimated above it is refused")
     machines: dict[str, dict[str, Any]] = Field(default_factory=dict, description="rows of resources.yaml")
     set: dict[str, dict[str, Any]] = Field(default_factory=dict, description="sections laid over every job")
