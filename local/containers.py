@@ -17,7 +17,6 @@ from local.runs import Run
 
 LABEL = "textdiffusion-run"
 IMAGE_USER = 10001  # of containers/Dockerfile
-_PASSED_ON = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # sums are bit-identical only with the same number of threads
 
 
 def mounted_folders(run: Run, runs: Path, registry: str, env: Mapping[str, str]) -> dict[str, bool]:
@@ -61,12 +60,7 @@ def docker_runner(run: str, image: str, folders: Mapping[str, bool], env: Mappin
     gpus = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])]
     try:
         yield local.DockerRunner(
-            environment={
-                name: value
-                for name, value in env.items()
-                if (name.startswith("TEXTDIFFUSION_") and name != "TEXTDIFFUSION_IMAGE")  # the task itself sets that
-                or name in _PASSED_ON
-            },
+            environment=dict(env),
             mounts=[docker.types.Mount(path, path, "bind", read_only=only) for path, only in folders.items()],
             user=user,
             read_only=True,

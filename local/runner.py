@@ -28,6 +28,7 @@ from core.errors import UserError
 from core.job import AnyJob, parse_job
 from local import gallery
 from local.containers import docker_runner, mounted_folders
+from local.environment import container_environment, step_environment
 from local.kfp_seam import observed, observed_docker
 from local.processes import StepProcesses
 from local.progress import Display
@@ -54,6 +55,7 @@ class LocalPlace:
         image: image repository, or full image with tag.
         machines: the user's own rows of resources.yaml.
         cache: whether steps may be served from cache.
+        pass_variables: names of variables that steps get besides those of `local.environment`.
     """
 
     runs: Path
@@ -62,6 +64,7 @@ class LocalPlace:
     image: str = "textdiffusion"
     machines: Mapping[str, Any] | None = None
     cache: bool = True
+    pass_variables: tuple[str, ...] = ()
 
     def registry_uri(self) -> str:
         """The registry, absolute."""
@@ -146,14 +149,16 @@ def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlac
     events = run.folder / "events.jsonl"
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="textdiffusion-")))
-        env = step_environment(runs, events, scratch, str(run.facts["code_version"]))
+        version = str(run.facts["code_version"])
+        env = step_environment(ROOT, runs, events, scratch, version, place.pass_variables)
         display = stack.enter_context(Display(run, events, console))
         processes = stack.enter_context(StepProcesses(env))
         stack.enter_context(_interruptible(processes.stop))
         watcher = Watcher(run, display, processes)
         if place.runner == "docker":
             folders = mounted_folders(run, runs, place.registry_uri(), env)
-            runner = stack.enter_context(docker_runner(run.id, str(run.facts["image"]), folders, env))
+            inside = container_environment(env, place.pass_variables)
+            runner = stack.enter_context(docker_runner(run.id, str(run.facts["image"]), folders, inside))
             stack.enter_context(observed_docker(watcher.logging, watcher.exited))
         else:
             runner = local.SubprocessRunner(use_venv=False)
@@ -185,20 +190,6 @@ def trials_of(job: AnyJob) -> int:
     """How many trials the job's pipeline runs; 0 without a search."""
     search = getattr(job, "search", None)
     return int(search.trials) if search is not None else 0
-
-
-def step_environment(runs: Path, events: Path, scratch: Path, version: str) -> dict[str, str]:
-    """The environment of a step's process."""
-    path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
-    return {
-        **os.environ,
-        "PYTHONPATH": path,
-        "PYTHONUNBUFFERED": "1",
-        "TMPDIR": str(scratch),
-        "TEXTDIFFUSION_CODE_VERSION": version,
-        "TEXTDIFFUSION_EVENTS": str(events),
-        "TEXTDIFFUSION_WORK": os.environ.get("TEXTDIFFUSION_WORK") or str(runs / ".work"),
-    }
 
 
 def step_names(spec: Mapping[str, Any], trials: int = 0) -> list[str]:

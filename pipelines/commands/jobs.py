@@ -163,6 +163,7 @@ def _run_here(
         image=settings.image,
         machines=settings.machines,
         cache=cache,
+        pass_variables=settings.pass_variables,
     )
     again = f"textdiffusion run {name}{' --runner docker' if runner == 'docker' else ''} --resume"
     try:
