@@ -27,10 +27,10 @@ def component(name: str) -> Callable[[Callable[..., Any]], Any]:
 def step() -> Iterator[None]:
     """Runs a step's body: a `UserError` becomes its one line on stderr and exit code 2, without a traceback."""
     from core.errors import UserError
-    from core.faults import reported
+    from core.faults import every_refusal
 
     try:
-        with reported(None, "used"):  # a full disk shows where nobody looked for it
+        with every_refusal():  # a full disk shows where nobody looked for it
             yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

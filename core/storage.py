@@ -6,6 +6,7 @@ ends. A set of files becomes visible by the manifest that is written last with `
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -24,6 +25,9 @@ from core.errors import UserError
 from core.faults import StorageError, reported, steadily
 
 CHUNK = 1 << 20  # bytes
+_CANNOT = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}  # what drives say that lack an operation
+_NO_LINKS = _CANNOT | {errno.EPERM, errno.EACCES, errno.EMLINK}  # vfat and exFAT say EPERM, some FUSE drives EACCES
+_NO_FOLDER_SYNC = _CANNOT | {errno.EBADF}
 
 
 def is_remote(uri: str | Path) -> bool:
@@ -169,22 +173,49 @@ def create(uri: str | Path, data: bytes) -> bool:
             os.link(temporary, target)  # fails if the name is taken, and never shows a half-written file
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if not _create_exclusively(target, data):
+                return False
         sync_folder(target.parent)
+    return True
+
+
+def _create_exclusively(target: Path, data: bytes) -> bool:
+    """`create` on a drive without links. Only one writer gets the name, but one that is killed here leaves it half
+    written: who reads it finds that it is not what it says it is."""
+    try:
+        with target.open("xb") as stream:
+            try:
+                _fill(stream, data)
+            except BaseException:
+                target.unlink(missing_ok=True)
+                raise
+    except FileExistsError:
+        return False
     return True
 
 
 def _write_and_sync(path: Path, data: bytes) -> None:
     with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+        _fill(stream, data)
+
+
+def _fill(stream: IO[bytes], data: bytes) -> None:
+    stream.write(data)
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def sync_folder(path: Path) -> None:
-    """Makes a rename in `path` survive a power cut."""
+    """Makes a rename in `path` survive a power cut, where the drive can do that for folders."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

@@ -143,10 +143,14 @@ def pending(name: str) -> dict[str, Any]:
 
 
 def point_latest(root: Path, folder: Path) -> None:
-    """Lets `<root>/latest` be a link to `folder`, replaced in one go."""
+    """Lets `<root>/latest` be a link to `folder`, replaced in one go; without links on the drive, a file with its id."""
     link = root / f".latest-{secrets.token_hex(4)}"
-    link.symlink_to(folder.relative_to(root), target_is_directory=True)
-    link.replace(root / "latest")
+    try:
+        link.symlink_to(folder.relative_to(root), target_is_directory=True)
+    except (OSError, NotImplementedError):
+        storage.write_bytes(root / "latest", f"{folder.name}\n".encode())
+    else:
+        link.replace(root / "latest")
 
 
 def list_runs(root: Path) -> list[Run]:
@@ -160,7 +164,10 @@ def find_run(root: Path, name: str) -> Run:
     Raises:
         UserError: there is none, or more than one.
     """
-    folder = (root / "latest") if name == "latest" else Path(name)
+    latest = root / "latest"
+    if name == "latest" and latest.is_file():  # see `point_latest`
+        name = storage.read_bytes(latest, limit=1000).decode(errors="replace").strip()
+    folder = latest if name == "latest" else Path(name)
     if (folder / "run.json").is_file():
         return _read(folder.resolve())
     runs = list_runs(root)
@@ -182,7 +189,7 @@ def link_tree(source: Path, target: Path) -> None:
         try:
             os.link(old, new)
         except OSError:
-            shutil.copy2(old, new)
+            shutil.copyfile(old, new)  # and no more: such a drive may refuse to set rights and times
 
 
 def _pairs(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:

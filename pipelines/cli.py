@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from importlib import import_module
@@ -56,10 +55,10 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # `textdiffusion runs | head`
         sys.stderr.close()
         code = 0
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:  # whichever command was given such a name
-            raise
-        print(f"error: {str(error.filename)[:60]!r}...: longer than a file name may be", file=sys.stderr)
+    except OSError as error:  # whichever file or drive a command met
+        from core.faults import refusal
+
+        print(f"error: {UserError(refusal(error))}", file=sys.stderr)
         code = UserError.EXIT_CODE
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":
