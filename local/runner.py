@@ -87,7 +87,7 @@ def run_job(job: AnyJob, place: LocalPlace, console: Console, *, resume: Run | N
     began = time.monotonic()
     console.file = console.file  # stdout as it is now: it goes to a log while kfp.local runs
     job = absolute(job, Path.cwd())
-    image = compiler.image_name(place.image)
+    image = compiler.image_name(place.image, to_run=place.runner == "docker")
     text = compiler.compile_job(job, image=image, machines=load_machines(place.machines))
     spec = read_spec(text)[0]
     problems = check_spec(text, job)

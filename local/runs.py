@@ -143,7 +143,7 @@ def pending(name: str) -> dict[str, Any]:
 
 
 def point_latest(root: Path, folder: Path) -> None:
-    """Lets `<root>/latest` be a link to `folder`, replaced in one go; without links on the drive, a file with its id."""
+    """Lets `<root>/latest` be a link to `folder`, replaced in one go; on drives without links a file with its id."""
     link = root / f".latest-{secrets.token_hex(4)}"
     try:
         link.symlink_to(folder.relative_to(root), target_is_directory=True)
