@@ -115,6 +115,8 @@ def _about_storage(error: Exception) -> bool:
 
 def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())[:200]
+    if "requester pays" in text.lower():
+        return "its owner lets the requester pay: write `billing_project: PROJECT` into textdiffusion.yaml"
     kind = type(error).__name__
     tried = f" ({ATTEMPTS} attempts)" if passing(error) else ""
     return f"{text or kind}{tried}"

@@ -8,8 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from core.errors import UserError
+from pipelines.buckets import bucket_findings
 from pipelines.findings import ME
-from pipelines.preflight import bucket_findings, image_status
+from pipelines.preflight import image_status
 from pipelines.regions import check_region
 from pipelines.settings import Settings
 from pipelines.vertex import Project, Vertex, one_line

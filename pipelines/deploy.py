@@ -13,6 +13,7 @@ from typing import Any
 from core import storage
 from core.errors import UserError
 from core.job import AnyJob
+from core.remote import PAYER
 from pipelines import costs
 from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
@@ -210,6 +211,7 @@ def _compiled(job: AnyJob, settings: Settings, rows: Mapping[str, Machine], opti
 
 def _environment(project: Project) -> dict[str, str]:
     found = {"TEXTDIFFUSION_PROJECT": project.project, "TEXTDIFFUSION_REGION": project.region}
+    found |= {PAYER: project.billing_project} if project.billing_project else {}
     return found | ({ENDPOINT: project.endpoint} if project.endpoint else {})
 
 

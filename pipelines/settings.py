@@ -21,6 +21,7 @@ from pydantic import Field
 
 from core.config import Frozen, Place, merge, parse_value, read_yaml, validate
 from core.errors import UserError
+from core.remote import PAYER
 
 FILE = Path("textdiffusion.yaml")
 PREFIX = "TEXTDIFFUSION_"
@@ -78,12 +79,15 @@ def load_settings(
     Raises:
         UserError: a key is unknown or a value is not valid.
     """
-    environment = os.environ if environment is None else environment
+    given = os.environ if environment is None else environment
     values: dict[str, Any] = read_yaml(file) if file.exists() else {}
     validate(Settings, values, str(file))
-    values = merge(values, _from_environment(environment))
+    values = merge(values, _from_environment(given))
     values = merge(values, {key: value for key, value in (overrides or {}).items() if value is not None})
-    return validate(Settings, values, "settings")
+    settings = validate(Settings, values, "settings")
+    if environment is None and settings.billing_project:  # storage reads it there, in this process and in steps
+        os.environ[PAYER] = settings.billing_project
+    return settings
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
