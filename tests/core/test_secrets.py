@@ -1,4 +1,6 @@
+import random
 import re
+import string
 import subprocess
 import sys
 
@@ -26,9 +28,10 @@ LEAKY = [
 ]
 
 
-def forms() -> dict[str, str]:
+def forms(seed: float = 0) -> dict[str, str]:
     """Tokens of well-known services, by form; put together here so that no scanner takes this file for a leak."""
-    word = "".join(chr(97 + i % 26) + str(i % 10) for i in range(60))
+    draw = random.Random(seed)
+    word = "".join(draw.choice(string.ascii_lowercase) + draw.choice(string.digits) for _ in range(60))
     return {
         "a signature of Azure": f"https://account.blob.core.windows.net/c/x?sv=2024-01-01&sig={word[:40]}%3D",
         "an id of AWS": "AK" + "IA" + word[:16].upper(),

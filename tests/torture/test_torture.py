@@ -26,6 +26,8 @@ CASES = 100
         ("other-count", 1),
         ("damage", 2),
         ("storage-50", 1),
+        ("linkless", 1),
+        ("secrets", 2),
         *(pytest.param(fault, 1, marks=pytest.mark.slow) for fault in ("term-two", "storage-20", "kill-run")),
     ],
 )
