@@ -62,7 +62,7 @@ def train_alone(job: str, out: str) -> None:
     """
     from components.train_job import train_job
     from core.config import parse_yaml
-    from core.job import parse_job
+    from factory.job import parse_job
 
     print(json.dumps(train_job(parse_job(parse_yaml(job, "--job"), "--job"), out)))
 
@@ -82,7 +82,7 @@ def draw_many(request: str) -> None:
 def main(arguments: list[str]) -> int:
     """Runs what the arguments ask for; the exit code."""
     from core.errors import UserError
-    from core.faults import every_refusal
+    from core.storage.faults import every_refusal
 
     try:
         with every_refusal():

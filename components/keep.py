@@ -21,7 +21,7 @@ def keep(
 
     from components.step import describe, run_of, step
     from core import storage
-    from core.registry import Registry
+    from factory.registry import Registry
 
     with step():
         run = run or run_of(kept.uri)

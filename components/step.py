@@ -27,7 +27,7 @@ def component(name: str) -> Callable[[Callable[..., Any]], Any]:
 def step() -> Iterator[None]:
     """Runs a step's body: a `UserError` becomes its one line on stderr and exit code 2, without a traceback."""
     from core.errors import UserError
-    from core.faults import every_refusal
+    from core.storage.faults import every_refusal
 
     try:
         with every_refusal():  # a full disk shows where nobody looked for it

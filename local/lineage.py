@@ -9,8 +9,8 @@ from typing import Any
 
 from components.step import content_hash
 from core.errors import UserError
-from core.registry import Registry
-from local.runs import Run, find_run, list_runs
+from factory.registry import Registry
+from factory.run_folder import Run, find_run, list_runs
 
 Node = dict[str, Any]
 Index = Mapping[str, tuple[Run, str, str, Mapping[str, Any]]]  # URI -> run, step, name, metadata

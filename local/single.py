@@ -17,10 +17,10 @@ from typing import Any
 from core import storage
 from core.config import config_hash, with_overrides
 from core.errors import UserError
-from core.job import AnyJob, parse_job
 from core.secrets import redact
+from factory.job import AnyJob, parse_job
+from factory.run_folder import Run, find_run, new_run
 from local.runner import LocalPlace
-from local.runs import Run, find_run, new_run
 from local.version import code_version
 from local.watcher import StepError, place_outputs
 from pipelines.jobs import check_numbers, parameters

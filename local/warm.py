@@ -20,7 +20,7 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
-NEEDS_STEPS = ("core import steps", "core.trial")  # what a component says that works with the modality's code
+NEEDS_STEPS = ("core import steps", "factory.trial")  # what a component says that works with the modality's code
 TRAINS = ("steps.train", "run_trial")  # ... and that makes an optimizer, for which torch imports its compiler: seconds
 GRACE = 30.0  # seconds that a step has to write a checkpoint once it is asked to stop
 FOR_TRAINING = ("torch._dynamo", "torch.utils.tensorboard")

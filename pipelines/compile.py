@@ -15,14 +15,14 @@ from typing import Any
 from components.step import IMAGE
 from core import storage
 from core.errors import UserError
-from core.job import AnyJob
+from factory.job import AnyJob
 from pipelines.custom_job import VertexOptions
 from pipelines.definitions import Placement, Target, define
 from pipelines.jobs import sections
 from pipelines.machines import Machine, load_machines
 
 ROOT = Path(__file__).parents[1]
-INSIDE = ("core", "components", "containers", "requirements.lock")  # what the image is made of
+INSIDE = ("core", "factory", "report", "components", "containers", "requirements.lock")  # what the image is made of
 BUILD = Path("build") / "pipelines"
 TARGETS: Mapping[Target, str] = {"local": ".yaml", "vertex": ".vertex.yaml"}
 

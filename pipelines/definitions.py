@@ -35,7 +35,7 @@ from components.train import train_diffusion as train_diffusion_step
 from components.train import train_diffusion_warm as train_diffusion_warm_step
 from components.train_judge import train_judge as train_judge_step
 from core.config import ResourcesConfig
-from core.job import AnyJob, ImageTrainingJob, TextTrainingJob
+from factory.job import AnyJob, ImageTrainingJob, TextTrainingJob
 from pipelines.custom_job import VertexOptions, custom_job
 from pipelines.machines import Machine, choose
 

@@ -15,7 +15,7 @@ from kfp import dsl
 
 from components.check_data import check_data, remember_data
 from core.errors import UserError
-from core.job import AnyJob
+from factory.job import AnyJob
 from pipelines.definitions import Placement, define
 
 

@@ -20,8 +20,8 @@ from components.plan_trials import plan_trials as plan_trials_step
 from components.step import IMAGE
 from components.suggest import suggest as suggest_step
 from components.trial import trial as trial_step
-from core.job import ImageTrainingJob, TextTrainingJob
-from core.search import VALIDATION_LOSS
+from factory.job import ImageTrainingJob, TextTrainingJob
+from factory.search import VALIDATION_LOSS
 from pipelines.costs import TRIALS
 from pipelines.definitions import Placement, Tune, image_training, text_training
 

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from core.config import Frozen, Place, merge, parse_value, read_yaml, validate
 from core.errors import UserError
-from core.remote import PAYER
+from core.storage.remote import PAYER
 
 FILE = Path("textdiffusion.yaml")
 PREFIX = "TEXTDIFFUSION_"

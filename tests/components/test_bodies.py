@@ -19,7 +19,7 @@ from components.step import content_hash, describe, whole
 from components.train import train
 from core import storage
 from core.config import config_hash
-from core.registry import Registry
+from factory.registry import Registry
 
 STAND_IN = Path(__file__).parents[1] / "local" / "standin" / "standin_steps.py"
 

@@ -9,9 +9,9 @@ import pytest
 from core.config import read_yaml, validate
 from core.errors import UserError
 from core.images.config import ImageData
-from core.job import parse_job
 from core.secrets import redact
 from core.text.config import TextData
+from factory.job import parse_job
 from pipelines.compile import ROOT
 from pipelines.jobs import CONFIGS
 from pipelines.settings import load_settings

@@ -43,8 +43,8 @@ def killed_without_links(draw: random.Random, folder: Path) -> int:
 def tokens(draw: random.Random, folder: Path) -> int:
     """Tokens of many forms in any text of a job and in a reason: refused without a repetition, or struck out."""
     from core.errors import UserError
-    from core.job import parse_job
-    from core.registry import Registry
+    from factory.job import parse_job
+    from factory.registry import Registry
     from tests.core.test_secrets import forms
 
     jobs = predefined()

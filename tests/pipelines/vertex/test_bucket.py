@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from pipelines.buckets import bucket_findings
 from pipelines.findings import Finding
-from pipelines.vertex import Project, Vertex
+from pipelines.vertex.buckets import bucket_findings
+from pipelines.vertex.client import Project, Vertex
 
 Look = Callable[..., tuple[list[Finding], list[str]]]
 PLAIN = {"kind": "storage#bucket", "name": "mine", "location": "US-CENTRAL1", "locationType": "region"}
