@@ -83,32 +83,40 @@ def draw_many(request: str) -> None:
 def main(arguments: list[str]) -> int:
     """Runs what the arguments ask for; the exit code."""
     from core.errors import UserError
+    from core.storage.faults import every_refusal
 
     try:
-        if arguments == ["steps"]:
-            say("\n".join(steps()), lines=True)
-        elif arguments[:1] == ["doctor"]:
-            from components.inside import report
-
-            return report(as_json="--json" in arguments)
-        elif len(arguments) == 5 and (arguments[0], arguments[1], arguments[3]) == ("train-job", "--job", "--out"):
-            train_alone(arguments[2], arguments[4])
-        elif len(arguments) >= 3 and arguments[:2] == ["trial", "--request"]:
-            from components.tuning import tuned_trial
-
-            tuned_trial(arguments[2], arguments[3:])
-        elif len(arguments) == 3 and arguments[:2] == ["shards", "--request"]:
-            draw_many(arguments[2])
-        elif len(arguments) == 3 and arguments[1] == "--executor_input":
-            run(arguments[0], arguments[2])
-        else:
-            raise UserError(
-                "expected: steps | doctor --inside [--json] | STEP --executor_input JSON"
-                " | train-job --job JSON --out URI | trial --request URI | shards --request JSON"
-            )
+        with every_refusal():
+            return _answer(arguments)
     except UserError as error:
         say(f"error: {error}", to=sys.stderr)
         return UserError.EXIT_CODE
+
+
+def _answer(arguments: list[str]) -> int:
+    from core.errors import UserError
+
+    if arguments == ["steps"]:
+        say("\n".join(steps()), lines=True)
+    elif arguments[:1] == ["doctor"]:
+        from components.inside import report
+
+        return report(as_json="--json" in arguments)
+    elif len(arguments) == 5 and (arguments[0], arguments[1], arguments[3]) == ("train-job", "--job", "--out"):
+        train_alone(arguments[2], arguments[4])
+    elif len(arguments) >= 3 and arguments[:2] == ["trial", "--request"]:
+        from components.tuning import tuned_trial
+
+        tuned_trial(arguments[2], arguments[3:])
+    elif len(arguments) == 3 and arguments[:2] == ["shards", "--request"]:
+        draw_many(arguments[2])
+    elif len(arguments) == 3 and arguments[1] == "--executor_input":
+        run(arguments[0], arguments[2])
+    else:
+        raise UserError(
+            "expected: steps | doctor --inside [--json] | STEP --executor_input JSON"
+            " | train-job --job JSON --out URI | trial --request URI | shards --request JSON"
+        )
     return 0
 
 

@@ -35,7 +35,7 @@ def shards(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[st
     """
     index = environment.get("JOB_COMPLETION_INDEX")
     request = validate(ShardRequest, {**values, **({"worker": int(index)} if index else {})}, "request")
-    with scratches.folder("shards") as scratch:
+    with scratches.temporary_folder("shards") as scratch:
         model = Path(request.model)
         if storage.is_remote(request.model):
             model = scratch / "model"

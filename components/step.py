@@ -29,10 +29,10 @@ def step() -> Iterator[None]:
     """Runs a step's body: a `UserError` becomes its one line on stderr and exit code 2, without a traceback."""
     from core.errors import UserError
     from core.printable import say
-    from core.storage.faults import reported
+    from core.storage.faults import every_refusal
 
     try:
-        with reported(None, "used"):  # a full disk shows where nobody looked for it
+        with every_refusal():  # a full disk shows where nobody looked for it
             yield
     except UserError as error:
         say(f"error: {error}", to=sys.stderr)
@@ -94,11 +94,12 @@ def verified(artifact: Any) -> Path:
         UserError: a file was changed, removed or added since.
     """
     from core.errors import UserError
+    from core.printable import say
     from core.storage.integrity import FILES_HASH, files_sha256
 
     path, stated = Path(artifact.path), artifact.metadata.get(FILES_HASH)
     if stated is None:
-        print(f"warning: {artifact.name}: its metadata state no {FILES_HASH}, so it is not verified", file=sys.stderr)
+        say(f"warning: {artifact.name}: its metadata state no {FILES_HASH}, so it is not verified", to=sys.stderr)
     elif files_sha256(path) != stated:
         raise UserError(
             f"{artifact.name}: the files in {path} are not those that its step wrote ({FILES_HASH} differs);"

@@ -32,7 +32,7 @@ def train_job(job: AnyJob, out: str) -> dict[str, Any]:
         raise UserError(f"--out {out}: not there; several nodes need a gs:// prefix or a folder that all of them mount")
     sections = job.model_dump(mode="json")
     work = storage.join(out, ".work")
-    with scratches.folder("job") as folder:
+    with scratches.temporary_folder("job") as folder:
         data = folder / "dataset"
         steps.prepare_data(job.modality, sections["data"], data)
         start: Path | None = None

@@ -73,7 +73,7 @@ def tuned_trial(uri: str, arguments: Sequence[str]) -> None:
     limit = threading.Timer(request["timeout_seconds"], os.kill, (os.getpid(), signal.SIGTERM))
     limit.daemon = True
     limit.start()
-    with scratches.folder("tuned") as folder:
+    with scratches.temporary_folder("tuned") as folder:
         facts = run_trial(
             request["modality"],
             request["model"],

@@ -9,11 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from core import yamltext
 from core.errors import UserError
@@ -22,15 +31,34 @@ from core.secrets import redact, without_secrets
 
 
 class Frozen(BaseModel):
-    """Base of every section: immutable, unknown keys refused, no NaN or infinity."""
+    """Base of every section: immutable, unknown keys refused, no NaN or infinity, and no text with a password or token
+    in it, which would be kept in every record of the run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    kept_nowhere: ClassVar[frozenset[str]] = frozenset()  # fields that may hold a credential
+
+    @field_validator("*")
+    @classmethod
+    def _holds_no_credential(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name not in cls.kept_nowhere:
+            for text in _texts(value):
+                without_secrets(text)
+        return value
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.items():
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
 
 
 S = TypeVar("S", bound=BaseModel)
-Address = Annotated[str, AfterValidator(without_secrets)]
-"""Text that may be an address. One with a password or token is refused: it would be kept in every record of the run."""
-Place = Annotated[Address, AfterValidator(allowed_place)]
+Place = Annotated[str, AfterValidator(allowed_place)]
 """A path, a name, or a URI of a scheme that core/schemes.py allows."""
 
 

@@ -19,89 +19,25 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
-
-from pydantic import AfterValidator, Field
+from typing import Any
 
 from core import jsontext, storage
 from core.config import validate
 from core.errors import UserError
 from core.names import inside, relative
-from core.records import Label, Note, Record, facts, or_none, parsed, read
+from core.records import facts, or_none, parsed, read
+from core.secrets import redact
 from core.storage import integrity
 from core.storage.exchange import exchange
 from core.storage.faults import StorageError, UnconfirmedError
+from factory.versions import Event, Pointer, Version
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _MANIFEST = re.compile(r"(\d{5,9})/manifest\.json", re.ASCII)
 _REGISTERED = re.compile(rf"({_NAME.pattern})/versions/\d+/manifest\.json", re.ASCII)
 _LINE = re.compile(r"[0-9T.+]{1,40}-[0-9a-f]{8}\.json")
 CHAMPION = "champion"
-Number = Annotated[int, Field(ge=0, le=10**9)]
-
-
-class Lineage(Record):
-    """Where a version came from; what else is known of it stands beside these."""
-
-    run: Label | None = None
-    parents: dict[Label, Note] = Field(default_factory=dict)
-    sample: dict[str, Any] | None = None
-
-
-def _lineage(value: dict[str, Any]) -> dict[str, Any]:
-    Lineage.model_validate(value)
-    return value
-
-
-class Event(Record):
-    """One entry of the history."""
-
-    created: Label
-    event: Label
-    reason: Note = ""
-    version: Number | None = None
-
-
-class Pointer(Record):
-    """champion.json: the version in service, and those before it."""
-
-    SEALED: ClassVar[bool] = True
-    version: Number
-    previous: Annotated[list[Number], Field(max_length=100_000)] = Field(default_factory=list)
-    history: dict[Label, Event] = Field(default_factory=dict)  # the line of this change, should it be missing there
-
-
 Step = Callable[[Pointer | None], tuple[int, list[int]]]  # pointer -> champion, those before it
-
-
-class Version(Record):
-    """One registered model. `metrics` is metrics.json as it was when the version was judged."""
-
-    SEALED: ClassVar[bool] = True
-    model: Label
-    version: Number
-    uri: Note
-    created: Label
-    metrics: dict[Label, dict[str, Any]]
-    evaluation_key: Note
-    weights_sha256: Label
-    lineage: Annotated[dict[str, Any], AfterValidator(_lineage)]
-    files: dict[Note, Label] = Field(repr=False)
-
-    def folder(self, part: str = "model") -> str:
-        """Where the files of `part` are; a UserError if the version has none."""
-        if not any(name.startswith(f"{part}/") for name in self.files):
-            raise UserError(f"{self.model}@{self.version}: holds no {part} model")
-        return inside(self.uri, part)
-
-    def verify(self) -> None:
-        """Raises UserError if a file is missing or is not what was registered."""
-        for name, expected in self.files.items():
-            uri = inside(self.uri, name)
-            if not storage.exists(uri):
-                raise UserError(f"{self.model}@{self.version}: {name} is missing from {self.uri}")
-            if storage.sha256(uri) != expected:
-                raise UserError(f"{self.model}@{self.version}: {name} is damaged: its SHA-256 is another one")
 
 
 class Registry:
@@ -302,7 +238,7 @@ class Registry:
             before = previous[0] if previous else None
             name, line = _line(event, reason, version=number, before=before)
             made.update(version=number, line={name: line})
-            pointer = {"version": number, "previous": previous, "reason": reason, "created": line["created"]}
+            pointer = {"version": number, "previous": previous, "reason": line["reason"], "created": line["created"]}
             return storage.to_json(integrity.sealed({**pointer, "history": made["line"]}))
 
         unconfirmed = None
@@ -331,7 +267,7 @@ def _line(event: str, reason: str, **facts: Any) -> tuple[str, dict[str, Any]]:
     """The name and content of a line of the history."""
     when = _now()
     name = f"{when.replace(':', '').replace('-', '')}-{uuid.uuid4().hex[:8]}.json"
-    return name, {"created": when, "event": event, "reason": reason, **facts}
+    return name, {"created": when, "event": event, "reason": redact(reason), **facts}
 
 
 def _line_of(pointer: Pointer | None) -> dict[str, Any]:

@@ -183,10 +183,14 @@ def pending(name: str) -> dict[str, Any]:
 
 
 def point_latest(root: Path, folder: Path) -> None:
-    """Lets `<root>/latest` be a link to `folder`, replaced in one go."""
+    """Lets `<root>/latest` be a link to `folder`, replaced in one go; on drives without links a file with its id."""
     link = inside(root, f".latest-{secrets.token_hex(4)}")
-    link.symlink_to(folder.relative_to(root), target_is_directory=True)
-    link.replace(root / "latest")
+    try:
+        link.symlink_to(folder.relative_to(root), target_is_directory=True)
+    except (OSError, NotImplementedError):
+        storage.write_bytes(root / "latest", f"{folder.name}\n".encode())
+    else:
+        link.replace(root / "latest")
 
 
 def list_runs(root: Path) -> list[Run]:
@@ -200,7 +204,10 @@ def find_run(root: Path, name: str) -> Run:
     Raises:
         UserError: there is none, or more than one.
     """
-    folder = (root / "latest") if name == "latest" else Path(name)
+    latest = root / "latest"
+    if name == "latest" and latest.is_file():  # see `point_latest`
+        name = storage.read_bytes(latest, limit=1000).decode(errors="replace").strip()
+    folder = latest if name == "latest" else Path(name)
     if (folder / "run.json").is_file():
         return _read(folder.resolve())
     runs = list_runs(root)
@@ -255,7 +262,7 @@ def place_tree(source: Path, target: Path, store: Path) -> None:
         new.parent.mkdir(parents=True, exist_ok=True)
         new.unlink(missing_ok=True)
         if not (old.stat().st_size > LINKED_BYTES and old.is_relative_to(store) and _linked(old, new)):
-            shutil.copyfile(old, new)
+            shutil.copyfile(old, new)  # and no more: some drives refuse to set rights and times
 
 
 def _linked(old: Path, new: Path) -> bool:

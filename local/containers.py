@@ -19,7 +19,6 @@ from factory.run_folder import STORE, Run
 LABEL = "textdiffusion-run"
 SHARE_OF_MEMORY = 0.9  # of the engine's machine, that a step may take where nothing else is set
 IMAGE_USER = 10001  # of containers/Dockerfile
-_PASSED_ON = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # sums are bit-identical only with the same number of threads
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,7 @@ def docker_runner(
     gpus = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])]
     try:
         yield local.DockerRunner(
-            environment={
-                name: value
-                for name, value in env.items()
-                if (name.startswith("TEXTDIFFUSION_") and name != "TEXTDIFFUSION_IMAGE")  # the task itself sets that
-                or name in _PASSED_ON
-            },
+            environment=dict(env),
             mounts=[docker.types.Mount(path, path, "bind", read_only=only) for path, only in folders.items()],
             user=user,
             read_only=True,

@@ -50,7 +50,7 @@ def generate(
     Raises:
         UserError: there is no such model, or a wish does not suit it.
     """
-    with scratches.folder("generate") as scratch:
+    with scratches.temporary_folder("generate") as scratch:
         folders, measured = _found(model, registry, runs, scratch)
         modality = read(ModelFacts, str(inside(folders["model"], "model.json"))).modality
         section = {key: value for key, value in measured.items() if key in MANNER}

@@ -137,7 +137,7 @@ class StepProcesses:
 
     def _start(self) -> subprocess.Popen[str]:
         server = subprocess.Popen(
-            [sys.executable, "-m", "local.warm"],
+            [sys.executable, "-P", "-m", "local.warm"],  # -P: nothing that lies in the folder here
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -10,7 +10,6 @@ runs/.work/                 checkpoints of trainings, by what is trained
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import time
@@ -32,6 +31,7 @@ from factory.job import AnyJob
 from factory.run_folder import STEPS, STORE, Run, find_run, new_run, pending
 from local import gallery
 from local.containers import Limits, docker_runner, mounted_folders
+from local.environment import container_environment, step_environment
 from local.kfp_seam import observed, observed_docker
 from local.processes import StepProcesses
 from local.progress import Display
@@ -58,6 +58,7 @@ class LocalPlace:
         machines: the user's own rows of resources.yaml.
         cache: whether steps may be served from cache.
         limits: of the containers of `--runner docker`.
+        pass_variables: names of variables that steps get besides those of `local.environment`.
     """
 
     runs: Path
@@ -67,6 +68,7 @@ class LocalPlace:
     machines: Mapping[str, Any] | None = None
     cache: bool = True
     limits: Limits = field(default_factory=Limits)
+    pass_variables: tuple[str, ...] = ()
 
     def registry_uri(self) -> str:
         """The registry, absolute."""
@@ -89,7 +91,7 @@ def run_job(job: AnyJob, place: LocalPlace, console: Console, *, resume: Run | N
     began = time.monotonic()
     console.file = console.file  # stdout as it is now: it goes to a log while kfp.local runs
     job = absolute(job, Path.cwd())
-    image = compiler.image_name(place.image)
+    image = compiler.image_name(place.image, to_run=place.runner == "docker")
     text = compiler.compile_job(job, image=image, machines=load_machines(place.machines))
     spec = read_spec(text)[0]
     problems = check_spec(text, job)
@@ -149,15 +151,18 @@ def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlac
     runs = place.runs.absolute()
     events = run.folder / "events.jsonl"
     with contextlib.ExitStack() as stack:
+        scratch: Path
         scratch, owned = stack.enter_context(scratches.held_folder())
-        env = step_environment(runs, events, scratch, str(run.facts["code_version"]))
+        version = str(run.facts["code_version"])
+        env = step_environment(ROOT, runs, events, scratch, version, place.pass_variables)
         display = stack.enter_context(Display(run, events, console))
         processes = stack.enter_context(StepProcesses(env, owned))
         stack.enter_context(_interruptible(processes.stop))
         watcher = Watcher(run, display, processes)
         if place.runner == "docker":
             folders = mounted_folders(run, runs, place.registry_uri(), env)
-            runner = stack.enter_context(docker_runner(run.id, str(run.facts["image"]), folders, env, place.limits))
+            inside = container_environment(env, place.pass_variables)
+            runner = stack.enter_context(docker_runner(run.id, str(run.facts["image"]), folders, inside, place.limits))
             stack.enter_context(observed_docker(watcher.logging, watcher.exited))
         else:
             runner = local.SubprocessRunner(use_venv=False)
@@ -187,20 +192,6 @@ def trials_of(job: AnyJob) -> int:
     """How many trials the job's pipeline runs; 0 without a search."""
     search = getattr(job, "search", None)
     return int(search.trials) if search is not None else 0
-
-
-def step_environment(runs: Path, events: Path, scratch: Path, version: str) -> dict[str, str]:
-    """The environment of a step's process."""
-    path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
-    return {
-        **os.environ,
-        "PYTHONPATH": path,
-        "PYTHONUNBUFFERED": "1",
-        "TMPDIR": str(scratch),
-        "TEXTDIFFUSION_CODE_VERSION": version,
-        "TEXTDIFFUSION_EVENTS": str(events),
-        "TEXTDIFFUSION_WORK": os.environ.get("TEXTDIFFUSION_WORK") or str(runs / ".work"),
-    }
 
 
 def step_names(spec: Mapping[str, Any], trials: int = 0) -> list[str]:

@@ -18,6 +18,7 @@ from core import storage
 from core.config import config_hash, with_overrides
 from core.errors import UserError
 from core.names import inside
+from core.secrets import redact
 from factory.job import AnyJob, parse_job
 from factory.run_folder import STORE, Run, find_run, new_run
 from local.runner import LocalPlace
@@ -116,13 +117,13 @@ def _run_held(
             _call(component.python_func, arguments, debug)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         refused = isinstance(error, SystemExit) and error.code == UserError.EXIT_CODE
-        message = "refused its input (see above)" if refused else f"{type(error).__name__}: {error}"
+        message = "refused its input (see above)" if refused else redact(f"{type(error).__name__}: {error}")
         run.update(step, state="failed", error=message, seconds=round(time.monotonic() - began, 3))
         run.save(status="failed", seconds=round(time.monotonic() - began, 3))
         if isinstance(error, KeyboardInterrupt):
             raise
         log = inside(run.folder, f"steps/{step}/log.txt")
-        storage.write_bytes(log, traceback.format_exc().encode())
+        storage.write_bytes(log, redact(traceback.format_exc()).encode())
         raise StepError(step, message, log, refused) from error
     made = {name: arguments[name] for name in outputs}
     seconds = round(time.monotonic() - began, 3)

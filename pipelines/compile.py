@@ -36,11 +36,26 @@ def content_tag(root: Path = ROOT, inside: Sequence[str] = INSIDE) -> str:
     return digest.hexdigest()[:16]
 
 
-def image_name(repository: str = "textdiffusion") -> str:
-    """The image that steps run in: `repository` (without a tag) and the content's tag. An own tag is left as it is."""
+def image_name(repository: str = "textdiffusion", *, to_run: bool = True, root: Path = ROOT) -> str:
+    """The image that steps run in: `repository` (without a tag) and the content's tag. An own tag is left as it is.
+
+    Args:
+        repository: where it is.
+        to_run: it is to be pulled or built, and does not only stand for the code.
+        root: of the code.
+
+    Raises:
+        UserError: it is to run, and this installation lacks what it would be made of.
+    """
     if "@" in repository or ":" in repository.rpartition("/")[2]:
         return repository
-    return f"{repository}:{content_tag()}"
+    missing = [name for name in INSIDE if not (root / name).exists()]
+    if to_run and missing:
+        raise UserError(
+            f"image: this installation has no {' and no '.join(missing)}, so nobody can build the image of its code;"
+            " work in a clone of the repository, or set `image:` to one with a tag"
+        )
+    return f"{repository}:{content_tag(root)}"
 
 
 def compile_job(
@@ -71,7 +86,7 @@ def compile_job(
     defaults: dict[str, Any] = sections(job)
     if job.kind == "training":
         defaults["model_name"] = job.job
-    with warnings.catch_warnings(), scratches.folder("compile") as folder, _quiet():
+    with warnings.catch_warnings(), scratches.temporary_folder("compile") as folder, _quiet():
         warnings.simplefilter("ignore")
         path = folder / "pipeline.yaml"
         compiler.Compiler().compile(definition(job, place), str(path), pipeline_parameters=defaults)
@@ -79,7 +94,7 @@ def compile_job(
     # KFP's own comment at the top lists defaults in an order that changes from process to process.
     body = text[text.index("\ncomponents:") + 1 :]
     header = f"# Job {job.job}, compiled for {target}: {' '.join(job.description.split())}\n"
-    return header + body.replace(IMAGE, image or image_name())
+    return header + body.replace(IMAGE, image or image_name(to_run=target != "local"))
 
 
 def compile_to(job: AnyJob, folder: Path = BUILD, **options: Any) -> list[Path]:

@@ -15,13 +15,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from core import yamltext
-from core.config import Address, Frozen, Place, merge, read_written, validate
+from core.config import Frozen, Place, merge, read_written, validate
 from core.errors import UserError
+from core.storage.remote import PAYER
 
 FILE = Path("textdiffusion.yaml")
 PREFIX = "TEXTDIFFUSION_"
@@ -29,6 +30,8 @@ PREFIX = "TEXTDIFFUSION_"
 
 class Settings(Frozen):
     """What is not part of a job. Nothing here has a default project, region or bucket."""
+
+    kept_nowhere: ClassVar[frozenset[str]] = frozenset({"kubeflow_token"})
 
     runs: Place = Field(default="runs", description="folder of local runs")
     registry: Place = Field(default="registry", description="model registry: a folder or gs:// prefix")
@@ -50,9 +53,15 @@ class Settings(Frozen):
     tensorboard: str | None = Field(default=None, description="Vertex TensorBoard instance")
     experiment: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
-    kubeflow_host: Address | None = None
+    kubeflow_host: str | None = None
     kubeflow_namespace: str | None = None
     kubeflow_token: str | None = Field(default=None, description="bearer token; set it in the environment")
+    billing_project: str | None = Field(
+        default=None, description="project that pays for reading buckets whose owner lets the requester pay"
+    )
+    pass_variables: tuple[str, ...] = Field(
+        default=(), description="environment variables that steps of local runs get besides the usual ones"
+    )
     max_cost: float | None = Field(default=None, gt=0, description="USD; a run estimated above it is refused")
     machines: dict[str, dict[str, Any]] = Field(default_factory=dict, description="rows of resources.yaml")
     set: dict[str, dict[str, Any]] = Field(default_factory=dict, description="sections laid over every job")
@@ -79,12 +88,15 @@ def load_settings(
     Raises:
         UserError: a key is unknown or a value is not valid.
     """
-    environment = os.environ if environment is None else environment
+    given = os.environ if environment is None else environment
     values: dict[str, Any] = read_written(file) if file.exists() else {}
     validate(Settings, values, str(file))
-    values = merge(values, _from_environment(environment))
+    values = merge(values, _from_environment(given))
     values = merge(values, {key: value for key, value in (overrides or {}).items() if value is not None})
-    return validate(Settings, values, "settings")
+    settings = validate(Settings, values, "settings")
+    if environment is None and settings.billing_project:  # storage reads it there, in this process and in steps
+        os.environ[PAYER] = settings.billing_project
+    return settings
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ RESTARTS = 3
 PORT = 29_500
 GRACE = 25.0  # seconds from a signal to the end of all processes; a spot machine has 30
 _POOLS = ("chief", "master", "workerpool0", "worker", "workerpool1")  # in the order of ranks; others do not train
+_ROOT = str(Path(__file__).parents[1])
 _OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "CLUSTER_SPEC")
 
 
@@ -125,7 +126,7 @@ def launch(cluster: Cluster, step: str, arguments: Mapping[str, Any]) -> dict[st
     """
     paths = {name: str(value) for name, value in arguments.items() if isinstance(value, Path)}
     values = {name: value for name, value in arguments.items() if name not in paths}
-    with scratches.folder(step) as folder:
+    with scratches.temporary_folder(step) as folder:
         request, outcome = folder / "request.json", folder / "outcome.json"
         request.write_text(json.dumps({"step": step, "values": values, "paths": paths}))
         environment = {
@@ -135,7 +136,12 @@ def launch(cluster: Cluster, step: str, arguments: Mapping[str, Any]) -> dict[st
         }
         # Else all attempts meet in one store, where a worker that starts again first reads the addresses of dead ones.
         environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-        program = [sys.executable, "-m", "core.processes.elastic", str(os.getpid())]
+        own = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
+        environment |= {
+            "PYTHONSAFEPATH": "1",
+            "PYTHONPATH": os.pathsep.join([_ROOT, *own]),
+        }  # a copy.py here is no module
+        program = [sys.executable, "-P", "-m", "core.processes.elastic", str(os.getpid())]
         with _Stopping() as stopping:
             code = stopping.run(
                 [*program, *torchrun(cluster), "-m", "core.processes.launch", str(request)], environment

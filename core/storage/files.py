@@ -23,6 +23,7 @@ from core.errors import UserError
 from core.names import inside
 from core.schemes import is_remote as is_remote
 from core.storage import remote, scratches
+from core.storage.drives import name_once, sync_folder, write_and_sync
 from core.storage.faults import StorageError, UnconfirmedError, reported, steadily
 
 CHUNK = 1 << 20  # bytes
@@ -126,7 +127,7 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
         return
     target = Path(uri)
     with reported(uri, "written"), _beside(target) as temporary:
-        _write_and_sync(temporary, data)
+        write_and_sync(temporary, data)
         temporary.replace(target)
         confirm(target)
 
@@ -174,30 +175,17 @@ def create(uri: str | Path, data: bytes) -> bool:
         return True
     target = Path(uri)
     with reported(uri, "written"), _beside(target) as temporary:
-        _write_and_sync(temporary, data)
-        try:
-            os.link(temporary, target)  # fails if the name is taken, and never shows a half-written file
-        except FileExistsError:
+        write_and_sync(temporary, data)
+        if not name_once(temporary, target, data):
             return False
         confirm(target)
     return True
 
 
-def _write_and_sync(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
 def confirm(target: Path) -> None:
     """Makes the name `target`, which is there by now, survive a power cut."""
     try:
-        descriptor = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(target.parent)
     except OSError as error:
         raise UnconfirmedError(
             f"{target}: is written, but may be lost in a power cut: the disk says {error.strerror}"
@@ -284,7 +272,7 @@ def copy_tree(source: str | Path, target: str | Path) -> None:
         elif not is_remote(old):
             remote.upload(Path(old), new)
         else:
-            with scratches.folder("copy") as folder:
+            with scratches.temporary_folder("copy") as folder:
                 _copy_to_local(old, folder / "file")
                 remote.upload(folder / "file", new)
 

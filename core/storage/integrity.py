@@ -15,6 +15,7 @@ from typing import Any
 from core import storage
 from core.config import canonical_json
 from core.errors import UserError
+from core.names import inside
 
 log = logging.getLogger(__name__)
 OWN_HASH = "own_sha256"
@@ -82,4 +83,4 @@ def files_sha256(uri: str | Path) -> str:
     """One hash of a file, or of all files below a folder: their names and contents. Empty folders do not count."""
     if not storage.is_remote(uri) and Path(uri).is_file():
         return storage.sha256(uri)
-    return digest({name: storage.sha256(storage.join(uri, name)) for name in storage.list_files(uri)})
+    return digest({name: storage.sha256(inside(str(uri), name)) for name in storage.list_files(uri)})

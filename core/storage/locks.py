@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
+from core.names import inside
 from core.storage.faults import reported
 
 log = logging.getLogger(__name__)
@@ -247,7 +248,7 @@ def _started(pid: int) -> str | None:
     """When a process started; None where that cannot be known, empty if it has ended."""
     if sys.platform.startswith("linux"):
         try:
-            state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            state, *fields = inside(Path("/proc"), f"{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             return None
         return "" if state in "ZX" else fields[18]  # starttime is field 22 of the line, the state is field 3

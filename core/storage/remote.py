@@ -13,6 +13,10 @@ from core.errors import UserError
 from core.schemes import scheme_of
 from core.storage.faults import StorageError, steadily
 
+CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
+PAYER = "TEXTDIFFUSION_BILLING_PROJECT"
+"""Environment variable: the project that pays for requests to buckets whose owner lets the requester pay."""
+
 
 def filesystem(uri: str | Path) -> tuple[Any, str]:
     """The file system of `uri`, forgetting what it remembered of names that other processes may change; the path."""
@@ -23,11 +27,38 @@ def filesystem(uri: str | Path) -> tuple[Any, str]:
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # its tracebacks; what matters is raised, and said in a line
     try:
         scheme = scheme_of(uri)
-        fs = fsspec.filesystem(scheme.implementation, **scheme.options)
-    except (ValueError, ImportError) as error:
+    except ValueError as error:
         raise UserError(f"{uri}: {error}") from None
+    options = _of_google() if scheme.implementation == "gcs" else {}
+    try:
+        fs = fsspec.filesystem(scheme.implementation, **{**scheme.options, **options})
+    except Exception as error:
+        if "token" in options and not isinstance(error, ImportError):
+            raise UserError(refused_credentials(error)) from None
+        if isinstance(error, ValueError | ImportError):
+            raise UserError(f"{uri}: {error}") from None
+        raise
     fs.invalidate_cache()
     return fs, fs._strip_protocol(str(uri))
+
+
+def _of_google() -> dict[str, Any]:
+    """Options of gcsfs: what arrives is compared with its hash, proxies of the environment are used, who pays."""
+    options: dict[str, Any] = {"consistency": "md5", "session_kwargs": {"trust_env": True}}
+    if payer := os.environ.get(PAYER):
+        options["requester_pays"] = payer
+    if os.environ.get(CREDENTIALS) and not os.environ.get("STORAGE_EMULATOR_HOST"):
+        options["token"] = "google_default"  # else gcsfs goes on as nobody when the file cannot be used
+    return options
+
+
+def refused_credentials(error: BaseException) -> str:
+    """Why the file that `CREDENTIALS` names cannot be used, in one line; `error` is what the library raised."""
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
+    return (
+        f"{CREDENTIALS}={os.environ.get(CREDENTIALS, '')}: {reason.rstrip('.')}; name a JSON file of credentials, or"
+        " unset it and run `gcloud auth application-default login`"
+    )
 
 
 class Reader(io.RawIOBase):

@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-PREFIX, LOCK = "textdiffusion-", ".lock"
+PREFIX, LOCK, NEW = "textdiffusion-", ".lock", ".lock.new"
 
 
 @contextlib.contextmanager
-def folder(name: str = "scratch") -> Iterator[Path]:
+def temporary_folder(name: str = "scratch") -> Iterator[Path]:
     """A temporary folder, removed at the end."""
     with held_folder(name) as (path, _):
         yield path
@@ -38,10 +38,10 @@ def keep(name: str = "scratch") -> tuple[Path, int]:
     """A temporary folder that is there until this process ends, and some time after; the descriptor of its lock."""
     sweep()
     path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{name}-"))
-    lock = os.open(path / f"{LOCK}.new", os.O_RDWR | os.O_CREAT, 0o600)
+    lock = os.open(path / NEW, os.O_RDWR | os.O_CREAT, 0o600)
     with contextlib.suppress(OSError):  # a file system without locks: nobody will think that it is free
         fcntl.flock(lock, fcntl.LOCK_EX)
-        (path / f"{LOCK}.new").rename(path / LOCK)  # seen only once it is held
+        (path / NEW).rename(path / LOCK)  # seen only once it is held
     return path, lock
 
 

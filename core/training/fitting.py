@@ -101,6 +101,6 @@ def _facts(result: FitResult, settings: TrainConfig) -> Facts:
         "seed": settings.seed,
         "precision": result.precision.reason,
         "device": str(result.device),
-        "processes": result.processes,
+        **{key: result.machine[key] for key in ("processes", "threads", "processor")},
         "skipped_steps": result.skipped_steps,
     }

@@ -25,7 +25,7 @@ from core.processes.world import World
 from core.progress import Progress
 from core.randomness import DataOrder, Draws, seed_of
 from core.storage.checkpoint import CheckpointStore
-from core.training import divergence, precision
+from core.training import divergence, machine, precision
 from core.training.budget import Budget
 from core.training.capacity import require_memory_to_train
 from core.training.ema import PowerEMA
@@ -48,7 +48,7 @@ class FitResult:
     previews: dict[str, bytes]
     precision: precision.Precision
     device: torch.device
-    processes: int
+    machine: dict[str, Any]
     resumed_at: int
     skipped_steps: int
 
@@ -71,6 +71,7 @@ class _State:
     bad_steps: int = 0
     skipped_steps: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)  # that the newest steps were made on
     losses: list[float] = field(default_factory=list)  # of the steps since the last row of the log, of all processes
 
 
@@ -126,8 +127,7 @@ class _Training:
         self.budget = Budget(config, self.state.total)
         self.log = TrainingLog(rows, tensorboard if world.is_first else None)
         self.forward: Callable[..., Any] = torch.compile(self.model) if config.compile else self.model
-        if world.is_first:
-            log.info("%s in %s", name, self.precision.reason)
+        self.state.machine = machine.settle_on(name, self.state.machine, world, self.precision)
 
     def run(self) -> FitResult:
         state, config = self.state, self.config
@@ -185,7 +185,7 @@ class _Training:
             previews=self.previews,
             precision=self.precision,
             device=self.world.device,
-            processes=self.world.size,
+            machine=state.machine,
             resumed_at=self.resumed_at,
             skipped_steps=state.skipped_steps,
         )

@@ -41,7 +41,7 @@ def submit_job(job: AnyJob, settings: Settings, *, cache: bool = True) -> dict[s
     from kfp_server_api.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
-    with scratches.folder("kubeflow") as folder, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+    with scratches.temporary_folder("kubeflow") as folder, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         package = folder / "pipeline.yaml"
         package.write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.storage.remote import PAYER
 from factory.job import AnyJob
 from factory.run_folder import new_run_id
 from pipelines import costs
@@ -188,6 +189,7 @@ def _compiled(job: AnyJob, settings: Settings, rows: Mapping[str, Machine], opti
 
 def _environment(project: Project) -> dict[str, str]:
     found = {"TEXTDIFFUSION_PROJECT": project.project, "TEXTDIFFUSION_REGION": project.region}
+    found |= {PAYER: project.billing_project} if project.billing_project else {}
     return found | ({ENDPOINT: project.endpoint} if project.endpoint else {})
 
 

@@ -29,7 +29,7 @@ def fetch_tree(vertex: Vertex, uri: str, target: Path, name: str = "") -> int:
     with one_line(uri):
         blobs = [
             blob
-            for blob in vertex.buckets.list_blobs(bucket, prefix=prefix, timeout=60)
+            for blob in vertex.buckets.list_blobs(vertex.bucket(bucket), prefix=prefix, timeout=60)
             if (blob.name == prefix or blob.name.startswith(f"{prefix}/")) and not blob.name.endswith("/")
         ]  # that would be a console's mark of a folder
     if not blobs:

@@ -131,7 +131,7 @@ def _places(run: Any) -> tuple[str, ...]:
 
 def _blobs(vertex: Vertex, places: tuple[str, ...]) -> Iterator[Any]:
     for prefix in places:
-        yield from vertex.buckets.list_blobs(vertex.project.bucket, prefix=prefix)
+        yield from vertex.buckets.list_blobs(vertex.bucket(vertex.project.bucket), prefix=prefix)
 
 
 def _registered(registry: str) -> tuple[set[str], list[str]]:

@@ -79,3 +79,9 @@ def test_the_bill_of_materials_is_valid_cyclonedx_and_lists_what_is_installed() 
 
     versions = {part["purl"] for part in json.loads(text)["components"]}
     assert f"pkg:pypi/torch@{torch.__version__.split('+')[0]}" in {purl.split("%2B")[0] for purl in versions}
+
+
+def test_pip_is_upgraded_before_it_installs_the_lock_as_in_the_makefile() -> None:
+    assert DOCKERFILE.index("pip install --quiet --upgrade pip") < DOCKERFILE.index(
+        "pip install --quiet --require-hashes"
+    )

@@ -66,7 +66,7 @@ def wheelhouse(lock: Path, cache: Path) -> Path:
         partial = folder.with_name(f"{name}.partial")
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(partial)]
         subprocess.run([*pip, "--require-hashes", "--requirement", str(lock)], check=True)
-        subprocess.run([*pip, "setuptools", "wheel"], check=True)
+        subprocess.run([*pip, "pip", "setuptools", "wheel"], check=True)
         partial.rename(folder)
     return folder
 

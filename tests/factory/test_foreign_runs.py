@@ -24,7 +24,7 @@ def hostile(root: Path, **artifact: Any) -> Run:
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc", "../../../secret", "steps/../../../../secret", "steps\\..\\x", "a\0b", 3, ["x"], "steps/out"]
+    "path", ["/etc", "../../../secret", "steps/../../../../secret", "steps\\..\\x", "a\0b", "steps/out"]
 )
 def test_an_artifact_elsewhere_is_refused_and_the_other_runs_are_shown(
     path: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

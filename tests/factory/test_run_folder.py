@@ -71,7 +71,6 @@ def test_a_run_lives_as_long_as_its_lock_is_held(tmp_path: Path) -> None:
         (Holder.here(), "running"),
         (replace(Holder.here(), started="1"), "failed"),  # its number is another process's now
         (replace(Holder.here(), boot="before"), "failed"),  # the machine was started again
-        (replace(Holder.here(), pid=10**30), "failed"),
     ],
 )
 def test_without_a_lock_host_process_and_its_start_decide(tmp_path: Path, owner: Holder, status: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,3 +233,20 @@ def test_a_fault_in_a_compiled_pipeline_is_found(message: str, break_it: Fault) 
     break_it(spec)
     found = check_spec(yaml.safe_dump(spec), job(IMAGES))
     assert any(message in problem for problem in found), found
+
+
+def test_an_installation_that_lacks_what_the_image_is_made_of_names_none_to_run(tmp_path: Path) -> None:
+    """As an installed wheel: packages alone."""
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "a.py").write_text("x = 1\n")
+    (tmp_path / "components").mkdir()
+    with pytest.raises(UserError, match=r"image: .* no containers and no requirements.lock.*work in a clone"):
+        image_name(root=tmp_path)
+    assert image_name("repo:mine", root=tmp_path) == "repo:mine"
+    assert image_name(root=tmp_path, to_run=False).startswith("textdiffusion:")  # runs here need a name, and no image
+
+
+def test_the_time_zones_and_the_patterns_of_credentials_are_dependencies() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
+    assert {"tzdata", "detect-secrets"} <= names

@@ -11,9 +11,23 @@ from tests.torture import (
     processes,
     steps,
     storage,
+    surroundings,
     training,
 )
 from tests.torture.trial import Fault
 
-MODULES = (training, processes, steps, owners, damage, artifacts, storage, bucket, pipeline, emulator, fuzz)
+MODULES = (
+    training,
+    processes,
+    steps,
+    owners,
+    damage,
+    artifacts,
+    storage,
+    bucket,
+    pipeline,
+    emulator,
+    surroundings,
+    fuzz,
+)
 FAULTS: dict[str, Fault] = {fault.name: fault for module in MODULES for fault in module.FAULTS}

@@ -31,6 +31,8 @@ CASES = 100
         ("owners", 1),
         ("promote-rollback", 1),
         ("storage-50", 1),
+        ("linkless", 1),
+        ("secrets", 2),
         *(pytest.param(fault, 1, marks=pytest.mark.slow) for fault in ("term-two", "storage-20", "kill-run")),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from importlib import import_module
@@ -59,10 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # `textdiffusion runs | head`
         sys.stderr.close()
         code = 0
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:  # whichever command was given such a name
-            raise
-        say(f"error: {str(error.filename)[:60]!r}...: longer than a file name may be", to=sys.stderr)
+    except OSError as error:  # whichever file or drive a command met
+        from core.storage.faults import refusal
+
+        say(f"error: {UserError(refusal(error))}", to=sys.stderr)
         code = UserError.EXIT_CODE
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":

@@ -191,6 +191,7 @@ def _run_here(
         machines=settings.machines,
         cache=cache,
         limits=Limits(settings.container_memory, settings.container_processes),
+        pass_variables=settings.pass_variables,
     )
     again = f"textdiffusion run {name}{' --runner docker' if runner == 'docker' else ''} --resume {run_name}".rstrip()
     try:

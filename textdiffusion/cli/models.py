@@ -85,9 +85,20 @@ def promote(
     if not number.isdecimal() or len(number) > 9:
         raise UserError(f"{name}: expected MODEL@NUMBER, for example digits@3")
     store = _registry(registry)
-    version = store.promote(model, int(number), reason)
+    version = store.promote(model, int(number), _kept(reason))
     say(f"{model}: version {version.version} is champion")
     _mirror(store, model)
+
+
+def _kept(reason: str) -> str:
+    """`reason`, unless there is a credential in it, which the history would keep."""
+    from core.errors import UserError
+    from core.secrets import without_secrets
+
+    try:
+        return without_secrets(reason)
+    except ValueError:
+        raise UserError("--reason: holds a credential, which the history would keep; leave it out") from None
 
 
 def rollback(
@@ -97,7 +108,7 @@ def rollback(
 ) -> None:
     """Make the champion before the present one champion again."""
     store = _registry(registry)
-    version = store.rollback(name, reason)
+    version = store.rollback(name, _kept(reason))
     say(f"{name}: version {version.version} is champion again")
     _mirror(store, name)
 

@@ -313,3 +313,14 @@ def test_here_under_torchrun_starts_nothing_more(monkeypatch: pytest.MonkeyPatch
     assert launch.here().size == 4
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     assert launch.here().size == 1
+
+
+def test_workers_do_not_import_what_lies_in_the_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("copy", "random", "core", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "")
+    with pytest.raises(UserError, match="cannot be read"):  # which only a worker that has imported everything says
+        launch.launch(
+            Cluster(), "sample", {"modality": "images", "sample": {}, "model": tmp_path / "no", "out": tmp_path}
+        )

@@ -11,8 +11,9 @@ import torch
 from core import storage
 from core.errors import UserError
 from core.storage import snapshot
-from core.storage.checkpoint import CheckpointRaceError, CheckpointStore, _digest, deserialize, serialize
+from core.storage.checkpoint import CheckpointRaceError, CheckpointStore, deserialize, serialize
 from core.storage.faults import StorageError
+from core.storage.integrity import digest
 from core.training.log import write_records
 
 ROOT = Path(__file__).parents[3]
@@ -85,7 +86,7 @@ def test_a_manifest_cannot_reach_outside_its_folder(tmp_path: Path, path: str) -
     (tmp_path / "work" / "data" / "out").symlink_to(tmp_path / "secret")
     entry = {"path": path.format(tmp=tmp_path), "sha256": hashlib.sha256(b"secret").hexdigest(), "bytes": 6}
     manifest = {"index": 0, "files": {"x": entry}, "meta": {}}
-    storage.write_json(tmp_path / "work/manifest-00000000.json", {**manifest, "sha256": _digest(manifest)})
+    storage.write_json(tmp_path / "work/manifest-00000000.json", {**manifest, "sha256": digest(manifest)})
     with pytest.raises(UserError, match="refuses the"):
         CheckpointStore(str(tmp_path / "work")).at(0)
 
@@ -101,7 +102,7 @@ def test_the_keys_of_a_foreign_checkpoint_write_nothing_outside(tmp_path: Path, 
     del manifest["sha256"]
     entry = manifest["files"]["model.json"]
     manifest |= {"index": 1, "files": {**manifest["files"], key.format(tmp=str(tmp_path).lstrip("/")): entry}}
-    storage.write_json(tmp_path / "work/manifest-00000001.json", {**manifest, "sha256": _digest(manifest)})
+    storage.write_json(tmp_path / "work/manifest-00000001.json", {**manifest, "sha256": digest(manifest)})
     with pytest.raises(UserError, match="refuses the name"):
         snapshot.write_model(f"{tmp_path}/work/manifest-00000001.json", tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["work"]

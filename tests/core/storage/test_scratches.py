@@ -14,7 +14,7 @@ from core.storage import scratches
 HOLD = """
 import os, signal, sys
 from core.storage import scratches
-with scratches.folder() as path:
+with scratches.temporary_folder() as path:
     print(path, flush=True)
     sys.stdin.read()
 """
@@ -37,12 +37,12 @@ def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_is_n
     process, left = start()
     other = place / "textdiffusion-other-1"
     other.mkdir()  # without a lock: of nobody that is known
-    with scratches.folder() as own:
+    with scratches.temporary_folder() as own:
         assert left.is_dir()
     assert not own.exists()
     process.kill()
     process.wait()
-    with scratches.folder():
+    with scratches.temporary_folder():
         assert not left.exists()
     assert other.is_dir()
 
