@@ -10,28 +10,11 @@ python -m components shards --request JSON
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import pkgutil
 import sys
-from typing import Any
 
-import components
-
-
-def steps() -> dict[str, Any]:
-    """Every component by the name of its function, which unlike the name of its task is unique."""
-    from kfp.dsl.python_component import PythonComponent
-
-    found: dict[str, Any] = {}
-    for module in pkgutil.iter_modules(components.__path__):
-        if module.name != "__main__":
-            members = vars(importlib.import_module(f"components.{module.name}"))
-            found |= {
-                value.python_func.__name__: value for value in members.values() if isinstance(value, PythonComponent)
-            }
-    return dict(sorted(found.items()))
+from factory.steps import STEPS
 
 
 def run(name: str, executor_input: str) -> None:
@@ -42,16 +25,17 @@ def run(name: str, executor_input: str) -> None:
     """
     from kfp.dsl.executor import Executor
 
+    from components.step import load
     from core.errors import UserError
 
-    known = steps()
-    if name not in known:
-        raise UserError(f"step {name!r}: there is none; allowed: {', '.join(known)}, doctor, steps")
+    step = name.replace("_", "-")
+    if step not in STEPS:
+        raise UserError(f"step {name!r}: there is none; allowed: {', '.join(STEPS)}, doctor, steps")
     try:
         values = json.loads(executor_input)
     except ValueError as error:
         raise UserError(f"--executor_input: not JSON: {error}") from None
-    Executor(executor_input=values, function_to_execute=known[name].python_func).execute()
+    Executor(executor_input=values, function_to_execute=load(step).python_func).execute()
 
 
 def train_alone(job: str, out: str) -> None:
@@ -85,7 +69,7 @@ def main(arguments: list[str]) -> int:
 
     try:
         if arguments == ["steps"]:
-            print("\n".join(steps()))
+            print("\n".join(STEPS))
         elif arguments[:1] == ["doctor"]:
             from components.inside import report
 

@@ -19,9 +19,10 @@ def keep(
     """
     from pathlib import Path
 
-    from components.step import describe, run_of, step
+    from components.step import describe, step
     from core import storage
     from core.registry import Registry
+    from factory.lineage import run_of
 
     with step():
         run = run or run_of(kept.uri)

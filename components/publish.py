@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.step import describe, run_of
 from components.vertex_registry import mirror_from_step
 from core import storage
 from core.errors import UserError
 from core.gate import evaluation_key
 from core.registry import Registry
+from factory.lineage import describe, run_of
 
 _LINEAGE = ("data_hash", "code_version", "image", "seed", "examples_seen", "effective_batch_size", "device", "config")
 

@@ -17,11 +17,12 @@ def suggest(search_config: dict, train_config: dict) -> list[str]:
     """
     import json
 
-    from components.step import step, whole
+    from components.step import step
     from core.search import suggest as points
+    from factory.lineage import restore_ints
 
     with step():
-        trials = points(whole(search_config), whole(train_config))
+        trials = points(restore_ints(search_config), restore_ints(train_config))
         for trial in trials:
             print(f"trial {trial['trial']}: {json.dumps(trial['parameters'])}", flush=True)
     return [json.dumps(trial) for trial in trials]

@@ -10,8 +10,8 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 from typing import Any, Protocol
-from unittest import mock
 
 _ITERATION = re.compile(r"-iteration-(\d+)$")
 Launch = Callable[[list[str], Mapping[str, str]], int]
@@ -28,6 +28,17 @@ class Observer(Protocol):
 
     def launch(self, command: list[str], env: Mapping[str, str]) -> int:
         """Runs the command of the task that has begun; returns its exit code. Not called for cached tasks."""
+
+
+@contextlib.contextmanager
+def replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    """Lets `module.name` be `value` inside the block."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 @contextlib.contextmanager
@@ -53,8 +64,8 @@ def observed(observer: Observer) -> Iterator[None]:
         return observer.launch(full_command, env_vars or {})
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(task_executor, "execute_single_task", execute_single_task))
-        stack.enter_context(mock.patch.object(subprocess_task_handler, "run_local_subprocess", run_local_subprocess))
+        stack.enter_context(replaced(task_executor, "execute_single_task", execute_single_task))
+        stack.enter_context(replaced(subprocess_task_handler, "run_local_subprocess", run_local_subprocess))
         yield
 
 
@@ -74,5 +85,5 @@ def observed_docker(
         exited(code)
         return int(code)
 
-    with mock.patch.object(docker_task_handler, "run_docker_container", run_docker_container):
+    with replaced(docker_task_handler, "run_docker_container", run_docker_container):
         yield

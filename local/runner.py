@@ -26,12 +26,13 @@ from core import storage
 from core.config import config_hash
 from core.errors import UserError
 from core.job import AnyJob, parse_job
+from factory.steps import STEPS
 from local import gallery
 from local.containers import docker_runner, mounted_folders
 from local.kfp_seam import observed, observed_docker
 from local.processes import StepProcesses
 from local.progress import Display
-from local.runs import STEPS, Run, link_tree, new_run, pending
+from local.runs import Run, link_tree, new_run, pending
 from local.version import code_version
 from local.watcher import Watcher
 from pipelines import compile as compiler

@@ -14,24 +14,6 @@ from typing import Any
 from core import storage
 from core.errors import UserError
 
-STEPS = (
-    "import-model",
-    "prepare-data",
-    "train-judge",
-    "train-autoregressive",
-    "suggest",
-    "trial",
-    "choose",
-    "train",
-    "train-diffusion",
-    "sample",
-    "evaluate",
-    "gate",
-    "register",
-    "keep",
-)
-"""All steps, in the order in which they are shown."""
-
 
 @dataclass
 class Run:

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.step import whole
 from core.errors import UserError
 from core.progress import TASK_VARIABLE
 from core.secrets import redact
+from factory.lineage import restore_ints
 from local.processes import StepProcesses
 from local.progress import Display
 from local.runs import Run, link_tree
@@ -107,7 +107,12 @@ def place_outputs(folder: Path, step: str, outputs: Mapping[str, Any]) -> dict[s
         elif source.is_file():
             path = f"steps/{step}/{name}{_SUFFIXES.get(output.schema_title, '')}"
             link_tree(source, folder / path)
-        placed[name] = {"path": path, "uri": uri, "type": output.schema_title, "metadata": whole(output.metadata)}
+        placed[name] = {
+            "path": path,
+            "uri": uri,
+            "type": output.schema_title,
+            "metadata": restore_ints(output.metadata),
+        }
     return placed
 
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.step import whole
 from core import storage
 from core.config import config_hash
 from core.errors import UserError
+from factory.lineage import restore_ints
 from local.runs import Run
 from pipelines.downloads import fetch_tree
 from pipelines.monitor import View, view
@@ -32,7 +32,7 @@ def facts(vertex: Vertex, run: str) -> dict[str, Any]:
     job = get_run(vertex, run)
     shown = view(job)
     message = json_format.MessageToDict(aiplatform_v1.PipelineJob.pb(job))
-    parameters = whole(message.get("runtimeConfig", {}).get("parameterValues", {}))
+    parameters = restore_ints(message.get("runtimeConfig", {}).get("parameterValues", {}))
     pipeline = message.get("pipelineSpec", {}).get("pipelineInfo", {}).get("name", "")
     metadata = [artifact["metadata"] for step in shown.steps for artifact in step.artifacts.values()]
     found = {
@@ -102,7 +102,7 @@ def _finished(folder: Path, found: Mapping[str, Any]) -> Run:
 
 def _entry(step: Any) -> dict[str, Any]:
     artifacts = {
-        name: {"path": None, "uri": artifact["uri"], "metadata": whole(artifact["metadata"])}
+        name: {"path": None, "uri": artifact["uri"], "metadata": restore_ints(artifact["metadata"])}
         for name, artifact in step.artifacts.items()
     }
     return {

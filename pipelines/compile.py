@@ -17,13 +17,16 @@ from core import storage
 from core.errors import UserError
 from core.job import AnyJob
 from pipelines.custom_job import VertexOptions
-from pipelines.definitions import Placement, Target, define
 from pipelines.jobs import sections
 from pipelines.machines import Machine, load_machines
+from pipelines.placement import Placement, Target
+from pipelines.sampling import define_sampling
+from pipelines.training import define_training
 
 ROOT = Path(__file__).parents[1]
 INSIDE = ("core", "components", "containers", "requirements.lock")  # what the image is made of
 BUILD = Path("build") / "pipelines"
+DEFINITIONS: Mapping[str, Callable[[Any, Placement], Any]] = {"training": define_training, "sampling": define_sampling}
 TARGETS: Mapping[Target, str] = {"local": ".yaml", "vertex": ".vertex.yaml"}
 
 
@@ -50,7 +53,7 @@ def compile_job(
     image: str | None = None,
     machines: Mapping[str, Machine] | None = None,
     options: VertexOptions | None = None,
-    definition: Callable[[AnyJob, Placement], Any] = define,
+    definition: Callable[[AnyJob, Placement], Any] | None = None,
 ) -> str:
     """The job's pipeline as the YAML text of its specification.
 
@@ -60,13 +63,14 @@ def compile_job(
         image: full name of the image with its tag; None: textdiffusion:<hash of its content>.
         machines: rows of resources.yaml; None: as the file has them.
         options: for Vertex custom jobs.
-        definition: makes the pipeline; another one than the job's own wraps it (retraining).
+        definition: makes the pipeline; None: the one of the job's kind. Retraining has its own.
 
     Raises:
         UserError: a machine that the job names is not there.
     """
     from kfp import compiler
 
+    definition = definition or DEFINITIONS[job.kind]
     place = Placement(target, machines or load_machines(), job.resources, options or VertexOptions())
     defaults: dict[str, Any] = sections(job)
     if job.kind == "training":
