@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from benchmarks.devices import synchronize
 from benchmarks.results import work_folder
 from core import storage
-from core.distributed import own_device
 from core.images import pictures, steps
 from core.images.dataset import ImageDataset
 from core.images.model import load_model
-from core.job import ImageTrainingJob
-from core.model_folder import load_weights, read_description, read_weights, write_model
-from core.training_log import TrainingLog
+from core.processes.world import own_device
+from core.storage.model_folder import load_weights, read_description, read_weights, write_model
+from core.training.log import TrainingLog
+from factory.job import ImageTrainingJob
 from pipelines.jobs import load_job
 
 BATCH = 128

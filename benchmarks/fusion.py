@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import parser, publish
-from core.distributed import own_device
+from core.processes.world import own_device
 from core.text import data, evaluation
 from core.text.config import TextEvaluate
-from core.text.diffusion import Diffusion
+from core.text.denoiser import Diffusion
 from core.text.model import load_autoregressive, load_model
 
 Curves = list[dict[str, Any]]  # one of evaluation.fusion_curves for each seed

@@ -102,7 +102,7 @@ def step(training: Training, row: str, machines: int = 1) -> Step:
 
     The batch is shared by all GPUs; what does not fit one's memory is held in parts, one after the other
     (`train.micro_batch`). Gradients travel in float32 by one ring all-reduce after the backward pass, through the
-    slowest link: 2 (N - 1) / N x 4 bytes a parameter (core/distributed.py).
+    slowest link: 2 (N - 1) / N x 4 bytes a parameter (core/processes/world.py).
 
     Raises:
         ValueError: there are more GPUs than examples in a batch, which training refuses.

@@ -30,20 +30,20 @@ from benchmarks.devices import peak_bytes
 from benchmarks.pipeline import ROOT, prepared
 from benchmarks.results import parser, publish
 from benchmarks.workload import Work, diffusion_work, image_work
-from core import distributed
-from core.checkpoint import CheckpointStore
 from core.config import TrainConfig
-from core.distributed import own_device
 from core.images import steps as image_steps
 from core.images.config import ImageModel, ImageSample
-from core.images.diffusion import ImageDiffusion
 from core.images.model import ImageShape, NoiseProcess, TrainedModel, build_network
-from core.objective import Objective
+from core.images.objective import ImageDiffusion
+from core.processes import world as distributed
+from core.processes.world import own_device
+from core.storage.checkpoint import CheckpointStore
 from core.text import data
 from core.text import steps as text_steps
 from core.text.config import TextModel
-from core.text.objectives import OBJECTIVES
-from core.training import fit
+from core.text.objective import OBJECTIVES
+from core.training.loop import fit
+from core.training.objective import Objective
 
 CLASSES = tuple("0123456789")
 VOCABULARY = 512

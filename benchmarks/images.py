@@ -24,10 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.contenders import BATCH, Budget, Contender, Ours, Trained, contenders
 from benchmarks.devices import synchronize
 from benchmarks.results import parser, publish, work_folder
-from core.distributed import own_device
 from core.images import metrics, steps
 from core.images.dataset import ImageDataset
 from core.images.judge import Judge, Verdict
+from core.processes.world import own_device
 
 
 def speeds(field: Sequence[Contender], dataset: Path, rounds: int, size: int) -> dict[str, float]:
@@ -56,7 +56,7 @@ def cost(one: Contender, data: ImageDataset) -> tuple[int, float]:
 
 def ceiling(seconds: float = 1.0) -> float:
     """GFLOP/s of a large matrix product in the number format that training uses here."""
-    from core import precision
+    from core.training import precision
 
     where = own_device()
     side = 8192 if where.type == "cuda" else 2048  # a GPU needs more work than starting it takes

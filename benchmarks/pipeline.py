@@ -65,8 +65,8 @@ def main() -> None:
 def run_directly(job_file: str, folder: str) -> None:
     """The steps of a training job by function calls, without a pipeline."""
     from core import steps
-    from core.gate import compare, evaluation_key
-    from core.registry import Registry
+    from factory.gate import compare, evaluation_key
+    from factory.registry import Registry
     from pipelines.jobs import load_job, sections
 
     job, place = sections(load_job(job_file)), Path(folder)
@@ -110,12 +110,12 @@ def overheads(repeats: int) -> list[dict[str, Any]]:
         direct, cached, compiled = list(pipeline), list(pipeline), list(pipeline)
         for number in range(repeats):
             place = folder / str(number)
-            run = ["pipelines.cli", "run", "overhead.yaml"]
+            run = ["textdiffusion", "run", "overhead.yaml"]
             here = {"TEXTDIFFUSION_RUNS": str(place / "runs"), "TEXTDIFFUSION_REGISTRY": str(place / "registry")}
             direct.append(timed(["benchmarks.pipeline", "--direct", "overhead.yaml", str(place / "direct")], folder))
             pipeline.append(timed(run, folder, here))
             cached.append(timed(run, folder, here))
-            compiled.append(timed(["pipelines.cli", "compile", "all"], folder))
+            compiled.append(timed(["textdiffusion", "compile", "all"], folder))
     whole, alone = median(pipeline), median(direct)
     overhead = Seconds((whole.wall - alone.wall) / STEPS, (whole.cpu - alone.cpu) / STEPS)
     return [

@@ -16,8 +16,8 @@ from benchmarks.results import markdown
 from benchmarks.workload import autoregressive_work, diffusion_work, image_work
 from core.images.config import ImageModel
 from core.images.model import ImageShape
-from core.job import ImageTrainingJob, TextTrainingJob
 from core.text.config import TextModel
+from factory.job import ImageTrainingJob, TextTrainingJob
 from pipelines.jobs import load_job
 
 REFUSED = "refused: more GPUs than examples in a batch"

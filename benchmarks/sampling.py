@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.results import parser, publish
-from core import noise, precision, samplers
-from core.distributed import own_device
+from core import noise, samplers
 from core.images import metrics, pictures, steps
 from core.images.config import ImageSample
 from core.images.dataset import ImageDataset
@@ -35,9 +34,11 @@ from core.images.evaluation import REFERENCE as REAL
 from core.images.judge import Judge
 from core.images.model import TrainedModel, load_model
 from core.images.samples import Samples, in_proportion
-from core.job import ImageTrainingJob
+from core.processes.world import own_device
 from core.randomness import seed_of
 from core.samplers import Denoiser, SampleNoise
+from core.training import precision
+from factory.job import ImageTrainingJob
 from pipelines.jobs import load_job
 
 REFERENCE = "ancestral"

@@ -19,13 +19,13 @@ import torch
 
 from benchmarks.results import parser, publish, work_folder
 from core import storage
-from core.distributed import own_device
+from core.processes.world import own_device
 from core.text import data, evaluation, steps
 from core.text.config import TextEvaluate
 from core.text.data import TextSet
 from core.text.metrics import NGramJudge
 from core.text.model import load_autoregressive, load_model
-from core.training_log import TrainingLog
+from core.training.log import TrainingLog
 
 SHARED = {"batch_size": 8, "optimizer": "muon", "learning_rate": 2e-3, "weight_decay": 0.05, "warmup_examples": 400}
 SHARED |= {"validate_every": 0.5, "preview_every": 1.0}

@@ -21,8 +21,8 @@ from core.images.config import ImageModel
 from core.images.model import ImageShape, build_network
 from core.text.autoregressive import Autoregressive
 from core.text.config import TextModel
-from core.text.diffusion import Diffusion
-from core.text.objectives import build, noisy_windows
+from core.text.denoiser import Diffusion
+from core.text.objective import build, noisy_windows
 
 STATE = 4 * 5  # bytes a parameter: weight, gradient, two moments of AdamW and the average, in float32
 

@@ -46,7 +46,7 @@ def train_alone(job: str, out: str) -> None:
     """
     from components.train_job import train_job
     from core.config import parse_yaml
-    from core.job import parse_job
+    from factory.job import parse_job
 
     print(json.dumps(train_job(parse_job(parse_yaml(job, "--job"), "--job"), out)))
 

@@ -34,7 +34,8 @@ def check_data(
     from pathlib import Path
 
     from components.step import describe, step
-    from core import drift, storage
+    from core import storage
+    from factory import drift
     from factory.lineage import restore_ints
 
     with step():
@@ -65,7 +66,8 @@ def remember_data(registry: str, model_name: str, found: dsl.Input[dsl.Artifact]
     from pathlib import Path
 
     from components.step import step
-    from core import drift, storage
+    from core import storage
+    from factory import drift
 
     with step():
         facts = storage.read_json(Path(found.path) / "found.json")

@@ -28,9 +28,9 @@ def evaluate(
     """
     from pathlib import Path
 
+    import report as reports
     from components.publish import publish_metrics
     from components.step import describe, step
-    from core import report as reports
     from core import steps
 
     with step():

@@ -38,7 +38,7 @@ def gate(
 
     from components.step import describe, step
     from core import storage
-    from core.gate import compare
+    from factory.gate import compare
 
     with step(), tempfile.TemporaryDirectory() as scratch:
         inputs = {"dataset": dataset, "judge": judge, "model": model, "evaluation": evaluation}

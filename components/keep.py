@@ -21,8 +21,8 @@ def keep(
 
     from components.step import describe, step
     from core import storage
-    from core.registry import Registry
     from factory.lineage import run_of
+    from factory.registry import Registry
 
     with step():
         run = run or run_of(kept.uri)

@@ -9,9 +9,9 @@ from typing import Any
 from components.vertex_registry import mirror_from_step
 from core import storage
 from core.errors import UserError
-from core.gate import evaluation_key
-from core.registry import Registry
+from factory.gate import evaluation_key
 from factory.lineage import describe, run_of
+from factory.registry import Registry
 
 _LINEAGE = ("data_hash", "code_version", "image", "seed", "examples_seen", "effective_batch_size", "device", "config")
 
@@ -104,7 +104,7 @@ def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
     if "/" in name:
         uri = name.rstrip("/")
         if not storage.exists(storage.join(uri, "model.json")):
-            from core import snapshot
+            from core.storage import snapshot
 
             if snapshot.is_checkpoint(uri):
                 facts |= snapshot.write_model(uri, Path(artifact.path))

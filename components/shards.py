@@ -1,4 +1,4 @@
-"""`shards`: one worker of a sampling of very many images or texts (core/shards.py)."""
+"""`shards`: one worker of a sampling of very many images or texts (factory/shards.py)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import Field
 
-from core import steps, storage
+from core import storage
 from core.config import Frozen, validate
+from factory.shards import sample_shards
 
 
 class ShardRequest(Frozen):
@@ -39,7 +40,7 @@ def shards(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[st
             model = Path(scratch) / "model"
             storage.copy_tree(request.model, model)
         modality = storage.read_json(model / "model.json").get("modality", "images")
-        return steps.sample_shards(
+        return sample_shards(
             modality,
             request.sample,
             model,

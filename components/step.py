@@ -61,7 +61,7 @@ def load(name: str) -> Any:
 def step() -> Iterator[None]:
     """Runs a step's body: a `UserError` becomes its one line on stderr and exit code 2, without a traceback."""
     from core.errors import UserError
-    from core.faults import reported
+    from core.storage.faults import reported
 
     try:
         with reported(None, "used"):  # a full disk shows where nobody looked for it

@@ -13,13 +13,13 @@ def suggest(search_config: dict, train_config: dict) -> list[str]:
         train_config: the job's `train` section.
 
     Returns:
-        A JSON text for each trial, which is all that the trial depends on (`core.search.make_trial`).
+        A JSON text for each trial, which is all that the trial depends on (`factory.search.make_trial`).
     """
     import json
 
     from components.step import step
-    from core.search import suggest as points
     from factory.lineage import restore_ints
+    from factory.search import suggest as points
 
     with step():
         trials = points(restore_ints(search_config), restore_ints(train_config))

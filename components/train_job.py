@@ -1,7 +1,8 @@
 """`train-job`: a job's training alone, without a pipeline, on every node of a cluster that Kubeflow's trainer starts.
 
-Each node prepares the data by itself (same settings, same bytes), all train together (core/launch.py), and the node
-that holds the first process publishes: OUT/model, for text OUT/autoregressive before it, and OUT/complete.json last.
+Each node prepares the data by itself (same settings, same bytes), all train together (core/processes/launch.py), and
+the node that holds the first process publishes: OUT/model, for text OUT/autoregressive before it, OUT/complete.json
+last.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from core import launch, steps, storage
+from core import steps, storage
 from core.errors import UserError
-from core.job import AnyJob, ImageTrainingJob, TextTrainingJob
+from core.processes import launch
+from factory.job import AnyJob, ImageTrainingJob, TextTrainingJob
 
 WAIT = 900.0  # seconds for another node to publish what this one needs
 

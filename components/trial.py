@@ -37,7 +37,7 @@ def trial(
     from pathlib import Path
 
     from components.step import describe, step
-    from core.trial import run_trial
+    from factory.trial import run_trial
 
     with step():
         settings = json.loads(suggestion)

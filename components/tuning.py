@@ -16,9 +16,9 @@ from components.vertex_registry import ENDPOINT, client
 from core import storage
 from core.config import canonical_json, parse_override, validate
 from core.errors import UserError
-from core.search import SearchConfig, choose, counted, make_trial
-from core.trial import report_metric, run_trial
 from factory.lineage import describe, restore_ints
+from factory.search import SearchConfig, choose, counted, make_trial
+from factory.trial import report_metric, run_trial
 
 SCALES = {"linear": "UNIT_LINEAR_SCALE", "log": "UNIT_LOG_SCALE"}
 
@@ -94,7 +94,7 @@ def tuned_trial(uri: str, arguments: Sequence[str]) -> None:
 
 
 def trials_of(gcp_resources: str, search: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The trials of the tuning job that a launcher's `gcp_resources` names, as `core.search.choose` takes them."""
+    """The trials of the tuning job that a launcher's `gcp_resources` names, as `factory.search.choose` takes them."""
     config = validate(SearchConfig, restore_ints(search), "search")
     named = re.search(r"/v1/(projects/[^/]+/locations/([^/]+)/hyperparameterTuningJobs/\d+)", gcp_resources)
     if not named:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from core.registry import CHAMPION, Registry, Version
+from factory.registry import CHAMPION, Registry, Version
 
 ENDPOINT = "TEXTDIFFUSION_ENDPOINT"
 

@@ -11,8 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from core import launch
 from core.errors import UserError
+from core.processes import launch
 
 Section = Mapping[str, Any]
 Metadata = dict[str, Any]
@@ -48,7 +48,7 @@ def train(
     """Trains a model. `work` is a stable place for checkpoints, so that a killed step resumes wherever it is run.
 
     Called on each node of a cluster, or where there are several GPUs, it trains in one process for each of them
-    (core/launch.py); what comes back is the same on every node.
+    (core/processes/launch.py); what comes back is the same on every node.
     """
     paths = {"dataset": dataset, "out": out, "warm_start": warm_start}
     return _on_all("train", modality, {"model": model, "train": train, "objective": objective, "work": work, **paths})
@@ -88,13 +88,7 @@ def _on_all(step: str, modality: str, arguments: dict[str, Any]) -> Metadata:
     return launch.launch(cluster, step, {"modality": modality, **arguments})
 
 
-def sample_shards(
-    modality: str, sample: Section, model: Path, out: str, *, count: int, size: int, worker: int = 0, workers: int = 1
-) -> Metadata:
-    """Draws this worker's part of `count` samples into the shards of `out` (core/shards.py), and what others owe."""
-    from core.shards import Plan, draw_shards
-
+def drawer(modality: str, sample: Section, model: Path, size: int) -> Any:
+    """What draws any range of very many samples, `size` at a time; the files' suffix; and what was settled."""
     _steps_of(modality)
-    drawer = import_module(f"core.{modality}.shards").drawer
-    draw, suffix, facts = drawer(sample, model, size)
-    return draw_shards(Plan(count, size, suffix, facts), out, draw, worker=worker, workers=workers)
+    return import_module(f"core.{modality}.shards").drawer(sample, model, size)

@@ -42,7 +42,7 @@ def cli() -> Iterator[str]:
     """Every command with its arguments, options and examples, as --help has them."""
     from typer.main import get_command
 
-    from pipelines.cli import make_app
+    from textdiffusion.cli.app import make_app
 
     yield "# Commands\n\nMade from the program itself. `--help` says the same of each; `--json` is for programs.\n"
     for name, command in get_command(make_app()).commands.items():  # type: ignore[attr-defined]
@@ -70,7 +70,7 @@ def _parameter(one: Any) -> str:
 
 def configuration() -> Iterator[str]:
     """Every setting of every kind of job and of textdiffusion.yaml, with what it may be and its default."""
-    from core import job
+    from factory import job
     from pipelines.schema import settings_schema, walk
 
     yield "# Configuration\n\nMade from the models that check it; `textdiffusion init` writes it as commented YAML.\n"
@@ -108,11 +108,11 @@ def _settings(found: list[Any], skip: int = 0) -> Iterator[str]:
 
 def artifacts() -> Iterator[str]:
     """Steps and what each leaves, from the compiled pipelines; the metrics, from the report's glossary."""
-    from core.report.words import MEANINGS
     from pipelines.checks import read_spec, tasks
     from pipelines.compile import compile_job
     from pipelines.jobs import load_job
     from pipelines.machines import load_machines
+    from report.words import MEANINGS
 
     yield "# Artifacts\n\nMade from the compiled pipelines.\n\n## A run's folder\n"
     yield "```text\nruns/<pipeline>/<run id>/      in the cloud gs://BUCKET/<pipeline>/<run id>/"

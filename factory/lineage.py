@@ -9,7 +9,7 @@ from typing import Any
 
 from core.config import canonical_json, config_hash
 from core.errors import UserError
-from core.registry import Registry
+from factory.registry import Registry
 from factory.steps import STEPS
 
 Node = dict[str, Any]

@@ -13,7 +13,7 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
-from local.runs import Run
+from factory.run_folder import Run
 
 LABEL = "textdiffusion-run"
 IMAGE_USER = 10001  # of containers/Dockerfile

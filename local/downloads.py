@@ -6,8 +6,8 @@ from pathlib import Path
 
 from core import storage
 from core.errors import UserError
-from core.registry import Registry
-from local.runs import find_run
+from factory.registry import Registry
+from factory.run_folder import find_run
 
 
 def fetch(name: str, target: Path, runs: Path, registry: str) -> int:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from core import storage
 from core.errors import UserError
-from core.registry import Registry
-from core.report import gallery
-from core.report.artifacts import read
-from local.runs import list_runs
+from factory.registry import Registry
+from factory.run_folder import list_runs
+from report import gallery
+from report.artifacts import read
 
 PAGE = "index.html"
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from core import storage
 from core.errors import UserError
-from core.registry import Registry
+from factory.registry import Registry
+from factory.run_folder import find_run
 from local import terminal
-from local.runs import find_run
 
 MANNER = {"sampler", "steps", "grid", "sigma_min", "sigma_max", "rho", "guidance", "guidance_low", "guidance_high"}
 MANNER |= {"start", "autoguidance", "block", "temperature", "tilt"}

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.errors import UserError
 from factory.lineage import Node, artifact_named, node, version_of
-from local.runs import Run, find_run, list_runs
+from factory.run_folder import Run, find_run, list_runs
 
 Index = Mapping[str, tuple[Run, str, str, Mapping[str, Any]]]  # URI -> run, step, name, metadata
 

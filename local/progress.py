@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from local.runs import Run
+from factory.run_folder import Run
 
 POLL, PLAIN_SECONDS = 0.25, 10.0
 _MARKS = {

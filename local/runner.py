@@ -1,6 +1,6 @@
 """Runs a job on this machine: the compiled pipeline through `kfp.local`, into a run folder, served from cache.
 
-runs/<pipeline>/<run id>/   what a run leaves behind (see local/runs.py)
+runs/<pipeline>/<run id>/   what a run leaves behind (see factory/run_folder.py)
 runs/index.html             the gallery of all of them
 runs/.store/                the artifacts as KFP lays them out; run folders hold hard links to them
 runs/.cache/                which step with which inputs made which artifacts
@@ -25,14 +25,14 @@ from rich.console import Console
 from core import storage
 from core.config import config_hash
 from core.errors import UserError
-from core.job import AnyJob, parse_job
+from factory.job import AnyJob, parse_job
+from factory.run_folder import Run, link_tree, new_run, pending
 from factory.steps import STEPS
 from local import gallery
 from local.containers import docker_runner, mounted_folders
 from local.kfp_seam import observed, observed_docker
 from local.processes import StepProcesses
 from local.progress import Display
-from local.runs import Run, link_tree, new_run, pending
 from local.version import code_version
 from local.watcher import Watcher
 from pipelines import compile as compiler

@@ -17,10 +17,10 @@ from components.step import load
 from core import storage
 from core.config import config_hash, with_overrides
 from core.errors import UserError
-from core.job import AnyJob, parse_job
+from factory.job import AnyJob, parse_job
+from factory.run_folder import Run, find_run, new_run
 from factory.steps import STEPS
 from local.runner import LocalPlace
-from local.runs import Run, find_run, new_run
 from local.version import code_version
 from local.watcher import StepError, place_outputs
 from pipelines.checks import read_spec, tasks

@@ -15,9 +15,9 @@ from core.errors import UserError
 from core.progress import TASK_VARIABLE
 from core.secrets import redact
 from factory.lineage import restore_ints
+from factory.run_folder import Run, link_tree
 from local.processes import StepProcesses
 from local.progress import Display
-from local.runs import Run, link_tree
 
 _SUFFIXES = {"system.HTML": ".html", "system.Markdown": ".md"}
 _IN_METADATA = ("system.Metrics", "system.ClassificationMetrics")  # their files only repeat it

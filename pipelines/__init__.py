@@ -1,1 +1,1 @@
-"""The pipelines: their definitions, how they are compiled and submitted, and the command line."""
+"""The pipelines: their definitions, and how they are compiled; the services that run them have rooms of their own."""

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from core.errors import UserError
-from core.job import AnyJob
+from factory.job import AnyJob
 from factory.steps import STEPS
 from pipelines.jobs import sections
 from pipelines.machines import ACCELERATORS, check_pair

@@ -15,7 +15,7 @@ from typing import Any
 from components.step import IMAGE
 from core import storage
 from core.errors import UserError
-from core.job import AnyJob
+from factory.job import AnyJob
 from pipelines.custom_job import VertexOptions
 from pipelines.jobs import sections
 from pipelines.machines import Machine, load_machines
@@ -24,7 +24,7 @@ from pipelines.sampling import define_sampling
 from pipelines.training import define_training
 
 ROOT = Path(__file__).parents[1]
-INSIDE = ("core", "components", "containers", "requirements.lock")  # what the image is made of
+INSIDE = ("core", "factory", "report", "components", "containers", "requirements.lock")  # what the image is made of
 BUILD = Path("build") / "pipelines"
 DEFINITIONS: Mapping[str, Callable[[Any, Placement], Any]] = {"training": define_training, "sampling": define_sampling}
 TARGETS: Mapping[Target, str] = {"local": ".yaml", "vertex": ".vertex.yaml"}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.job import AnyJob
+from factory.job import AnyJob
 from factory.steps import STEPS
 from pipelines.checks import worker_pools
 from pipelines.machines import Machine

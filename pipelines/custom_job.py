@@ -12,7 +12,7 @@ from pydantic import Field
 
 from components.step import IMAGE
 from core.config import Frozen, ResourcesConfig, config_hash
-from core.job import AnyJob
+from factory.job import AnyJob
 from pipelines.jobs import sections
 from pipelines.machines import Machine
 from pipelines.settings import Settings

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core import remote, storage
+from core import storage
 from core.config import merge, read_yaml, with_overrides
 from core.errors import UserError
-from core.job import AnyJob, parse_job
-from core.search import require_trials
+from core.storage import remote
+from factory.job import AnyJob, parse_job
+from factory.search import require_trials
 
 CONFIGS = Path(__file__).parent / "configs"
 SECTIONS = ("data", "source", "model", "train", "autoregressive", "sample", "evaluate", "gate", "search")

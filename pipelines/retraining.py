@@ -14,7 +14,7 @@ from kfp import dsl
 
 from components.check_data import check_data, remember_data
 from core.errors import UserError
-from core.job import AnyJob, ImageTrainingJob, TextTrainingJob
+from factory.job import AnyJob, ImageTrainingJob, TextTrainingJob
 from pipelines.placement import Placement, pipeline
 from pipelines.training import define_training
 

@@ -4,7 +4,7 @@
 from typing import Any
 
 from components.import_model import import_model
-from core.job import ImageSamplingJob, TextSamplingJob
+from factory.job import ImageSamplingJob, TextSamplingJob
 from pipelines.placement import Placement, pipeline
 from pipelines.training import measure, prepare
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from core.job import AnyJob
+from factory.job import AnyJob
 from pipelines.settings import Settings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -18,8 +18,8 @@ from components.plan_trials import plan_trials
 from components.step import IMAGE
 from components.suggest import suggest
 from components.trial import trial
-from core.job import ImageTrainingJob, TextTrainingJob
-from core.search import VALIDATION_LOSS
+from factory.job import ImageTrainingJob, TextTrainingJob
+from factory.search import VALIDATION_LOSS
 from pipelines.costs import TRIALS
 from pipelines.placement import Placement
 

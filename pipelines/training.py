@@ -24,7 +24,7 @@ from components.sample import sample as sample_step
 from components.train import train as train_step
 from components.train import train_autoregressive, train_diffusion
 from components.train_judge import train_judge
-from core.job import AnyJob, ImageTrainingJob, TextTrainingJob
+from factory.job import AnyJob, ImageTrainingJob, TextTrainingJob
 from pipelines.jobs import SECTIONS, sections
 from pipelines.placement import Placement, pipeline
 from pipelines.search import define_search

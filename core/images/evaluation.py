@@ -24,9 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core import parallel, storage
+from core import storage
 from core.config import canonical_json
-from core.distributed import ALONE, World, by_first
 from core.errors import UserError
 from core.images import metrics
 from core.images.config import ImageEvaluate
@@ -34,6 +33,8 @@ from core.images.dataset import ImageDataset
 from core.images.judge import FEATURES, Judge, Verdict, wilson
 from core.images.neighbours import Neighbours, closest_of_each_class, nearest_images
 from core.images.samples import Samples, in_proportion, read_samples
+from core.processes import parts as parallel
+from core.processes.world import ALONE, World, by_first
 
 VERSION = 1  # of what the metrics mean; a change makes evaluation keys differ
 REFERENCE = 20_000  # training images, at most, whose features stand for the real ones

@@ -22,14 +22,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core import parallel, storage
-from core.checkpoint import deserialize, serialize
+from core import storage
 from core.config import config_hash
-from core.distributed import ALONE, World, own_device
 from core.errors import UserError
 from core.images.config import ImageEvaluate
 from core.images.dataset import ImageDataset
+from core.processes import parts as parallel
+from core.processes.world import ALONE, World, own_device
 from core.randomness import DataOrder, generator_of
+from core.storage.checkpoint import deserialize, serialize
 
 WEIGHTS, DESCRIPTION = "judge.safetensors", "judge.json"
 FEATURES = 64

@@ -1,4 +1,4 @@
-"""An image model: network, noise process and data shape; saved as core/model_folder.py says."""
+"""An image model: network, noise process and data shape; saved as core/storage/model_folder.py says."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from core import noise, storage
-from core.capacity import build_within_memory
 from core.config import Frozen, validate
 from core.errors import UserError
 from core.images.config import NETWORKS, ImageModel, Process
-from core.model_folder import DESCRIPTION, load_weights, read_description, read_guide, read_weights, write_model
+from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_guide, read_weights, write_model
+from core.training.capacity import build_within_memory
 
 
 class ImageShape(Frozen):

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core import distributed, parallel
-from core.distributed import World
+from core.processes import parts as parallel
+from core.processes import world as distributed
+from core.processes.world import World
 
 TRAIN_BLOCK = 4096  # training images held as floats at once
 

@@ -1,4 +1,4 @@
-"""Ranges of very many images, for core/shards.py."""
+"""Ranges of very many images, for factory/shards.py."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from core.config import validate
-from core.distributed import own_device
 from core.images.config import ImageSample
 from core.images.model import load_model
 from core.images.steps import choose_labels, choose_sigmas, draw
+from core.processes.world import own_device
 
 
 def drawer(

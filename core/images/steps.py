@@ -14,20 +14,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core import distributed, noise, parallel, precision, samplers, storage
+from core import noise, samplers, storage
 from core.config import TrainConfig, validate
-from core.distributed import World
 from core.errors import UserError
-from core.fitting import fit_into
 from core.images import pictures
 from core.images.config import ImageData, ImageEvaluate, ImageModel, ImageSample
 from core.images.dataset import ImageDataset
-from core.images.diffusion import ImageDiffusion, guided
 from core.images.model import ImageShape, NoiseProcess, TrainedModel, describe, load_model, save_model
-from core.model_folder import DESCRIPTION, load_weights, read_description, read_weights
+from core.images.objective import ImageDiffusion, guided
+from core.processes import parts as parallel
+from core.processes import world as distributed
+from core.processes.world import World
 from core.randomness import seed_of
 from core.samplers import Denoiser
-from core.training import FitResult
+from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_weights
+from core.training import precision
+from core.training.fitting import fit_into
+from core.training.loop import FitResult
 
 Section = Mapping[str, Any]
 GRID_ROWS = 10

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.optim import ParameterGroup
 from core.text.config import TextModel
 from core.text.transformer import Cache, Transformer
+from core.training.optimizers import ParameterGroup
 
 
 class NextToken(Protocol):

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core import parallel
-from core.distributed import ALONE, World
+from core.processes import parts as parallel
+from core.processes.world import ALONE, World
 from core.text.schedule import alpha_sigma, diffuse
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # z [B, L, d] and gamma [B, L] to logits [B, L, V]

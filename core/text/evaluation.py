@@ -12,22 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core import parallel, storage
+from core import storage
 from core.config import config_hash
-from core.distributed import ALONE, World
 from core.errors import UserError
+from core.processes import parts as parallel
+from core.processes.world import ALONE, World
 from core.randomness import generator_of
 from core.text import data, fusion, metrics
 from core.text.autoregressive import NextToken, bits_per_character
 from core.text.bound import variational_bound
 from core.text.config import TextEvaluate, TextModel, TextSample
 from core.text.data import TextSet
-from core.text.diffusion import Diffusion
-from core.text.drawing import Sampler
+from core.text.denoiser import Diffusion
 from core.text.masked import Masked, masked_loss
 from core.text.metrics import NGramJudge
 from core.text.model import TrainedText
-from core.text.objectives import gamma_losses, noisy_windows, token_losses
+from core.text.objective import gamma_losses, noisy_windows, token_losses
+from core.text.sampling import Sampler
 
 BETTER = {"word_validity": "higher", "word_validity_4": "higher", "distinct_2": "higher", "entropy": None}
 MIDDLE_MARGIN = 64  # characters of context on each side of a held-out span, at least

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from core.text.autoregressive import NextToken, draw, total_log_prob
-from core.text.diffusion import Diffusion
+from core.text.denoiser import Diffusion
 from core.text.generation import Prefix, Settings, block_denoiser, denoise_block, generate
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.text.diffusion import Diffusion, Noisy
-from core.text.samplers import STEPS
+from core.text.denoiser import Diffusion, Noisy
+from core.text.reverse_steps import STEPS
 from core.text.transformer import Cache
 
 Watch = Callable[[float, Tensor], None]  # mean gamma of a block, and the most probable tokens [B, L] of the text

@@ -1,4 +1,4 @@
-"""A text model: network and tokenizer; saved as core/model_folder.py says, the time warp among its weights.
+"""A text model: network and tokenizer; saved as core/storage/model_folder.py says, the time warp among its weights.
 
 model/tokenizer.json   text to tokens and back
 """
@@ -18,12 +18,12 @@ from torch import nn
 from core import storage
 from core.config import validate
 from core.errors import UserError
-from core.model_folder import DESCRIPTION, load_weights, read_description, read_weights, write_model
+from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_weights, write_model
 from core.text import tokenizer as tokenizers
 from core.text.autoregressive import Autoregressive, NextToken
 from core.text.config import TextModel
-from core.text.diffusion import Diffusion
-from core.text.objectives import OBJECTIVES, build
+from core.text.denoiser import Diffusion
+from core.text.objective import OBJECTIVES, build
 from core.text.tokenizer import Tokenizer
 
 TOKENIZER = "tokenizer.json"

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core import distributed
-from core.objective import Statistic
+from core.processes import world as distributed
 from core.text.config import ProcessConfig
+from core.training.objective import Statistic
 
 OBSERVATIONS = 200.0  # after so many, an older one weighs 1/e in the histogram of a bin
 

@@ -1,4 +1,4 @@
-"""Ranges of very many texts, for core/shards.py."""
+"""Ranges of very many texts, for factory/shards.py."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from core.config import validate
-from core.distributed import own_device
 from core.errors import UserError
+from core.processes.world import own_device
 from core.text.config import TextSample
-from core.text.drawing import Sampler
 from core.text.model import load_model
+from core.text.sampling import Sampler
 
 
 def drawer(

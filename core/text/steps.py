@@ -10,19 +10,20 @@ from typing import Any
 
 import torch
 
-from core import distributed, storage
+from core import storage
 from core.config import TrainConfig, validate
 from core.errors import UserError
-from core.fitting import fit_into
-from core.model_folder import DESCRIPTION
+from core.processes import world as distributed
+from core.storage.model_folder import DESCRIPTION
 from core.text import data, evaluation
 from core.text.autoregressive import NextToken
 from core.text.config import GAP, TextData, TextEvaluate, TextModel, TextSample
-from core.text.drawing import Sampler
 from core.text.metrics import NGramJudge
 from core.text.model import TOKENIZER, TrainedText, begin_from, describe, load_autoregressive, load_model, save_model
-from core.text.objectives import OBJECTIVES
-from core.training import FitResult
+from core.text.objective import OBJECTIVES
+from core.text.sampling import Sampler
+from core.training.fitting import fit_into
+from core.training.loop import FitResult
 
 Section = Mapping[str, Any]
 

@@ -19,8 +19,8 @@ from components.step import describe, variant
 from components.train import train
 from core import storage
 from core.config import config_hash
-from core.registry import Registry
 from factory.lineage import content_hash, restore_ints
+from factory.registry import Registry
 
 STAND_IN = Path(__file__).parents[1] / "local" / "standin" / "standin_steps.py"
 

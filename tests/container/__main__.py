@@ -115,7 +115,7 @@ def pipeline(folder: Path, environment: Mapping[str, str], runner: str) -> dict[
     """The facts of a finished run of `digits` with a small budget, in a folder of its own."""
     folder.mkdir()
     settings = [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-m", "pipelines.cli", "run", "digits", "--json", "--runner", runner, *settings]
+    command = [sys.executable, "-m", "textdiffusion", "run", "digits", "--json", "--runner", runner, *settings]
     done = subprocess.run(
         command,
         cwd=folder,

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.optim import ParameterGroup, default_groups
 from core.randomness import Draws
+from core.training.optimizers import ParameterGroup, default_groups
 
 
 class ToyObjective:

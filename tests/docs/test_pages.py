@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
-ROOMS = ("core", "components", "pipelines", "local")
+ROOMS = ("core", "factory", "report", "components", "pipelines", "local", "textdiffusion")
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Reader:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
             "OMP_NUM_THREADS": "1",
         }
-        script = f'textdiffusion() {{ "{sys.executable}" -m pipelines.cli "$@"; }}\n{commands}'
+        script = f'textdiffusion() {{ "{sys.executable}" -m textdiffusion "$@"; }}\n{commands}'
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=self.folder, env=environment, capture_output=True, text=True, timeout=280, check=False,

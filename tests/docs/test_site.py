@@ -82,7 +82,9 @@ print(len(names))
 
 
 def test_a_command_that_needs_the_extra_says_how_to_install_it(tmp_path: Path) -> None:
-    script = BLOCKED + f"sys.path.insert(0, {str(ROOT)!r})\nfrom pipelines.cli import main\nmain(['run', 'digits'])"
+    script = (
+        BLOCKED + f"sys.path.insert(0, {str(ROOT)!r})\nfrom textdiffusion.cli.app import main\nmain(['run', 'digits'])"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "error: kfp is not installed: pip install 'textdiffusion[pipelines]'\n"

@@ -16,8 +16,8 @@ from unittest import mock
 
 import pytest
 
-from local.runs import Run, find_run
-from pipelines import cli
+from factory.run_folder import Run, find_run
+from textdiffusion.cli import app as cli
 
 REPOSITORY = Path(__file__).parents[2]
 STAND_IN = Path(__file__).parent / "standin"
@@ -46,7 +46,7 @@ class Project:
         return {**kept, "PYTHONPATH": f"{STAND_IN}{os.pathsep}{self.code}", "PYTHONDONTWRITEBYTECODE": "1"}
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "pipelines.cli", *arguments]
+        return [sys.executable, "-m", "textdiffusion", *arguments]
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

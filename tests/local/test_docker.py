@@ -14,9 +14,9 @@ from unittest import mock
 
 import pytest
 
-from local.runs import find_run
-from pipelines import cli
+from factory.run_folder import find_run
 from tests.local.conftest import Project
+from textdiffusion.cli import app as cli
 
 docker = pytest.importorskip("docker")
 

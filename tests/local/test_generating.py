@@ -18,10 +18,10 @@ from PIL import Image
 from core import steps, storage
 from core.errors import UserError
 from core.images.config import ImageSample
-from core.registry import Registry
+from factory.registry import Registry
+from factory.run_folder import new_run
 from local import gallery
 from local.generating import generate
-from local.runs import new_run
 from tests.fakes.gcs import GcsServer
 
 TINY = {"network": {"name": "unet", "channels": [8], "blocks": [0], "embedding": 16, "attention": False}}
@@ -142,7 +142,7 @@ def test_what_cannot_be_drawn_is_one_line(
 def test_a_terminal_sees_the_picture_and_a_pipe_does_not(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines import cli
+    from textdiffusion.cli import app as cli
 
     class Screen(io.StringIO):
         def isatty(self) -> bool:

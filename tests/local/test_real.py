@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from core.registry import Registry
-from local.runs import find_run
+from factory.registry import Registry
+from factory.run_folder import find_run
 from tests.local.conftest import STAND_IN, Project, make_project
 
 TINY = """

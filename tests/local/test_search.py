@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from core import storage
-from core.registry import Registry
-from local.runs import Run, list_runs
+from factory.registry import Registry
+from factory.run_folder import Run, list_runs
 from tests.local.conftest import JOB, Project, make_project
 
 States = Callable[[Run], dict[str, str]]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from core.errors import UserError
-from core.job import AnyJob, parse_job
+from factory.job import AnyJob, parse_job
 from pipelines.checks import check_spec, read_spec, tasks, worker_pools
 from pipelines.compile import ROOT, TARGETS, compile_job, compile_to, content_tag, image_name
 from pipelines.jobs import job_names, load_job, sections
@@ -139,7 +139,7 @@ def test_training_is_a_custom_job_on_vertex_and_a_gpu_request_on_kubernetes() ->
 
 @pytest.mark.parametrize(("target", "kind"), [("vertex", "NVIDIA_L4"), ("local", "nvidia.com/gpu")])
 def test_sampling_and_evaluation_get_all_gpus_of_their_machine(target: Any, kind: str) -> None:
-    """Steps start a process for each GPU that they see; see tests/core/test_launch.py."""
+    """Steps start a process for each GPU that they see; see tests/core/processes/test_launch.py."""
     row = {"machine_type": "g2-standard-48", "cpu": 48, "memory_gb": 192,
            "accelerator_type": "NVIDIA_L4", "accelerator_count": 4}  # fmt: skip
     several = job(IMAGES, resources={"sample": "l4-4"})

@@ -10,10 +10,10 @@ import jsonschema
 import pytest
 
 from core.config import read_yaml
-from pipelines import cli
 from pipelines.jobs import CONFIGS, job_names, load_job
 from pipelines.schema import describe, job_schema, settings_schema, walk
 from pipelines.settings import Settings, load_settings
+from textdiffusion.cli import app as cli
 
 LINE = re.compile(r"# yaml-language-server: \$schema=(\S+)")
 

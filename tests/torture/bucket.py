@@ -93,8 +93,8 @@ def undisturbed(owner: int) -> tuple[str, dict[str, str], set[str]]:
 def artifacts(folder: Path, root: str) -> dict[str, str]:
     """Hashes of all that a run left in its folder, in the registry and in its last checkpoint, without its times."""
     from core import storage
-    from core.checkpoint import CheckpointStore, serialize
-    from core.registry import Registry
+    from core.storage.checkpoint import CheckpointStore, serialize
+    from factory.registry import Registry
 
     steps = folder / "runs" / "latest" / "steps"
     found = {

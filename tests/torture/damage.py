@@ -48,14 +48,14 @@ def damaged(draw: random.Random, folder: Path) -> int:
     """Writes three checkpoints and damages one or two of the newest, again and again."""
     import torch
 
-    from core.checkpoint import CheckpointStore
+    from core.storage.checkpoint import CheckpointStore
 
     store = CheckpointStore(str(folder), keep=3)
     values = [torch.randn(4, 5, generator=torch.Generator().manual_seed(draw.randrange(1 << 30))) for _ in range(3)]
     for number, value in enumerate(values):
         store.save({"model": {"w": value}, "ema": {"w": value + 1}}, {"log.jsonl": b"{}\n" * 9}, {"number": number})
     lines = _Lines()
-    log = logging.getLogger("core.checkpoint")
+    log = logging.getLogger("core.storage.checkpoint")
     log.addHandler(lines)
     log.propagate = False
     try:
@@ -70,7 +70,7 @@ def damaged(draw: random.Random, folder: Path) -> int:
 def _one(folder: Path, values: list, draw: random.Random, lines: _Lines) -> None:
     import torch
 
-    from core.checkpoint import CheckpointStore
+    from core.storage.checkpoint import CheckpointStore
 
     kept: dict[Path, bytes] = {}
     whole, silent = [0, 1, 2], set()

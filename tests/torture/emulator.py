@@ -101,7 +101,7 @@ def _end(
 def _record(walk: Walk) -> dict[str, Any]:
     """What must be the same: the champion, its metrics and the reason of its promotion."""
     from core import storage
-    from core.registry import Registry
+    from factory.registry import Registry
 
     root = walk.environment["TEXTDIFFUSION_REGISTRY"]
     registry = Registry(root)

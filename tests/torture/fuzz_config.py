@@ -48,7 +48,7 @@ def job_values(folder: Path) -> st.SearchStrategy[Any]:
 
 
 def feed_job(values: Any, folder: Path) -> None:
-    from core.job import parse_job
+    from factory.job import parse_job
     from pipelines.jobs import check_numbers
 
     job = parse_job(values, "job.yaml")
@@ -67,7 +67,7 @@ def yaml_text(folder: Path) -> st.SearchStrategy[Any]:
 
 def feed_yaml(data: bytes, folder: Path) -> None:
     from core.config import read_yaml
-    from core.job import parse_job
+    from factory.job import parse_job
 
     path = folder / "job.yaml"
     path.write_bytes(data)
@@ -151,7 +151,7 @@ def arguments(folder: Path) -> st.SearchStrategy[Any]:
 def feed_arguments(value: tuple[str, list[str]], folder: Path) -> None:
     from unittest import mock
 
-    from pipelines import cli
+    from textdiffusion.cli import app as cli
 
     command, rest = value
     if command == "run":

@@ -48,12 +48,12 @@ def sizes(folder: Path) -> st.SearchStrategy[Any]:
 def feed_sizes(model: dict[str, Any], folder: Path) -> None:
     from unittest import mock
 
-    from core import capacity
     from core.config import validate
     from core.images.config import ImageModel
     from core.images.model import ImageShape, build_network
     from core.text.config import TextModel
-    from core.text.objectives import build
+    from core.text.objective import build
+    from core.training import capacity
 
     with mock.patch.object(capacity, "MAX_PARAMETERS", 2_000_000):  # what fits is built: it may take no long time
         if "network" in model:
@@ -66,7 +66,7 @@ def feed_sizes(model: dict[str, Any], folder: Path) -> None:
 def safetensors(folder: Path) -> st.SearchStrategy[Any]:
     import torch
 
-    from core.checkpoint import serialize
+    from core.storage.checkpoint import serialize
 
     original = serialize({"w": torch.arange(12.0).reshape(3, 4), "b": torch.zeros(2, dtype=torch.int64)})
 
@@ -87,7 +87,7 @@ def safetensors(folder: Path) -> st.SearchStrategy[Any]:
 
 
 def feed_safetensors(data: bytes, folder: Path) -> None:
-    from core.checkpoint import deserialize
+    from core.storage.checkpoint import deserialize
 
     deserialize(data, "weights.safetensors")
 
@@ -95,7 +95,7 @@ def feed_safetensors(data: bytes, folder: Path) -> None:
 def manifests(folder: Path) -> st.SearchStrategy[Any]:
     import torch
 
-    from core.checkpoint import CheckpointStore
+    from core.storage.checkpoint import CheckpointStore
 
     store = CheckpointStore(str(folder / "work"))
     store.save({"model": {"w": torch.zeros(3)}}, {"log.jsonl": b"{}"}, {"number": 0})
@@ -111,7 +111,7 @@ def manifests(folder: Path) -> st.SearchStrategy[Any]:
 
 def signed(files: Any, meta: Any) -> bytes:
     """A manifest by one who knows how it is hashed."""
-    from core.checkpoint import _digest
+    from core.storage.checkpoint import _digest
 
     manifest = {"index": 1, "files": files, "meta": meta}
     try:
@@ -121,7 +121,7 @@ def signed(files: Any, meta: Any) -> bytes:
 
 
 def feed_manifest(data: bytes, folder: Path) -> None:
-    from core.checkpoint import CheckpointStore
+    from core.storage.checkpoint import CheckpointStore
 
     (folder / "work" / "manifest-00000001.json").write_bytes(data)
     found = CheckpointStore(str(folder / "work")).load()

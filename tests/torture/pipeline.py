@@ -47,7 +47,7 @@ def start(folder: Path, *options: str, variables: Mapping[str, str] | None = Non
     beside those of this process."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TEXTDIFFUSION_")}
     return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "run", "few.yaml", *options],
+        [sys.executable, "-m", "textdiffusion", "run", "few.yaml", *options],
         cwd=folder,
         env={**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(variables or {})},
         stdout=subprocess.DEVNULL,
@@ -93,7 +93,7 @@ def prepared(owner: int) -> tuple[Path, dict[str, Any], float]:
 
 def _record(folder: Path) -> dict[str, Any]:
     """What must be the same: every metric, the decision, and the weights of the champion."""
-    from core.registry import Registry
+    from factory.registry import Registry
 
     run = folder / "runs" / "latest"
     champion = Registry(folder / "registry").champion("few")
@@ -109,7 +109,7 @@ def _record(folder: Path) -> dict[str, Any]:
 @contextmanager
 def watched(root: str, metrics: set[str], pause: float = 0.01) -> Iterator[None]:
     """Looks at the registry below `root` all the time; what is wrong there at any moment is lost."""
-    from core.registry import Registry
+    from factory.registry import Registry
 
     wrong: list[str] = []
     end = threading.Event()

@@ -26,10 +26,10 @@ Batches = dict[int, list[int]]  # by what seeds the noise of a step: the example
 def train(folder: Path, record: Path) -> int:
     """Trains; what each batch held goes to `record`, weights of the first process to `folder`/weights."""
     from components.step import step
-    from core.checkpoint import CheckpointStore, serialize
     from core.config import TrainConfig
-    from core.distributed import world
-    from core.training import fit
+    from core.processes.world import world
+    from core.storage.checkpoint import CheckpointStore, serialize
+    from core.training.loop import fit
     from tests.core.toy import ToyObjective
 
     class Recorded(ToyObjective):
@@ -48,7 +48,7 @@ def train(folder: Path, record: Path) -> int:
 
 def start(folder: Path, count: int, run: int) -> list[int]:
     """Starts `count` processes, each with its own record of this run."""
-    for module in ("components.step", "core.training", "tests.core.toy", *STEPS["train"].imports("images")):
+    for module in ("components.step", "core.training.loop", "tests.core.toy", *STEPS["train"].imports("images")):
         import_module(module)
     group = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port_of()}
     pids = []
@@ -85,7 +85,7 @@ def moved(draw: random.Random, folder: Path) -> int:
     """Two cuts at random moments, each time another number of processes; the last run goes to the end."""
     import torch
 
-    from core.checkpoint import deserialize
+    from core.storage.checkpoint import deserialize
 
     expected, weights, seconds = undisturbed(os.getpid())
     counts = [draw.choice(COUNTS)]

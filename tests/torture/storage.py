@@ -59,9 +59,9 @@ def _write(root: str, draw: random.Random, folder: Path) -> dict[str, Any]:
     """What the writer was told of each of its writes: True, or False after a clean stop."""
     import torch
 
-    from core.checkpoint import CheckpointStore
-    from core.faults import StorageError
-    from core.registry import Registry
+    from core.storage.checkpoint import CheckpointStore
+    from core.storage.faults import StorageError
+    from factory.registry import Registry
 
     store, registry = CheckpointStore(f"{root}/work"), Registry(f"{root}/registry")
     done: dict[str, Any] = {"checkpoints": [], "versions": []}
@@ -90,8 +90,8 @@ def _write(root: str, draw: random.Random, folder: Path) -> dict[str, Any]:
 
 def _look(root: str, done: dict[str, Any], folder: Path) -> None:
     """The truth, seen without faults: all that was said to be done is there, and nothing is there in part."""
-    from core.checkpoint import CheckpointStore
-    from core.registry import Registry
+    from core.storage.checkpoint import CheckpointStore
+    from factory.registry import Registry
 
     found = CheckpointStore(f"{root}/work").load()
     if done["checkpoints"]:
@@ -113,9 +113,9 @@ def _look(root: str, done: dict[str, Any], folder: Path) -> None:
 def _read(root: str, done: dict[str, Any], folder: Path) -> None:
     """The same through the proxy: what arrives is right, or nothing arrives."""
     from core import storage
-    from core.checkpoint import CheckpointStore
-    from core.faults import StorageError
-    from core.registry import Registry
+    from core.storage.checkpoint import CheckpointStore
+    from core.storage.faults import StorageError
+    from factory.registry import Registry
 
     try:
         found = CheckpointStore(f"{root}/work").load()

@@ -73,8 +73,8 @@ def train(modality: str, folder: Path) -> int:
 
 def fingerprint(folder: Path) -> dict[str, str]:
     """Hashes of all that a finished training leaves that must be the same whatever happened on the way."""
-    from core.checkpoint import CheckpointStore
-    from core.training_log import TIMING
+    from core.storage.checkpoint import CheckpointStore
+    from core.training.log import TIMING
 
     def log(data: bytes) -> bytes:
         rows = [json.loads(line) for line in data.decode().splitlines()]

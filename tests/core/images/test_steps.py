@@ -10,7 +10,7 @@ from core.errors import UserError
 from core.images import steps
 from core.images.config import ImageSample
 from core.images.model import load_model
-from core.snapshot import is_checkpoint, write_model
+from core.storage.snapshot import is_checkpoint, write_model
 
 MODEL = {"network": {"name": "unet", "channels": [16, 32], "blocks": [1, 1], "embedding": 32, "head_channels": 16}}
 TRAIN = {"examples": 256, "batch_size": 32, "learning_rate": 2e-3, "warmup_examples": 64}
@@ -57,7 +57,7 @@ def test_a_trained_model_draws_the_class_it_is_asked_for(dataset, tmp_path):
 
 def test_a_killed_training_ends_with_the_same_weights(dataset, tmp_path, monkeypatch):
     whole = steps.train(MODEL, TRAIN, dataset, tmp_path / "whole", work=str(tmp_path / "a"))
-    from core.training import _Training
+    from core.training.loop import _Training
 
     step, calls = _Training._step, []
 

@@ -9,7 +9,7 @@ from core.text import data
 from core.text.autoregressive import unigram_log_probs
 from core.text.config import TextData, TextModel
 from core.text.data import TextSet
-from core.text.diffusion import Diffusion
+from core.text.denoiser import Diffusion
 
 TEXT = "".join(
     f"{name} said that the {thing} was {kind}.\n"

@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from core.text import fusion
-from core.text.diffusion import Diffusion
+from core.text.denoiser import Diffusion
 from core.text.generation import Settings
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.text.bound import unigram_denoiser, variational_bound
 from core.text.config import ProcessConfig
-from core.text.samplers import STEPS
+from core.text.reverse_steps import STEPS
 from core.text.schedule import Warp, alpha_sigma, diffuse, evidence, tilted
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from core.errors import UserError
-from core.shards import read_manifest
-from core.snapshot import write_model
-from core.steps import sample_shards as draw_many
+from core.storage.snapshot import write_model
 from core.text import steps
 from core.text.model import load_model
+from factory.shards import read_manifest
+from factory.shards import sample_shards as draw_many
 
 MODEL = {
     "context": 16,

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli import main
 from pipelines.settings import load_settings
-from pipelines.vertex import ENDPOINT, Project, Vertex
+from pipelines.vertex.client import ENDPOINT, Project, Vertex
 from tests.fakes.gcs import GcsServer
 from tests.fakes.vertex import VertexServer
+from textdiffusion.cli.app import main
 
 STANDIN = Path(__file__).parents[2] / "local" / "standin"
-PRELOAD = ("numpy", "gcsfs", "google.cloud.aiplatform_v1", "core.gate", "core.drift", "components.publish")
+PRELOAD = ("numpy", "gcsfs", "google.cloud.aiplatform_v1", "factory.gate", "factory.drift", "components.publish")
 JOB = """
 job: toy
 description: A job whose steps are stand-ins

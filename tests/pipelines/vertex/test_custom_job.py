@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from pipelines.deploy import Options, prepare
 from pipelines.jobs import load_job
 from pipelines.settings import load_settings
+from pipelines.vertex.deploy import Options, prepare
 from tests.pipelines.vertex.test_preflight import only_line
 from tests.pipelines.vertex.test_runs import ACCOUNT, KEY, NETWORK, deploy, monitor, sent
 
@@ -24,7 +24,7 @@ def board(cloud, monkeypatch):
 
 
 def custom_job(cloud, run, step="train"):
-    from pipelines.monitor import launched
+    from pipelines.vertex.monitor import launched
 
     detail = next(d for d in sent(cloud, run).job_detail.task_details if d.task_name == step)
     (name,) = launched(str(dict(detail.execution.metadata)["output:gcp_resources"]))

@@ -9,13 +9,13 @@ from pipelines import costs
 from pipelines.checks import read_spec
 from pipelines.compile import compile_job
 from pipelines.cron import next_times, with_zone
-from pipelines.deploy import Options, prepare
 from pipelines.jobs import load_job
 from pipelines.machines import load_machines
-from pipelines.preflight import parameter_problems, preflight
-from pipelines.regions import check_region
 from pipelines.settings import load_settings
-from pipelines.steps import step_names, with_step_options
+from pipelines.vertex.deploy import Options, prepare
+from pipelines.vertex.preflight import parameter_problems, preflight
+from pipelines.vertex.regions import check_region
+from pipelines.vertex.step_options import step_names, with_step_options
 
 
 def only_line(result, words):

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from pipelines.logs import watch_logs
-from pipelines.monitor import launched
+from pipelines.vertex.logs import watch_logs
+from pipelines.vertex.monitor import launched
 
 ACCOUNT = "pipelines@demo.iam.gserviceaccount.com"
 NETWORK = "projects/1/global/networks/net"
@@ -237,7 +237,7 @@ def test_short_outage_does_not_end_the_watch(cloud, command, monkeypatch):
         return answer(verb, target, content, accept)
 
     monkeypatch.setattr(cloud.server, "answer", flaky)
-    from pipelines.monitor import follow
+    from pipelines.vertex.monitor import follow
 
     assert follow(cloud.vertex, run, lambda shown: None, interval=0.1).state == "succeeded"
     assert len(lost) == 2

@@ -14,7 +14,7 @@ from google.cloud import aiplatform_v1 as v1
 
 from components.tuning import study_metrics, study_parameters
 from core import steps, storage
-from core.job import AnyJob, parse_job
+from factory.job import AnyJob, parse_job
 from pipelines import costs
 from pipelines.checks import check_spec, read_spec, worker_pools
 from pipelines.compile import ROOT, compile_job

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
-from pipelines.downloads import crc32c, fetch, fetch_tree
-from pipelines.retention import candidates, remove
+from pipelines.vertex.downloads import crc32c, fetch, fetch_tree
+from pipelines.vertex.retention import candidates, remove
 from tests.pipelines.vertex.test_runs import deploy, monitor, states
 
 

@@ -1,0 +1,292 @@
+"""Local paths and `gs://` URIs through one fsspec interface; what is published is whole or absent.
+
+Rules: a local file is written under a temporary name, fsynced and renamed; a remote object appears when its upload
+ends. A set of files becomes visible by the manifest that is written last with `create`, which only one writer wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from mimetypes import guess_type
+from pathlib import Path
+from typing import IO, Any, cast
+
+from core.errors import UserError
+from core.storage import remote
+from core.storage.faults import StorageError, reported, steadily
+
+CHUNK = 1 << 20  # bytes
+
+
+def is_remote(uri: str | Path) -> bool:
+    """True for `gs://` and other URIs with a scheme, False for local paths."""
+    return "://" in str(uri)
+
+
+def join(uri: str | Path, *parts: str) -> str:
+    """`uri` with `parts` below it."""
+    return "/".join([str(uri).rstrip("/"), *parts])
+
+
+def exists(uri: str | Path) -> bool:
+    """Whether a file or folder is there."""
+    if not is_remote(uri):
+        with reported(uri, "looked up"):
+            return Path(uri).exists()
+    fs, path = remote.filesystem(uri)
+    try:  # not fs.exists(), which takes every fault for an answer
+        return bool(steadily(lambda: fs.info(path), uri, "looked up"))
+    except FileNotFoundError:
+        return False
+
+
+def size(uri: str | Path) -> int:
+    """The length of a file in bytes.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    try:
+        if not is_remote(uri):
+            return Path(uri).stat().st_size
+        fs, path = remote.filesystem(uri)
+        return int(steadily(lambda: fs.info(path), uri, "read")["size"])
+    except (OSError, ValueError) as error:
+        raise _unreadable(uri, error) from None
+
+
+def open_read(uri: str | Path) -> IO[bytes]:
+    """A binary reader.
+
+    Raises:
+        UserError: there is no such file, or it may not be read.
+    """
+    try:
+        if not is_remote(uri):
+            return Path(uri).open("rb")
+        fs, path = remote.filesystem(uri)
+        stream = steadily(lambda: fs.open(path, "rb", cache_type="readahead"), uri, "read")
+        return cast(IO[bytes], BufferedReader(remote.Reader(stream, str(uri)), CHUNK))
+    except (OSError, ValueError) as error:
+        raise _unreadable(uri, error) from None
+
+
+def _unreadable(uri: str | Path, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or (str(error) if isinstance(error, ValueError) else type(error).__name__)
+    return UserError(f"{uri}: cannot be read: {reason}")
+
+
+def read_bytes(uri: str | Path, *, limit: int | None = None) -> bytes:
+    """The whole content; a UserError if it is longer than `limit` bytes."""
+    if is_remote(uri):
+        try:
+            return remote.read(uri, limit)
+        except FileNotFoundError as error:
+            raise _unreadable(uri, error) from None
+    parts, total = [], 0
+    with open_read(uri) as stream:
+        try:
+            while part := stream.read(CHUNK):  # read(limit + 1) would first take that much memory
+                total += len(part)
+                if limit is not None and total > limit:
+                    raise UserError(f"{uri}: larger than {limit} bytes")
+                parts.append(part)
+        except OSError as error:  # a folder, a bad sector
+            raise _unreadable(uri, error) from None
+    return b"".join(parts)
+
+
+def read_json(uri: str | Path, *, limit: int = 64 * CHUNK) -> Any:
+    """The JSON value in a file."""
+    try:
+        return json.loads(read_bytes(uri, limit=limit))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{uri}: not valid JSON: {error}") from None
+
+
+def write_bytes(uri: str | Path, data: bytes) -> None:
+    """Writes a file atomically, replacing what was there; makes its folder.
+
+    Raises:
+        StorageError: it cannot be written; what was there is as it was.
+    """
+    if is_remote(uri):
+        fs, path = remote.filesystem(uri)
+        kind = guess_type(path)[0] if "gs" in fs.protocol else None  # else browsers would save a page, not show it
+        more = {"content_type": kind} if kind else {}
+        remote.written(lambda: fs.pipe_file(path, data, **more), uri)
+        return
+    target = Path(uri)
+    with reported(uri, "written"), _beside(target) as temporary:
+        _write_and_sync(temporary, data)
+        temporary.replace(target)
+        sync_folder(target.parent)
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A temporary name in the folder of `target`, which is made; what is left there in the end is removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(uri: str | Path, value: object) -> None:
+    """Writes indented JSON atomically."""
+    write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def create(uri: str | Path, data: bytes) -> bool:
+    """Writes a file only if none of that name exists; of many writers exactly one gets True.
+
+    Args:
+        uri: the file.
+        data: must differ from what any other writer would write. When the answer to an upload is lost, trying again
+            finds the name taken: only the content tells who took it.
+    """
+    if is_remote(uri):
+        fs, path = remote.filesystem(uri)
+        try:
+            remote.written(lambda: fs.pipe_file(path, data, mode="create"), uri)
+        except FileExistsError:
+            return read_bytes(uri) == data
+        return True
+    target = Path(uri)
+    with reported(uri, "written"), _beside(target) as temporary:
+        _write_and_sync(temporary, data)
+        try:
+            os.link(temporary, target)  # fails if the name is taken, and never shows a half-written file
+        except FileExistsError:
+            return False
+        sync_folder(target.parent)
+    return True
+
+
+def _write_and_sync(path: Path, data: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Makes a rename in `path` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that becomes `out` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        StorageError: the disk is full or refuses; `out` is as it was.
+    """
+    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with reported(out, "written"):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    with path.open("rb") as stream:
+                        os.fsync(stream.fileno())
+            if out.exists():  # a retried step finds what its killed predecessor left
+                shutil.rmtree(out) if out.is_dir() else out.unlink()
+            temporary.replace(out)
+            sync_folder(out.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def list_files(uri: str | Path) -> list[str]:
+    """Names of all files below a folder, relative to it, sorted; empty if there is no such folder."""
+    if not is_remote(uri):
+        root = Path(uri)
+        return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    fs, root_path = remote.filesystem(uri)
+    prefix = root_path.rstrip("/") + "/"
+    try:
+        found = steadily(lambda: fs.find(root_path), uri, "listed")
+    except FileNotFoundError:
+        return []
+    return sorted(name[len(prefix) :] for name in found if name.startswith(prefix))
+
+
+def remove(uri: str | Path) -> None:
+    """Removes a file or a folder with all below it; nothing happens if it is not there."""
+    if not is_remote(uri):
+        path = Path(uri)
+        with reported(uri, "removed"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        return
+    fs, place = remote.filesystem(uri)
+    try:
+        steadily(lambda: fs.rm(place, recursive=True), uri, "removed")
+    except FileNotFoundError:
+        pass
+
+
+def copy_tree(source: str | Path, target: str | Path) -> None:
+    """Copies all files below `source` to below `target`; either side may be remote. Each file arrives whole or not.
+
+    Raises:
+        UserError: there is nothing to copy, or a name or link leads out of `source`.
+        StorageError: one side cannot be read or written.
+    """
+    names = list_files(source)
+    if not names:
+        raise UserError(f"{source}: no files there")
+    for name in names:
+        if ".." in Path(name).parts or not _stays_inside(source, name):
+            raise UserError(f"{source}: refuses to copy {name!r}, which leads out of it")
+    for name in names:
+        if not is_remote(target):
+            _copy_to_local(join(source, name), Path(target) / name)
+        elif not is_remote(source):
+            remote.upload(Path(source) / name, join(target, name))
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                _copy_to_local(join(source, name), Path(folder) / "file")
+                remote.upload(Path(folder) / "file", join(target, name))
+
+
+def _stays_inside(source: str | Path, name: str) -> bool:
+    return is_remote(source) or (Path(source) / name).resolve().is_relative_to(Path(source).resolve())
+
+
+def _copy_to_local(source: str, target: Path) -> None:
+    with reported(target, "written"), _beside(target) as temporary:
+        with open_read(source) as stream, temporary.open("wb") as sink:
+            shutil.copyfileobj(stream, sink, CHUNK)
+            sink.flush()
+            os.fsync(sink.fileno())
+        if temporary.stat().st_size != size(source):
+            raise StorageError(f"{source}: cannot be read: its content broke off")
+        temporary.replace(target)
+
+
+def sha256(uri: str | Path) -> str:
+    """The SHA-256 of a file's content, in hex."""
+    digest = hashlib.sha256()
+    with open_read(uri) as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

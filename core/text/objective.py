@@ -1,0 +1,261 @@
+"""What the training loop trains: one objective for each model of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.processes import parts as parallel
+from core.processes.world import ALONE, World
+from core.randomness import Draws, generator_of
+from core.text import data, generation, masked, original
+from core.text.autoregressive import Autoregressive, generate, parameter_groups, unigram_log_probs
+from core.text.config import TextModel
+from core.text.data import TextSet
+from core.text.denoiser import Diffusion, Noisy
+from core.text.masked import Masked, masked_loss
+from core.text.original import Original
+from core.text.schedule import diffuse, evidence, tilted
+from core.training.capacity import build_within_memory
+from core.training.objective import Objective
+from core.training.optimizers import ParameterGroup
+
+VALIDATION_WINDOWS, PREVIEW_TEXTS, PREVIEW_STEPS = 16, 4, 16  # looks count towards the budget of minutes
+
+
+def build(objective: str, vocabulary: int, config: TextModel, unigram: Tensor | None = None) -> nn.Module:
+    """The untrained network of an objective; `unigram` log-probabilities [V] are where its output bias starts."""
+    start = torch.full((vocabulary,), 0.0) if unigram is None else unigram
+    if objective == "original":
+        return build_within_memory(lambda: Original(vocabulary, config), "model")
+    kinds: dict[str, type[Autoregressive | Masked | Diffusion]] = {
+        "autoregressive": Autoregressive,
+        "masked": Masked,
+        "diffusion": Diffusion,
+    }
+    return build_within_memory(lambda: kinds[objective](vocabulary, config, start), "model")
+
+
+class _TextObjective:
+    """What they share: examples are the windows that begin at every token of the training split."""
+
+    def __init__(self, name: str, config: TextModel, texts: TextSet, seed: int) -> None:
+        self.config, self.texts, self.seed = config, texts, seed
+        for split in ("train", "validation"):
+            data.require_context(texts.tokens[split], config.context, f"{split} split")
+        self.tokens = texts.tokens["train"]
+        self.dataset_size = len(self.tokens) - config.context + 1
+        self.unigram = unigram_log_probs(self.tokens, texts.tokenizer.size)
+        self.model = build(name, texts.tokenizer.size, config, self.unigram)
+        self.held_out = data.held_out(texts.tokens["validation"], config.context, VALIDATION_WINDOWS)
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        return parameter_groups(self.model)
+
+    def _windows(self, indices: Tensor, draws: Draws) -> Tensor:
+        return data.windows(self.tokens, indices, self.config.context).to(draws.device)
+
+    def _text(self, ids: Tensor) -> tuple[str, bytes]:
+        texts = [self.texts.tokenizer.decode(row.tolist()) for row in ids]
+        return ".txt", "\n\n--------\n\n".join(texts).encode()
+
+
+class AutoregressiveObjective(_TextObjective):
+    """Cross-entropy of the next token."""
+
+    def __init__(self, config: TextModel, texts: TextSet, seed: int) -> None:
+        super().__init__("autoregressive", config, texts, seed)
+
+    def loss(self, model: Callable[..., Any], indices: Tensor, draws: Draws) -> Tensor:
+        tokens = self._windows(indices, draws)
+        return token_losses(model(tokens[:, :-1]), tokens).mean(dim=1)
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        tokens = self.held_out.to(next(model.parameters()).device)
+        return {"loss": float(token_losses(model(tokens[:, :-1]), tokens).mean())}
+
+    def preview(self, model: nn.Module) -> tuple[str, bytes] | None:
+        assert isinstance(model, Autoregressive)
+        empty = torch.zeros(PREVIEW_TEXTS, 0, dtype=torch.long, device=model.directions.device)
+        return self._text(generate(model, empty, self.config.context, generator_of(self.seed, "preview")))
+
+
+class DiffusionObjective(_TextObjective):
+    """Cross-entropy of the clean token at noised slots, and of the next token on the clean stream.
+
+    Each batch is cut into blocks of one of the configured lengths; every block has its own noise level.
+    """
+
+    def __init__(self, config: TextModel, texts: TextSet, seed: int) -> None:
+        super().__init__("diffusion", config, texts, seed)
+
+    def loss(self, model: Callable[..., Any], indices: Tensor, draws: Draws) -> Tensor:
+        process, network = self.config.process, self.model
+        assert isinstance(network, Diffusion)
+        tokens = self._windows(indices, draws)
+        pick = torch.rand(4, generator=draws.generator)  # one for the whole global batch
+        block = process.blocks[int(pick[0] * len(process.blocks))]
+        alone, guessing = bool(pick[1] < process.prefix_dropout), bool(pick[2] < process.self_conditioning)
+        count = self.config.context // block
+        u = (draws.stratified()[:, None] + torch.arange(count, device=draws.device) / count) % 1
+        tilt = float(torch.lerp(torch.tensor(process.tilt[0]), torch.tensor(process.tilt[1]), pick[3]))
+        gamma = network.warp.gamma(tilted(u, block, tilt).flatten(1))
+        known = hidden_spans(draws, count, block, process.known)
+        noise = draws.normal(self.config.context, process.embedding)
+        noisy = noisy_windows(network, tokens, gamma, noise, known, block, has_prefix=not alone)
+        if guessing:
+            with torch.no_grad():
+                guess = network.mean(model(noisy, block)[0])
+            noisy = replace(noisy, guess=guess)
+        logits, clean = model(noisy, block)
+        losses = token_losses(logits, tokens)
+        unknown = ~known
+        network.warp.observe(gamma[unknown], losses[unknown])
+        loss = (losses * unknown).sum(dim=1) / unknown.sum(dim=1).clamp_min(1)
+        if clean is not None and process.autoregressive_weight:
+            read = tokens[:, : clean.shape[1]]
+            loss = loss + process.autoregressive_weight * token_losses(clean, read).mean(dim=1)
+        return loss
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Losses at fixed noise levels and noise, with the loss of the exact posterior that knows no context."""
+        assert isinstance(model, Diffusion)
+        rows = gamma_losses(model, self.held_out, self.config.process.blocks[0])
+        found = {f"loss/{row['gamma']:g}": row["loss"] for row in rows}
+        without = {f"no_context/{row['gamma']:g}": row["no_context"] for row in rows}
+        return {"loss": sum(found.values()) / len(found), **found, **without}
+
+    def preview(self, model: nn.Module) -> tuple[str, bytes] | None:
+        assert isinstance(model, Diffusion)
+        empty = torch.zeros(PREVIEW_TEXTS, 0, dtype=torch.long, device=model.unigram.device)
+        settings, draws = generation.Settings(steps=PREVIEW_STEPS), generator_of(self.seed, "preview")
+        block = self.config.process.blocks[0]
+        return self._text(generation.generate(model, empty, self.config.context, block, settings, draws))
+
+
+class MaskedObjective(_TextObjective):
+    """The bound of masked discrete diffusion, one share of masks for each row."""
+
+    def __init__(self, config: TextModel, texts: TextSet, seed: int) -> None:
+        super().__init__("masked", config, texts, seed)
+
+    def loss(self, model: Callable[..., Any], indices: Tensor, draws: Draws) -> Tensor:
+        tokens = self._windows(indices, draws)
+        share = 0.01 + 0.99 * draws.stratified()
+        masks = draws.uniform(self.config.context) < share[:, None]
+        return masked_loss(model(tokens.masked_fill(masks, self.texts.tokenizer.size)), tokens, masks, share)
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        device = next(model.parameters()).device
+        tokens, draws = self.held_out.to(device), generator_of("validation")
+        share = (0.5 + torch.arange(len(tokens))) / len(tokens)
+        masks = (torch.rand(tokens.shape, generator=draws) < share[:, None]).to(device)
+        losses = masked_loss(
+            model(tokens.masked_fill(masks, self.texts.tokenizer.size)), tokens, masks, share.to(device)
+        )
+        return {"loss": float(losses.mean())}
+
+    def preview(self, model: nn.Module) -> tuple[str, bytes] | None:
+        assert isinstance(model, Masked)
+        draws = generator_of(self.seed, "preview")
+        return self._text(masked.generate(model, PREVIEW_TEXTS, self.config.context, PREVIEW_STEPS, draws))
+
+
+class OriginalObjective(_TextObjective):
+    """Noise prediction on small embeddings, without positions: what this project began with."""
+
+    def __init__(self, config: TextModel, texts: TextSet, seed: int) -> None:
+        super().__init__("original", config, texts, seed)
+
+    def loss(self, model: Callable[..., Any], indices: Tensor, draws: Draws) -> Tensor:
+        assert isinstance(self.model, Original)
+        tokens = self._windows(indices, draws)
+        step = draws.integers(original.STEPS)
+        return self.model.loss(tokens, step, draws.normal(self.config.context, self.config.transformer.width))
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        assert isinstance(model, Original)
+        device, draws = model.kept.device, generator_of("validation")
+        step = torch.linspace(0, original.STEPS - 1, len(self.held_out)).long()
+        noise = torch.randn(*self.held_out.shape, self.config.transformer.width, generator=draws)
+        return {"loss": float(model.loss(self.held_out.to(device), step.to(device), noise.to(device)).mean())}
+
+    def preview(self, model: nn.Module) -> tuple[str, bytes] | None:
+        assert isinstance(model, Original)
+        draws = generator_of(self.seed, "preview")
+        return self._text(original.generate(model, PREVIEW_TEXTS, self.config.context, 100, draws))
+
+
+OBJECTIVES: dict[str, Callable[[TextModel, TextSet, int], Objective]] = {
+    "diffusion": DiffusionObjective,
+    "autoregressive": AutoregressiveObjective,
+    "masked": MaskedObjective,
+    "original": OriginalObjective,
+}
+
+
+def token_losses(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Cross-entropy [B, L] in nats of tokens [B, L], in fp32."""
+    return F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+
+
+def noisy_windows(
+    network: Diffusion,
+    tokens: Tensor,
+    gamma: Tensor,
+    noise: Tensor,
+    known: Tensor,
+    block: int,
+    *,
+    has_prefix: bool = True,
+    guess: Tensor | None = None,
+) -> Noisy:
+    """The noisy stream of whole contexts tokens [B, L] at gamma [B, L], cut into blocks."""
+    z = diffuse(network.embeddings()[tokens], gamma, noise)
+    before = network.autoregressive.shifted(tokens)[:, :-1]
+    begins = torch.arange(tokens.shape[1], device=tokens.device) % block == 0
+    return Noisy(z, gamma, tokens, known, before, begins, has_prefix, guess)
+
+
+def hidden_spans(draws: Draws, count: int, block: int, share: float) -> Tensor:
+    """Tokens [b, count x block] that are given: in a `share` of blocks all but a span, which often begins it."""
+    edges = draws.uniform(count, 2).sort(dim=-1).values
+    chosen, from_start = draws.uniform(count) < share, draws.uniform(count) < 0.5
+    first = (edges[..., 0] * block).long().masked_fill(from_start, 0)
+    last = (edges[..., 1] * block).long()
+    place = torch.arange(block, device=draws.device)
+    outside = (place < first[..., None]) | (place > last[..., None])
+    return (outside & chosen[..., None]).flatten(1)
+
+
+@torch.no_grad()
+def gamma_losses(
+    model: Diffusion, windows: Tensor, block: int, bins: int = 11, world: World = ALONE
+) -> list[dict[str, float]]:
+    """Nats per token at noise levels all slots share, beside the exact posterior that knows no context."""
+    process = model.config.process
+    tokens = windows.to(model.unigram.device)
+    known = torch.zeros_like(tokens, dtype=torch.bool)
+    noise = torch.randn(*tokens.shape, process.embedding, generator=generator_of("validation")).to(tokens.device)
+    levels = torch.linspace(process.gamma_min, process.gamma_max, bins).tolist()
+
+    def row(index: int) -> dict[str, float]:
+        gamma = torch.full(tokens.shape, levels[index], device=tokens.device)
+        noisy = noisy_windows(model, tokens, gamma, noise, known, block)
+        own = model.unigram + evidence(noisy.z, gamma, model.embeddings())
+        return {
+            "gamma": levels[index],
+            "loss": float(token_losses(model(noisy, block)[0], tokens).mean()),
+            "no_context": float(token_losses(own, tokens).mean()),
+        }
+
+    return parallel.values(row, bins, world)

@@ -1,0 +1,1 @@
+"""Training: one loop for every model, its clock, optimizers, averages and guards."""

@@ -1,0 +1,320 @@
+"""The one training loop, for every model. Its clock is examples seen.
+
+Learning rate, EMA, noise, dropout and data order are pure functions of (seed, examples seen); so a training that was
+killed at any moment goes on from its last checkpoint and ends with the very same weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.config import TrainConfig
+from core.errors import UserError
+from core.processes import world as distributed
+from core.processes.interrupt import stop_requested
+from core.processes.world import World
+from core.progress import Progress
+from core.randomness import DataOrder, Draws, seed_of
+from core.storage.checkpoint import CheckpointStore
+from core.training import divergence, precision
+from core.training.budget import Budget
+from core.training.capacity import require_memory_to_train
+from core.training.ema import PowerEMA
+from core.training.log import TrainingLog
+from core.training.objective import Objective, settle
+from core.training.optimizers import Optimizers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class FitResult:
+    """A finished training."""
+
+    model: nn.Module  # averaged weights
+    guide: dict[str, Tensor]  # averaged weights at the fraction `guide_at` of the budget; empty without one
+    examples_seen: int
+    seconds: float
+    log: list[dict[str, Any]]
+    previews: dict[str, bytes]
+    precision: precision.Precision
+    device: torch.device
+    processes: int
+    resumed_at: int
+    skipped_steps: int
+
+
+class InterruptedTrainingError(UserError):
+    """A signal asked training to stop; a checkpoint was written first."""
+
+    EXIT_CODE = 143  # as of a process that SIGTERM ended: whoever restarts it need not tell them apart
+
+
+@dataclass
+class _State:
+    """All that changes while training, besides weights; goes into a checkpoint's JSON as it is."""
+
+    examples_seen: int = 0
+    seconds: float = 0.0
+    total: int | None = None
+    best_loss: float | None = None
+    bad_validations: int = 0
+    bad_steps: int = 0
+    skipped_steps: int = 0
+    scaler: dict[str, Any] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)  # of the steps since the last row of the log, of all processes
+
+
+def fit(
+    objective: Objective,
+    config: TrainConfig,
+    store: CheckpointStore,
+    world: World,
+    *,
+    name: str = "train",
+    tensorboard: Path | None = None,
+    beside: Mapping[str, bytes] | None = None,
+) -> FitResult:
+    """Trains `objective.model` until the budget is spent, resuming from `store` if there is a checkpoint.
+
+    `beside` are files that every checkpoint holds, so that it can be read as a model (`core.storage.snapshot`).
+
+    Raises:
+        InterruptedTrainingError: SIGTERM or SIGINT came; the checkpoint is written.
+        DivergedError: too many steps in a row were not finite; the examples at fault are named.
+    """
+    return _Training(objective, config, store, world, name, tensorboard, dict(beside or {})).run()
+
+
+class _Training:
+    def __init__(
+        self,
+        objective: Objective,
+        config: TrainConfig,
+        store: CheckpointStore,
+        world: World,
+        name: str,
+        tensorboard: Path | None,
+        beside: dict[str, bytes],
+    ) -> None:
+        distributed.require_shares(config.batch_size, world)
+        self.objective, self.config, self.store, self.world = objective, config, store, world
+        self.name, self.beside = name, beside
+        require_memory_to_train(objective.model, world.device, name)
+        self.model = objective.model.to(world.device)
+        self.precision = precision.choose(world.device, config.precision)
+        self.order = DataOrder(objective.dataset_size, config.seed)
+        self.optimizers = Optimizers(objective.parameter_groups(), config, world.device)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.precision.scaled)
+        self.ema = PowerEMA(self.model, config.ema_std)
+        self.kept: dict[str, dict[str, Tensor]] = {}  # averages of other moments: "best", "guide"
+        self.previews: dict[str, bytes] = {}
+        self.state = _State()
+        rows = self._restore()
+        distributed.broadcast_weights(self.model, world)
+        self.losses = [torch.tensor(loss * world.is_first, device=world.device) for loss in self.state.losses]
+        self.resumed_at = self.state.examples_seen
+        self.budget = Budget(config, self.state.total)
+        self.log = TrainingLog(rows, tensorboard if world.is_first else None)
+        self.forward: Callable[..., Any] = torch.compile(self.model) if config.compile else self.model
+        if world.is_first:
+            log.info("%s in %s", name, self.precision.reason)
+
+    def run(self) -> FitResult:
+        state, config = self.state, self.config
+        with (
+            stop_requested() as stop,
+            Progress(self.name, self.budget.total, "examples", start=state.examples_seen) as bar,
+        ):
+            began, before = time.monotonic(), state.seconds
+            saved = time.monotonic()
+            last_row = (state.examples_seen, time.monotonic())
+            while not self.budget.finished(state.examples_seen) and not self._stopped_early():
+                loss, norm = self._step()
+                if loss is not None:
+                    self.losses.append(loss)
+                state.seconds = before + time.monotonic() - began
+                fixed = self.budget.observe(state.examples_seen, distributed.largest(state.seconds, self.world))
+                state.total = self.budget.total
+                step = state.examples_seen // config.batch_size
+                due = step % config.log_every == 0 or self.budget.finished(state.examples_seen)
+                if due and self.losses:
+                    mean = float(distributed.sum_over_processes(torch.stack(self.losses)).mean())
+                    now = time.monotonic()
+                    rate = (state.examples_seen - last_row[0]) / max(now - last_row[1], 1e-9)
+                    last_row, self.losses = (state.examples_seen, now), []
+                    factor = self.budget.learning_rate(state.examples_seen - config.batch_size)
+                    self.log.add(
+                        state.examples_seen,
+                        seconds=round(state.seconds, 3),
+                        rate=round(rate, 1),
+                        loss=mean,
+                        lr=factor * config.learning_rate,
+                        grad_norm=norm,
+                    )
+                    bar.update(state.examples_seen, total=self.budget.total, loss=mean)
+                    divergence.refuse_growth(self.name, self.log.rows)
+                self._look()
+                if distributed.any_process(stop.is_set(), self.world):
+                    self._save()
+                    raise InterruptedTrainingError(f"{self.name}: stopped by signal at {state.examples_seen} examples")
+                due = self.world.is_first and time.monotonic() - saved >= 60 * config.checkpoint_minutes
+                if distributed.any_process(fixed or due, self.world):
+                    self._save()
+                    saved = time.monotonic()
+        if state.examples_seen > self.resumed_at:
+            self._save()
+        self.log.close()
+        if "best" in self.kept:
+            self.ema.model.load_state_dict(self.kept["best"])
+        return FitResult(
+            model=self.ema.model,
+            guide=self.kept.get("guide", {}),
+            examples_seen=state.examples_seen,
+            seconds=state.seconds,
+            log=self.log.rows,
+            previews=self.previews,
+            precision=self.precision,
+            device=self.world.device,
+            processes=self.world.size,
+            resumed_at=self.resumed_at,
+            skipped_steps=state.skipped_steps,
+        )
+
+    def _step(self) -> tuple[Tensor | None, float]:
+        """One optimizer step; the loss of this process's share (their sum over processes is the mean) and the norm.
+
+        The loss is None if the step was skipped: loss or gradients were not finite in some process.
+        """
+        config, state, seen = self.config, self.state, self.state.examples_seen
+        self.model.train()
+        self.optimizers.set_learning_rate(self.budget.learning_rate(seen))
+        self.optimizers.zero_grad()
+        first, last = self.world.share(config.batch_size)
+        total_loss = torch.zeros((), device=self.world.device)
+        for start in range(first, last, config.micro_batch or config.batch_size):
+            stop = min(last, start + (config.micro_batch or config.batch_size))
+            torch.manual_seed(seed_of(config.seed, "dropout", seen, start))
+            draws = Draws(config.seed, seen, start, stop, config.batch_size, self.world.device)
+            with self.precision.autocast(self.world.device):
+                losses = self.objective.loss(self.forward, self.order(seen + start, seen + stop), draws)
+            loss = losses.float().sum() / config.batch_size
+            self.scaler.scale(loss * self.world.size).backward()
+            total_loss += loss.detach()
+        for optimizer in self.optimizers.parts.values():
+            self.scaler.unscale_(optimizer)
+        distributed.average_gradients(self.model, self.world)
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), config.clip))
+        state.examples_seen += config.batch_size
+        # A loss can be lost while its gradients stay finite (a clamp, a where), and in one process only.
+        if not math.isfinite(norm) or distributed.any_process(not bool(total_loss.isfinite()), self.world):
+            settle(self.model, keep=False)
+            precision.back_off(self.scaler)
+            self._count_bad_step(seen)
+            return None, 0.0
+        for optimizer in self.optimizers.parts.values():
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        settle(self.model, keep=True)
+        self.ema.update(self.model, state.examples_seen, config.batch_size)
+        state.bad_steps = 0
+        return total_loss, norm
+
+    def _count_bad_step(self, seen: int) -> None:
+        self.state.bad_steps += 1
+        self.state.skipped_steps += 1
+        divergence.refuse_bad_steps(
+            self.name, self.state.bad_steps, seen, self.order(seen, seen + self.config.batch_size)
+        )
+
+    def _look(self) -> None:
+        """The guide's weights, validation and previews when they are due."""
+        seen, config = self.state.examples_seen, self.config
+        if config.guide_at is not None and "guide" not in self.kept and self.budget.passed(seen, config.guide_at):
+            self._keep("guide")
+        end = self.budget.finished(seen)
+        if self.budget.crosses(seen, config.validate_every) or end:
+            losses = self.objective.validate(self.ema.model) if self.world.is_first else {}
+            losses = distributed.from_first(losses, self.world)  # so that all stop early at the same step
+            self.log.add(seen, seconds=round(self.state.seconds, 3), validation=losses)
+            divergence.refuse_not_finite(self.name, losses["loss"], seen)
+            if self.state.best_loss is None or losses["loss"] < self.state.best_loss:
+                self.state.best_loss, self.state.bad_validations = losses["loss"], 0
+                if config.early_stop is not None:
+                    self._keep("best")
+            else:
+                self.state.bad_validations += 1
+        if self.world.is_first and (self.budget.crosses(seen, config.preview_every) or end):
+            preview = self.objective.preview(self.ema.model)
+            if preview is not None:
+                self.previews[f"preview-{seen:012d}{preview[0]}"] = preview[1]
+
+    def _keep(self, name: str) -> None:
+        self.kept[name] = {key: value.clone() for key, value in self.ema.state_dict().items()}
+
+    def _stopped_early(self) -> bool:
+        return self.config.early_stop is not None and self.state.bad_validations >= self.config.early_stop
+
+    def _save(self) -> None:
+        """Writes a checkpoint; no process goes on, or away, before it is there.
+
+        Raises:
+            UserError: it could not be written. Every process raises, so that none waits for one that is gone.
+        """
+        pending = self.losses
+        self.state.losses = distributed.sum_over_processes(torch.stack(pending)).tolist() if pending else []
+        distributed.by_first(self._write, self.world)
+
+    def _write(self) -> None:
+        self.state.scaler = self.scaler.state_dict()
+        tensors = {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizers.state_dict(),
+            **self.kept,
+        }
+        files = {"log.jsonl": self.log.to_bytes(), **self.previews, **self.beside}
+        self.store.save(tensors, files, vars(self.state))
+        self.log.publish()
+
+    def _restore(self) -> list[dict[str, Any]]:
+        """Continues from the newest whole checkpoint, if any; the rows of its log.
+
+        Raises:
+            UserError: it is of another training, or the processes do not find the same one.
+        """
+        checkpoint = self.store.load()
+        index = -1 if checkpoint is None else checkpoint.index
+        if not distributed.agree(index, self.world):
+            raise UserError(
+                f"{self.store.root}: process {self.world.rank} finds checkpoint {index}, others another one;"
+                " the folder of checkpoints must be the same place for all processes"
+            )
+        if checkpoint is None:
+            return []
+        try:
+            self.state = _State(**checkpoint.meta)
+            self.model.load_state_dict(checkpoint.tensors["model"])
+            self.ema.load_state_dict(checkpoint.tensors["ema"])
+            self.optimizers.load_state_dict(checkpoint.tensors["optimizer"])
+            if self.precision.scaled:
+                self.scaler.load_state_dict(self.state.scaler)
+            rows = TrainingLog.parse(checkpoint.files["log.jsonl"])
+        except (RuntimeError, TypeError, KeyError, ValueError) as error:
+            raise UserError(
+                f"{self.store.root}: checkpoint {index} is of another model or version: {error};"
+                " remove the folder to begin anew"
+            ) from None
+        self.kept = {name: checkpoint.tensors[name] for name in ("best", "guide") if name in checkpoint.tensors}
+        self.previews = {name: data for name, data in checkpoint.files.items() if name.startswith("preview-")}
+        log.info("%s goes on at %d examples, from %s", self.name, self.state.examples_seen, self.store.root)
+        return rows

@@ -1,0 +1,49 @@
+"""What a model family gives the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from core.randomness import Draws
+from core.training.optimizers import ParameterGroup
+
+
+class Objective(Protocol):
+    """What a model family gives the loop: a network, its loss, and how to look at it."""
+
+    model: nn.Module
+    dataset_size: int
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """How parameters are optimized; `core.training.optimizers.default_groups` serves most networks."""
+
+    def loss(self, model: Callable[..., Any], indices: Tensor, draws: Draws) -> Tensor:
+        """Losses [b] of the examples at `indices` [b], with noise from `draws`; `model` is the network to call."""
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Losses on fixed noise: `loss`, and `loss/<bin>` by noise level."""
+
+    def preview(self, model: nn.Module) -> tuple[str, bytes] | None:
+        """A picture or text of what the model makes now: (file suffix, content)."""
+
+
+class Statistic(nn.Module):
+    """Buffers that change with the losses a step has seen: once a step, by what all processes saw together.
+
+    Changed at once, in each process by its own share, they would differ between processes, and a step that is skipped
+    would leave its traces.
+    """
+
+    def settle(self, keep: bool) -> None:
+        """Takes in what was observed since the last call, or forgets it; called by every process after each step."""
+        raise NotImplementedError
+
+
+def settle(model: nn.Module, keep: bool) -> None:
+    """Settles all statistics of `model` after a step; `keep` is False if the step was skipped."""
+    for module in model.modules():
+        if isinstance(module, Statistic):
+            module.settle(keep)

@@ -1,0 +1,99 @@
+"""Whether there is anything new to train on: the source's files and the configuration against those of the last time.
+
+What was trained on is recorded beside the model, `<registry>/<model>/data.json`, when a retraining has come to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core import storage
+from core.config import config_hash
+from core.storage import remote
+from factory.registry import Registry
+
+TRAIN, SKIP = "train", "skip"
+_NAMED = 10_000  # files that a record lists by name; beyond that their common hash speaks for all
+
+
+def listing(data_dir: str | None) -> dict[str, str]:
+    """What stands for the content of each file below `data_dir`, by name; empty for data that is built in.
+
+    Remote files are told apart by the checksum that the store keeps, so nothing is read.
+    """
+    if data_dir is None:
+        return {}
+    if storage.is_remote(data_dir):
+        return {
+            name: str(facts.get("md5Hash") or facts.get("crc32c") or facts.get("etag"))
+            for name, facts in remote.details(data_dir).items()
+        }
+    root = Path(data_dir)
+    if root.is_file():
+        return {root.name: storage.sha256(root)}
+    return {name: storage.sha256(root / name) for name in storage.list_files(root)}
+
+
+def decide(
+    current: Mapping[str, str], config: Mapping[str, Any], last: Mapping[str, Any] | None, *, champion: bool
+) -> tuple[str, str]:
+    """("train" or "skip", the reason).
+
+    Args:
+        current: `listing` of now.
+        config: the sections that decide what comes out of a training.
+        last: the record of the last retraining, None if there was none.
+        champion: whether a model is in service.
+    """
+    if last is None:
+        return TRAIN, "nothing was trained on this data before"
+    if not champion:
+        return TRAIN, "no model is in service"
+    if config_hash(dict(config)) != last.get("config_hash"):
+        return TRAIN, f"the configuration is not the one of {last.get('created')}"
+    if config_hash(dict(current)) == last.get("fingerprint"):
+        return SKIP, f"{_count(len(current))} and the configuration are those of {last.get('created')}"
+    before = last.get("files")
+    if not isinstance(before, Mapping):
+        return TRAIN, f"the files are not those of {last.get('created')}"
+    added, removed = len(set(current) - set(before)), len(set(before) - set(current))
+    changed = sum(current[name] != before[name] for name in set(current) & set(before))
+    return TRAIN, f"{added} files added, {removed} removed, {changed} changed since {last.get('created')}"
+
+
+def check(data: Mapping[str, Any], config: Mapping[str, Any], registry: str, model_name: str) -> dict[str, Any]:
+    """Looks at a job's data source: {"decision", "reason", "fingerprint", "config_hash", "files"}.
+
+    Raises:
+        UserError: the source cannot be listed.
+    """
+    store = Registry(registry)
+    current = listing(data.get("data_dir"))
+    uri = _record(registry, model_name)
+    last = storage.read_json(uri) if storage.exists(uri) else None
+    decision, reason = decide(current, config, last, champion=store.champion(model_name) is not None)
+    if decision == SKIP:
+        store.record(model_name, "skip", reason)
+    return {
+        "decision": decision,
+        "reason": reason,
+        "fingerprint": config_hash(current),
+        "config_hash": config_hash(dict(config)),
+        "files": current if len(current) <= _NAMED else len(current),
+    }
+
+
+def remember(found: Mapping[str, Any], created: str, registry: str, model_name: str) -> None:
+    """Records that a model was trained on what `check` found, at `created`."""
+    facts = {key: found[key] for key in ("fingerprint", "config_hash", "files")}
+    storage.write_json(_record(registry, model_name), {"created": created, **facts})
+
+
+def _record(registry: str, model_name: str) -> str:
+    return storage.join(registry, model_name, "data.json")
+
+
+def _count(files: int) -> str:
+    return f"the {files} files" if files else "the built-in data"

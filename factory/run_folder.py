@@ -1,0 +1,198 @@
+"""Run folders: `runs/<pipeline>/<run id>/` with run.json, metrics.json, report.html and the artifacts of each step."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from core import storage
+from core.errors import UserError
+
+
+@dataclass
+class Run:
+    """One run: its folder, and the content of its run.json."""
+
+    folder: Path
+    facts: dict[str, Any] = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        return str(self.facts["id"])
+
+    @property
+    def status(self) -> str:
+        return str(self.facts["status"])
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        return list(self.facts["steps"])
+
+    def step(self, name: str) -> dict[str, Any]:
+        """The entry of one step.
+
+        Raises:
+            UserError: the run has no such step.
+        """
+        for entry in self.facts["steps"]:
+            if entry["name"] == name:
+                return dict(entry)
+        raise UserError(f"step {name!r}: allowed in this run: {', '.join(step['name'] for step in self.steps)}")
+
+    def update(self, name: str, **changes: Any) -> None:
+        """Changes the entry of one step and writes run.json."""
+        for entry in self.facts["steps"]:
+            if entry["name"] == name:
+                entry.update(changes)
+        self.save()
+
+    def save(self, **changes: Any) -> None:
+        """Writes run.json, with `changes` made to it."""
+        self.facts.update(changes)
+        storage.write_json(self.folder / "run.json", self.facts)
+
+    def artifacts(self) -> dict[str, dict[str, Any]]:
+        """Artifacts of all finished steps by name: {"path": absolute path or None, "uri", "metadata", "step"}."""
+        found: dict[str, dict[str, Any]] = {}
+        for entry in self.steps:
+            for name, artifact in (entry.get("artifacts") or {}).items():
+                path = self.folder / artifact["path"] if artifact.get("path") else None
+                found[name] = {**artifact, "path": path, "step": entry["name"]}
+        return found
+
+    def metrics(self) -> dict[str, Any]:
+        """Content of metrics.json; empty if the run was not evaluated."""
+        path = self.folder / "metrics.json"
+        return dict(storage.read_json(path)) if path.exists() else {}
+
+    def folders(self) -> dict[str, Path | None]:
+        """The folders of the artifacts that a report reads, by name."""
+        from report.artifacts import FOLDERS
+
+        return {name: found["path"] for name, found in self.artifacts().items() if name in FOLDERS}
+
+    def build_report(self) -> Path:
+        """Writes report.html from what the steps left behind."""
+        import report
+
+        return report.build(self.folder / "report.html", **self.folders(), run=self.facts)
+
+    def alive(self) -> bool:
+        """Whether the process that executes the run is still there (on this machine)."""
+        if self.status != "running" or self.facts.get("host") != os.uname().nodename:
+            return False
+        try:
+            os.kill(int(self.facts["pid"]), 0)
+        except (OSError, KeyError, ValueError):
+            return False
+        return True
+
+
+def new_run_id(job: str, now: datetime | None = None) -> str:
+    """An id that sorts by time and that no other run has."""
+    return f"{job}-{now or datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def new_run(root: Path, pipeline: str, job: str, steps: list[str], facts: Mapping[str, Any]) -> Run:
+    """Makes the folder of a new run and points `latest` at it."""
+    now = datetime.now(UTC)
+    run_id = new_run_id(job, now)
+    folder = root / pipeline / run_id
+    (folder / "steps").mkdir(parents=True)
+    run = Run(
+        folder,
+        {
+            "id": run_id,
+            "pipeline": pipeline,
+            "job": job,
+            "status": "running",
+            "created": now.isoformat(timespec="seconds"),
+            "seconds": 0.0,
+            **facts,
+            "steps": [pending(name) for name in steps],
+            "gate": None,
+        },
+    )
+    run.save()
+    point_latest(root, folder)
+    return run
+
+
+def pending(name: str) -> dict[str, Any]:
+    """The entry of a step that has not begun."""
+    return {"name": name, "state": "pending", "seconds": None, "cached": False, "error": None, "artifacts": {}}
+
+
+def point_latest(root: Path, folder: Path) -> None:
+    """Lets `<root>/latest` be a link to `folder`, replaced in one go."""
+    link = root / f".latest-{secrets.token_hex(4)}"
+    link.symlink_to(folder.relative_to(root), target_is_directory=True)
+    link.replace(root / "latest")
+
+
+def list_runs(root: Path) -> list[Run]:
+    """All runs below `root`, oldest first. Folders without a readable run.json are passed over."""
+    return sorted(_read_all(root), key=lambda run: (str(run.facts.get("created")), run.folder.stat().st_mtime_ns))
+
+
+def find_run(root: Path, name: str) -> Run:
+    """The run called `name`: an id, the beginning of one that no other shares, `latest`, or a run folder's path.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    folder = (root / "latest") if name == "latest" else Path(name)
+    if (folder / "run.json").is_file():
+        return _read(folder.resolve())
+    runs = list_runs(root)
+    found = [run for run in runs if run.id == name] or [run for run in runs if run.id.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"run {name!r}: {len(found)} runs begin so: {', '.join(run.id for run in found[:5])}")
+    newest = ", ".join(run.id for run in runs[-3:]) or "none"
+    raise UserError(f"run {name!r}: there is none in {root}; the newest: {newest}")
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Puts the files of `source` (a file or a folder) at `target` as hard links; as copies where links cannot be."""
+    pairs = [(source, target)] if source.is_file() else _pairs(source, target)
+    for old, new in pairs:
+        new.parent.mkdir(parents=True, exist_ok=True)
+        new.unlink(missing_ok=True)
+        try:
+            os.link(old, new)
+        except OSError:
+            shutil.copy2(old, new)
+
+
+def _pairs(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
+    for path in source.rglob("*"):
+        if path.is_file():
+            yield path, target / path.relative_to(source)
+
+
+def _read_all(root: Path) -> Iterator[Run]:
+    for path in root.glob("*/*/run.json"):
+        if path.parent.parent.name.startswith(".") or path.parent.parent.is_symlink():
+            continue
+        try:
+            yield _read(path.parent)
+        except UserError:
+            continue
+
+
+def _read(folder: Path) -> Run:
+    facts = storage.read_json(folder / "run.json")
+    if not isinstance(facts, dict) or not {"id", "status", "steps", "job"} <= set(facts):
+        raise UserError(f"{folder / 'run.json'}: not the record of a run")
+    run = Run(folder, facts)
+    if run.status == "running" and facts.get("host") == os.uname().nodename and not run.alive():
+        facts |= {"status": "failed", "interrupted": True}  # it was killed outright, and could not say so itself
+    return run

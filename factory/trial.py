@@ -1,0 +1,106 @@
+"""One trial of a hyper-parameter search: a short training, measured by its validation loss or by its samples."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core import steps, storage
+from core.errors import UserError
+from factory.search import VALIDATION_LOSS
+
+METRIC_FILE = "CLOUD_ML_HP_METRIC_FILE"
+"""Where Vertex AI's tuning service reads a trial's metric; it sets the variable in the trial's container."""
+
+
+def run_trial(
+    modality: str,
+    model: Mapping[str, Any],
+    trial: Mapping[str, Any],
+    dataset: Path,
+    out: Path,
+    *,
+    work: str | None = None,
+    warm_start: Path | None = None,
+    sample: Mapping[str, Any] | None = None,
+    evaluate: Mapping[str, Any] | None = None,
+    judge: Path | None = None,
+    autoregressive: Path | None = None,
+) -> dict[str, Any]:
+    """Trains what `trial` (see `factory.search.make_trial`) says; trial.json and the training's log go into `out`.
+
+    A training that refuses its settings (it diverged, it does not fit into memory) is a trial without a value and
+    with an error. Anything else ends the step: a signal, a broken data set, a metric that is not there.
+
+    Args:
+        work: as of a training: killed and run again, the trial goes on from its last checkpoint there.
+        sample, evaluate, judge: needed where the metric is one of metrics.json.
+
+    Returns:
+        What trial.json says.
+    """
+    import torch
+
+    metric = str(trial["metric"])
+    facts: dict[str, Any] = {"trial": trial["trial"], "parameters": trial["parameters"], "value": None, "error": None}
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="textdiffusion-trial-") as name, storage.atomic_folder(out) as folder:
+        trained = Path(name) / "model"
+        try:
+            found = steps.train(modality, model, trial["train"], dataset, trained, work=work, warm_start=warm_start)
+        except UserError as error:
+            if error.EXIT_CODE != UserError.EXIT_CODE:  # stopped by a signal
+                raise
+            facts["error"] = str(error)
+        except torch.OutOfMemoryError as error:
+            facts["error"] = f"out of memory: {' '.join(str(error).split())[:200]}"
+        else:
+            if (trained / "train_log.jsonl").exists():
+                storage.write_bytes(folder / "train_log.jsonl", (trained / "train_log.jsonl").read_bytes())
+            facts |= {key: found[key] for key in ("examples_seen", "device") if key in found}
+            if metric == VALIDATION_LOSS:
+                facts["value"] = found[VALIDATION_LOSS]
+            else:
+                assert judge is not None
+                samples, evaluation = Path(name) / "samples", Path(name) / "evaluation"
+                steps.sample(modality, sample or {}, trained, samples, autoregressive=autoregressive)
+                steps.evaluate(
+                    modality, evaluate or {}, dataset, judge, trained, samples, evaluation,
+                    autoregressive=autoregressive,
+                )  # fmt: skip
+                facts["value"] = _metric(storage.read_json(evaluation / "metrics.json"), metric)
+            if facts["value"] is None:
+                facts["error"] = f"{metric} is not a finite number"
+        facts["seconds"] = round(time.monotonic() - began, 1)
+        storage.write_json(folder / "trial.json", facts)
+    return facts
+
+
+def _metric(metrics: Mapping[str, Any], name: str) -> float | None:
+    if name not in metrics:
+        raise UserError(f"search.metric: found {name!r}; allowed: {VALIDATION_LOSS}, {', '.join(metrics)}")
+    value = metrics[name]["value"]
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def report_metric(name: str, value: float, examples: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Tells the tuning service of Vertex AI a trial's metric: the line that cloudml-hypertune writes.
+
+    https://github.com/GoogleCloudPlatform/cloudml-hypertune
+    """
+    line = {
+        "timestamp": time.time(),
+        "trial": environment.get("CLOUD_ML_TRIAL_ID", "0"),
+        name: str(float(value)),
+        "global_step": str(examples),
+        "checkpoint_path": "",
+    }
+    storage.write_bytes(
+        environment.get(METRIC_FILE) or "/tmp/hypertune/output.metrics", f"{json.dumps(line)}\n".encode()
+    )

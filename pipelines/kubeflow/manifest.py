@@ -1,0 +1,130 @@
+"""A job's training as a Kubernetes object for Kubeflow's trainer: the same image, configuration and machine."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import yaml
+
+from core import storage
+from core.errors import UserError
+from factory.job import AnyJob
+from pipelines.machines import Machine, choose
+
+Kind = Literal["TrainJob", "PyTorchJob"]
+RUNTIME = "torch-distributed"  # the ClusterTrainingRuntime that Kubeflow Trainer installs
+
+
+class _Plain(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        """No YAML anchors: people read and edit this."""
+        return True
+
+
+_USER = 10001  # of containers/Dockerfile
+
+
+def manifest(
+    job: AnyJob, machines: dict[str, Machine], image: str, out: str, *, kind: Kind = "TrainJob", namespace: str = ""
+) -> str:
+    """YAML for `kubectl create -f -`: `resources.replicas` nodes of the row `resources.train`, a process for each GPU.
+
+    Args:
+        job: what to train.
+        machines: rows of resources.yaml.
+        image: full name with its tag.
+        out: where model and checkpoints go; gs:// or s3://.
+        kind: TrainJob of Kubeflow Trainer 2, or PyTorchJob of the training operator before it.
+        namespace: of the object; empty: kubectl's own.
+
+    Raises:
+        UserError: the job does not train, or pods could not reach its data or `out`.
+    """
+    if job.kind != "training":
+        raise UserError(f"{job.job}: a sampling job trains nothing")
+    if not storage.is_remote(out):
+        raise UserError(f"--out {out} is on this machine; pods need a gs:// or s3:// prefix")
+    data_dir = job.data.data_dir
+    if data_dir and not storage.is_remote(data_dir):
+        raise UserError(f"data.data_dir: {data_dir} is on this machine; name a gs:// or s3:// prefix")
+    machine = choose(machines, job.resources.train, "resources.train")
+    metadata: dict[str, Any] = {"generateName": f"{job.job}-", "labels": {"app.kubernetes.io/name": "textdiffusion"}}
+    if namespace:
+        metadata["namespace"] = namespace
+    values = json.dumps(job.model_dump(mode="json", exclude_none=True), sort_keys=True)
+    container = {
+        "image": image,
+        "command": ["textdiffusion"],
+        "args": ["train-job", "--job", values, "--out", out],
+        "env": [
+            {"name": "TEXTDIFFUSION_IMAGE", "value": image},
+            {"name": "TEXTDIFFUSION_PROCESSES", "value": str(machine.accelerator_count or 1)},
+        ],
+    }
+    spec = (_train_job if kind == "TrainJob" else _pytorch_job)(job, machine, container)
+    group = "trainer.kubeflow.org/v1alpha1" if kind == "TrainJob" else "kubeflow.org/v1"
+    body = {"apiVersion": group, "kind": kind, "metadata": metadata, "spec": spec}
+    return yaml.dump(body, Dumper=_Plain, sort_keys=False, width=4096)
+
+
+def _resources(machine: Machine) -> dict[str, Any]:
+    """Limits of one node, a little below the machine's size: Kubernetes needs some of it itself."""
+    limits = {"cpu": str(max(1, machine.cpu - 1)), "memory": f"{max(1, round(machine.memory_gb * 0.85))}G"}
+    if machine.accelerator_type:
+        limits["nvidia.com/gpu"] = str(machine.accelerator_count)
+    return {"limits": limits, "requests": dict(limits)}
+
+
+def _pod(machine: Machine, container: dict[str, Any]) -> dict[str, Any]:
+    """What a pod needs around its container: no rights, a read-only root, places for scratch and shared memory."""
+    pod: dict[str, Any] = {
+        "securityContext": {"runAsNonRoot": True, "runAsUser": _USER},
+        "containers": [
+            {
+                **container,
+                "securityContext": {"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False},
+                "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}, {"name": "memory", "mountPath": "/dev/shm"}],
+            }
+        ],
+        "volumes": [{"name": "scratch", "emptyDir": {}}, {"name": "memory", "emptyDir": {"medium": "Memory"}}],
+    }
+    return pod | ({"nodeSelector": dict(machine.node_selector)} if machine.node_selector else {})
+
+
+def _train_job(job: AnyJob, machine: Machine, container: dict[str, Any]) -> dict[str, Any]:
+    pod = _pod(machine, {"name": "node"})  # job and container of that runtime are both called so
+    patch = {"name": "node", "template": {"spec": {"template": {"spec": pod}}}}
+    return {
+        "activeDeadlineSeconds": _seconds(job),
+        "runtimeRef": {"name": RUNTIME},
+        "trainer": {
+            **container,
+            "numNodes": job.resources.replicas,
+            "numProcPerNode": machine.accelerator_count or 1,
+            "resourcesPerNode": _resources(machine),
+        },
+        "runtimePatches": [
+            {
+                "manager": "textdiffusion/manifest",
+                "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [patch]}}},
+            }
+        ],
+    }
+
+
+def _pytorch_job(job: AnyJob, machine: Machine, container: dict[str, Any]) -> dict[str, Any]:
+    pod = _pod(machine, {"name": "pytorch", **container, "resources": _resources(machine)})  # the operator's name
+
+    def replicas(count: int) -> dict[str, Any]:
+        return {"replicas": count, "restartPolicy": "OnFailure", "template": {"spec": pod}}
+
+    counts = {"Master": 1, "Worker": job.resources.replicas - 1}
+    return {
+        "runPolicy": {"backoffLimit": 10, "activeDeadlineSeconds": _seconds(job), "cleanPodPolicy": "Running"},
+        "pytorchReplicaSpecs": {name: replicas(count) for name, count in counts.items() if count},
+    }
+
+
+def _seconds(job: AnyJob) -> int:
+    return round(job.resources.timeout_hours * 3600)

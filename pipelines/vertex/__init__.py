@@ -1,0 +1,1 @@
+"""Runs on Vertex AI Pipelines: checked, submitted, watched, scheduled, traced."""

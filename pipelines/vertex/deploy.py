@@ -1,0 +1,200 @@
+"""From a job to a run in the cloud: compile, place, estimate, check, submit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+from core import storage
+from core.errors import UserError
+from factory.job import AnyJob
+from factory.run_folder import new_run_id
+from pipelines import costs
+from pipelines.checks import read_spec
+from pipelines.compile import compile_job, image_name
+from pipelines.custom_job import options_of
+from pipelines.findings import Finding
+from pipelines.jobs import parameters, require_remote
+from pipelines.machines import Machine, choose, load_machines
+from pipelines.retraining import define_retraining
+from pipelines.settings import Settings
+from pipelines.vertex.client import ENDPOINT, Project, Vertex
+from pipelines.vertex.monitor import view
+from pipelines.vertex.preflight import fallback_findings, preflight
+from pipelines.vertex.step_options import with_environment, with_machine, with_step_options, with_timeout
+from pipelines.vertex.submit import MACHINES, Submission, check_experiment, list_runs, submit
+
+_WEEK = 7 * 86_400  # seconds; the longest that a custom job may take
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to a job.
+
+    `machines` are rows of resources.yaml for training, in the order in which they are tried.
+    """
+
+    machines: tuple[str, ...] = ()
+    spot: bool | None = None
+    steps: tuple[str, ...] = ()
+    max_cost: float | None = None
+    timeout_hours: float | None = None
+    cache: bool = True
+    experiment: str = ""
+    labels: Mapping[str, str] | None = None
+    retraining: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A submission with what is known about it before it is sent."""
+
+    submission: Submission
+    estimate: costs.Estimate
+    findings: tuple[Finding, ...]
+    machines: tuple[str, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        return [finding.text for finding in self.findings if finding.problem]
+
+    @property
+    def notes(self) -> list[str]:
+        return [finding.text for finding in self.findings if not finding.problem]
+
+
+def remote_registry(settings: Settings) -> str:
+    """The registry of cloud runs: the one that is set, if it is remote, otherwise the bucket's."""
+    return settings.registry if storage.is_remote(settings.registry) else Project.of(settings).registry
+
+
+def prepare(vertex: Vertex, job: AnyJob, settings: Settings, options: Options, *, check: bool = True) -> Plan:
+    """Compiles and places a job and looks for everything that would go wrong.
+
+    Raises:
+        UserError: the job itself is not usable (an unknown machine, step or option).
+    """
+    rows = load_machines(settings.machines)
+    resources = {"spot": options.spot, "timeout_hours": options.timeout_hours}
+    resources = {key: value for key, value in resources.items() if value is not None}
+    if resources:
+        job = job.model_copy(update={"resources": job.resources.model_copy(update=resources)})
+    machines = options.machines or (job.resources.train,)
+    chosen = [choose(rows, name, "--machine") for name in machines]
+    experiment = options.experiment or settings.experiment or ""
+    if experiment:
+        check_experiment(experiment)
+    require_remote(job)
+    labels = {**settings.labels, **(options.labels or {})}
+    spec = _compiled(job, settings, rows, options)
+    spec = with_step_options(spec, options.steps)
+    spec = with_environment(spec, _environment(vertex.project))
+    specs = [with_machine(spec, machine) for machine in chosen]
+    run = new_run_id(job.job)
+    values = parameters(job, registry=remote_registry(settings), run=run, work=f"gs://{vertex.project.bucket}/work")
+    if options.retraining:
+        values.pop("data_fingerprint", None)
+        values["run"] = ""  # one schedule starts many runs; each is known by where its artifacts lie
+    max_cost = options.max_cost if options.max_cost is not None else settings.max_cost
+    took = history(vertex, job.job, rows) if check else {}
+    estimates = [costs.estimate(spec, job, rows, took) for spec in specs]
+    spec, expected = specs[0], estimates[0]
+    if max_cost is not None:  # it must hold on whichever machine the run ends
+        spec = with_timeout(spec, min(map(_capped, specs, estimates, repeat(rows), repeat(max_cost))))
+    labels[MACHINES] = "_".join(machines)
+    submission = Submission(run, job.job, spec, values, labels, experiment)
+    findings = preflight(vertex, submission, expected, max_cost=max_cost) if check else []
+    if not any(finding.problem for finding in findings) and check:
+        for name, other, estimated in list(zip(machines, specs, estimates, strict=True))[1:]:
+            findings += fallback_findings(vertex, name, other, estimated, max_cost)
+    return Plan(submission, expected, tuple(findings), machines)
+
+
+def deploy(
+    vertex: Vertex,
+    job: AnyJob,
+    settings: Settings,
+    options: Options,
+    say: Callable[[str], None],
+) -> Plan:
+    """Submits a job if nothing speaks against it.
+
+    Args:
+        vertex: the services.
+        job: what to run.
+        settings: of this machine and project.
+        options: of the command line.
+        say: gets one line at a time.
+
+    Raises:
+        PreflightError: something would have gone wrong; nothing was submitted.
+    """
+    plan = prepare(vertex, job, settings, options)
+    for note in plan.notes:
+        say(f"note: {note}")
+    if plan.problems:
+        raise PreflightError(plan.problems)
+    if not storage.is_remote(settings.registry):
+        say(f"note: the model will be registered in {remote_registry(settings)}; write `registry:"
+            f" {remote_registry(settings)}` into textdiffusion.yaml and `textdiffusion models` reads it")  # fmt: skip
+    say(f"estimate: {plan.estimate.line()}")
+    url = submit(vertex, plan.submission)
+    say(f"run: {plan.submission.run}")
+    say(f"console: {url}")
+    return plan
+
+
+class PreflightError(UserError):
+    """Problems found before anything was paid for; each is one line."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(problems[0])
+        self.problems = problems
+
+
+def history(vertex: Vertex, job: str, rows: Mapping[str, Machine]) -> dict[str, float]:
+    """Hours that each step took when it last ran to its end in a run of the job; empty if that cannot be read."""
+    found: dict[str, float] = {}
+    try:
+        runs = list_runs(vertex, job=job, limit=5)
+    except UserError:
+        return {}
+    for run in runs:
+        for step in view(run, rows).steps:
+            if step.state == "succeeded":
+                found.setdefault(step.name, step.seconds / 3600)
+    return found
+
+
+def _compiled(job: AnyJob, settings: Settings, rows: Mapping[str, Machine], options: Options) -> dict[str, Any]:
+    text = compile_job(
+        job,
+        "vertex",
+        image=image_name(settings.image),
+        machines=rows,
+        options=options_of(settings, job),
+        definition=define_retraining if options.retraining else None,
+    )
+    spec = read_spec(text)[0]
+    if not options.cache:
+        for component in (spec["root"], *spec["components"].values()):
+            for task in component.get("dag", {}).get("tasks", {}).values():
+                task.pop("cachingOptions", None)
+    return spec
+
+
+def _environment(project: Project) -> dict[str, str]:
+    found = {"TEXTDIFFUSION_PROJECT": project.project, "TEXTDIFFUSION_REGION": project.region}
+    return found | ({ENDPOINT: project.endpoint} if project.endpoint else {})
+
+
+def _capped(spec: Mapping[str, Any], expected: costs.Estimate, rows: Mapping[str, Machine], max_cost: float) -> int:
+    """Seconds after which training is ended, so that the run costs no more than the cap, whatever the estimate said."""
+    training = [step for step in expected.steps if step.step.startswith("train") and step.step != "train-judge"]
+    others = expected.usd - sum(step.usd or 0.0 for step in training)
+    hourly = sum(costs.hourly(spec, rows).get(step.step, 0.0) for step in training)
+    if hourly <= 0 or max_cost <= others:
+        return _WEEK
+    return max(60, round((max_cost - others) / hourly * 3600))

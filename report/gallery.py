@@ -1,0 +1,245 @@
+"""The gallery of many runs: one HTML file beside them, with everything inline but the reports that it links to.
+
+    from report.gallery import Entry, Registered, build
+    build("runs/index.html", [Entry(artifacts, "images/digits-.../report.html"), ...], versions)
+
+Reads what the steps left behind, as a report does. The newest runs are shown with pictures, older ones without, so
+that the page stays small enough to open anywhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core import storage
+from report import image_sections, text_sections
+from report.artifacts import Artifacts, Json, number
+from report.lineage import Node, draw, graph
+from report.page import fill
+from report.pictures import as_pixels, png, sheet
+from report.sections import Section, flatten, heading, mapping, metric_rows
+from report.words import count, duration, moment
+
+SHOWN, PICTURED, PLAYER_BYTES = 200, 40, 6_000_000
+THUMBNAILS, TILES, FRAMES, EXCERPT = 12, 24, 16, 260
+MODELS = 24  # in the lineage graph
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run: what it left behind, and the address of its report as seen from the gallery ("" if it has none)."""
+
+    found: Artifacts
+    report: str = ""
+
+    @property
+    def id(self) -> str:
+        return str(self.found.run.get("id") or "")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version in the model registry, and the run that made it."""
+
+    model: str
+    version: int
+    run: str
+    weights_sha256: str
+    champion: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}@{self.version}"
+
+
+def build(out: str | Path, entries: Sequence[Entry], versions: Sequence[Registered] = ()) -> None:
+    """Write the gallery of `entries`, given oldest first, to the file or URI `out`. Raises OSError if it cannot."""
+    storage.write_bytes(out, render(entries, versions).encode())
+
+
+def render(entries: Sequence[Entry], versions: Sequence[Registered] = ()) -> str:
+    """The whole page as HTML text."""
+    newest = list(reversed(entries))[:SHOWN]
+    made = {version.run: version for version in sorted(versions, key=lambda one: one.champion)}
+    room, cards = PLAYER_BYTES, []
+    for place, entry in enumerate(newest):
+        one = card(entry, made.get(entry.id), pictures=place < PICTURED and room > 0)
+        room -= len(str(one["path"] or ""))
+        cards.append(one)
+    try:
+        drawings = lineage(newest, versions)
+    except Exception:  # one odd run among many is no reason to show none
+        drawings = []
+    sections = [Section("runs", "Runs", "cards")]
+    if cards:
+        sections += [Section("closer", "One run", "closer")]
+    if len(cards) > 1:
+        sections += [Section("compare", "Compare", "compare")]
+    if drawings:
+        sections += [Section("lineage", "Lineage", "lineage.html")]
+    return fill(
+        "gallery.html",
+        scripts=("page.js", "parts.js", "gallery.js"),
+        styles=("report.css", "gallery.css"),
+        what="gallery",
+        sections=sections,
+        cards=cards,
+        left_out=len(entries) - len(newest),
+        jobs=sorted({one["job"] for one in cards}),
+        states=[(word, number_of) for word, number_of in Counter(one["verdict"]["word"] for one in cards).items()],
+        champions=[one for one in cards if one["champion"]],
+        drawings=drawings,
+        summary="From data to models to registered versions.",
+        facts=[one["facts"] for one in cards],
+    )
+
+
+def card(entry: Entry, version: Registered | None, *, pictures: bool) -> Json:
+    """Everything that the page shows of one run. A broken file costs its own part alone."""
+    found, run = entry.found, entry.found.run
+    head = _quietly(found, heading) or {"title": str(run.get("job") or "Untitled run"), "facts": [], "verdict": {}}
+    rows = _quietly(found, metric_rows) or []
+    verdict = head["verdict"] or {"word": "Unknown", "text": "", "tone": "quiet"}
+    text = found.modality == "text"
+    when = moment(run.get("created")) if run.get("created") else ""
+    path, picture = None, None
+    infill: list[Json] = []
+    if pictures:
+        path = _quietly(found, text_sections.path if text else _short_path)
+        picture = None if text else _quietly(found, thumbnail)
+        infill = _quietly(found, _infill) or [] if text else []
+    return {
+        "id": entry.id,
+        "job": head["title"],
+        "modality": found.modality,
+        "report": entry.report,
+        "when": when,
+        "spent": duration(run["seconds"]) if number(run.get("seconds")) else "",
+        "status": str(run.get("status") or ""),
+        "verdict": verdict,
+        "version": version.name if version else "",
+        "champion": bool(version and version.champion),
+        "picture": picture,
+        "excerpt": (_quietly(found, excerpt) or "") if text else "",
+        "head": head,
+        "keys": rows[:2],
+        "rows": rows,
+        "path": path,
+        "infill": infill,
+        "spans": (_quietly(found, lambda one: text_sections.fusion(one).data.get("spans")) or []) if text else [],
+        "drawings": _own_lineage(entry),
+        "summary": f"What {entry.id} made from what",
+        "facts": {
+            "id": entry.id,
+            "title": f"{head['title']}, {when}" if when else head["title"],
+            "job": head["title"],
+            "key": str(found.evaluation_facts.get("key") or found.evaluation_facts.get("evaluation_key") or ""),
+            "metrics": [
+                [row["name"], row["title"], row["value"], row["floor"], row["better"], row["number"]] for row in rows
+            ],
+            "settings": {key: str(value) for key, value in flatten(_settings(run))},
+        },
+    }
+
+
+def thumbnail(found: Artifacts) -> Json | None:
+    """A few samples in two rows, classes in turn."""
+    arrays = found.samples.arrays("samples.npz")
+    images = as_pixels(arrays["images"]) if "images" in arrays else None
+    if images is None:
+        return None
+    labels = arrays.get("labels")
+    if labels is not None and labels.shape == (len(images),):
+        turn = np.zeros(len(labels), np.int64)  # how many of its class stand before a sample
+        for label in np.unique(labels):
+            turn[labels == label] = np.arange((labels == label).sum())
+        images = images[np.lexsort((labels, turn))]
+    chosen = images[:THUMBNAILS]
+    page = sheet(chosen, max(1, min(6, len(chosen))), gap=max(1, chosen.shape[1] // 14))
+    return {"src": png(page, 480), "width": page.shape[1], "height": page.shape[0]}
+
+
+def excerpt(found: Artifacts) -> str:
+    """The beginning of the first text that was written without a prompt."""
+    rows = [row for row in found.samples.lines("samples.jsonl") if isinstance(row.get("text"), str)]
+    free = [row for row in rows if not row.get("prompt")] or rows
+    return str(free[0]["text"])[:EXCERPT] if free else ""
+
+
+def lineage(newest: Sequence[Entry], versions: Sequence[Registered]) -> list[Json]:
+    """Data sets, the models that were trained on them, and the versions that were registered, newest first."""
+    models: dict[str, Node] = {}
+    edges: list[tuple[str, str]] = []
+    data: dict[str, tuple[Artifacts, list[float]]] = {}
+    for entry in newest:
+        facts = entry.found.model_facts
+        weights = str(facts.get("weights_sha256") or "")
+        if not weights or weights in models or len(models) == MODELS:
+            continue
+        seen = f"{count(facts['examples_seen'])} seen" if number(facts.get("examples_seen")) is not None else ""
+        row = float(len(models))
+        models[weights] = Node(
+            f"model-{weights}", str(entry.found.run.get("job") or "model"), weights[:10], seen, 1, row,
+            f"#run-{entry.id}", weights,
+        )  # fmt: skip
+        content = str(entry.found.data_facts.get("content_sha256") or "")
+        if content:
+            data.setdefault(content, (entry.found, []))[1].append(row)
+            edges.append((f"data-{content}", f"model-{weights}"))
+    nodes = list(models.values())
+    for content, (found, rows) in data.items():
+        total = sum(number(value) or 0 for value in mapping(found.data_facts.get("counts")).values())
+        unit = "images" if found.modality == "images" else "characters"
+        title = str(found.data_facts.get("source") or "data")
+        first = found.run.get("id")
+        nodes.append(
+            Node(f"data-{content}", title, content[:10], f"{count(total)} {unit}", 0, rows[0], f"#run-{first}", content)
+        )
+    taken: set[str] = set()
+    for version in sorted(versions, key=lambda one: (not one.champion, -one.version)):
+        known = models.get(version.weights_sha256)
+        if known is None or version.weights_sha256 in taken:
+            continue
+        taken.add(version.weights_sha256)
+        state = "champion" if version.champion else "registered"
+        nodes.append(replace(known, id=version.name, title=version.name, detail=state, column=2))
+        edges.append((known.id, version.name))
+    return draw(nodes, edges) if len(nodes) > 1 else []
+
+
+def _own_lineage(entry: Entry) -> list[Json]:
+    nodes, edges = _quietly(entry.found, graph) or ([], [])
+    if len(nodes) < 2:
+        return []
+    return draw(
+        [replace(node, href=f"{entry.report}{node.href}" if entry.report else "#closer") for node in nodes], edges
+    )
+
+
+def _short_path(found: Artifacts) -> Json | None:
+    return image_sections.path(found, tiles=TILES, frames=FRAMES)
+
+
+def _infill(found: Artifacts) -> list[Json]:
+    modes = text_sections.samples(found).data.get("modes", [])
+    return [{**mode, "texts": mode["texts"][:2]} for mode in modes if mode["id"] == "infill"]
+
+
+def _settings(run: Json) -> Json:
+    told = {key: run[key] for key in ("code_version", "image") if run.get(key)}
+    return {**mapping(run.get("config")), **told}
+
+
+def _quietly(found: Artifacts, build: Any) -> Any:
+    """What `build` makes of a run, or None where its files hold something that nobody expected."""
+    try:
+        return build(found)
+    except Exception as error:  # one broken run is no reason to show none
+        found.faults.append(f"{found.run.get('id')}: a part could not be drawn ({type(error).__name__}).")
+        return None

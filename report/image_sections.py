@@ -1,0 +1,142 @@
+"""Sections of an image run that show images: the samples, the denoising path, the data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from report.artifacts import Artifacts, Json, number
+from report.classes import class_names, histograms, shares
+from report.pictures import TILE_PIXELS, as_pixels, columns_for, png, png_file, sheet, within
+from report.sections import Section, absent, mapping
+from report.words import count, figure
+
+GRID_BYTES, PATH_BYTES = 700_000, 1_500_000
+PER_CLASS, PER_REAL_CLASS, UNCONDITIONAL, PATH_TILES, PATH_FRAMES = 24, 20, 96, 40, 48
+
+
+def samples(found: Artifacts) -> Section:
+    """Samples as rows of one class each; unconditional ones as one block."""
+    arrays = found.samples.arrays("samples.npz")
+    images = as_pixels(arrays["images"]) if "images" in arrays else None
+    if images is None:
+        return absent("samples", "Samples", "This run made no samples.")
+    labels = arrays.get("labels")
+    if labels is None or labels.shape != (len(images),):
+        labels = np.full(len(images), -1)
+    present = [int(label) for label in np.unique(labels)]
+    names = class_names(found, max(present) + 1)
+    tile = min(TILE_PIXELS, max(images.shape[1:3])) ** 2 * (3 if images.ndim == 4 else 1)
+    wanted = UNCONDITIONAL if present == [-1] else PER_CLASS
+    each = within(wanted, tile * min(len(present), 40), GRID_BYTES)
+    rows = []
+    for label in present[:40]:
+        chosen = images[labels == label][:each]
+        rows.append(
+            {
+                "name": "no class" if label < 0 else names[label],
+                "tiles": [png(image, TILE_PIXELS) for image in chosen],
+                "total": count(int((labels == label).sum())),
+            }
+        )
+    lead = f"{count(len(images))} samples, {images.shape[2]} × {images.shape[1]} pixels. Drawn in order, none picked."
+    if len(present) > 40:
+        lead += f" The first 40 of {len(present)} classes are shown."
+    conditional = present != [-1]
+    return Section("samples", "Samples", "samples_images.html", {"rows": rows, "conditional": conditional}, lead=lead)
+
+
+def path(found: Artifacts, *, tiles: int = PATH_TILES, frames: int = PATH_FRAMES) -> Json | None:
+    """The denoising path as one sheet of tiles per noise level, first pure noise, last the samples."""
+    arrays = found.samples.arrays("trajectory.npz")
+    if "images" not in arrays or arrays["images"].ndim not in (4, 5):
+        return None
+    stack = arrays["images"]
+    kept = [frame for frame in map(as_pixels, stack) if frame is not None]
+    if len(kept) < 2 or len(kept) != len(stack):
+        return None
+    sigmas: list[float | None] = [number(value) for value in arrays.get("sigmas", np.zeros(0)).tolist()]
+    sigmas += [None] * (len(kept) - len(sigmas))
+    if len(kept) > frames:
+        index = np.unique(np.linspace(0, len(kept) - 1, frames).round().astype(int))
+        kept, sigmas = [kept[i] for i in index], [sigmas[i] for i in index]
+    tiles = within(min(tiles, len(kept[0])), kept[0][0].size * len(kept), PATH_BYTES)
+    height, width = kept[0].shape[1:3]
+    columns = columns_for(tiles, height, width, aspect=1.15)
+    tiles = tiles - tiles % columns if tiles > columns else tiles
+    sheets = [sheet(frame[:tiles], columns, gap=max(1, height // 14)) for frame in kept]
+    longest = 1200 if height * width * tiles > 1_000_000 else None
+    return {
+        "frames": [png(one, longest) for one in sheets],
+        "sigmas": sigmas,
+        "labels": [_sigma(value) for value in sigmas],
+        "width": sheets[0].shape[1],
+        "height": sheets[0].shape[0],
+        "tiles": tiles,
+    }
+
+
+def _sigma(value: float | None) -> str:
+    return "" if value is None else figure(value)
+
+
+def data(found: Artifacts) -> Section:
+    """What the model was trained on: counts, shape, and a contact sheet."""
+    facts = found.data_facts
+    if not facts:
+        return absent("data", "Data", "The data set's description was not given.")
+    rows = [(f"{name} images", count(value)) for name, value in mapping(facts.get("counts")).items()]
+    shape = facts.get("shape")
+    if isinstance(shape, list):
+        rows.append(("shape", " × ".join(str(side) for side in shape)))
+    for key in ("source", "value_range", "split_seed", "content_sha256"):
+        if facts.get(key) is not None:
+            value = facts[key]
+            rows.append(
+                (key.replace("_", " "), " to ".join(map(str, value)) if isinstance(value, list) else str(value))
+            )
+    picture: Json | None = None
+    grid = real_rows(found)
+    contact = found.dataset.file("contact_sheet.png")
+    if not grid and contact is not None:
+        try:
+            source, width, height = png_file(contact, 800)
+            picture = {"src": source, "width": width, "height": height}
+        except Exception as error:  # an unreadable picture is only left out
+            found.faults.append(f"contact_sheet.png could not be read ({type(error).__name__}).")
+    # The classes section shows the real shares beside the generated ones.
+    shown = histograms(found.evaluation_facts.get("class_histogram"), {})[0]
+    portions = [] if shown else shares(facts.get("class_histogram"))
+    names = class_names(found, len(portions))
+    top = max(portions, default=1.0)
+    balance = [
+        {"name": names[i], "share": 100 * value / top, "text": figure(value, percent=True), "mark": None}
+        for i, value in enumerate(portions)
+    ]
+    lead = "Real training images, laid out like the samples." if grid else ""
+    data = {"rows": rows, "grid": grid, "picture": picture, "balance": balance}
+    return Section("data", "Data", "data.html", data, lead=lead)
+
+
+def real_rows(found: Artifacts) -> list[Json]:
+    """Training images in the layout of the sample grid, so that the eye can compare them."""
+    paths = [path for name in ("images", "labels") if (path := found.dataset.file(f"train_{name}.npy"))]
+    if len(paths) != 2:
+        return []
+    try:
+        images, labels = (np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
+    except (OSError, ValueError) as error:
+        found.faults.append(f"The training images could not be read ({type(error).__name__}).")
+        return []
+    if images.ndim not in (3, 4) or len(images) != len(labels):
+        return []
+    present = np.unique(labels)[:40]
+    names = class_names(found, int(present.max(initial=-1)) + 1)
+    tile = min(TILE_PIXELS, max(images.shape[1:3])) ** 2 * (3 if images.ndim == 4 else 1)
+    each = within(PER_REAL_CLASS, tile * len(present), GRID_BYTES // 2)
+    rows = []
+    for label in present:
+        chosen = as_pixels(images[np.flatnonzero(labels == label)[:each]])
+        if chosen is not None:
+            name = names[label] if label >= 0 else ""
+            rows.append({"name": name, "tiles": [png(image, TILE_PIXELS) for image in chosen]})
+    return rows

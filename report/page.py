@@ -1,0 +1,128 @@
+"""Puts the sections of a report in order and renders them into one page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from report import classes, image_sections, neighbours, search, sections, text_sections
+from report.artifacts import Artifacts
+from report.lineage import lineage
+from report.sections import Section, absent
+from report.training import training
+
+TEMPLATES = Path(__file__).parent / "templates"
+Builder = Callable[[Artifacts], Section]
+Result = TypeVar("Result")
+
+SEARCH: tuple[str, str, Builder] = ("search", search.TITLE, search.search)
+IMAGES: list[tuple[str, str, Builder]] = [
+    ("samples", "Samples", image_sections.samples),
+    ("metrics", "Metrics", sections.metrics),
+    ("classes", "Classes", classes.classes),
+    ("neighbours", "Nearest training images", neighbours.neighbours),
+    SEARCH,
+    ("training", "Training", training),
+    ("data", "Data", image_sections.data),
+    ("lineage", "Lineage", lineage),
+    ("steps", "Steps", sections.timeline),
+    ("configuration", "Configuration", sections.configuration),
+    ("environment", "Environment", sections.environment),
+]
+TEXT: list[tuple[str, str, Builder]] = [
+    ("samples", "Samples", text_sections.samples),
+    ("metrics", "Metrics", sections.metrics),
+    ("frontier", "Frontier", text_sections.frontier),
+    ("fusion", "Fusion", text_sections.fusion),
+    ("context", "Context learned", text_sections.context),
+    SEARCH,
+    ("training", "Training", training),
+    ("data", "Data", text_sections.data),
+    ("lineage", "Lineage", lineage),
+    ("steps", "Steps", sections.timeline),
+    ("configuration", "Configuration", sections.configuration),
+    ("environment", "Environment", sections.environment),
+]
+
+
+def render(found: Artifacts) -> str:
+    """The whole page as HTML text."""
+    text = found.modality == "text"
+    wanted = [one for one in (TEXT if text else IMAGES) if one is not SEARCH or found.search]
+    built = [_guarded(found, *one) for one in wanted]
+    head = _or_fault(found, "The heading", sections.heading) or {
+        "title": "Run",
+        "description": "",
+        "facts": [],
+        "verdict": {},
+        "run_id": "",
+    }
+    path = _or_fault(found, "The denoising path", text_sections.path if text else image_sections.path)
+    rows = _or_fault(found, "The metrics", sections.metric_rows) or []
+    return fill(
+        "page.html",
+        scripts=("page.js", "parts.js", "report.js"),
+        styles=("report.css",),
+        what="report",
+        modality=found.modality,
+        head=head,
+        path=path,
+        key_metrics=[row for row in rows if row["rank"] < 50][:4] or rows[:4],
+        sections=built,
+        faults=list(dict.fromkeys(found.faults)),
+    )
+
+
+def fill(template: str, *, scripts: Sequence[str], styles: Sequence[str], **values: object) -> str:
+    """A page as HTML text: `template` with its style and its one script, whose hash its security policy names."""
+    script = '"use strict";\n(() => {\n' + "\n".join(_read(name) for name in scripts) + "})();\n"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    style = Markup("\n".join(_read(name) for name in styles))
+    page = templates().get_template(template)
+    return page.render(style=style, script=Markup(script), script_hash=digest, **values)
+
+
+def _read(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+@cache
+def templates() -> Environment:
+    """Templates with everything escaped; an undefined name is an error, not an empty string."""
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _guarded(found: Artifacts, id: str, title: str, build: Builder) -> Section:
+    """A section, or a quiet note when its artifact holds something nobody expected."""
+    try:
+        section = build(found)
+        if section.template:
+            # Rendered here once, so that a surprise in the data costs this section alone.
+            body = templates().get_template(section.template).render(section=section, **section.data)
+            return Section(
+                section.id, section.title, section.template, {"body": Markup(body)}, section.note, section.lead
+            )
+        return section
+    except Exception as error:  # the report of a broken run is when a report is needed most
+        return absent(id, title, f"This part could not be drawn ({type(error).__name__}).")
+
+
+def _or_fault(found: Artifacts, what: str, build: Callable[[Artifacts], Result]) -> Result | None:
+    try:
+        return build(found)
+    except Exception as error:  # as above
+        found.faults.append(f"{what} could not be drawn ({type(error).__name__}).")
+        return None

@@ -1,0 +1,290 @@
+"""Sections of a text run: samples of every mode, text resolving out of noise, frontier, fusion, context learned."""
+
+from __future__ import annotations
+
+import math
+from itertools import groupby
+from typing import Any
+
+from report.artifacts import Artifacts, Json, number
+from report.charts import Axis, Chart, Series, line_chart
+from report.sections import Section, absent, mapping
+from report.words import compact, count, figure
+
+MODES = {
+    "diffusion": ("Diffusion", "All positions at once, out of noise."),
+    "autoregressive": ("Autoregressive", "The control of equal size, one token after the other."),
+    "guided": ("Guided", "Diffusion and the autoregressive model together."),
+    "infill": ("Infill", "The marked part is new; both sides were given."),
+}
+PER_MODE, PATH_TEXTS, PATH_FRAMES, TEXT_LENGTH = 8, 6, 80, 1200
+SIDE = 90  # characters of context shown on each side of a held-out middle
+GAP = "___"
+
+
+def samples(found: Artifacts) -> Section:
+    """Samples side by side, a column for each mode."""
+    rows = [row for row in found.samples.lines("samples.jsonl") if isinstance(row.get("text"), str)]
+    if not rows:
+        return absent("samples", "Samples", "This run made no samples.")
+    order = {mode: index for index, mode in enumerate(MODES)}
+    rows.sort(key=lambda row: (order.get(str(row.get("mode")), 99), str(row.get("mode"))))
+    modes = []
+    for mode, group in groupby(rows, key=lambda row: str(row.get("mode") or "text")):
+        texts = list(group)
+        title, note = MODES.get(mode, (mode.capitalize(), ""))
+        modes.append(
+            {
+                "id": mode,
+                "title": title,
+                "note": note,
+                "total": count(len(texts)),
+                "texts": [
+                    {
+                        "parts": parts(str(row["text"])[:TEXT_LENGTH], str(row.get("prompt") or "")),
+                        "seed": row.get("seed"),
+                    }
+                    for row in texts[:PER_MODE]
+                ],
+            }
+        )
+    return Section(
+        "samples",
+        "Samples",
+        "samples_text.html",
+        {"modes": modes},
+        lead="Drawn in order, none picked. Given text is grey, generated text is dark.",
+    )
+
+
+def parts(text: str, prompt: str) -> list[tuple[str, bool]]:
+    """`text` split into pieces, each with whether it was given (prompt or surroundings of an infill)."""
+    if GAP in prompt:
+        before, _, after = prompt.partition(GAP)
+        end = len(text) - len(after)
+        if text.startswith(before) and text.endswith(after) and end >= len(before):
+            return [one for one in ((before, True), (text[len(before) : end], False), (after, True)) if one[0]]
+    elif prompt and text.startswith(prompt):
+        return [one for one in ((prompt, True), (text[len(prompt) :], False)) if one[0]]
+    return [(text, False)]
+
+
+def path(found: Artifacts) -> Json | None:
+    """Texts at each noise level. A frame may hold `texts` (or `text`), or `tokens`: one list of pieces a text."""
+    frames = []
+    for row in found.samples.lines("trajectory.jsonl"):
+        texts = _texts(row)
+        if texts:
+            frames.append((number(row.get("gamma", row.get("sigma"))), texts[:PATH_TEXTS]))
+    if len(frames) < 2:
+        return None
+    if len(frames) > PATH_FRAMES:
+        step = (len(frames) - 1) / (PATH_FRAMES - 1)
+        frames = [frames[round(index * step)] for index in range(PATH_FRAMES)]
+    number_of = min(len(texts) for _, texts in frames)
+    return {
+        "texts": [[one[:TEXT_LENGTH] for one in texts[:number_of]] for _, texts in frames],
+        "sigmas": [value for value, _ in frames],
+        "labels": ["" if value is None else figure(value) for value, _ in frames],
+        "symbol": "γ",
+    }
+
+
+def _texts(row: Json) -> list[list[str]]:
+    """The texts of one frame as pieces: given tokens, or single characters."""
+    tokens: Any = row.get("tokens")
+    if isinstance(tokens, list) and tokens:
+        many = tokens if isinstance(tokens[0], list) else [tokens]
+        return [[str(piece) for piece in one] for one in many if isinstance(one, list)]
+    texts: Any = row.get("texts", row.get("text"))
+    many = texts if isinstance(texts, list) else [texts]
+    return [list(one) for one in many if isinstance(one, str)]
+
+
+def frontier(found: Artifacts) -> Section:
+    """Judge NLL against entropy while the temperature changes, one curve a mode."""
+    rows = _objects(found.evaluation_facts.get("frontier"))
+    by_mode: dict[str, list[tuple[float, float, float | None]]] = {}
+    for row in rows:
+        x, y = number(row.get("entropy")), number(row.get("judge_nll"))
+        if x is not None and y is not None:
+            point = (x, y, number(row.get("temperature")))
+            by_mode.setdefault(str(row.get("mode") or "diffusion"), []).append(point)
+    styles = ["accent", "ink", "dashed", "faint"]
+    order = sorted(by_mode, key=lambda mode: list(MODES).index(mode) if mode in MODES else 99)
+    series = []
+    for index, mode in enumerate(order):
+        points = sorted(by_mode[mode], key=lambda point: (point[2] is None, point[2] or 0.0))
+        labels = [
+            f"{figure(y)} nats" + (f", temperature {compact(heat)}" if heat is not None else "")
+            for _, y, heat in points
+        ]
+        pairs = [(x, y) for x, y, _ in points]
+        title = MODES.get(mode, (mode.replace("_", " ").capitalize(), ""))[0]
+        series.append(Series(title, pairs, styles[min(index, 3)], dots=True, labels=labels))
+    real_x, real_y = _floor(found, "entropy"), _floor(found, "judge_nll")
+    if real_x is not None and real_y is not None and series:
+        series.append(Series("Real text", [(real_x, real_y)], "target", dots=True))
+    chart = line_chart(
+        "Frontier over temperature",
+        series,
+        Axis("entropy, nats per character", room=0.05),
+        Axis("judge nats per character"),
+        note="Nearer to real text is better. A low judge value at low entropy is only repetition.",
+    )
+    if chart is None:
+        return absent("frontier", "Frontier", "The frontier over temperature was not measured.")
+    return Section("frontier", "Frontier", "charts.html", {"charts": [[("", chart)]]})
+
+
+def _floor(found: Artifacts, part: str) -> float | None:
+    """The floor of the first metric whose name contains `part`."""
+    for name, entry in found.metrics.items():
+        if part in str(name):
+            return number(mapping(entry).get("floor"))
+    return None
+
+
+def fusion(found: Artifacts) -> Section:
+    """Nats per character of the true middle against alpha and against w, for every span length, with a slider."""
+    raw = found.evaluation_facts.get("fusion")
+    spans = [_explorer(facts) for facts in (_objects(raw) if isinstance(raw, list) else [mapping(raw)])]
+    kept = [span for span in spans if span is not None]
+    if not kept:
+        return absent("fusion", "Fusion", "Fusion of the two models was not measured.")
+    return Section(
+        "fusion",
+        "Fusion",
+        "fusion.html",
+        {"spans": kept},
+        lead="Surprise at held-out text when both sides are given, as the diffusion model is given more weight. An "
+        "optimum inside means that the two models know different things.",
+    )
+
+
+def _explorer(facts: Json) -> Json | None:
+    """The curves of one span length, the weights that the slider steps through, and the held-out middles."""
+    span = f", {count(facts['span'])} characters" if number(facts.get("span")) is not None else ""
+    variants: list[tuple[str, Chart]] = []
+    measured: dict[str, list[str]] = {}
+    starts: list[int] = []
+    for name, title, x_key, label, ends in (
+        ("Mixing α", f"Fusion{span}", "alpha", "α", ("autoregressive", "diffusion")),
+        ("Bayes w", f"Fusion{span}", "w", "w", ("autoregressive", "")),
+    ):
+        points = _weights(facts, x_key, f"nats_{x_key}")
+        chart = _fusion_chart(title, points, label, ends)
+        if chart is not None:
+            variants.append((name, chart))
+            readings = [
+                f"{label} = {compact(x)}: {figure(y)} nats per character, {_gain(points, y)}" for x, y in points
+            ]
+            measured[f"nats_{x_key}"] = readings
+            starts.append(min(range(len(points)), key=[y for _, y in points].__getitem__))
+    if not variants:
+        return None
+    examples = []
+    for one in _objects(facts.get("examples")):
+        tokens = one.get("tokens")
+        if isinstance(tokens, list) and tokens:
+            left, right = str(one.get("left") or ""), str(one.get("right") or "")
+            if len(left) > SIDE:
+                left = "… " + left[-SIDE:].partition(" ")[2]
+            if len(right) > SIDE:
+                right = right[:SIDE].rpartition(" ")[0] + " …"
+            shades = {key: _shades(one.get(key), len(readings), len(tokens)) for key, readings in measured.items()}
+            examples.append(
+                {"left": left, "right": right, "tokens": [str(token) for token in tokens], "shades": shades}
+            )
+    data = {"methods": list(measured.items()), "shades": [example["shades"] for example in examples]}
+    last = len(next(iter(measured.values()))) - 1
+    return {"variants": variants, "last": last, "start": starts[0], "examples": examples, "facts": data}
+
+
+def _weights(facts: Json, x_key: str, y_key: str) -> list[tuple[float, float]]:
+    xs, ys = facts.get(x_key), facts.get(y_key)
+    if not isinstance(xs, list) or not isinstance(ys, list):
+        return []
+    pairs = [(number(x), number(y)) for x, y in zip(xs, ys, strict=False)]
+    return sorted((x, y) for x, y in pairs if x is not None and y is not None)
+
+
+def _gain(points: list[tuple[float, float]], value: float) -> str:
+    """How `value` compares with the first point, where the autoregressive model is alone."""
+    change = value - points[0][1]
+    if abs(change) < 5e-4:
+        return "as the autoregressive model alone"
+    return f"{figure(abs(change))} {'less' if change < 0 else 'more'} than the autoregressive model alone"
+
+
+def _shades(nats: object, steps: int, tokens: int) -> list[list[float]]:
+    """The probability of each true token at each weight, 0 to 1; empty when it was not recorded."""
+    rows = nats if isinstance(nats, list) else []
+    if len(rows) != steps or any(not isinstance(row, list) or len(row) != tokens for row in rows):
+        return []
+    return [[round(math.exp(-max(0.0, number(one) or 0.0)), 3) for one in row] for row in rows]
+
+
+def _fusion_chart(title: str, points: list[tuple[float, float]], label: str, ends: tuple[str, str]) -> Chart | None:
+    if len(points) < 2:
+        return None
+    best = min(points, key=lambda point: point[1])
+    rules = [(points[0][1], f"{ends[0]} {figure(points[0][1])}")]
+    if ends[1]:
+        rules.append((points[-1][1], f"{ends[1]} {figure(points[-1][1])}"))
+    inside = points[0][0] < best[0] < points[-1][0]
+    gain = min(points[0][1], points[-1][1]) - best[1]
+    found = f"Best at {label} = {compact(best[0])}: {figure(best[1])} nats"
+    note = f"{found}, {figure(gain)} below the better end." if inside and gain > 0 else f"{found}, at an end."
+    series = [
+        Series("nats per character", points, "accent", dots=True),
+        Series("best", [best], "target", dots=True, legend=False),
+    ]
+    return line_chart(title, series, Axis(label), Axis("nats per character"), rules=rules, note=note)
+
+
+def context(found: Artifacts) -> Section:
+    """Loss per gamma against the posterior that knows no context: the gap is what was learned."""
+    rows = _objects(found.evaluation_facts.get("gamma_bins"))
+
+    def points(key: str) -> list[tuple[float, float]]:
+        pairs = [(number(row.get("gamma")), number(row.get(key))) for row in rows]
+        return sorted((x, y) for x, y in pairs if x is not None and y is not None)
+
+    chart = line_chart(
+        "Loss by noise level",
+        [
+            Series("no context (exact posterior)", points("no_context"), "dashed"),
+            Series("this model", points("loss"), "accent", dots=True),
+        ],
+        Axis("γ = log σ²/α²"),
+        Axis("nats per token", include=(0.0,)),
+        note="The gap between the curves is what the model reads from the neighbouring tokens.",
+    )
+    if chart is None:
+        return absent("context", "Context learned", "The loss per noise level was not measured.")
+    return Section("context", "Context learned", "charts.html", {"charts": [[("", chart)]]})
+
+
+def data(found: Artifacts) -> Section:
+    """What the model was trained on."""
+    facts = found.data_facts
+    if not facts:
+        return absent("data", "Data", "The data set's description was not given.")
+    rows = [(f"{name} characters", count(value)) for name, value in mapping(facts.get("counts")).items()]
+    for key in (
+        "source",
+        "tokenizer",
+        "vocabulary",
+        "vocabulary_size",
+        "characters_per_token",
+        "split_seed",
+        "content_sha256",
+    ):
+        if facts.get(key) is not None and not isinstance(facts[key], (dict, list)):
+            rows.append((key.replace("_", " "), str(facts[key])))
+    return Section("data", "Data", "data.html", {"rows": rows, "grid": [], "picture": None, "balance": []})
+
+
+def _objects(value: object) -> list[Json]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []

@@ -1,0 +1,61 @@
+"""Muon's steps are orthogonal matrices, whatever the gradient's scale and shape."""
+
+import pytest
+import torch
+
+from core.training import muon
+from core.training.muon import Muon, orthogonalise
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (24, 32), (16, 64), (16, 144), (144, 16)])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_orthogonalised_matrices_have_singular_values_near_one_and_the_same_directions(shape, scale):
+    matrix = scale * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = orthogonalise(torch.stack([-matrix, matrix]))[1]
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    inner = u.T @ found @ v.T  # diagonal if the directions are kept
+    values = inner.diagonal()[s > 0.1 * s[0]]
+    assert ((values > 0.6) & (values < 1.3)).all()
+    torch.testing.assert_close(inner - inner.diagonal().diag(), torch.zeros_like(inner), atol=1e-3, rtol=0)
+
+
+def test_it_finds_the_least_squares_solution():
+    generator = torch.Generator().manual_seed(0)
+    x, truth = torch.randn(256, 8, generator=generator), torch.randn(8, 4, generator=generator)
+    weight = torch.nn.Parameter(torch.zeros(8, 4))
+    optimizer = Muon([weight], lr=0.1)
+    for step in range(300):
+        optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / 300)
+        optimizer.zero_grad()
+        (x @ weight - x @ truth).square().mean().backward()
+        optimizer.step()
+    torch.testing.assert_close(weight.detach(), truth, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("together", [2**24, 300, 1])
+def test_matrices_of_one_shape_take_the_steps_they_take_alone(monkeypatch, together):
+    monkeypatch.setattr(muon, "TOGETHER", together)
+    shapes = [(8, 4, 3, 3), (16, 16), (8, 4, 3, 3), (16, 16), (8, 36), (8, 4, 3, 3)]
+
+    def weights():
+        generator = torch.Generator().manual_seed(0)
+        return [torch.nn.Parameter(torch.randn(s, generator=generator, dtype=torch.float64)) for s in shapes]
+
+    def steps(*optimizers, parameters):
+        for _ in range(3):
+            for parameter in parameters[:-1]:  # the last has no gradient and stays
+                parameter.grad = parameter.detach().sin()
+            for optimizer in optimizers:
+                optimizer.step()
+
+    jointly, alone = weights(), weights()
+    steps(Muon(jointly, lr=0.1, weight_decay=0.1), parameters=jointly)
+    steps(*(Muon([parameter], lr=0.1, weight_decay=0.1) for parameter in alone), parameters=alone)
+    for one, other, first in zip(jointly, alone, weights(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+        assert (one == first).all() == (one is jointly[-1])
+
+
+def test_vectors_are_refused():
+    with pytest.raises(ValueError, match="takes matrices"):
+        Muon([torch.nn.Parameter(torch.zeros(3))], lr=0.1)

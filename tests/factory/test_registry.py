@@ -1,0 +1,113 @@
+"""The registry: versions are whole or absent, the champion pointer is never absent, history says why."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from core import storage
+from core.errors import UserError
+from factory.registry import Registry, Version
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "registry")
+
+
+def register(registry: Registry, folder: Path, weights: bytes, run: str = "run", model: str = "digits") -> Version:
+    source = folder / f"model-{weights.decode()}"
+    (source / "previews").mkdir(parents=True, exist_ok=True)
+    (source / "weights.safetensors").write_bytes(weights)
+    (source / "previews" / "1.png").write_bytes(b"png")
+    return registry.register(
+        model,
+        {"model": source},
+        metrics={"distance": {"value": 1.0}},
+        evaluation_key="key",
+        weights_sha256=weights.decode(),
+        lineage={"run": run},
+    )
+
+
+def test_a_version_holds_what_was_registered(registry: Registry, tmp_path: Path) -> None:
+    made = register(registry, tmp_path, b"one")
+    found = registry.version("digits", 1)
+    assert found == made
+    assert (found.evaluation_key, found.lineage, found.metrics) == ("key", {"run": "run"}, {"distance": {"value": 1.0}})
+    assert storage.read_bytes(f"{found.folder()}/weights.safetensors") == b"one"
+    found.verify()
+    with pytest.raises(UserError, match="holds no autoregressive model"):
+        found.folder("autoregressive")
+
+
+def test_versions_count_up_and_a_retried_registration_is_the_same_version(registry: Registry, tmp_path: Path) -> None:
+    numbers = [register(registry, tmp_path, weights).version for weights in (b"one", b"two")]
+    assert numbers == [1, 2]
+    assert register(registry, tmp_path, b"one").version == 1
+    assert register(registry, tmp_path, b"one", run="another").version == 3
+    assert registry.models() == ["digits"]
+
+
+def test_a_version_without_a_manifest_is_not_there(registry: Registry, tmp_path: Path) -> None:
+    register(registry, tmp_path, b"one")
+    killed = register(registry, tmp_path, b"two")
+    storage.remove(f"{killed.uri}/manifest.json")
+    assert [version.version for version in registry.versions("digits")] == [1]
+    assert register(registry, tmp_path, b"three").version == 3  # its place is not given away
+    with pytest.raises(UserError, match="there are: 1, 3"):
+        registry.promote("digits", 2, "by mistake")
+
+
+def test_writers_at_the_same_moment_get_different_versions(registry: Registry, tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def work(index: int) -> None:
+        made.append(register(registry, tmp_path, f"w{index}".encode(), run=str(index)).version)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(made)) == 8
+    assert len(registry.versions("digits")) == 8
+
+
+def test_rollback_walks_back_through_the_champions(registry: Registry, tmp_path: Path) -> None:
+    assert registry.champion("digits") is None
+    for number, weights in enumerate((b"one", b"two", b"three"), 1):
+        register(registry, tmp_path, weights)
+        registry.promote("digits", number, f"better {number}")
+    assert registry.resolve("digits").version == registry.resolve("digits@champion").version == 3
+    assert [registry.rollback("digits", "worse").version for _ in range(2)] == [2, 1]
+    with pytest.raises(UserError, match="no earlier champion"):
+        registry.rollback("digits", "worse")
+    assert registry.resolve("digits").version == 1
+    events = [(entry["event"], entry["version"]) for entry in registry.history("digits")]
+    assert events == [("promote", 1), ("promote", 2), ("promote", 3), ("rollback", 2), ("rollback", 1)]
+
+
+def test_a_damaged_version_is_not_promoted(registry: Registry, tmp_path: Path) -> None:
+    register(registry, tmp_path, b"one")
+    registry.promote("digits", 1, "first")
+    damaged = register(registry, tmp_path, b"two")
+    Path(damaged.uri, "model", "weights.safetensors").write_bytes(b"twO")
+    with pytest.raises(UserError, match=r"digits@2: model/weights\.safetensors is damaged"):
+        registry.promote("digits", 2, "better")
+    assert registry.resolve("digits").version == 1
+
+
+@pytest.mark.parametrize("name", ["digits", "digits@champion", "digits@7", "digits@latest", "../digits", "a/b@1", ""])
+def test_a_name_that_means_nothing_is_a_user_error(registry: Registry, name: str) -> None:
+    with pytest.raises(UserError):
+        registry.resolve(name)
+
+
+def test_a_broken_pointer_is_named(registry: Registry, tmp_path: Path) -> None:
+    register(registry, tmp_path, b"one")
+    storage.write_bytes(f"{registry.root}/digits/champion.json", b'{"version": "x"}')
+    with pytest.raises(UserError, match=r"champion\.json: expected"):
+        registry.champion("digits")

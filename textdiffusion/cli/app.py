@@ -1,0 +1,80 @@
+"""The command line. `textdiffusion --help` lists the commands; none imports its room before it is called."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from importlib import import_module
+from pkgutil import iter_modules
+
+import typer
+
+from core.errors import UserError
+from textdiffusion import cli as commands
+
+_EXTRA = ("kfp", "google", "google_cloud_pipeline_components", "gcsfs", "croniter")  # of `pipelines`
+_ORDER = {"jobs": 0, "runs": 1, "models": 2}  # in --help
+
+
+def make_app() -> typer.Typer:
+    """The application with all commands."""
+    app = typer.Typer(
+        name="textdiffusion",
+        help="Train, sample and judge small diffusion models: here, on Kubeflow and on Vertex AI Pipelines.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for module in sorted(iter_modules(commands.__path__), key=lambda module: (_ORDER.get(module.name, 9), module.name)):
+        add = getattr(import_module(f"textdiffusion.cli.{module.name}"), "register", None)
+        if add is not None:  # every module there that has commands adds them by `register(app)`
+            add(app)
+    if "_TEXTDIFFUSION_COMPLETE" in os.environ:  # a shell asks; see commands/shell.py
+        from typer._completion_classes import completion_init
+
+        completion_init()
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command; what a user is to mend becomes one line on stderr and exit code 2."""
+    try:
+        code = make_app()(arguments, prog_name="textdiffusion", standalone_mode=False)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.EXIT_CODE
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        print(f"error: {error.name} is not installed: pip install 'textdiffusion[pipelines]'", file=sys.stderr)
+        code = UserError.EXIT_CODE
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:  # `textdiffusion runs | head`
+        sys.stderr.close()
+        code = 0
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # whichever command was given such a name
+            raise
+        print(f"error: {str(error.filename)[:60]!r}...: longer than a file name may be", file=sys.stderr)
+        code = UserError.EXIT_CODE
+    except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(str(error))
+            code = 2
+        elif type(error).__name__ == "Abort":
+            code = 130
+        elif hasattr(error, "format_message"):  # click's, or typer's own copy of them
+            message = " ".join(error.format_message().split()).replace("Value error, ", "", 1)
+            print(f"error: {message}", file=sys.stderr)
+            code = 2
+        else:
+            raise
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

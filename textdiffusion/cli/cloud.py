@@ -1,0 +1,53 @@
+"""gc: what may be removed from the bucket."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from textdiffusion.cli.output import Json, answer, examples
+
+COLUMNS = ("run", "pipeline", "created", "files", "megabytes", "kept_because")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    app.command("gc", epilog=examples("gc --keep-days 60", "gc --remove --json"))(gc)
+
+
+def gc(
+    days: Annotated[float, typer.Option("--keep-days", min=0, help="Younger runs stay.")] = 30.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run/--remove", help="Only list; --remove does it.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Old runs in the bucket that nothing refers to, and old checkpoints and curves: list them, or remove them."""
+    from pipelines.settings import load_settings
+    from pipelines.vertex.client import Project, Vertex
+    from pipelines.vertex.deploy import remote_registry
+    from pipelines.vertex.retention import BESIDE, candidates, remove
+
+    settings = load_settings()
+    vertex = Vertex(Project.of(settings))
+    found = candidates(vertex, remote_registry(settings), days)
+    rows = [
+        {
+            "run": one.run,
+            "pipeline": one.pipeline,
+            "created": one.created.isoformat(timespec="minutes"),
+            "files": one.files,
+            "megabytes": round(one.bytes / 1e6, 1),
+            "kept_because": one.reason or None,
+        }
+        for one in found
+    ]
+    answer(rows, COLUMNS, as_json, "no runs in the cloud")
+    going = [one for one in found if not one.reason]
+    if not dry_run:
+        for one in going:
+            remove(vertex, one)
+    if not as_json:
+        total = sum(one.bytes for one in going) / 1e6
+        runs = sum(one.pipeline not in BESIDE for one in going)
+        beside = len(going) - runs
+        print(f"{'would remove' if dry_run else 'removed'}: {runs} runs, {beside} folders of trainings, {total:.1f} MB")

@@ -1,0 +1,237 @@
+"""jobs, compile and run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Literal
+
+import typer
+
+from textdiffusion.cli.output import Json, answer, complete_jobs, examples, metric_rows, print_json
+
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: train.batch_size=64.")
+]
+SearchOption = Annotated[
+    bool, typer.Option("--search", help="Search the settings that the job's section `search` names, then train.")
+]
+JobName = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="A predefined job, or the path of a .yaml file.", autocompletion=complete_jobs),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    app.command("jobs", epilog=examples("jobs", "jobs --json"))(jobs)
+    app.command("compile", epilog=examples("compile digits", "compile all --json"))(compile_jobs)
+    app.command(
+        "run",
+        epilog=examples(
+            "run digits",
+            "run digits --set train.examples=20000 --set sample.steps=8",
+            "run my-job.yaml --runner docker",
+            "run digits --resume",
+            "run digits --search",
+            "run digits --only sample --from latest --debug",
+            "run mnist-training --runner vertex",
+        ),
+    )(run)
+
+
+def jobs(as_json: Json = False) -> None:
+    """The predefined jobs: what they do, on which machine, and what they cost in the cloud."""
+    from pipelines.jobs import job_names, load_job
+    from pipelines.machines import load_machines
+    from pipelines.settings import load_settings
+
+    machines = load_machines(load_settings().machines)
+    rows = []
+    for name in job_names():
+        job = load_job(name)
+        budget = getattr(job, "train", None)
+        minutes = budget.minutes if budget is not None else None
+        price = machines[job.resources.train].price()
+        rows.append(
+            {
+                "job": name,
+                "modality": job.modality,
+                "kind": job.kind,
+                "data": job.data.source,
+                "machine": job.resources.train if job.kind == "training" else job.resources.sample,
+                "training": f"{minutes:g} min" if minutes else (f"{budget.examples:,} examples" if budget else None),
+                "usd": round(minutes / 60 * price, 2) if minutes and price else None,
+                "description": job.description,
+            }
+        )
+    columns = ("job", "modality", "kind", "data", "machine", "training", "usd", "description")
+    answer(rows, columns, as_json, "no jobs in pipelines/configs")
+
+
+def compile_jobs(
+    name: Annotated[str, typer.Argument(metavar="[JOB|all]", help="A job, the path of a .yaml file, or all.")] = "all",
+    overrides: Overrides = None,
+    search: SearchOption = False,
+    as_json: Json = False,
+) -> None:
+    """Compile pipelines to build/pipelines/<job>.yaml (local, Kubeflow) and <job>.vertex.yaml, and check them."""
+    from pipelines.compile import compile_to, image_name
+    from pipelines.custom_job import options_of
+    from pipelines.jobs import job_names, load_job
+    from pipelines.machines import load_machines
+    from pipelines.settings import load_settings
+
+    settings = load_settings()
+    image, machines = image_name(settings.image), load_machines(settings.machines)
+    written = []
+    for job_name in job_names() if name == "all" else [name]:
+        job = load_job(job_name, overrides or (), [settings.set], search=search)
+        paths = compile_to(job, image=image, machines=machines, options=options_of(settings, job))
+        written += [{"job": job.job, "file": str(path), "bytes": path.stat().st_size, "image": image} for path in paths]
+    answer(written, ("job", "file", "bytes", "image"), as_json, "no jobs in pipelines/configs")
+
+
+def run(
+    name: JobName,
+    runner: Annotated[
+        Literal["local", "docker", "vertex", "kubeflow"], typer.Option(help="Where the pipeline is executed.")
+    ] = "local",
+    overrides: Overrides = None,
+    search: SearchOption = False,
+    only: Annotated[str | None, typer.Option(metavar="STEP", help="Run one step again, in this process.")] = None,
+    origin: Annotated[
+        str | None, typer.Option("--from", metavar="RUN", help="With --only: the run whose artifacts it gets.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest unfinished run of the job.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="With --only: under pdb.")] = False,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Serve unchanged steps from cache.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Run a job's pipeline and print its metrics and the path of its report."""
+    from core.errors import UserError
+    from pipelines.jobs import load_job
+    from pipelines.settings import load_settings
+
+    settings = load_settings()
+    if (only is None) != (origin is None):
+        raise UserError("--only STEP and --from RUN go together")
+    if debug and only is None:
+        raise UserError("--debug works on one step: add --only STEP --from RUN")
+    if resume and (only or overrides or search):
+        raise UserError("--resume goes on with a run as it was started: leave out --set, --search and --only")
+    if search and only:
+        raise UserError("--search is for the whole pipeline: leave out --only")
+    if runner in ("vertex", "kubeflow"):
+        if only or resume or debug:
+            raise UserError(f"--only, --resume and --debug are for runs on this machine, not for {runner}")
+        _run_remote(load_job(name, overrides or (), [settings.set], search=search), runner, settings, as_json)
+        return
+    _run_here(name, runner, overrides or [], search, only, origin, resume, debug, cache, as_json, settings)
+
+
+def _run_remote(job: Any, runner: str, settings: Any, as_json: bool) -> None:
+    """Submits to Vertex or Kubeflow, and says where to watch."""
+    if runner == "kubeflow":
+        from pipelines.kubeflow.submit import submit_job
+
+        facts: dict[str, Any] = {**submit_job(job, settings)}
+        where = f"run: {facts['run']}\nwatch: {facts['url']}"
+    else:
+        from pipelines.vertex.client import Project, Vertex
+        from pipelines.vertex.deploy import Options, deploy
+
+        say = (lambda _: None) if as_json else print
+        plan = deploy(Vertex(Project.of(settings)), job, settings, Options(), say)
+        facts = {"run": plan.submission.run, "pipeline": plan.submission.pipeline, "usd": round(plan.estimate.usd, 2)}
+        where = f"watch: textdiffusion monitor {facts['run']} --follow"
+    if as_json:
+        print_json(facts)
+    else:
+        print(where)
+
+
+def _run_here(
+    name: str,
+    runner: str,
+    overrides: list[str],
+    search: bool,
+    only: str | None,
+    origin: str | None,
+    resume: bool,
+    debug: bool,
+    cache: bool,
+    as_json: bool,
+    settings: Any,
+) -> None:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from core.errors import UserError
+    from factory.run_folder import list_runs
+    from local.runner import LocalPlace, resume_job, run_job
+    from local.watcher import StepError
+    from pipelines.jobs import load_job
+
+    console = Console(file=sys.stderr if as_json else sys.stdout)
+    place = LocalPlace(
+        Path(settings.runs),
+        settings.registry,
+        runner="docker" if runner == "docker" else "subprocess",
+        image=settings.image,
+        machines=settings.machines,
+        cache=cache,
+    )
+    again = f"textdiffusion run {name}{' --runner docker' if runner == 'docker' else ''} --resume"
+    try:
+        if only is not None:
+            from local.single import run_step
+
+            again = ""
+            job_name = name if not name.endswith((".yaml", ".yml")) else None
+            finished = run_step(only, str(origin), overrides, place, job=job_name, debug=debug)
+        else:
+            job = load_job(name, overrides, [settings.set], search=search)
+            unfinished = None
+            if resume:
+                found = [run for run in list_runs(place.runs) if run.facts["job"] == job.job]
+                waiting = [run for run in found if run.status != "succeeded" and len(run.steps) > 1]
+                if not waiting:
+                    raise UserError(f"--resume: there is no unfinished run of {job.job} in {place.runs}")
+                unfinished, job = waiting[-1], resume_job(waiting[-1])
+            finished = run_job(job, place, console, resume=unfinished)
+    except StepError as error:
+        print(f"error: step {error.step} failed: {error}", file=sys.stderr)
+        print(f"  look at {_near(error.log)}", file=sys.stderr)
+        if again:
+            print(f"  once mended, go on from there: {again}", file=sys.stderr)
+        raise typer.Exit(2 if error.user_error else 1) from None
+    except KeyboardInterrupt:
+        if again:
+            print(f"\ninterrupted; go on with: {again}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    _print_result(finished, as_json)
+
+
+def _print_result(run: Any, as_json: bool) -> None:
+    if as_json:
+        print_json({**run.facts, "folder": str(run.folder), "metrics": run.metrics()})
+        return
+    metrics = run.metrics()
+    if metrics:
+        answer(metric_rows(metrics), ("metric", "value", "floor", "n", "judge"), False)
+    gate = run.facts.get("gate")
+    if gate:
+        print(f"gate: {gate['decision']}: {gate['reason']}")
+    report = run.folder / "report.html"
+    print(f"{'report' if report.exists() else 'run'}: {_near(report if report.exists() else run.folder)}")
+
+
+def _near(path: Any) -> str:
+    """A path as a person would type it from here."""
+    from pathlib import Path
+
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

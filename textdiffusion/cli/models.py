@@ -1,0 +1,215 @@
+"""models, promote, rollback, download, generate: the registry, and what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from textdiffusion.cli.output import Json, answer, complete_models, examples, print_json
+
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A registered model.", autocompletion=complete_models)]
+RegistryOption = Annotated[str | None, typer.Option("--registry", help="Folder or gs:// prefix of the registry.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    app.command(
+        "models", epilog=examples("models", "models digits --json", "models --registry gs://my-bucket/registry")
+    )(models)
+    app.command("promote", epilog=examples("promote digits@3 --reason 'looked at by hand'"))(promote)
+    app.command("rollback", epilog=examples("rollback digits"))(rollback)
+    app.command("download", epilog=examples("download latest copy/", "download digits@3 digits-model/"))(download)
+    app.command(
+        "generate",
+        epilog=examples(
+            "generate --model digits --class 7",
+            "generate --model digits --count 8 --out digits.gif",
+            "generate --model pydoc --prompt 'The value of '",
+            "generate --model pydoc --prompt 'If the object ___ is raised.' --count 3",
+            "generate --model latest",
+            "generate --model gs://my-bucket/registry/digits/versions/00003/model",
+        ),
+    )(generate)
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model, with its history.")] = None,
+    registry: RegistryOption = None,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Bring the Vertex AI Model Registry up to date first.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """The registered models and their versions; the champion is the one in service."""
+    store = _registry(registry)
+    if mirror:
+        for model in [name] if name else store.models():
+            _mirror(store, model, always=True)
+    rows = []
+    for model in [name] if name else store.models():
+        champion = store.champion(model)
+        for version in store.versions(model):
+            metrics = {key: entry.get("value") for key, entry in version.metrics.items()}
+            rows.append(
+                {
+                    "model": model,
+                    "version": version.version,
+                    "alias": "champion" if champion and champion.version == version.version else None,
+                    "created": version.created,
+                    "run": version.lineage.get("run"),
+                    "metrics": metrics if as_json else "  ".join(f"{key} {_short(x)}" for key, x in metrics.items()),
+                    "weights": version.weights_sha256 if as_json else version.weights_sha256[:12],
+                    "uri": version.uri,
+                }
+            )
+    columns = ("model", "version", "alias", "created", "run", "metrics", "weights")
+    if as_json and name:
+        print_json({"versions": rows, "history": store.history(name)})
+        return
+    answer(rows, columns, as_json, f"no models in {store.root}")
+    if name:
+        answer(store.history(name), ("created", "event", "version", "reason"), False, "no history")
+
+
+def promote(
+    name: Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="The version that becomes champion.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the history.")] = "by hand",
+    registry: RegistryOption = None,
+) -> None:
+    """Make a version the champion."""
+    from core.errors import UserError
+
+    model, _, number = name.partition("@")
+    if not number.isdecimal() or len(number) > 9:
+        raise UserError(f"{name}: expected MODEL@NUMBER, for example digits@3")
+    store = _registry(registry)
+    version = store.promote(model, int(number), reason)
+    print(f"{model}: version {version.version} is champion")
+    _mirror(store, model)
+
+
+def rollback(
+    name: ModelName,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the history.")] = "by hand",
+    registry: RegistryOption = None,
+) -> None:
+    """Make the champion before the present one champion again."""
+    store = _registry(registry)
+    version = store.rollback(name, reason)
+    print(f"{name}: version {version.version} is champion again")
+    _mirror(store, name)
+
+
+def download(
+    name: Annotated[str, typer.Argument(metavar="RUN|MODEL|URI", help="A run, MODEL@VERSION, or a folder's URI.")],
+    target: Annotated[Path, typer.Argument(metavar="DEST", help="Folder to copy into.")],
+    registry: RegistryOption = None,
+) -> None:
+    """Copy a run or a model version here, resumable; every file is verified by its hash."""
+    from core.errors import UserError
+    from local.downloads import fetch
+    from pipelines.settings import load_settings
+    from textdiffusion.cli.where import cloud
+
+    settings = load_settings({"registry": registry})
+    vertex = cloud(settings)
+    if vertex is not None and name.startswith("gs://"):
+        from pipelines.vertex.downloads import fetch_tree
+
+        print(f"{fetch_tree(vertex, name, target)} files in {target}")
+        return
+    try:
+        print(f"{fetch(name, target, Path(settings.runs), settings.registry)} files in {target}")
+    except UserError as here:
+        if vertex is None or "@" in name or "/" in name or not str(here).startswith("run "):
+            raise
+        from pipelines.vertex.runs import download as download_run
+
+        run = download_run(vertex, name, target, print)
+        print(f"{run.id}: {run.status}, in {target}")
+
+
+def generate(
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            help="MODEL, MODEL@VERSION, a run's id, or a model folder's path or gs:// URI.",
+            autocompletion=complete_models,
+        ),
+    ],
+    prompt: Annotated[
+        str | None, typer.Option(help="Text to continue; ___ stands for what is to be filled in.")
+    ] = None,
+    label: Annotated[int | None, typer.Option("--class", min=-1, help="Class of the image; -1: none.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="Left out: another one each time.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Of the sampler. Left out: as measured.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(min=0, max=50, help="Weight of the condition; 1: none. Left out: as measured.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Images: .png, .gif (the way from noise) or a folder; text: a folder."),
+    ] = None,
+    registry: RegistryOption = None,
+    as_json: Json = False,
+) -> None:
+    """Draw samples here, now; a terminal shows images, and text while it comes out of noise."""
+    from rich.console import Console
+
+    from local import terminal
+    from local.generating import generate as draw
+    from pipelines.settings import load_settings
+
+    settings = load_settings({"registry": registry})
+    wishes: dict[str, Any] = {"count": count, "seed": seed, "steps": steps, "guidance": guidance}
+    console = Console(stderr=as_json, highlight=False)
+    with terminal.resolving(console) as watch:
+        result = draw(
+            model, settings.registry, wishes, runs=Path(settings.runs).absolute(),
+            prompt=prompt, label=label, out=out, watch=watch,
+        )  # fmt: skip
+    picture = result.pop("picture", None)
+    if as_json:
+        print_json(result)
+        return
+    for text in result.get("texts", []):
+        print(text)
+    if picture is not None and console.is_terminal:
+        console.print(terminal.picture(console, picture), end="")
+    if result.get("file"):
+        print(result["file"])
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
+
+
+def _registry(root: str | None) -> Any:
+    from factory.registry import Registry
+    from pipelines.settings import load_settings
+
+    return Registry(load_settings({"registry": root}).registry)
+
+
+def _mirror(store: Any, model: str, *, always: bool = False) -> None:
+    """Lets the Vertex AI Model Registry follow a registry in the cloud, if the settings name a project."""
+    from components.vertex_registry import mirror
+    from pipelines.compile import image_name
+    from pipelines.settings import load_settings
+    from pipelines.vertex.client import Project, one_line
+    from textdiffusion.cli.where import cloud
+
+    settings = load_settings()
+    vertex = cloud(settings)
+    if always:
+        Project.of(settings)  # says what is missing
+    if vertex is None or not store.root.startswith("gs://"):
+        return
+    with one_line("Vertex AI Model Registry"):
+        done = mirror(vertex.models, vertex.project.parent, store, model, image_name(settings.image))
+    new = f", {len(done['uploaded'])} versions added" if done["uploaded"] else ""
+    print(f"Vertex AI Model Registry: {model}@champion is version {done['champion']}{new}")

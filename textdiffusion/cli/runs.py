@@ -1,0 +1,231 @@
+"""runs, show, lineage, compare, report, gallery: what runs left behind on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from textdiffusion.cli.output import Json, answer, cell, complete_runs, examples, metric_rows, print_json
+
+RunName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run's id, the beginning of one, `latest`, or a folder.",
+        autocompletion=complete_runs,
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    app.command("runs", epilog=examples("runs", "runs --job digits --json", "runs --cloud"))(runs)
+    app.command("show", epilog=examples("show", "show digits-20261124-163819-e460 --json"))(show)
+    app.command("lineage", epilog=examples("lineage latest/train", "lineage digits@3 --json"))(lineage)
+    app.command("compare", epilog=examples("compare digits-20261124-163819-e460 latest"))(compare)
+    app.command("report", epilog=examples("report latest --open"))(report)
+    app.command("gallery", epilog=examples("gallery --open", "gallery --publish gs://my-bucket/gallery"))(gallery)
+
+
+def runs(
+    job: Annotated[str | None, typer.Option(help="Only runs of this job.")] = None,
+    on_cloud: Annotated[bool, typer.Option("--cloud", help="The runs on Vertex AI instead.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The runs on this machine, newest last."""
+    from factory.run_folder import list_runs
+
+    if on_cloud:
+        _cloud_runs(job, as_json)
+        return
+    rows = []
+    for run in list_runs(_root()):
+        if job and run.facts["job"] != job:
+            continue
+        done = sum(step["state"] in ("succeeded", "cached") for step in run.steps)
+        cached = sum(bool(step["cached"]) for step in run.steps)
+        gate = (run.facts.get("gate") or {}).get("decision")
+        row = {name: run.facts.get(name) for name in ("id", "pipeline", "job", "status", "created", "seconds")}
+        rows.append(
+            {**row, "steps": f"{done}/{len(run.steps)}", "cached": cached, "gate": gate, "folder": str(run.folder)}
+        )
+    columns = ("id", "pipeline", "status", "created", "seconds", "steps", "cached", "gate")
+    answer(rows, columns, as_json, "no runs yet: textdiffusion run JOB")
+
+
+def _cloud_runs(job: str | None, as_json: bool) -> None:
+    from pipelines.machines import load_machines
+    from pipelines.settings import load_settings
+    from pipelines.vertex.client import Project, Vertex
+    from pipelines.vertex.monitor import view
+    from pipelines.vertex.submit import list_runs
+
+    settings = load_settings()
+    machines, rows = load_machines(settings.machines), []
+    for found in reversed(list_runs(Vertex(Project.of(settings)), job=job or "")):
+        shown = view(found, machines)
+        done = sum(step.state in ("succeeded", "cached") for step in shown.steps)
+        rows.append(
+            {
+                "id": shown.run,
+                "job": shown.job,
+                "status": shown.state,
+                "created": shown.created.isoformat(timespec="seconds") if shown.created else None,
+                "seconds": round(shown.seconds, 1),
+                "steps": f"{done}/{len(shown.steps)}",
+                "cached": sum(step.state == "cached" for step in shown.steps),
+                "usd": round(shown.usd, 2),
+            }
+        )
+    columns = ("id", "job", "status", "created", "seconds", "steps", "cached", "usd")
+    answer(rows, columns, as_json, "no runs yet: textdiffusion deploy JOB")
+
+
+def show(name: RunName = "latest", as_json: Json = False) -> None:
+    """One run, here or in the cloud: its steps, metrics, gate and where everything is."""
+    from textdiffusion.cli.where import find_anywhere
+
+    run = find_anywhere(name)
+    if as_json:
+        print_json({**run.facts, "folder": str(run.folder), "metrics": run.metrics()})
+        return
+    facts = run.facts
+    print(f"{run.id}  {run.status}  {cell(facts.get('seconds'))} s  job {facts['job']}  {facts.get('created')}")
+    print(f"code {facts.get('code_version')}  image {facts.get('image')}  config {facts.get('config_hash')}")
+    answer(run.steps, ("name", "state", "seconds", "error"), False)
+    if run.metrics():
+        answer(metric_rows(run.metrics()), ("metric", "value", "floor", "n", "judge"), False)
+    if facts.get("gate"):
+        print(f"gate: {facts['gate']['decision']}: {facts['gate']['reason']}")
+    print(f"folder: {run.folder}")
+
+
+def lineage(
+    artifact: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARTIFACT", help="RUN/STEP, RUN/ARTIFACT, a path in a run, a gs:// URI, or MODEL@VERSION."
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """From an artifact back to data, code version, image and configuration; here, or by Vertex ML Metadata."""
+    from core.errors import UserError
+    from local.lineage import trace
+    from pipelines.settings import load_settings
+    from textdiffusion.cli.where import cloud
+
+    settings = load_settings()
+    vertex = cloud(settings)
+    try:
+        if artifact.startswith("gs://") or (vertex and "@" in artifact and settings.registry.startswith("gs://")):
+            raise UserError(f"{artifact}: is in the cloud; set project, region and bucket")
+        tree = trace(artifact, _root(), settings.registry)
+    except UserError:
+        if vertex is None:
+            raise
+        from pipelines.vertex import lineage as cloud_lineage
+        from pipelines.vertex.deploy import remote_registry
+
+        tree = cloud_lineage.trace(vertex, artifact, remote_registry(settings))
+    if as_json:
+        print_json(tree)
+        return
+    _print_tree(tree, "")
+
+
+def _print_tree(node: dict[str, Any], indent: str) -> None:
+    where = f"  {node['run']}/{node['step']}" if node.get("run") else ""
+    print(f"{indent}{node['artifact']}{where}  {str(node.get('hash') or '')[:16]}")
+    keys = ("source", "config_hash", "data_hash", "code_version", "image", "seed", "examples_seen", "device")
+    facts = "  ".join(f"{key} {str(node[key])[:40]}" for key in keys if node.get(key) not in (None, ""))
+    if facts:
+        print(f"{indent}    {facts}")
+    for parent in node["parents"]:
+        _print_tree(parent, indent + "  ")
+
+
+def compare(first: RunName, second: RunName, as_json: Json = False) -> None:
+    """Two runs side by side, each here or in the cloud: metrics, and the settings in which they differ."""
+    from textdiffusion.cli.where import find_anywhere
+
+    left, right = find_anywhere(first), find_anywhere(second)
+    old, new = left.metrics(), right.metrics()
+    metrics = []
+    for name in [*old, *(name for name in new if name not in old)]:
+        a, b = (side.get(name, {}).get("value") for side in (old, new))
+        both = isinstance(a, int | float) and isinstance(b, int | float)
+        floor = (new.get(name) or old.get(name) or {}).get("floor")
+        metrics.append({"metric": name, "first": a, "second": b, "change": b - a if both else None, "floor": floor})
+    one, two = _flat(left.facts.get("config") or {}), _flat(right.facts.get("config") or {})
+    changed = [
+        {"setting": key, "first": one.get(key), "second": two.get(key)}
+        for key in sorted({*one, *two})
+        if one.get(key) != two.get(key)
+    ]
+    for key in ("code_version", "image"):
+        if left.facts.get(key) != right.facts.get(key):
+            changed.append({"setting": key, "first": left.facts.get(key), "second": right.facts.get(key)})
+    if as_json:
+        print_json({"first": left.id, "second": right.id, "metrics": metrics, "settings": changed})
+        return
+    print(f"first {left.id}, second {right.id}")
+    answer(metrics, ("metric", "first", "second", "change", "floor"), False, "neither has metrics")
+    answer(changed, ("setting", "first", "second"), False, "the same settings, code and image")
+
+
+def report(
+    name: RunName = "latest",
+    show_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Write a run's report anew and print its path."""
+    from factory.run_folder import find_run
+
+    path = find_run(_root(), name).build_report()
+    print(path)
+    if show_it:
+        import webbrowser
+
+        webbrowser.open(path.as_uri())
+
+
+def gallery(
+    show_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    publish: Annotated[
+        str | None,
+        typer.Option(metavar="DEST", help="Copy it with its reports to this folder or gs:// prefix."),
+    ] = None,
+) -> None:
+    """Write the gallery of all runs anew and print its path; `run` does so by itself."""
+    from core import storage
+    from local import gallery as pages
+    from pipelines.settings import load_settings
+
+    settings = load_settings()
+    path = pages.write(_root(), settings.registry)
+    print(path)
+    if publish:
+        reports = pages.publish(_root(), settings.registry, publish)
+        print(f"{storage.join(publish, pages.PAGE)} with {reports} reports")
+    if show_it:
+        import webbrowser
+
+        webbrowser.open(path.as_uri())
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _root() -> Any:
+    from pathlib import Path
+
+    from pipelines.settings import load_settings
+
+    return Path(load_settings().runs).absolute()

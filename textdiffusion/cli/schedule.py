@@ -1,0 +1,158 @@
+"""schedule: retraining at fixed times."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from textdiffusion.cli.output import Json, answer, examples
+from textdiffusion.cli.vertex import MachineOption, MaxCost, Overrides, StepOption
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
+Zone = Annotated[str, typer.Option("--timezone", help="IANA time zone of --cron.")]
+COLUMNS = ("name", "job", "cron", "state", "next_run", "started", "last_run")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    group = typer.Typer(help="Retraining at fixed times, on Vertex AI Pipelines.", no_args_is_help=True)
+    for command, lines in EXAMPLES.items():
+        group.command(command.__name__.removesuffix("_all"), epilog=examples(*lines))(command)
+    app.add_typer(group, name="schedule")
+
+
+def create(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="The training job.")],
+    cron: Annotated[str, typer.Option(help="minute hour day month weekday: '0 3 * * 1' is Monday, 3 o'clock.")],
+    name: Annotated[str | None, typer.Option(help="Left out: the job's name.")] = None,
+    timezone: Zone = "UTC",
+    overrides: Overrides = None,
+    machine: MachineOption = None,
+    step: StepOption = None,
+    max_cost: MaxCost = None,
+    runs: Annotated[int, typer.Option(min=0, help="Most runs to start; 0: no limit.")] = 0,
+    end: Annotated[str, typer.Option(help="RFC 3339 time after which none is started.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Retrain a job at fixed times; a run without new data trains nothing, a worse model is not promoted."""
+    from pipelines.cron import with_zone
+    from pipelines.vertex import schedule
+
+    with_zone(cron, timezone)  # before anything is compiled
+    vertex, plan = _plan(job, overrides, machine, step, max_cost)
+    entry = schedule.create(vertex, name or job, plan.submission, cron, timezone, end=end, runs=runs)
+    print_entries([entry], as_json)
+    _say(plan)
+
+
+def list_all(as_json: Json = False) -> None:
+    """All schedules of the project and region."""
+    from pipelines.vertex import schedule
+
+    print_entries(schedule.listed(_vertex()), as_json)
+
+
+def update(
+    name: Name,
+    cron: Annotated[str, typer.Option(help="New times.")] = "",
+    timezone: Annotated[str, typer.Option("--timezone", help="New time zone; left out: it stays.")] = "",
+    job: Annotated[str | None, typer.Option(metavar="JOB", help="Compile this job anew for the coming runs.")] = None,
+    overrides: Overrides = None,
+    machine: MachineOption = None,
+    step: StepOption = None,
+    max_cost: MaxCost = None,
+    as_json: Json = False,
+) -> None:
+    """Change a schedule in place: its times, or with --job, --set and the like what it runs.
+
+    What it runs is then compiled anew from the job and this command's options alone: repeat the earlier ones.
+    """
+    from pipelines.vertex import schedule
+
+    vertex = _vertex()
+    found = schedule.find(vertex, name)
+    plan = None
+    if job or overrides or machine or step or max_cost is not None:
+        plan = _plan(job or found.job, overrides, machine, step, max_cost)[1]
+    changed = plan.submission if plan else None
+    print_entries([schedule.update(vertex, name, submission=changed, cron=cron, zone=timezone)], as_json)
+    if plan:
+        _say(plan)
+
+
+def pause(name: Name) -> None:
+    """Start no more runs until `resume`."""
+    from pipelines.vertex import schedule
+
+    schedule.pause(_vertex(), name)
+    print(f"{name}: paused")
+
+
+def resume(
+    name: Name,
+    catch_up: Annotated[bool, typer.Option("--catch-up", help="Also start the runs that were missed.")] = False,
+) -> None:
+    """Start runs again."""
+    from pipelines.vertex import schedule
+
+    schedule.resume(_vertex(), name, catch_up=catch_up)
+    print(f"{name}: active")
+
+
+def delete(name: Name) -> None:
+    """Remove a schedule; the runs it started stay."""
+    from pipelines.vertex import schedule
+
+    schedule.delete(_vertex(), name)
+    print(f"{name}: deleted")
+
+
+def print_entries(entries: list[Any], as_json: bool) -> None:
+    """Schedules as a table or as JSON."""
+    answer([vars(entry) for entry in entries], COLUMNS, as_json, "no schedules")
+
+
+EXAMPLES: dict[Callable[..., Any], tuple[str, ...]] = {
+    create: ("schedule create mnist-training --cron '0 3 * * 1' --timezone Europe/Berlin --max-cost 5",),
+    list_all: ("schedule list", "schedule list --json"),
+    update: ("schedule update mnist-training --cron '0 4 * * 1'",),
+    pause: ("schedule pause mnist-training",),
+    resume: ("schedule resume mnist-training --catch-up",),
+    delete: ("schedule delete mnist-training",),
+}
+
+
+def _vertex() -> Any:
+    from pipelines.settings import load_settings
+    from pipelines.vertex.client import Project, Vertex
+
+    return Vertex(Project.of(load_settings()))
+
+
+def _plan(
+    name: str, overrides: list[str] | None, machine: str | None, step: list[str] | None, max_cost: float | None
+) -> tuple[Any, Any]:
+    from pipelines.jobs import load_job
+    from pipelines.settings import load_settings
+    from pipelines.vertex import deploy
+
+    settings = load_settings()
+    vertex = _vertex()
+    job = load_job(name, overrides or (), [settings.set])
+    machines = tuple(part for part in (machine or "").split(",") if part)
+    options = deploy.Options(machines=machines, steps=tuple(step or ()), max_cost=max_cost, retraining=True)
+    plan = deploy.prepare(vertex, job, settings, options)
+    if plan.problems:
+        raise deploy.PreflightError(plan.problems)
+    return vertex, plan
+
+
+def _say(plan: Any) -> None:
+    """What is worth knowing about the runs of a schedule; on stderr, beside the table or JSON."""
+    several = ["the clock starts runs on the first machine; monitor --follow or retry go on with the next"]
+    for note in [*plan.notes, *(several if len(plan.machines) > 1 else [])]:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"each run: {plan.estimate.line()}", file=sys.stderr)

@@ -1,0 +1,247 @@
+"""deploy, monitor, cancel, retry: runs on Vertex AI Pipelines."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from textdiffusion.cli.jobs import SearchOption
+from textdiffusion.cli.output import Json, examples, print_json
+
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: train.batch_size=64.")
+]
+CloudRun = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or latest.")]
+MachineOption = Annotated[
+    str | None,
+    typer.Option("--machine", metavar="ROW[,ROW]", help="Rows of resources.yaml for training, in order of preference."),
+]
+StepOption = Annotated[
+    list[str] | None, typer.Option("--step", metavar="STEP.OPTION=VALUE", help="train.retries=2, sample.cache=false.")
+]
+Interval = Annotated[float, typer.Option(min=0.05, max=600, metavar="SECONDS", help="Between two looks at the run.")]
+MaxCost = Annotated[float | None, typer.Option(min=0, metavar="USD", help="Refuse, or end, what would cost more.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    app.command(
+        "deploy",
+        epilog=examples("deploy mnist-training --dry-run", "deploy mnist-training --spot --max-cost 5 --follow"),
+    )(deploy)
+    app.command("monitor", epilog=examples("monitor latest --follow", "monitor latest --logs --step train"))(monitor)
+    app.command("cancel", epilog=examples("cancel latest"))(cancel)
+    app.command("retry", epilog=examples("retry latest --follow"))(retry)
+
+
+def deploy(
+    name: Annotated[str, typer.Argument(metavar="JOB", help="A predefined job, or the path of a .yaml file.")],
+    overrides: Overrides = None,
+    search: SearchOption = False,
+    machine: MachineOption = None,
+    spot: Annotated[bool | None, typer.Option("--spot/--no-spot", help="Train at spot prices, with restarts.")] = None,
+    step: StepOption = None,
+    max_cost: MaxCost = None,
+    timeout_hours: Annotated[float | None, typer.Option(min=0.02, max=168, help="Longest training.")] = None,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Take unchanged steps from the cache.")] = True,
+    experiment: Annotated[str, typer.Option(help="Vertex AI experiment to put the run into.")] = "",
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and estimate only.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Watch until the end; the exit code is the run's.")] = False,
+    interval: Interval = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Compile a job, check everything that can be checked, and submit it to Vertex AI Pipelines."""
+    from pipelines.jobs import load_job
+    from pipelines.settings import load_settings
+    from pipelines.vertex import deploy as deploying
+    from pipelines.vertex.client import Project, Vertex
+
+    settings = load_settings()
+    vertex = Vertex(Project.of(settings))
+    job = load_job(name, overrides or (), [settings.set], search=search)
+    options = deploying.Options(
+        machines=tuple(part for part in (machine or "").split(",") if part),
+        spot=spot,
+        steps=tuple(step or ()),
+        max_cost=max_cost,
+        timeout_hours=timeout_hours,
+        cache=cache,
+        experiment=experiment,
+        labels=pairs(label or []),
+    )
+    say = (lambda line: print(line, file=sys.stderr)) if as_json else print
+    try:
+        if dry_run:
+            plan = deploying.prepare(vertex, job, settings, options)
+            if plan.problems:
+                raise deploying.PreflightError(plan.problems)
+            for note in plan.notes:
+                say(f"note: {note}")
+            say(f"estimate: {plan.estimate.line()}")
+        else:
+            plan = deploying.deploy(vertex, job, settings, options, say)
+    except deploying.PreflightError as refused:
+        for problem in refused.problems[:-1]:
+            print(f"error: {problem}", file=sys.stderr)
+        raise type(refused)(refused.problems[-1:]) from None
+    if as_json:
+        print_json(
+            {
+                "run": None if dry_run else plan.submission.run,
+                "pipeline": plan.submission.pipeline,
+                "folder": vertex.project.run_folder(plan.submission.pipeline, plan.submission.run),
+                "usd": round(plan.estimate.usd, 2),
+                "steps": [vars(item) for item in plan.estimate.steps],
+                "notes": plan.notes,
+            }
+        )
+    if dry_run:
+        return
+    if follow:
+        raise typer.Exit(_follow(vertex, plan.submission.run, settings, interval))
+    say(f"watch: textdiffusion monitor {plan.submission.run} --follow")
+
+
+def monitor(
+    name: CloudRun = "latest",
+    logs: Annotated[
+        bool, typer.Option("--logs", help="The end of the log of the step that matters now; with --follow: of all.")
+    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="The whole log of every step.")] = False,
+    step: Annotated[
+        str | None, typer.Option("--step", metavar="STEP", help="With --logs or --full: this step.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Until the end; the exit code is the run's.")] = False,
+    interval: Interval = 10.0,
+    as_json: Json = False,
+) -> None:
+    """A run's steps with state, time, cost and errors; the log of a step; until the end with --follow."""
+    from pipelines.machines import load_machines
+    from pipelines.settings import load_settings
+    from pipelines.vertex.client import Project, Vertex
+    from pipelines.vertex.logs import end_of, jobs_of, log_lines, log_text, watch_logs, without_executor
+    from pipelines.vertex.monitor import render, view
+    from pipelines.vertex.submit import get_run
+
+    settings = load_settings()
+    vertex = Vertex(Project.of(settings))
+    message = get_run(vertex, name)
+    shown = view(message, load_machines(settings.machines))
+    if logs or full or step:
+        if follow:
+            before = step
+            for part, entry in watch_logs(vertex, shown.run, step or "", full=full, interval=interval):
+                if part != before:
+                    print(f"--- {part}")
+                before = part
+                print(log_text(entry), flush=True)
+            raise typer.Exit(_ended(vertex, shown.run))
+        chosen = [shown.step(step)] if step else [s for s in shown.steps if s.jobs] if full else [end_of(shown)]
+        for one in chosen:
+            if len(chosen) > 1:
+                print(f"--- {one.name}")
+            entries = log_lines(vertex, jobs_of(vertex, message, one))
+            for entry in entries if full else without_executor(entries)[-100:]:
+                print(log_text(entry))
+        return
+    if follow:
+        raise typer.Exit(_follow(vertex, shown.run, settings, interval))
+    if as_json:
+        print_json(as_facts(shown))
+        return
+    _console().print(render(shown))
+
+
+def cancel(name: CloudRun) -> None:
+    """End a run; what its finished steps made stays."""
+    from pipelines.settings import load_settings
+    from pipelines.vertex import submit
+    from pipelines.vertex.client import Project, Vertex
+
+    submit.cancel(Vertex(Project.of(load_settings())), name)
+    print(f"{name}: is being cancelled")
+
+
+def retry(
+    name: CloudRun,
+    follow: Annotated[bool, typer.Option("--follow", help="Watch until the end; the exit code is the run's.")] = False,
+    interval: Interval = 10.0,
+) -> None:
+    """Start a failed or cancelled run again from its failed step; finished steps come from the cache."""
+    from pipelines.settings import load_settings
+    from pipelines.vertex import retries
+    from pipelines.vertex.client import Project, Vertex, console_url
+
+    settings = load_settings()
+    vertex = Vertex(Project.of(settings))
+    submission = retries.retry(vertex, name, settings)
+    print(f"run: {submission.run}\nconsole: {console_url(vertex.project, submission.run)}")
+    if follow:
+        raise typer.Exit(_follow(vertex, submission.run, settings, interval))
+
+
+def as_facts(shown: Any) -> dict[str, Any]:
+    """A view as JSON."""
+    steps = [
+        {"name": s.name, "state": s.state, "seconds": round(s.seconds, 1), "usd": s.usd, "error": s.error or None,
+         "artifacts": {name: a["uri"] for name, a in s.artifacts.items()}}
+        for s in shown.steps
+    ]  # fmt: skip
+    return {"id": shown.run, "job": shown.job, "status": shown.state, "seconds": round(shown.seconds, 1),
+            "usd": round(shown.usd, 4), "error": shown.error or None, "steps": steps}  # fmt: skip
+
+
+def pairs(texts: list[str]) -> dict[str, str]:
+    """`KEY=VALUE` texts as a mapping."""
+    from core.errors import UserError
+
+    found = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise UserError(f"--label {text!r}: expected KEY=VALUE")
+        found[key] = value
+    return found
+
+
+def _follow(vertex: Any, run: str, settings: Any, interval: float) -> int:
+    from rich.live import Live
+
+    from pipelines.vertex import retries
+    from pipelines.vertex.monitor import render
+
+    console = _console()
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+            shown = retries.watch(
+                vertex, run, lambda now: live.update(render(now), refresh=True), print, settings, interval=interval
+            )
+    else:
+        seen: dict[str, str] = {}
+
+        def show(now: Any) -> None:
+            for step in now.steps:
+                if seen.get(step.name) != step.state and step.state not in ("pending", "skipped"):
+                    seen[step.name] = step.state
+                    print(f"{step.name}  {step.state}", flush=True)
+
+        shown = retries.watch(vertex, run, show, print, settings, interval=interval)
+        console.print(render(shown))
+    return retries.end(shown)
+
+
+def _ended(vertex: Any, run: str) -> int:
+    from pipelines.vertex.monitor import view
+    from pipelines.vertex.retries import end
+    from pipelines.vertex.submit import get_run
+
+    return end(view(get_run(vertex, run), {}))
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
