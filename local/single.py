@@ -24,7 +24,7 @@ from local.runner import LocalPlace
 from local.version import code_version
 from local.watcher import StepError, place_outputs
 from pipelines.checks import read_spec, tasks
-from pipelines.compile import compile_job
+from pipelines.compile import compile_job, image_name
 from pipelines.jobs import check_numbers, parameters
 from pipelines.machines import load_machines
 
@@ -113,7 +113,7 @@ def _compiled(step: str, job: AnyJob, place: LocalPlace) -> tuple[dict[str, Any]
     """What the step is given in the job's compiled pipeline, and the names of its output artifacts."""
     if job.kind == "training":
         job = job.model_copy(update={"search": None})
-    spec = read_spec(compile_job(job, image="none: in-process", machines=load_machines(place.machines)))[0]
+    spec = read_spec(compile_job(job, image=image_name(place.image), machines=load_machines(place.machines)))[0]
     found = {name: task for _, name, task in tasks(spec) if name in STEPS}
     if step not in found:
         raise UserError(f"--only {step}: allowed: {', '.join(name for name in STEPS if name in found)}")
