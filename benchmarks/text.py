@@ -10,7 +10,6 @@ that was interrupted goes on where it was, and its models stay.
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,7 @@ def trained(name: str, minutes: float, speeds: dict[str, float], dataset: Path, 
 def drawn(name: str, model: Path, out: Path) -> list[str]:
     """48 texts of a row's model."""
     steps.sample({"count": 48, "modes": ["diffusion"], **ROWS[name][4]}, model, out)
-    return [json.loads(row)["text"] for row in (out / "samples.jsonl").read_text().splitlines()]
+    return [row["text"] for row in storage.read_json_lines(out / "samples.jsonl")]
 
 
 def bits(model: Path, texts: TextSet) -> float | None:

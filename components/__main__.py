@@ -14,6 +14,7 @@ import json
 import os
 import sys
 
+from core.printable import printable_json, say
 from factory.steps import STEPS
 
 
@@ -48,7 +49,7 @@ def train_alone(job: str, out: str) -> None:
     from core.config import parse_yaml
     from factory.job import parse_job
 
-    print(json.dumps(train_job(parse_job(parse_yaml(job, "--job"), "--job"), out)))
+    say(printable_json(json.dumps(train_job(parse_job(parse_yaml(job, "--job"), "--job"), out))), lines=True)
 
 
 def draw_many(request: str) -> None:
@@ -60,7 +61,7 @@ def draw_many(request: str) -> None:
     from components.shards import shards
     from core.config import parse_yaml
 
-    print(json.dumps(shards(parse_yaml(request, "--request"), os.environ)))
+    say(printable_json(json.dumps(shards(parse_yaml(request, "--request"), os.environ))), lines=True)
 
 
 def main(arguments: list[str]) -> int:
@@ -69,7 +70,7 @@ def main(arguments: list[str]) -> int:
 
     try:
         if arguments == ["steps"]:
-            print("\n".join(STEPS))
+            say("\n".join(STEPS), lines=True)
         elif arguments[:1] == ["doctor"]:
             from components.inside import report
 
@@ -90,7 +91,7 @@ def main(arguments: list[str]) -> int:
                 " | train-job --job JSON --out URI | trial --request URI | shards --request JSON"
             )
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", to=sys.stderr)
         return UserError.EXIT_CODE
     return 0
 

@@ -35,6 +35,7 @@ def check_data(
 
     from components.step import describe, step
     from core import storage
+    from core.printable import say
     from factory import drift
     from factory.lineage import restore_ints
 
@@ -50,7 +51,7 @@ def check_data(
         storage.write_json(Path(found.path) / "found.json", facts)
         shown = {key: facts[key] for key in ("decision", "reason", "fingerprint")}
         describe(found, shown, {"data": data_config})
-        print(f"{facts['decision']}: {facts['reason']}", flush=True)
+        say(f"{facts['decision']}: {facts['reason']}")
     return facts["fingerprint"] if facts["decision"] == drift.TRAIN else drift.SKIP
 
 

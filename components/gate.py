@@ -38,6 +38,7 @@ def gate(
 
     from components.step import describe, step
     from core import storage
+    from core.printable import say
     from factory.gate import compare
 
     with step(), tempfile.TemporaryDirectory() as scratch:
@@ -54,5 +55,5 @@ def gate(
         )
         storage.write_json(Path(verdict.path) / "verdict.json", decided)
         describe(verdict, decided, {"gate": gate_config}, inputs)
-        print(f"{decided['decision']}: {decided['reason']}", flush=True)
+        say(f"{decided['decision']}: {decided['reason']}")
     return str(decided["decision"])

@@ -9,6 +9,7 @@ from typing import Any
 from components.vertex_registry import mirror_from_step
 from core import storage
 from core.errors import UserError
+from core.records import Measured, ModelFacts, Verdict, read, read_metrics
 from factory.gate import evaluation_key
 from factory.lineage import describe, run_of
 from factory.registry import Registry
@@ -24,15 +25,15 @@ def publish_metrics(evaluation: Path, metrics: Any, classification: Any | None) 
         metrics: the `dsl.Metrics` output.
         classification: the `dsl.ClassificationMetrics` output, or None.
     """
-    for name, entry in storage.read_json(evaluation / "metrics.json").items():
+    for name, entry in read_metrics(str(evaluation / "metrics.json")).items():
         for key in ("value", "floor"):
             number = entry.get(key)
             if isinstance(number, int | float) and math.isfinite(number):
                 metrics.log_metric(name if key == "value" else f"{name} (floor)", float(number))
     _leave_file(metrics)
-    confusion = storage.read_json(evaluation / "evaluation.json").get("confusion")
+    confusion = read(Measured, str(evaluation / "evaluation.json")).confusion
     if classification is not None:
-        if isinstance(confusion, list) and confusion:
+        if confusion:
             names = [str(index) for index in range(len(confusion))]
             classification.log_confusion_matrix(names, confusion)
         _leave_file(classification)
@@ -66,12 +67,12 @@ def publish_version(
         card: the `dsl.Markdown` output: the version's model card, which consoles show.
     """
     model = parts["model"]
-    metrics = storage.read_json(Path(evaluation.path) / "metrics.json")
-    measured = storage.read_json(Path(evaluation.path) / "evaluation.json")
-    decided = storage.read_json(Path(verdict.path) / "verdict.json")
-    weights = str(storage.read_json(Path(model.path) / "model.json").get("weights_sha256", ""))
+    metrics = read_metrics(storage.join(evaluation.path, "metrics.json"))
+    measured = read(Measured, storage.join(evaluation.path, "evaluation.json"))
+    decided = read(Verdict, storage.join(verdict.path, "verdict.json"))
+    weights = read(ModelFacts, storage.join(model.path, "model.json")).weights_sha256
     lineage = {key: model.metadata[key] for key in _LINEAGE if key in model.metadata}
-    lineage["sample"] = measured.get("sample", {})  # whoever draws from it later draws what was measured
+    lineage["sample"] = measured.sample or {}  # whoever draws from it later draws what was measured
     lineage["run"] = run or run_of(registered.uri)
     lineage["parents"] = {name: artifact.uri for name, artifact in parts.items()}
     store = Registry(registry)
@@ -83,9 +84,9 @@ def publish_version(
         weights_sha256=weights,
         lineage=lineage,
     )
-    store.promote(model_name, version.version, decided["reason"])
+    store.promote(model_name, version.version, decided.reason)
     mirror_from_step(store, model_name)
-    facts = {"model": model_name, "version": version.version, "uri": version.uri, "reason": decided["reason"]}
+    facts = {"model": model_name, "version": version.version, "uri": version.uri, "reason": decided.reason}
     inputs = {**parts, "evaluation": evaluation}
     storage.write_json(Path(registered.path) / "version.json", facts)
     describe(registered, {**facts, "weights_sha256": weights}, {}, inputs)

@@ -61,13 +61,14 @@ def load(name: str) -> Any:
 def step() -> Iterator[None]:
     """Runs a step's body: a `UserError` becomes its one line on stderr and exit code 2, without a traceback."""
     from core.errors import UserError
+    from core.printable import say
     from core.storage.faults import reported
 
     try:
         with reported(None, "used"):  # a full disk shows where nobody looked for it
             yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        say(f"error: {error}", to=sys.stderr)
         raise SystemExit(error.EXIT_CODE) from None
 
 

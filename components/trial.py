@@ -37,6 +37,7 @@ def trial(
     from pathlib import Path
 
     from components.step import describe, step
+    from core.printable import printable_json, say
     from factory.trial import run_trial
 
     with step():
@@ -59,4 +60,4 @@ def trial(
         config = {"model": model_config, "train": settings["train"]}
         parents = {name: artifact for name, artifact in inputs.items() if artifact}
         describe(tried, facts, config, parents)
-        print(json.dumps(facts), flush=True)
+        say(printable_json(json.dumps(facts)), lines=True)

@@ -16,6 +16,7 @@ from components.vertex_registry import ENDPOINT, client
 from core import storage
 from core.config import canonical_json, parse_override, validate
 from core.errors import UserError
+from core.printable import printable_json, say
 from factory.lineage import describe, restore_ints
 from factory.search import SearchConfig, choose, counted, make_trial
 from factory.trial import report_metric, run_trial
@@ -87,7 +88,7 @@ def tuned_trial(uri: str, arguments: Sequence[str]) -> None:
             autoregressive=start,
         )
     limit.cancel()
-    print(json.dumps(facts), flush=True)
+    say(printable_json(json.dumps(facts)), lines=True)
     if facts["value"] is None:
         raise UserError(f"trial {canonical_json(suggestion)}: {facts['error']}")
     report_metric(trial["metric"], facts["value"], facts.get("examples_seen", 0))
@@ -138,5 +139,5 @@ def publish_search(
     head = f"# {len(trials)} trials\n\n| trial | settings | {found['metric']} |\n|---|---|---|\n"
     storage.write_bytes(Path(table.path), (head + rows).encode())
     describe(table, {}, {})
-    print(f"best: trial {found['best']}, {found['metric']} {found['value']:.6g}, {found['settings']}", flush=True)
+    say(f"best: trial {found['best']}, {found['metric']} {found['value']:.6g}, {found['settings']}")
     return dict(found["train"])

@@ -9,6 +9,8 @@ import time
 from types import TracebackType
 from typing import Self
 
+from core.printable import say
+
 EVENTS_VARIABLE = "TEXTDIFFUSION_EVENTS"  # file to which events are appended, one JSON object a line
 TASK_VARIABLE = "TEXTDIFFUSION_TASK"  # whose work it is, where several steps append to one file of events
 PLAIN_SECONDS = 10.0
@@ -47,7 +49,7 @@ class Progress:
             self._last_plain = now
             of = f"/{self.total}" if self.total else ""
             left = f"  {eta:.0f} s left" if eta else ""
-            print(f"{self.step}: {done}{of} {self.unit}  {rate:.0f}/s  {text}{left}", file=sys.stderr, flush=True)
+            say(f"{self.step}: {done}{of} {self.unit}  {rate:.0f}/s  {text}{left}", to=sys.stderr)
         if self._events and (finished or now - self._last_event >= EVENT_SECONDS):
             self._last_event = now
             whose = {"task": self._task} if self._task else {}

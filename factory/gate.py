@@ -10,6 +10,8 @@ from typing import Any
 from core import steps, storage
 from core.config import GateConfig, canonical_json, validate
 from core.errors import UserError
+from core.names import inside
+from core.records import ModelFacts, read, read_metrics
 from factory.registry import Registry, Version
 
 Metrics = Mapping[str, Any]
@@ -77,7 +79,7 @@ def compare(
     if not isinstance(metrics, Mapping):
         raise UserError(f"{evaluation / 'metrics.json'}: expected metrics by name; this evaluation is not whole")
     key = evaluation_key(evaluation)
-    weights = storage.read_json(model / "model.json").get("weights_sha256", "")
+    weights = read(ModelFacts, str(model / "model.json")).weights_sha256
     champion = Registry(registry).champion(model_name)
     challenger_facts = {"weights_sha256": weights, "evaluation_key": key, "metric": _value(metrics, config.metric)}
     if champion is None:
@@ -125,13 +127,13 @@ def _measure_again(
     champion.verify()
     paths: dict[str, Path] = {}
     for part in sorted({name.split("/")[0] for name in champion.files}):
-        paths[part] = scratch / part
+        paths[part] = inside(scratch, part)
         storage.copy_tree(champion.folder(part), paths[part])
     samples, out = scratch / "samples", scratch / "evaluation"
     autoregressive = paths.get("autoregressive")
     steps.sample(modality, sample, paths["model"], samples, autoregressive=autoregressive)
     steps.evaluate(modality, evaluate, dataset, judge, paths["model"], samples, out, autoregressive=autoregressive)
-    return dict(storage.read_json(out / "metrics.json"))
+    return read_metrics(str(out / "metrics.json"))
 
 
 def _value(metrics: Metrics, name: str) -> float | None:

@@ -10,49 +10,84 @@ A version is there when its manifest is; the champion pointer is one small objec
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 from core import storage
+from core.config import validate
 from core.errors import UserError
+from core.names import inside, relative
+from core.records import Label, Note, Record, facts, or_none, read
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_MANIFEST = re.compile(r"(\d{5,})/manifest\.json")
+_MANIFEST = re.compile(r"(\d{5,9})/manifest\.json", re.ASCII)
+_REGISTERED = re.compile(rf"({_NAME.pattern})/versions/\d+/manifest\.json", re.ASCII)
 CHAMPION = "champion"
+Number = Annotated[int, Field(ge=0, le=10**9)]
 
 
-@dataclass(frozen=True)
-class Version:
+class Lineage(Record):
+    """Where a version came from; what else is known of it stands beside these."""
+
+    run: Label | None = None
+    parents: dict[Label, Note] = Field(default_factory=dict)
+    sample: dict[str, Any] | None = None
+
+
+def _lineage(value: dict[str, Any]) -> dict[str, Any]:
+    Lineage.model_validate(value)
+    return value
+
+
+class Pointer(Record):
+    """champion.json: the version in service, and those before it."""
+
+    version: Number
+    previous: Annotated[list[Number], Field(max_length=100_000)] = Field(default_factory=list)
+
+
+class Event(Record):
+    """One entry of the history."""
+
+    created: Label
+    event: Label
+    reason: Note = ""
+    version: Number | None = None
+
+
+class Version(Record):
     """One registered model. `metrics` is metrics.json as it was when the version was judged."""
 
-    model: str
-    version: int
-    uri: str
-    created: str
-    metrics: dict[str, Any]
-    evaluation_key: str
-    weights_sha256: str
-    lineage: dict[str, Any]
-    files: dict[str, str] = field(repr=False)
+    model: Label
+    version: Number
+    uri: Note
+    created: Label
+    metrics: dict[Label, dict[str, Any]]
+    evaluation_key: Note
+    weights_sha256: Label
+    lineage: Annotated[dict[str, Any], AfterValidator(_lineage)]
+    files: dict[Note, Label] = Field(repr=False)
 
     def folder(self, part: str = "model") -> str:
         """Where the files of `part` are; a UserError if the version has none."""
         if not any(name.startswith(f"{part}/") for name in self.files):
             raise UserError(f"{self.model}@{self.version}: holds no {part} model")
-        return storage.join(self.uri, part)
+        return inside(self.uri, part)
 
     def verify(self) -> None:
         """Raises UserError if a file is missing or is not what was registered."""
         for name, expected in self.files.items():
-            if not storage.exists(storage.join(self.uri, name)):
+            uri = inside(self.uri, name)
+            if not storage.exists(uri):
                 raise UserError(f"{self.model}@{self.version}: {name} is missing from {self.uri}")
-            if storage.sha256(storage.join(self.uri, name)) != expected:
+            if storage.sha256(uri) != expected:
                 raise UserError(f"{self.model}@{self.version}: {name} is damaged: its SHA-256 is another one")
 
 
@@ -66,18 +101,18 @@ class Registry:
 
     def models(self) -> list[str]:
         """Names of the models that have at least one version."""
-        found = {
-            name.split("/")[0]
-            for name in storage.list_files(self.root)
-            if re.search(r"/versions/\d+/manifest\.json$", name)
-        }
+        found = {match[1] for name in storage.list_files(self.root) if (match := _REGISTERED.fullmatch(name))}
         return sorted(found)
 
     def versions(self, model: str) -> list[Version]:
-        """Versions of `model`, oldest first; empty if there is no such model."""
-        names = storage.list_files(storage.join(self._model(model), "versions"))
-        numbers = sorted(int(match[1]) for name in names if (match := _MANIFEST.fullmatch(name)))
-        return [self.version(model, number) for number in numbers]
+        """Versions of `model`, oldest first; empty if there is no such model. A manifest that does not parse costs a
+        warning and that version alone."""
+        return [found for number in self._numbers(model) if (found := or_none(partial(self.version, model, number)))]
+
+    def unreadable(self, model: str, found: Sequence[Version]) -> list[str]:
+        """Names of the versions of `model` that are not among those `found`: their manifests do not parse."""
+        read_well = {version.version for version in found}
+        return [f"{model}@{number}" for number in self._numbers(model) if number not in read_well]
 
     def version(self, model: str, number: int) -> Version:
         """One version.
@@ -87,20 +122,28 @@ class Registry:
         """
         uri = self._version_uri(model, number)
         if not storage.exists(storage.join(uri, "manifest.json")):
-            known = [match[1] for name in storage.list_files(storage.join(self._model(model), "versions"))
-                     if (match := _MANIFEST.fullmatch(name))]  # fmt: skip
-            have = ", ".join(str(int(value)) for value in sorted(known)) or "none"
+            have = ", ".join(map(str, self._numbers(model))) or "none"
             raise UserError(f"{model}@{number}: no such version in {self.root}; there are: {have}")
-        manifest = storage.read_json(storage.join(uri, "manifest.json"))
-        try:
-            return Version(**{**manifest, "uri": uri})
-        except TypeError as error:
-            raise UserError(f"{uri}/manifest.json: not a version's manifest: {error}") from None
+        found = read(Version, storage.join(uri, "manifest.json"))
+        for name in found.files:
+            if "/" not in relative(name, f"{uri}/manifest.json"):
+                raise UserError(f"{uri}/manifest.json: files: found {name!r}; expected PART/FILE")
+        return found.model_copy(update={"uri": uri, "model": model, "version": number})
 
     def champion(self, model: str) -> Version | None:
-        """The model in service, or None while none was promoted."""
+        """The model in service, or None while none was promoted.
+
+        Raises:
+            UserError: the pointer or what it points at does not parse: who is in service is never guessed.
+        """
         pointer = self._pointer(model)
-        return self.version(model, int(pointer["version"])) if pointer else None
+        return self.version(model, pointer.version) if pointer else None
+
+    def listed(self, model: str) -> list[tuple[Version, bool]]:
+        """Versions of `model`, oldest first, each with whether it is the champion; for who only looks. What does not
+        parse costs a warning."""
+        pointer = or_none(partial(self._pointer, model))
+        return [(one, pointer is not None and pointer.version == one.version) for one in self.versions(model)]
 
     def register(
         self,
@@ -123,22 +166,31 @@ class Registry:
         uri = self._version_uri(model, number)
         files: dict[str, str] = {}
         for part, folder in parts.items():
-            storage.copy_tree(folder, storage.join(uri, part))
+            storage.copy_tree(folder, inside(uri, part))
             for name in storage.list_files(folder):
-                files[f"{part}/{name}"] = storage.sha256(storage.join(str(folder), name))
-        version = Version(
-            model, number, uri, _now(), dict(metrics), evaluation_key, weights_sha256, dict(lineage), files
+                files[f"{part}/{name}"] = storage.sha256(inside(folder, name))
+        made = dict(
+            model=model,
+            version=number,
+            uri=uri,
+            created=_now(),
+            metrics=dict(metrics),
+            evaluation_key=evaluation_key,
+            weights_sha256=weights_sha256,
+            lineage=dict(lineage),
+            files=files,
         )
-        storage.write_json(storage.join(uri, "manifest.json"), asdict(version))
+        version = validate(Version, made, f"{model}@{number}")
+        storage.write_json(storage.join(uri, "manifest.json"), version.model_dump())
         return version
 
     def promote(self, model: str, number: int, reason: str) -> Version:
         """Makes a version the champion; the one before it is remembered for `rollback`."""
         version = self.version(model, number)
         version.verify()
-        pointer = self._pointer(model) or {"previous": []}
-        before = [pointer["version"]] if "version" in pointer and pointer["version"] != number else []
-        self._point(model, number, [*before, *pointer["previous"]], reason, "promote")
+        pointer = self._pointer(model)
+        before = [pointer.version, *pointer.previous] if pointer else []
+        self._point(model, number, before[1:] if before[:1] == [number] else before, reason, "promote")
         return version
 
     def rollback(self, model: str, reason: str) -> Version:
@@ -148,12 +200,12 @@ class Registry:
             UserError: there is none.
         """
         pointer = self._pointer(model)
-        if not pointer or not pointer["previous"]:
+        if not pointer or not pointer.previous:
             raise UserError(f"{model}: there is no earlier champion to roll back to")
-        number, *rest = pointer["previous"]
-        version = self.version(model, int(number))
+        number, *rest = pointer.previous
+        version = self.version(model, number)
         version.verify()
-        self._point(model, int(number), rest, reason, "rollback")
+        self._point(model, number, rest, reason, "rollback")
         return version
 
     def record(self, model: str, event: str, reason: str, **facts: Any) -> None:
@@ -161,12 +213,13 @@ class Registry:
         when = _now()
         name = f"{when.replace(':', '').replace('-', '')}-{uuid.uuid4().hex[:8]}.json"
         entry = {"created": when, "event": event, "reason": reason, **facts}
-        storage.write_json(storage.join(self._model(model), "history", name), entry)
+        storage.write_json(inside(self._model(model), f"history/{name}"), entry)
 
     def history(self, model: str) -> list[dict[str, Any]]:
-        """Promotions, rollbacks and refusals, oldest first."""
+        """Promotions, rollbacks and refusals, oldest first. One that does not parse costs a warning."""
         folder = storage.join(self._model(model), "history")
-        return [storage.read_json(storage.join(folder, name)) for name in storage.list_files(folder)]
+        read_well = (or_none(partial(read, Event, inside(folder, name))) for name in storage.list_files(folder))
+        return [facts(event) for event in read_well if event is not None]
 
     def resolve(self, name: str) -> Version:
         """The version that `model`, `model@champion` or `model@3` names.
@@ -188,10 +241,14 @@ class Registry:
     def _model(self, model: str) -> str:
         if not _NAME.fullmatch(model):
             raise UserError(f"model {model!r}: expected lower case letters, digits and dashes")
-        return storage.join(self.root, model)
+        return inside(self.root, model)
+
+    def _numbers(self, model: str) -> list[int]:
+        names = storage.list_files(storage.join(self._model(model), "versions"))
+        return sorted(int(match[1]) for name in names if (match := _MANIFEST.fullmatch(name)))
 
     def _version_uri(self, model: str, number: int) -> str:
-        return storage.join(self._model(model), "versions", f"{number:05d}")
+        return inside(self._model(model), f"versions/{number:05d}")
 
     def _reserve(self, model: str) -> int:
         folder = storage.join(self._model(model), "versions")
@@ -202,14 +259,9 @@ class Registry:
             number += 1  # another run registers at the same moment
         return number
 
-    def _pointer(self, model: str) -> dict[str, Any] | None:
+    def _pointer(self, model: str) -> Pointer | None:
         path = storage.join(self._model(model), "champion.json")
-        if not storage.exists(path):
-            return None
-        pointer = storage.read_json(path)
-        if not (isinstance(pointer, dict) and isinstance(pointer.get("version"), int)):
-            raise UserError(f"{path}: expected {{'version': NUMBER, ...}}, found {json.dumps(pointer)[:60]}")
-        return {"previous": [], **pointer}
+        return read(Pointer, path) if storage.exists(path) else None
 
     def _point(self, model: str, number: int, previous: list[int], reason: str, event: str) -> None:
         pointer = {"version": number, "previous": previous, "reason": reason, "created": _now()}

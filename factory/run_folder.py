@@ -13,6 +13,9 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.names import inside, single
+from core.records import or_none, read_metrics
+from factory.run_record import read_run
 
 
 @dataclass
@@ -62,14 +65,14 @@ class Run:
         found: dict[str, dict[str, Any]] = {}
         for entry in self.steps:
             for name, artifact in (entry.get("artifacts") or {}).items():
-                path = self.folder / artifact["path"] if artifact.get("path") else None
+                path = inside(self.folder, artifact["path"]) if artifact.get("path") else None
                 found[name] = {**artifact, "path": path, "step": entry["name"]}
         return found
 
     def metrics(self) -> dict[str, Any]:
-        """Content of metrics.json; empty if the run was not evaluated."""
+        """Content of metrics.json; empty if the run was not evaluated, or with a warning if it does not parse."""
         path = self.folder / "metrics.json"
-        return dict(storage.read_json(path)) if path.exists() else {}
+        return (or_none(lambda: read_metrics(str(path))) or {}) if path.exists() else {}
 
     def folders(self) -> dict[str, Path | None]:
         """The folders of the artifacts that a report reads, by name."""
@@ -89,7 +92,7 @@ class Run:
             return False
         try:
             os.kill(int(self.facts["pid"]), 0)
-        except (OSError, KeyError, ValueError):
+        except (OSError, KeyError, ValueError, TypeError, OverflowError):
             return False
         return True
 
@@ -103,7 +106,7 @@ def new_run(root: Path, pipeline: str, job: str, steps: list[str], facts: Mappin
     """Makes the folder of a new run and points `latest` at it."""
     now = datetime.now(UTC)
     run_id = new_run_id(job, now)
-    folder = root / pipeline / run_id
+    folder = inside(root, f"{single(pipeline, 'pipeline')}/{run_id}")
     (folder / "steps").mkdir(parents=True)
     run = Run(
         folder,
@@ -131,13 +134,13 @@ def pending(name: str) -> dict[str, Any]:
 
 def point_latest(root: Path, folder: Path) -> None:
     """Lets `<root>/latest` be a link to `folder`, replaced in one go."""
-    link = root / f".latest-{secrets.token_hex(4)}"
+    link = inside(root, f".latest-{secrets.token_hex(4)}")
     link.symlink_to(folder.relative_to(root), target_is_directory=True)
     link.replace(root / "latest")
 
 
 def list_runs(root: Path) -> list[Run]:
-    """All runs below `root`, oldest first. Folders without a readable run.json are passed over."""
+    """All runs below `root`, oldest first. A run.json that does not parse costs a warning and that run alone."""
     return sorted(_read_all(root), key=lambda run: (str(run.facts.get("created")), run.folder.stat().st_mtime_ns))
 
 
@@ -175,24 +178,25 @@ def link_tree(source: Path, target: Path) -> None:
 def _pairs(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
     for path in source.rglob("*"):
         if path.is_file():
-            yield path, target / path.relative_to(source)
+            yield path, inside(target, path.relative_to(source).as_posix())
 
 
 def _read_all(root: Path) -> Iterator[Run]:
     for path in root.glob("*/*/run.json"):
         if path.parent.parent.name.startswith(".") or path.parent.parent.is_symlink():
             continue
-        try:
-            yield _read(path.parent)
-        except UserError:
-            continue
+        run = or_none(lambda folder=path.parent: _read(folder))  # type: ignore[misc]
+        if run is not None:
+            yield run
 
 
 def _read(folder: Path) -> Run:
-    facts = storage.read_json(folder / "run.json")
-    if not isinstance(facts, dict) or not {"id", "status", "steps", "job"} <= set(facts):
-        raise UserError(f"{folder / 'run.json'}: not the record of a run")
+    facts = read_run(folder)
     run = Run(folder, facts)
+    try:
+        run.artifacts()  # a record that names files elsewhere is refused here, for every reader
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        raise UserError(f"{folder / 'run.json'}: not the record of a run: {error}") from None
     if run.status == "running" and facts.get("host") == os.uname().nodename and not run.alive():
         facts |= {"status": "failed", "interrupted": True}  # it was killed outright, and could not say so itself
     return run

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
+from core.records import or_none, parse_parents
 from factory.lineage import Node, artifact_named, node, version_of
 from factory.run_folder import Run, find_run, list_runs
 
@@ -65,6 +65,6 @@ def _node(name: str, uri: str, index: Index, seen: tuple[str, ...]) -> Node:
     if uri not in index or uri in seen:
         return node(name, None, None, uri, {}, [])
     run, step, own_name, metadata = index[uri]
-    parents = json.loads(metadata.get("parents") or "{}")
-    made_of = [_node(parent, facts["uri"], index, (*seen, uri)) for parent, facts in parents.items()]
+    parents = or_none(lambda: parse_parents(metadata.get("parents"), f"{run.id}: {own_name}")) or {}
+    made_of = [_node(parent, found.uri, index, (*seen, uri)) for parent, found in parents.items()]
     return node(own_name, run.id, step, uri, metadata, made_of)

@@ -25,6 +25,7 @@ from rich.console import Console
 from core import storage
 from core.config import config_hash
 from core.errors import UserError
+from core.records import Search, Verdict, facts, read
 from factory.job import AnyJob, parse_job
 from factory.run_folder import Run, link_tree, new_run, pending
 from factory.steps import STEPS
@@ -219,11 +220,10 @@ def _finish(run: Run) -> None:
         link_tree(metrics, run.folder / "metrics.json")
     verdict = run.folder / "steps" / "gate" / "verdict.json"
     if verdict.exists():
-        run.save(gate=storage.read_json(verdict))
+        run.save(gate=facts(read(Verdict, str(verdict))))
     search = run.folder / "steps" / "choose" / "search.json"
     if search.exists():
-        found = storage.read_json(search)
-        run.save(search={key: found[key] for key in ("metric", "value", "best", "settings", "train")})
+        run.save(search=read(Search, str(search)).model_dump(include=set(Search.model_fields)))
 
 
 def _close(run: Run, status: str, began: float) -> None:

@@ -17,6 +17,7 @@ from components.step import load
 from core import storage
 from core.config import config_hash, with_overrides
 from core.errors import UserError
+from core.names import inside
 from factory.job import AnyJob, parse_job
 from factory.run_folder import Run, find_run, new_run
 from factory.steps import STEPS
@@ -75,14 +76,14 @@ def run_step(
         "host": os.uname().nodename,
     }
     run = new_run(runs, str(before.facts["pipeline"]), config.job, [step], facts)
-    store = runs / ".store" / run.id / step
+    store = inside(runs, f".store/{run.id}/{step}")
     arguments = _parameters(task, config, place, run)
     for name in inputs:
         found = available[name]
-        uri = found["uri"] if Path(found["uri"]).exists() else str(found["path"])
+        uri = found["uri"] if _in_store(runs, found["uri"]) else str(found["path"])  # a record may name any file
         arguments[name] = _kind(function, name)(name=name, uri=uri, metadata=dict(found["metadata"]))
     for name in outputs:
-        arguments[name] = _kind(function, name)(name=name, uri=str(store / name))
+        arguments[name] = _kind(function, name)(name=name, uri=str(inside(store, name)))
     store.mkdir(parents=True)
     began = time.monotonic()
     run.update(step, state="running")
@@ -96,17 +97,22 @@ def run_step(
         run.save(status="failed", seconds=round(time.monotonic() - began, 3))
         if isinstance(error, KeyboardInterrupt):
             raise
-        log = run.folder / "steps" / step / "log.txt"
+        log = inside(run.folder, f"steps/{step}/log.txt")
         storage.write_bytes(log, traceback.format_exc().encode())
         raise StepError(step, message, log, refused) from error
     made = {name: arguments[name] for name in outputs}
     seconds = round(time.monotonic() - began, 3)
     run.update(step, state="succeeded", seconds=seconds, artifacts=place_outputs(run.folder, step, made))
-    metrics = run.folder / "steps" / step / "metrics.json"
+    metrics = inside(run.folder, f"steps/{step}/metrics.json")
     if step == "evaluate" and metrics.exists():
         storage.write_bytes(run.folder / "metrics.json", metrics.read_bytes())
     run.save(status="succeeded", seconds=seconds)
     return run
+
+
+def _in_store(runs: Path, uri: str) -> bool:
+    path = Path(uri)
+    return path.resolve().is_relative_to((runs / ".store").resolve()) and path.exists()
 
 
 def _compiled(step: str, job: AnyJob, place: LocalPlace) -> tuple[dict[str, Any], list[str]]:

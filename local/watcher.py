@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
+from core.names import inside
 from core.progress import TASK_VARIABLE
 from core.secrets import redact
 from factory.lineage import restore_ints
@@ -44,7 +45,7 @@ class Watcher:
     @property
     def _log(self) -> Path:
         step: str = self._mine.step
-        return self._run.folder / "steps" / step / "log.txt"
+        return inside(self._run.folder, f"steps/{step}/log.txt")
 
     def begin(self, task: str) -> None:
         if self._processes.stopping:
@@ -103,10 +104,10 @@ def place_outputs(folder: Path, step: str, outputs: Mapping[str, Any]) -> dict[s
             pass
         elif source.is_dir():
             path = f"steps/{step}"
-            link_tree(source, folder / path)
+            link_tree(source, inside(folder, path))
         elif source.is_file():
             path = f"steps/{step}/{name}{_SUFFIXES.get(output.schema_title, '')}"
-            link_tree(source, folder / path)
+            link_tree(source, inside(folder, path))
         placed[name] = {
             "path": path,
             "uri": uri,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.step import IMAGE
-from core import storage
+from core import names, storage
 from core.errors import UserError
 from factory.job import AnyJob
 from pipelines.custom_job import VertexOptions
@@ -99,14 +99,14 @@ def compile_to(job: AnyJob, folder: Path = BUILD, **options: Any) -> list[Path]:
     paths = []
     name = f"{job.job}-search" if getattr(job, "search", None) else job.job
     for target, text in texts.items():
-        paths.append(folder / f"{name}{TARGETS[target]}")
+        paths.append(names.inside(folder, f"{name}{TARGETS[target]}"))
         storage.write_bytes(paths[-1], text.encode())
     return paths
 
 
 def _files(root: Path, inside: Sequence[str]) -> Iterator[Path]:
     for name in inside:
-        path = root / name
+        path = names.inside(root, name)
         found = [path] if path.is_file() else sorted(path.rglob("*"))
         for file in found:
             hidden = any(part.startswith(".") or part == "__pycache__" for part in file.relative_to(root).parts)

@@ -19,7 +19,8 @@ from typing import Any
 
 from pydantic import Field
 
-from core.config import Frozen, Place, merge, parse_value, read_yaml, validate
+from core import yamltext
+from core.config import Address, Frozen, Place, merge, read_written, validate
 from core.errors import UserError
 
 FILE = Path("textdiffusion.yaml")
@@ -41,7 +42,7 @@ class Settings(Frozen):
     tensorboard: str | None = Field(default=None, description="Vertex TensorBoard instance")
     experiment: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
-    kubeflow_host: Place | None = None
+    kubeflow_host: Address | None = None
     kubeflow_namespace: str | None = None
     kubeflow_token: str | None = Field(default=None, description="bearer token; set it in the environment")
     max_cost: float | None = Field(default=None, gt=0, description="USD; a run estimated above it is refused")
@@ -71,7 +72,7 @@ def load_settings(
         UserError: a key is unknown or a value is not valid.
     """
     environment = os.environ if environment is None else environment
-    values: dict[str, Any] = read_yaml(file) if file.exists() else {}
+    values: dict[str, Any] = read_written(file) if file.exists() else {}
     validate(Settings, values, str(file))
     values = merge(values, _from_environment(environment))
     values = merge(values, {key: value for key, value in (overrides or {}).items() if value is not None})
@@ -85,7 +86,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             continue
         key = name.removeprefix(PREFIX).lower()
         section, separator, inner = key.partition("__")
-        value = parse_value(text, name)
+        value = yamltext.parse(text, name)
         if separator:
             nested: Any = value
             for part in reversed(inner.split("__")):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -287,12 +286,12 @@ def validation_loss(model: Path) -> dict[str, float] | None:
     path = model / "train_log.jsonl"
     if not path.is_file():
         return None
+    rows = storage.read_json_lines(path)
+    found = [row["validation"] for row in rows if isinstance(row, dict) and "validation" in row]
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON lines: {error}") from None
-    found = [row["validation"] for row in rows if "validation" in row]
-    return {str(name): float(value) for name, value in found[-1].items()} if found else None
+        return {str(name): float(value) for name, value in found[-1].items()} if found else None
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(f"{path}: validation: expected losses by name, found {str(found[-1])[:60]}") from None
 
 
 def _neighbours(config: ImageEvaluate, found: _Measured, near: Neighbours, real: Neighbours) -> bytes:

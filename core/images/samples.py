@@ -82,5 +82,7 @@ def read_samples(folder: Path, data: ImageDataset, count: int) -> Samples:
     if labels.min() < -1 or labels.max() >= data.classes:
         raise UserError(f"{path}: labels from {labels.min()} to {labels.max()}; allowed are -1 to {data.classes - 1}")
     facts = storage.read_json(folder / "sample.json") if (folder / "sample.json").is_file() else {}
+    if not isinstance(facts, dict):
+        raise UserError(f"{folder / 'sample.json'}: expected facts by name, found {type(facts).__name__}")
     settings = facts.get("settings") or {key: facts.get(key) for key in SETTINGS}
     return Samples(images, labels, settings, facts.get("weights_sha256"))

@@ -12,12 +12,15 @@ from core.storage.files import (
     open_read,
     read_bytes,
     read_json,
+    read_json_lines,
     remove,
     sha256,
     size,
+    sizes,
     sync_folder,
     write_bytes,
     write_json,
+    write_json_lines,
 )
 
 __all__ = [
@@ -32,10 +35,13 @@ __all__ = [
     "open_read",
     "read_bytes",
     "read_json",
+    "read_json_lines",
     "remove",
     "sha256",
     "size",
+    "sizes",
     "sync_folder",
     "write_bytes",
     "write_json",
+    "write_json_lines",
 ]

@@ -27,11 +27,11 @@ from torch import Tensor
 from core import storage
 from core.config import canonical_json
 from core.errors import UserError
+from core.names import inside, single
 from core.storage.faults import StorageError
 
 log = logging.getLogger(__name__)
 _MANIFEST = re.compile(r"manifest-(\d{8})\.json")
-_SAFE_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class CheckpointRaceError(UserError):
@@ -128,16 +128,16 @@ class CheckpointStore:
                 raise ValueError("its content does not match its SHA-256")
             meta = dict(manifest["meta"])
             entries = [
-                (str(name), str(entry["path"]), str(entry["sha256"]), int(entry["bytes"]))
+                (name, entry["path"], str(entry["sha256"]), int(entry["bytes"]))
                 for name, entry in manifest["files"].items()
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{self._manifest_uri(index)}: not a manifest: {error}") from None
         for name, path, digest, size in entries:
-            folder, _, file = path.partition("/")
-            if folder != "data" or not _SAFE_NAME.fullmatch(file):
-                raise UserError(f"{self._manifest_uri(index)}: refuses the file name {path!r}")
-            uri = storage.join(self.root, path)
+            single(name, self._manifest_uri(index))  # readers write files of that name
+            if not isinstance(path, str) or not path.startswith("data/"):
+                raise UserError(f"{self._manifest_uri(index)}: refuses the file name {str(path)[:100]!r}")
+            uri = inside(self.root, path)
             data = storage.read_bytes(uri, limit=size)
             if hashlib.sha256(data).hexdigest() != digest:
                 raise UserError(f"{uri}: content does not match its SHA-256")
@@ -155,7 +155,7 @@ class CheckpointStore:
             for name, data in contents.items():
                 path = f"data/{index}-{nonce}-{name}"
                 entries[name] = {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-                storage.write_bytes(storage.join(self.root, path), data)
+                storage.write_bytes(inside(self.root, path), data)
         except StorageError:
             self._forget(entries)
             raise
@@ -164,7 +164,7 @@ class CheckpointStore:
     def _forget(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
         for entry in entries.values():
             with suppress(StorageError):
-                storage.remove(storage.join(self.root, str(entry["path"])))
+                storage.remove(inside(self.root, entry["path"]))
 
     def _prune(self) -> None:
         """Forgets all but the newest checkpoints, and data that no manifest names (left by a kill)."""
@@ -177,10 +177,10 @@ class CheckpointStore:
         for name in storage.list_files(storage.join(self.root, "data")):
             prefix = name.lstrip(".").split("-", 1)[0]  # a dot: the temporary name of a write that was killed
             if prefix.isdecimal() and int(prefix) < oldest:
-                storage.remove(storage.join(self.root, "data", name))
+                storage.remove(inside(self.root, f"data/{name}"))
 
     def _manifest_uri(self, index: int) -> str:
-        return storage.join(self.root, f"manifest-{index:08d}.json")
+        return inside(self.root, f"manifest-{index:08d}.json")
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

@@ -12,28 +12,26 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from mimetypes import guess_type
 from pathlib import Path
 from typing import IO, Any, cast
 
+from core import jsontext
 from core.errors import UserError
+from core.names import inside
+from core.schemes import is_remote as is_remote
 from core.storage import remote
 from core.storage.faults import StorageError, reported, steadily
 
 CHUNK = 1 << 20  # bytes
 
 
-def is_remote(uri: str | Path) -> bool:
-    """True for `gs://` and other URIs with a scheme, False for local paths."""
-    return "://" in str(uri)
-
-
 def join(uri: str | Path, *parts: str) -> str:
-    """`uri` with `parts` below it."""
-    return "/".join([str(uri).rstrip("/"), *parts])
+    """`uri` with `parts` below it, which are names of our own making; those that were read go by `inside`."""
+    return inside(str(uri), "/".join(parts), links=True)
 
 
 def exists(uri: str | Path) -> bool:
@@ -106,10 +104,12 @@ def read_bytes(uri: str | Path, *, limit: int | None = None) -> bytes:
 
 def read_json(uri: str | Path, *, limit: int = 64 * CHUNK) -> Any:
     """The JSON value in a file."""
-    try:
-        return json.loads(read_bytes(uri, limit=limit))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{uri}: not valid JSON: {error}") from None
+    return jsontext.parse(read_bytes(uri, limit=limit), str(uri))
+
+
+def read_json_lines(uri: str | Path) -> list[Any]:
+    """The JSON values in a file, one a line."""
+    return jsontext.parse_lines(read_bytes(uri), str(uri))
 
 
 def write_bytes(uri: str | Path, data: bytes) -> None:
@@ -145,6 +145,11 @@ def _beside(target: Path) -> Iterator[Path]:
 def write_json(uri: str | Path, value: object) -> None:
     """Writes indented JSON atomically."""
     write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_json_lines(uri: str | Path, rows: Iterable[object]) -> None:
+    """Writes JSON lines atomically."""
+    write_bytes(uri, jsontext.to_lines(rows))
 
 
 def create(uri: str | Path, data: bytes) -> bool:
@@ -227,6 +232,14 @@ def list_files(uri: str | Path) -> list[str]:
     return sorted(name[len(prefix) :] for name in found if name.startswith(prefix))
 
 
+def sizes(uri: str | Path) -> dict[str, int]:
+    """Bytes of each file below a folder, by the names that `list_files` gives; empty if there is no such folder."""
+    if not is_remote(uri):
+        root = Path(uri)
+        return {path.relative_to(root).as_posix(): path.stat().st_size for path in root.rglob("*") if path.is_file()}
+    return {name: int(facts.get("size") or 0) for name, facts in remote.details(uri).items()}
+
+
 def remove(uri: str | Path) -> None:
     """Removes a file or a folder with all below it; nothing happens if it is not there."""
     if not is_remote(uri):
@@ -251,25 +264,19 @@ def copy_tree(source: str | Path, target: str | Path) -> None:
         UserError: there is nothing to copy, or a name or link leads out of `source`.
         StorageError: one side cannot be read or written.
     """
-    names = list_files(source)
-    if not names:
+    listed = list_files(source)
+    if not listed:
         raise UserError(f"{source}: no files there")
-    for name in names:
-        if ".." in Path(name).parts or not _stays_inside(source, name):
-            raise UserError(f"{source}: refuses to copy {name!r}, which leads out of it")
-    for name in names:
-        if not is_remote(target):
-            _copy_to_local(join(source, name), Path(target) / name)
-        elif not is_remote(source):
-            remote.upload(Path(source) / name, join(target, name))
+    pairs = [(inside(str(source), name), inside(str(target), name)) for name in listed]
+    for old, new in pairs:  # none is copied if one is refused
+        if not is_remote(new):
+            _copy_to_local(old, Path(new))
+        elif not is_remote(old):
+            remote.upload(Path(old), new)
         else:
             with tempfile.TemporaryDirectory() as folder:
-                _copy_to_local(join(source, name), Path(folder) / "file")
-                remote.upload(Path(folder) / "file", join(target, name))
-
-
-def _stays_inside(source: str | Path, name: str) -> bool:
-    return is_remote(source) or (Path(source) / name).resolve().is_relative_to(Path(source).resolve())
+                _copy_to_local(old, Path(folder) / "file")
+                remote.upload(Path(folder) / "file", new)
 
 
 def _copy_to_local(source: str, target: Path) -> None:

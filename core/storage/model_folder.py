@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from core import storage
 from core.errors import UserError
+from core.names import inside
 from core.storage.checkpoint import deserialize, serialize
 
 WEIGHTS, GUIDE, DESCRIPTION = "weights.safetensors", "guide.safetensors", "model.json"
@@ -43,7 +44,7 @@ def write_weights(
     for name, fact, state in ((WEIGHTS, "weights_sha256", weights), (GUIDE, "guide_sha256", guide)):
         if state:
             data = serialize(state)
-            storage.write_bytes(folder / name, data)
+            storage.write_bytes(inside(folder, name), data)
             facts[fact] = hashlib.sha256(data).hexdigest()
     return facts
 
@@ -69,7 +70,7 @@ def read_weights(
     Raises:
         UserError: they are missing or damaged.
     """
-    uri = storage.join(folder, name)
+    uri = inside(str(folder), name)
     data = storage.read_bytes(uri, limit=MAX_WEIGHT_BYTES)
     if hashlib.sha256(data).hexdigest() != description.get(fact):
         raise UserError(f"{uri}: content does not match {fact} in {DESCRIPTION}; copy the model again")

@@ -1,4 +1,4 @@
-"""Remote storage (`gs://` and whatever else fsspec knows): every operation whole, tried again, or one clear line."""
+"""Remote storage (the schemes of core/schemes.py): every operation whole, tried again, or one clear line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
+from core.schemes import scheme_of
 from core.storage.faults import StorageError, steadily
 
 
@@ -20,13 +21,13 @@ def filesystem(uri: str | Path) -> tuple[Any, str]:
     import fsspec
 
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # its tracebacks; what matters is raised, and said in a line
-    options = {"consistency": "md5"} if str(uri).startswith(("gs://", "gcs://")) else {}
     try:
-        fs, path = fsspec.core.url_to_fs(str(uri), **options)
+        scheme = scheme_of(uri)
+        fs = fsspec.filesystem(scheme.implementation, **scheme.options)
     except (ValueError, ImportError) as error:
-        raise UserError(f"{uri}: {error}; allowed: a local path or gs://bucket/path") from None
+        raise UserError(f"{uri}: {error}") from None
     fs.invalidate_cache()
-    return fs, path
+    return fs, fs._strip_protocol(str(uri))
 
 
 class Reader(io.RawIOBase):

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from core import storage
 from core.errors import UserError
+from core.names import inside
 from core.text import tokenizer as tokenizers
 from core.text.config import TextData
 from core.text.tokenizer import Tokenizer
@@ -83,17 +84,29 @@ def _read_place(place: str) -> bytes:
         return storage.read_bytes(place, limit=MAX_BYTES)
     names = [name for name in storage.list_files(place) if name.endswith(".txt")]
     if names:
-        return b"\n".join(storage.read_bytes(storage.join(place, name), limit=MAX_BYTES) for name in names)
+        return b"\n".join(storage.read_bytes(inside(place, name, links=True), limit=MAX_BYTES) for name in names)
     if storage.is_remote(place) and storage.exists(place):
         return storage.read_bytes(place, limit=MAX_BYTES)
     raise UserError(f"data.data_dir: {place}: found no text; allowed: a file, or a folder or prefix with .txt files")
 
 
+class _HttpsOnly(urllib.request.HTTPRedirectHandler):
+    """Follows no answer that leads to another scheme."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        _require_https(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _require_https(url: str) -> None:
+    if not url.startswith("https://"):
+        raise UserError(f"data.url: found {url!r}; allowed: an https address, or use data.data_dir for files")
+
+
 def _download(url: str) -> bytes:
-    if not url.startswith(("https://", "http://")):
-        raise UserError(f"data.url: found {url!r}; allowed: an http(s) address, or use data.data_dir for files")
+    _require_https(url)
     try:
-        with urllib.request.urlopen(url, timeout=60) as reply:
+        with urllib.request.build_opener(_HttpsOnly).open(url, timeout=60) as reply:
             data: bytes = reply.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"{url}: download failed ({error}); set data.data_dir to a copy of the file") from None
@@ -139,8 +152,8 @@ def prepare(config: TextData, out: Path) -> dict[str, Any]:
     }
     with storage.atomic_folder(out) as folder:
         for name, part in texts.items():
-            storage.write_bytes(folder / f"{name}.txt", part.encode())
-            np.save(folder / f"{name}.npy", tokens[name])
+            storage.write_bytes(inside(folder, f"{name}.txt"), part.encode())
+            np.save(inside(folder, f"{name}.npy"), tokens[name])
         storage.write_json(folder / "tokenizer.json", tokenizer.to_json())
         storage.write_json(folder / "dataset.json", metadata)
     return metadata
@@ -165,16 +178,16 @@ def load(folder: Path) -> TextSet:
     texts, tokens = {}, {}
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     for name in SPLITS:
-        data = storage.read_bytes(folder / f"{name}.txt")
+        data = storage.read_bytes(inside(folder, f"{name}.txt"))
         if hashlib.sha256(data).hexdigest() != metadata["split_sha256"][name]:
-            raise UserError(f"{folder / name}.txt: content does not match the SHA-256 in dataset.json")
+            raise UserError(f"{folder}/{name}.txt: content does not match the SHA-256 in dataset.json")
         texts[name] = data.decode()
         try:
-            ids = np.load(folder / f"{name}.npy", allow_pickle=False).astype(np.int64)
+            ids = np.load(inside(folder, f"{name}.npy"), allow_pickle=False).astype(np.int64)
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder / name}.npy: cannot be read: {error}") from None
+            raise UserError(f"{folder}/{name}.npy: cannot be read: {error}") from None
         if ids.ndim != 1 or (len(ids) and not 0 <= ids.min() <= ids.max() < tokenizer.size):
-            raise UserError(f"{folder / name}.npy: token ids outside the vocabulary of {tokenizer.size}")
+            raise UserError(f"{folder}/{name}.npy: token ids outside the vocabulary of {tokenizer.size}")
         tokens[name] = torch.from_numpy(ids)
     return TextSet(texts, tokens, tokenizer, dict(metadata))
 

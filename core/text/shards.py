@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from core.config import validate
 from core.errors import UserError
+from core.jsontext import to_lines
 from core.processes.world import own_device
 from core.text.config import TextSample
 from core.text.model import load_model
@@ -35,8 +35,7 @@ def drawer(
     sampler = Sampler(trained, None, settings, device)
 
     def shard(start: int, stop: int) -> bytes:
-        rows = sampler.span(settings.modes[0], start, stop)
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        return to_lines(sampler.span(settings.modes[0], start, stop))
 
     facts = settings.model_dump(mode="json", exclude={"count"})
     return shard, ".jsonl", {"sample": facts, "weights_sha256": trained.description["weights_sha256"]}

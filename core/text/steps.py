@@ -14,6 +14,8 @@ from core import storage
 from core.config import TrainConfig, validate
 from core.errors import UserError
 from core.processes import world as distributed
+from core.records import Drawn, read
+from core.records import facts as facts_of
 from core.storage.model_folder import DESCRIPTION
 from core.text import data, evaluation
 from core.text.autoregressive import NextToken
@@ -145,9 +147,9 @@ def sample(
 
         def write() -> dict[str, Any]:
             with storage.atomic_folder(out) as folder:
-                storage.write_bytes(folder / "samples.jsonl", _lines(rows))
+                storage.write_json_lines(folder / "samples.jsonl", rows)
                 if frames:
-                    storage.write_bytes(folder / "trajectory.jsonl", _lines(frames))
+                    storage.write_json_lines(folder / "trajectory.jsonl", frames)
                 storage.write_json(folder / "sample.json", {**facts, "settings": settings.model_dump(mode="json")})
             return facts
 
@@ -208,9 +210,9 @@ def evaluate(
         if trained.tokenizer.to_json() != texts.tokenizer.to_json():
             raise UserError(f"{model}: its tokenizer is not the data set's; evaluate on the data it was trained on")
         ngrams, judge_sha256 = evaluation.load_judge(judge, texts)
-        sampling = storage.read_json(samples / "sample.json")
+        sampling = facts_of(read(Drawn, str(samples / "sample.json")))
         drawn = validate(TextSample, sampling.get("settings"), f"{samples / 'sample.json'}: settings")
-        rows = [json.loads(line) for line in storage.read_bytes(samples / "samples.jsonl").decode().splitlines()]
+        rows = storage.read_json_lines(samples / "samples.jsonl")
         found, facts = evaluation.evaluate(settings, drawn, rows, texts, ngrams, judge_sha256, trained, other, world)
         facts["sample"] = drawn.model_dump(mode="json")
         facts["sampling"] = {name: value for name, value in sampling.items() if name != "settings"}
@@ -228,7 +230,3 @@ def _models(model: Path, autoregressive: Path | None, device: torch.device) -> t
     """A trained model and, if there is a folder of one, the autoregressive model beside it."""
     trained = load_model(model, device)
     return trained, load_autoregressive(autoregressive, trained, device) if autoregressive else None
-
-
-def _lines(rows: list[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()

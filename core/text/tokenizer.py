@@ -6,6 +6,7 @@ surrogate escapes.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from itertools import groupby
@@ -129,7 +130,7 @@ def train_tokenizer(text: str, config: TokenizerConfig) -> Tokenizer:
     library.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=config.vocabulary, initial_alphabet=alphabet, show_progress=False)
-    library.train_from_iterator(text.splitlines(keepends=True), trainer)
+    library.train_from_iterator(io.StringIO(text, newline="\n"), trainer)  # lines, whose only end is \n
     return BPETokenizer(library.to_str())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from core import storage
 from core.config import TrainConfig, config_hash
+from core.names import inside
 from core.processes import world as distributed
 from core.storage.checkpoint import CheckpointStore
 from core.storage.model_folder import WEIGHTS
@@ -62,7 +63,7 @@ def fit_into(
             "code": os.environ.get("TEXTDIFFUSION_CODE_VERSION", "unknown"),
         }
     )
-    root = storage.join(work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", key)
+    root = inside(work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", key)
     events = out.with_name(f".{out.name}.tensorboard")
     with distributed.world() as world:
         store = CheckpointStore(root, settings.keep)

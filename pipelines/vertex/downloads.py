@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
+from core.names import inside
 from core.storage import CHUNK, sync_folder
 from pipelines.vertex.client import Vertex, one_line
 
@@ -24,20 +25,21 @@ def fetch_tree(vertex: Vertex, uri: str, target: Path, name: str = "") -> int:
         UserError: nothing is there, a name leads out of `target`, or a file does not arrive whole.
     """
     bucket, _, prefix = uri.removeprefix("gs://").rstrip("/").partition("/")
+    own_name = prefix.rpartition("/")[2]
     with one_line(uri):
         blobs = [
             blob
             for blob in vertex.buckets.list_blobs(bucket, prefix=prefix, timeout=60)
-            if blob.name == prefix or blob.name.startswith(f"{prefix}/")
-        ]
+            if (blob.name == prefix or blob.name.startswith(f"{prefix}/")) and not blob.name.endswith("/")
+        ]  # that would be a console's mark of a folder
     if not blobs:
         raise UserError(f"{uri}: nothing there")
-    for blob in blobs:
-        inner = blob.name.removeprefix(prefix).lstrip("/") or name or prefix.rsplit("/", 1)[-1]
-        if ".." in Path(inner).parts or Path(inner).is_absolute():
-            raise UserError(f"{uri}: refuses to copy an object named {inner!r}")
-        if not blob.name.endswith("/"):  # a placeholder for a folder
-            fetch(blob, target / inner)
+    places = [
+        inside(target, blob.name.removeprefix(f"{prefix}/") if blob.name != prefix else name or own_name)
+        for blob in blobs
+    ]
+    for blob, path in zip(blobs, places, strict=True):  # none is copied if one is refused
+        fetch(blob, path)
     return len(blobs)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from core import storage
 from core.config import config_hash
 from core.errors import UserError
+from core.names import inside, single
 from factory.lineage import restore_ints
 from factory.run_folder import Run
 from pipelines.vertex.client import Vertex
@@ -69,10 +70,10 @@ def download(vertex: Vertex, run: str, target: Path, say: Any = lambda line: Non
         for name, artifact in step["artifacts"].items():
             if name in _IN_METADATA or not artifact["uri"].startswith("gs://"):
                 continue
-            folder = target / "steps" / step["name"]
+            folder = inside(target, f"steps/{single(step['name'], run)}")
             count = fetch_tree(vertex, artifact["uri"], folder, name)
-            single = (folder / name).is_file()  # an artifact that is one object, such as a report
-            artifact["path"] = f"steps/{step['name']}/{name}" if single else f"steps/{step['name']}"
+            one_object = inside(folder, name).is_file()  # an artifact that is one object, such as a report
+            artifact["path"] = f"steps/{step['name']}/{name}" if one_object else f"steps/{step['name']}"
             say(f"{step['name']}/{name}: {count} files")
     return _finished(target, found)
 

@@ -25,6 +25,7 @@ CASES = 100
         ("term-text", 1),
         ("other-count", 1),
         ("damage", 2),
+        ("damage-shards", 2),
         ("storage-50", 1),
         *(pytest.param(fault, 1, marks=pytest.mark.slow) for fault in ("term-two", "storage-20", "kill-run")),
     ],

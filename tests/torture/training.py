@@ -73,11 +73,12 @@ def train(modality: str, folder: Path) -> int:
 
 def fingerprint(folder: Path) -> dict[str, str]:
     """Hashes of all that a finished training leaves that must be the same whatever happened on the way."""
+    from core import jsontext
     from core.storage.checkpoint import CheckpointStore
     from core.training.log import TIMING
 
     def log(data: bytes) -> bytes:
-        rows = [json.loads(line) for line in data.decode().splitlines()]
+        rows = jsontext.parse_lines(data, "log")
         return json.dumps([{key: row[key] for key in row if key not in TIMING} for row in rows]).encode()
 
     model = folder / "model"

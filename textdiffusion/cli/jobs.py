@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from core.printable import say
 from textdiffusion.cli.output import Json, answer, complete_jobs, examples, metric_rows, print_json
 
 Overrides = Annotated[
@@ -140,14 +141,14 @@ def _run_remote(job: Any, runner: str, settings: Any, as_json: bool) -> None:
         from pipelines.vertex.client import Project, Vertex
         from pipelines.vertex.deploy import Options, deploy
 
-        say = (lambda _: None) if as_json else print
-        plan = deploy(Vertex(Project.of(settings)), job, settings, Options(), say)
+        tell = (lambda _: None) if as_json else say
+        plan = deploy(Vertex(Project.of(settings)), job, settings, Options(), tell)
         facts = {"run": plan.submission.run, "pipeline": plan.submission.pipeline, "usd": round(plan.estimate.usd, 2)}
         where = f"watch: textdiffusion monitor {facts['run']} --follow"
     if as_json:
         print_json(facts)
     else:
-        print(where)
+        say(where, lines=True)
 
 
 def _run_here(
@@ -201,14 +202,14 @@ def _run_here(
                 unfinished, job = waiting[-1], resume_job(waiting[-1])
             finished = run_job(job, place, console, resume=unfinished)
     except StepError as error:
-        print(f"error: step {error.step} failed: {error}", file=sys.stderr)
-        print(f"  look at {_near(error.log)}", file=sys.stderr)
+        say(f"error: step {error.step} failed: {error}", to=sys.stderr)
+        say(f"  look at {_near(error.log)}", to=sys.stderr)
         if again:
-            print(f"  once mended, go on from there: {again}", file=sys.stderr)
+            say(f"  once mended, go on from there: {again}", to=sys.stderr)
         raise typer.Exit(2 if error.user_error else 1) from None
     except KeyboardInterrupt:
         if again:
-            print(f"\ninterrupted; go on with: {again}", file=sys.stderr)
+            say(f"\ninterrupted; go on with: {again}", to=sys.stderr, lines=True)
         raise typer.Exit(130) from None
     _print_result(finished, as_json)
 
@@ -222,9 +223,9 @@ def _print_result(run: Any, as_json: bool) -> None:
         answer(metric_rows(metrics), ("metric", "value", "floor", "n", "judge"), False)
     gate = run.facts.get("gate")
     if gate:
-        print(f"gate: {gate['decision']}: {gate['reason']}")
+        say(f"gate: {gate['decision']}: {gate['reason']}")
     report = run.folder / "report.html"
-    print(f"{'report' if report.exists() else 'run'}: {_near(report if report.exists() else run.folder)}")
+    say(f"{'report' if report.exists() else 'run'}: {_near(report if report.exists() else run.folder)}")
 
 
 def _near(path: Any) -> str:

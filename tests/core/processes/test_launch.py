@@ -20,7 +20,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core import steps
+from core import steps, storage
 from core.errors import UserError
 from core.processes import launch
 from core.processes.launch import Cluster
@@ -304,7 +304,7 @@ def distance(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
 
 
 def losses(model: Path) -> list[float]:
-    rows = [json.loads(line) for line in (model / "train_log.jsonl").read_text().splitlines()]
+    rows = storage.read_json_lines(model / "train_log.jsonl")
     return [row["loss"] for row in rows if "loss" in row]
 
 

@@ -86,8 +86,10 @@ def test_a_wrong_checksum_a_missing_file_and_a_missing_place_are_refused(tmp_pat
         data.read_source(config(data_dir=str(tmp_path / "in.txt"), sha256="0" * 64))
     with pytest.raises(UserError, match="found no text"):
         data.read_source(config(data_dir=str(tmp_path / "absent")))
-    with pytest.raises(UserError, match=r"allowed: an http\(s\) address"):
+    with pytest.raises(UserError, match="allowed: an https address"):
         data.read_source(TextData(source="shakespeare", url="file:///etc/passwd"))
+    with pytest.raises(UserError, match="allowed: an https address"):
+        data.read_source(TextData(source="shakespeare", url="http://127.0.0.1:9/latest/meta-data"))
 
 
 def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from core import storage
 from core.errors import UserError
 from core.storage.snapshot import write_model
-from core.text import steps
+from core.text import data, steps
 from core.text.model import load_model
 from factory.shards import read_manifest
 from factory.shards import sample_shards as draw_many
@@ -59,7 +60,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return storage.read_json_lines(path)
 
 
 def test_sharded_texts_are_those_that_one_step_draws(run: dict[str, Any], tmp_path: Path) -> None:
@@ -204,3 +205,32 @@ def test_checkpoints_of_a_training_are_models_with_their_tokenizer(run, tmp_path
         facts = write_model(str(folder), tmp_path / folder.name)
         found[load_model(tmp_path / folder.name).description["objective"]] = facts["weights_sha256"]
     assert found == {name: run[key]["weights_sha256"] for name, key in (("autoregressive", "ar"), ("diffusion",) * 2)}
+
+
+def test_text_with_every_separator_is_trained_written_and_measured(tmp_path: Path) -> None:
+    """JSON lines end with a line feed alone; texts may hold all that Unicode and Python call the end of a line."""
+    separators = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e"
+    line = "".join(f"{number % 7}{separators[number % 8]}{separators[number % 5]}" for number in range(40))
+    text = f"{line}\n" * 40
+    (tmp_path / "in.txt").write_text(text, newline="\n")
+    source = {"source": "file", "data_dir": str(tmp_path / "in.txt")}
+    for kind in ("bpe", "characters"):
+        steps.prepare_data({**source, "tokenizer": {"kind": kind, "vocabulary": 270}}, tmp_path / kind)
+        loaded = data.load(tmp_path / kind)
+        assert "".join(loaded.texts.values()) == text
+        assert loaded.tokenizer.decode(loaded.tokens["test"].tolist()) == loaded.texts["test"]
+    dataset, model = tmp_path / "characters", tmp_path / "model"
+    steps.train_judge(EVALUATE, dataset, tmp_path / "judge")
+    steps.train(MODEL, {**TRAIN, "examples": 16}, dataset, model, work=str(tmp_path / "work"))
+    steps.sample({"count": 3, "steps": 2, "modes": ["diffusion"]}, model, tmp_path / "samples")
+    drawn = "".join(row["text"] for row in lines(tmp_path / "samples" / "samples.jsonl"))
+    assert set(drawn) & set(separators)
+    found = steps.evaluate(
+        {**EVALUATE, "temperatures": []},
+        dataset,
+        tmp_path / "judge",
+        model,
+        tmp_path / "samples",
+        tmp_path / "evaluation",
+    )
+    assert found
