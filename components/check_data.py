@@ -64,12 +64,11 @@ def remember_data(registry: str, model_name: str, found: dsl.Input[dsl.Artifact]
         model_name: the model that was retrained.
     """
     from datetime import UTC, datetime
-    from pathlib import Path
 
-    from components.step import step
+    from components.step import step, verified
     from core import storage
     from factory import drift
 
     with step():
-        facts = storage.read_json(Path(found.path) / "found.json")
+        facts = storage.read_json(verified(found) / "found.json")
         drift.remember(facts, datetime.now(UTC).isoformat(timespec="seconds"), registry, model_name)

@@ -26,9 +26,7 @@ def choose(
     Returns:
         The `train` section with the winner's settings, at the training's own budget.
     """
-    from pathlib import Path
-
-    from components.step import step
+    from components.step import step, verified
     from components.tuning import publish_search, trials_of
     from core import storage
 
@@ -36,6 +34,6 @@ def choose(
         if gcp_resources:
             found = trials_of(gcp_resources, search_config)
         else:
-            found = [storage.read_json(Path(one.path) / "trial.json") for one in trials]
+            found = [storage.read_json(verified(one) / "trial.json") for one in trials]
         section = publish_search(search_config, train_config, found, search, table)
     return section

@@ -30,13 +30,15 @@ def evaluate(
 
     import report as reports
     from components.publish import publish_metrics
-    from components.step import describe, step
+    from components.step import describe, step, verified
     from core import steps
 
     with step():
         inputs = {"dataset": dataset, "judge": judge, "model": model, "samples": samples}
         inputs |= {"autoregressive": autoregressive} if autoregressive else {}
         paths: dict = {name: Path(artifact.path) for name, artifact in inputs.items()}
+        for artifact in (judge, samples):
+            verified(artifact)
         out = Path(evaluation.path)
         metadata = steps.evaluate(modality, evaluate_config, **paths, out=out)
         describe(evaluation, metadata, {"evaluate": evaluate_config}, inputs)

@@ -36,7 +36,7 @@ def gate(
     import tempfile
     from pathlib import Path
 
-    from components.step import describe, step
+    from components.step import describe, step, verified
     from core import storage
     from core.printable import say
     from factory.gate import compare
@@ -51,7 +51,10 @@ def gate(
             registry=registry,
             model_name=model_name,
             scratch=Path(scratch),
-            **{name: Path(artifact.path) for name, artifact in inputs.items()},
+            dataset=Path(dataset.path),
+            judge=verified(judge),
+            model=Path(model.path),
+            evaluation=verified(evaluation),
         )
         storage.write_json(Path(verdict.path) / "verdict.json", decided)
         describe(verdict, decided, {"gate": gate_config}, inputs)

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.step import describe, verified
 from components.vertex_registry import mirror_from_step
 from core import storage
 from core.errors import UserError
 from core.records import Measured, ModelFacts, Verdict, read, read_metrics
+from core.storage import integrity
 from factory.gate import evaluation_key
-from factory.lineage import describe, run_of
+from factory.lineage import run_of
 from factory.registry import Registry
 
 _LINEAGE = ("data_hash", "code_version", "image", "seed", "examples_seen", "effective_batch_size", "device", "config")
@@ -67,10 +69,12 @@ def publish_version(
         card: the `dsl.Markdown` output: the version's model card, which consoles show.
     """
     model = parts["model"]
-    metrics = read_metrics(storage.join(evaluation.path, "metrics.json"))
-    measured = read(Measured, storage.join(evaluation.path, "evaluation.json"))
-    decided = read(Verdict, storage.join(verdict.path, "verdict.json"))
-    weights = read(ModelFacts, storage.join(model.path, "model.json")).weights_sha256
+    folders = {name: verified(artifact) for name, artifact in parts.items()}
+    evaluated = verified(evaluation)
+    metrics = read_metrics(storage.join(evaluated, "metrics.json"))
+    measured = read(Measured, storage.join(evaluated, "evaluation.json"))
+    decided = read(Verdict, storage.join(verified(verdict), "verdict.json"))
+    weights = read(ModelFacts, storage.join(folders["model"], "model.json")).weights_sha256
     lineage = {key: model.metadata[key] for key in _LINEAGE if key in model.metadata}
     lineage["sample"] = measured.sample or {}  # whoever draws from it later draws what was measured
     lineage["run"] = run or run_of(registered.uri)
@@ -78,9 +82,9 @@ def publish_version(
     store = Registry(registry)
     version = store.register(
         model_name,
-        {name: Path(artifact.path) for name, artifact in parts.items()},
+        folders,
         metrics=metrics,
-        evaluation_key=evaluation_key(Path(evaluation.path)),
+        evaluation_key=evaluation_key(evaluated),
         weights_sha256=weights,
         lineage=lineage,
     )
@@ -111,7 +115,7 @@ def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
                 facts |= snapshot.write_model(uri, Path(artifact.path))
                 describe(artifact, facts, {"source": name})
                 return
-        description = storage.read_json(storage.join(uri, "model.json"))
+        description = integrity.read_json(storage.join(uri, "model.json"))
         stated = description.get("weights_sha256")
         if stated and storage.sha256(storage.join(uri, "weights.safetensors")) != stated:
             raise UserError(f"{uri}: weights.safetensors is damaged: its SHA-256 is not the one in model.json")

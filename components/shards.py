@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import Field
 from core import storage
 from core.config import Frozen, Place, validate
 from core.records import ModelFacts, read
+from core.storage import scratches
 from factory.shards import sample_shards
 
 
@@ -35,10 +35,10 @@ def shards(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[st
     """
     index = environment.get("JOB_COMPLETION_INDEX")
     request = validate(ShardRequest, {**values, **({"worker": int(index)} if index else {})}, "request")
-    with tempfile.TemporaryDirectory(prefix="textdiffusion-shards-") as scratch:
+    with scratches.folder("shards") as scratch:
         model = Path(request.model)
         if storage.is_remote(request.model):
-            model = Path(scratch) / "model"
+            model = scratch / "model"
             storage.copy_tree(request.model, model)
         modality = read(ModelFacts, str(model / "model.json")).modality
         return sample_shards(

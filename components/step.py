@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from factory.lineage import describe
 from factory.steps import STEPS
 
-__all__ = ["IMAGE", "component", "describe", "load", "step", "variant"]
+__all__ = ["IMAGE", "component", "describe", "load", "step", "variant", "verified"]
 IMAGE = "textdiffusion-image:unresolved"
 """Stands for the image until `pipelines.compile` puts in the one whose tag is the hash of its content."""
 
@@ -70,6 +71,28 @@ def step() -> Iterator[None]:
     except UserError as error:
         say(f"error: {error}", to=sys.stderr)
         raise SystemExit(error.EXIT_CODE) from None
+
+
+def verified(artifact: Any) -> Path:
+    """Where the files of an input are, compared with the hash that the step which made it left in its metadata.
+
+    Models and data sets verify themselves when they are opened; this is for what states no hash of its own.
+
+    Raises:
+        UserError: a file was changed, removed or added since.
+    """
+    from core.errors import UserError
+    from core.storage.integrity import FILES_HASH, files_sha256
+
+    path, stated = Path(artifact.path), artifact.metadata.get(FILES_HASH)
+    if stated is None:
+        print(f"warning: {artifact.name}: its metadata state no {FILES_HASH}, so it is not verified", file=sys.stderr)
+    elif files_sha256(path) != stated:
+        raise UserError(
+            f"{artifact.name}: the files in {path} are not those that its step wrote ({FILES_HASH} differs);"
+            " run that step again"
+        )
+    return path
 
 
 def _named(made: Any, name: str) -> Any:

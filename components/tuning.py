@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from core import storage
 from core.config import canonical_json, parse_override, validate
 from core.errors import UserError
 from core.printable import printable_json, say
+from core.storage import scratches
 from factory.lineage import describe, restore_ints
 from factory.search import SearchConfig, choose, counted, make_trial
 from factory.trial import report_metric, run_trial
@@ -73,13 +73,13 @@ def tuned_trial(uri: str, arguments: Sequence[str]) -> None:
     limit = threading.Timer(request["timeout_seconds"], os.kill, (os.getpid(), signal.SIGTERM))
     limit.daemon = True
     limit.start()
-    with tempfile.TemporaryDirectory(prefix="textdiffusion-tuned-") as folder:
+    with scratches.folder("tuned") as folder:
         facts = run_trial(
             request["modality"],
             request["model"],
             trial,
             inputs["dataset"],
-            Path(folder) / "trial",
+            folder / "trial",
             work=request["work"] or None,
             warm_start=start if request["warm_start"] else None,
             sample=request["sample"],

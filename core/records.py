@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from core import jsontext, storage
 from core.config import validate
 from core.errors import UserError
+from core.storage import integrity
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -31,6 +32,7 @@ class Record(BaseModel):
     """Base of all records: immutable, no NaN; keys that a later version wrote are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    SEALED: ClassVar[bool] = False  # whether it states its own hash (core/storage/integrity.py)
 
 
 class Metric(Record):
@@ -65,6 +67,7 @@ class Search(Record):
 class ModelFacts(Record):
     """What of model.json is read before the modality's own code reads it."""
 
+    SEALED: ClassVar[bool] = True
     modality: Literal["images", "text"] = "images"
     weights_sha256: Label = ""
 
@@ -103,7 +106,18 @@ def read(kind: type[R], uri: str) -> R:
     Raises:
         UserError: it cannot be read, or is not such a record; the line names file and key.
     """
-    return validate(kind, storage.read_json(uri), uri)
+    return parsed(kind, storage.read_json(uri), uri)
+
+
+def parsed(kind: type[R], value: Any, uri: str) -> R:
+    """The record that the JSON value `value` of `uri` is.
+
+    Raises:
+        UserError: it is not such a record, or not what was written.
+    """
+    if kind.SEALED and isinstance(value, dict):
+        value = integrity.unsealed(value, uri)
+    return validate(kind, value, uri)
 
 
 def facts(record: Record) -> dict[str, Any]:

@@ -7,8 +7,10 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from core import storage
 from core.config import canonical_json, config_hash
 from core.errors import UserError
+from core.storage.integrity import FILES_HASH, files_sha256
 from factory.registry import Registry
 from factory.steps import STEPS
 
@@ -26,7 +28,7 @@ def describe(
     """Puts the lineage of an output on it: configuration, hashes, code version, image and the artifacts it came from.
 
     Args:
-        artifact: the output.
+        artifact: the output, with all its files: their hash is among its metadata, for `components.step.verified`.
         metadata: what the step returned; nested values become JSON text, because Vertex shows only flat ones.
         config: the sections the step was given, by name.
         parents: the input artifacts, by name; those that are None are left out.
@@ -45,6 +47,8 @@ def describe(
         for key in ("data_hash", "seed", "examples_seen", "effective_batch_size"):
             if key in parent.metadata:
                 common.setdefault(key, parent.metadata[key])
+    if storage.exists(artifact.path):  # of several nodes that train together, one writes
+        common[FILES_HASH] = files_sha256(artifact.path)
     for key, value in {**common, **metadata}.items():
         if value is not None:
             artifact.metadata[key] = canonical_json(value) if isinstance(value, Mapping | list | tuple) else value
@@ -61,7 +65,8 @@ def restore_ints(value: Any) -> Any:
 
 def content_hash(metadata: Mapping[str, Any]) -> str:
     """The hash that stands for an artifact's content, from its metadata; empty if it states none."""
-    for key in ("weights_sha256", "content_sha256", "judge_sha256", "samples_sha256", "sha256", "data_hash"):
+    by_content = ("weights_sha256", "content_sha256", "judge_sha256", "samples_sha256", "sha256", "data_hash")
+    for key in (*by_content, FILES_HASH):
         if metadata.get(key):
             return str(metadata[key])
     return ""

@@ -1,34 +1,41 @@
 """The model registry: a folder (local or `gs://`) of versioned models with a champion, each with where it came from.
 
     <root>/<model>/versions/00003/model/...          the files of the version (text: autoregressive/... beside them)
-    <root>/<model>/versions/00003/manifest.json      written last: metrics, evaluation key, lineage, hash of every file
-    <root>/<model>/champion.json                     {"version", "previous": [...], "reason", "created"}
+    <root>/<model>/versions/00003/manifest.json      written last: metrics, lineage, the hash of every file and its own
+    <root>/<model>/champion.json                     {"version", "previous": [...], "history": {name: its line}, ...}
     <root>/<model>/history/<time>-<nonce>.json       every promotion, rollback and refusal, with its reason
 
-A version is there when its manifest is; the champion pointer is one small object that is replaced, never removed.
+A version is there when its manifest is; the champion pointer is one small object that is replaced, never removed. It
+carries its own line of the history, so that a line whose writer was killed is read from it and written later. Of two
+that replace it at the same moment none is lost: it is changed under a lock, in a bucket by its generation.
 """
 
 from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from core import storage
+from core import jsontext, storage
 from core.config import validate
 from core.errors import UserError
 from core.names import inside, relative
-from core.records import Label, Note, Record, facts, or_none, read
+from core.records import Label, Note, Record, facts, or_none, parsed, read
+from core.storage import integrity
+from core.storage.exchange import exchange
+from core.storage.faults import StorageError, UnconfirmedError
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _MANIFEST = re.compile(r"(\d{5,9})/manifest\.json", re.ASCII)
 _REGISTERED = re.compile(rf"({_NAME.pattern})/versions/\d+/manifest\.json", re.ASCII)
+_LINE = re.compile(r"[0-9T.+]{1,40}-[0-9a-f]{8}\.json")
 CHAMPION = "champion"
 Number = Annotated[int, Field(ge=0, le=10**9)]
 
@@ -46,13 +53,6 @@ def _lineage(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-class Pointer(Record):
-    """champion.json: the version in service, and those before it."""
-
-    version: Number
-    previous: Annotated[list[Number], Field(max_length=100_000)] = Field(default_factory=list)
-
-
 class Event(Record):
     """One entry of the history."""
 
@@ -62,9 +62,22 @@ class Event(Record):
     version: Number | None = None
 
 
+class Pointer(Record):
+    """champion.json: the version in service, and those before it."""
+
+    SEALED: ClassVar[bool] = True
+    version: Number
+    previous: Annotated[list[Number], Field(max_length=100_000)] = Field(default_factory=list)
+    history: dict[Label, Event] = Field(default_factory=dict)  # the line of this change, should it be missing there
+
+
+Step = Callable[[Pointer | None], tuple[int, list[int]]]  # pointer -> champion, those before it
+
+
 class Version(Record):
     """One registered model. `metrics` is metrics.json as it was when the version was judged."""
 
+    SEALED: ClassVar[bool] = True
     model: Label
     version: Number
     uri: Note
@@ -181,16 +194,19 @@ class Registry:
             files=files,
         )
         version = validate(Version, made, f"{model}@{number}")
-        storage.write_json(storage.join(uri, "manifest.json"), version.model_dump())
+        integrity.write_json(storage.join(uri, "manifest.json"), version.model_dump())
         return version
 
     def promote(self, model: str, number: int, reason: str) -> Version:
         """Makes a version the champion; the one before it is remembered for `rollback`."""
         version = self.version(model, number)
         version.verify()
-        pointer = self._pointer(model)
-        before = [pointer.version, *pointer.previous] if pointer else []
-        self._point(model, number, before[1:] if before[:1] == [number] else before, reason, "promote")
+
+        def step(pointer: Pointer | None) -> tuple[int, list[int]]:
+            before = [pointer.version, *pointer.previous] if pointer else []
+            return number, before[1:] if before[:1] == [number] else before
+
+        self._point(model, step, reason, "promote")
         return version
 
     def rollback(self, model: str, reason: str) -> Version:
@@ -199,27 +215,30 @@ class Registry:
         Raises:
             UserError: there is none.
         """
-        pointer = self._pointer(model)
-        if not pointer or not pointer.previous:
-            raise UserError(f"{model}: there is no earlier champion to roll back to")
-        number, *rest = pointer.previous
-        version = self.version(model, number)
-        version.verify()
-        self._point(model, number, rest, reason, "rollback")
-        return version
+
+        def step(pointer: Pointer | None) -> tuple[int, list[int]]:
+            if not pointer or not pointer.previous:
+                raise UserError(f"{model}: there is no earlier champion to roll back to")
+            number, *rest = pointer.previous
+            self.version(model, number).verify()
+            return number, rest
+
+        return self.version(model, self._point(model, step, reason, "rollback"))
 
     def record(self, model: str, event: str, reason: str, **facts: Any) -> None:
         """Adds a line to the model's history."""
-        when = _now()
-        name = f"{when.replace(':', '').replace('-', '')}-{uuid.uuid4().hex[:8]}.json"
-        entry = {"created": when, "event": event, "reason": reason, **facts}
-        storage.write_json(inside(self._model(model), f"history/{name}"), entry)
+        name, entry = _line(event, reason, **facts)
+        storage.write_json(self._line_uri(model, name), entry)
 
     def history(self, model: str) -> list[dict[str, Any]]:
         """Promotions, rollbacks and refusals, oldest first. One that does not parse costs a warning."""
         folder = storage.join(self._model(model), "history")
-        read_well = (or_none(partial(read, Event, inside(folder, name))) for name in storage.list_files(folder))
-        return [facts(event) for event in read_well if event is not None]
+        lines = _line_of(self._pointer(model))
+        for name in storage.list_files(folder):
+            event = or_none(partial(read, Event, inside(folder, name)))
+            if event is not None:
+                lines[name] = facts(event)
+        return [lines[name] for name in sorted(lines)]
 
     def resolve(self, name: str) -> Version:
         """The version that `model`, `model@champion` or `model@3` names.
@@ -259,14 +278,66 @@ class Registry:
             number += 1  # another run registers at the same moment
         return number
 
+    def _line_uri(self, model: str, name: str) -> str:
+        return inside(self._model(model), f"history/{name}")
+
     def _pointer(self, model: str) -> Pointer | None:
         path = storage.join(self._model(model), "champion.json")
         return read(Pointer, path) if storage.exists(path) else None
 
-    def _point(self, model: str, number: int, previous: list[int], reason: str, event: str) -> None:
-        pointer = {"version": number, "previous": previous, "reason": reason, "created": _now()}
-        storage.write_json(storage.join(self._model(model), "champion.json"), pointer)
-        self.record(model, event, reason, version=number, before=previous[0] if previous else None)
+    def _point(self, model: str, step: Step, reason: str, event: str) -> int:
+        """Lets the pointer be what `step` makes of it, and adds a line to the history; the new champion.
+
+        Raises:
+            UserError: the pointer could not be replaced, or what is said of it else: it is, and the line is missing.
+        """
+        path = storage.join(self._model(model), "champion.json")
+        made: dict[str, Any] = {}
+
+        def change(content: bytes | None) -> bytes:
+            now = parsed(Pointer, jsontext.parse(content, path), path) if content is not None else None
+            with suppress(UnconfirmedError):
+                self._write_line(model, _line_of(now))  # of one who was killed before
+            number, previous = step(now)
+            before = previous[0] if previous else None
+            name, line = _line(event, reason, version=number, before=before)
+            made.update(version=number, line={name: line})
+            pointer = {"version": number, "previous": previous, "reason": reason, "created": line["created"]}
+            return storage.to_json(integrity.sealed({**pointer, "history": made["line"]}))
+
+        unconfirmed = None
+        try:
+            exchange(path, change)
+        except UnconfirmedError as error:
+            unconfirmed = error
+        done = f"{model}: version {made['version']} is champion now"
+        try:
+            self._write_line(model, made["line"])
+        except UnconfirmedError as error:
+            unconfirmed = unconfirmed or error
+        except StorageError as error:
+            raise UserError(f"{done}, but its line in the history is not: {error}; the next change adds it") from None
+        if unconfirmed is not None:
+            raise UserError(f"{done}, but {unconfirmed}")
+        return int(made["version"])
+
+    def _write_line(self, model: str, lines: Mapping[str, Any]) -> None:
+        for name, line in lines.items():
+            if not storage.exists(self._line_uri(model, name)):
+                storage.write_json(self._line_uri(model, name), line)
+
+
+def _line(event: str, reason: str, **facts: Any) -> tuple[str, dict[str, Any]]:
+    """The name and content of a line of the history."""
+    when = _now()
+    name = f"{when.replace(':', '').replace('-', '')}-{uuid.uuid4().hex[:8]}.json"
+    return name, {"created": when, "event": event, "reason": reason, **facts}
+
+
+def _line_of(pointer: Pointer | None) -> dict[str, Any]:
+    """The line of the history that a pointer carries, by its name; empty if there is none."""
+    lines = pointer.history if pointer else {}
+    return {name: facts(event) for name, event in lines.items() if _LINE.fullmatch(name)}
 
 
 def _now() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from secrets import randbelow
@@ -14,6 +13,7 @@ from core import storage
 from core.errors import UserError
 from core.names import inside
 from core.records import Drawn, ModelFacts, read
+from core.storage import scratches
 from factory.registry import Registry
 from factory.run_folder import find_run
 from local import terminal
@@ -50,8 +50,8 @@ def generate(
     Raises:
         UserError: there is no such model, or a wish does not suit it.
     """
-    with tempfile.TemporaryDirectory(prefix="textdiffusion-") as scratch:
-        folders, measured = _found(model, registry, runs, Path(scratch))
+    with scratches.folder("generate") as scratch:
+        folders, measured = _found(model, registry, runs, scratch)
         modality = read(ModelFacts, str(inside(folders["model"], "model.json"))).modality
         section = {key: value for key, value in measured.items() if key in MANNER}
         section |= {key: value for key, value in wishes.items() if value is not None}
@@ -74,7 +74,7 @@ def generate(
         from core.images.steps import sample  # here and at once: for a few samples no processes are started
 
         section |= {"labels": [label]} if label is not None else {}
-        drawn = Path(scratch) / "samples"
+        drawn = scratch / "samples"
         sample(section, folders["model"], drawn)
         result["file"] = str(_save_picture(drawn, out or Path(f"sample-{section['seed']}.png")))
         with np.load(drawn / "samples.npz") as samples:

@@ -1,6 +1,6 @@
 """Where the runner looks into `kfp.local`: when a task begins and ends, and how its process is started.
 
-kfp.local has no hooks, so three of its functions are wrapped while a pipeline runs. It is pinned to 2.17 in
+kfp.local has no hooks, so four of its functions are wrapped while a pipeline runs. It is pinned to 2.17 in
 pyproject.toml, and a test runs a pipeline through each of them.
 """
 
@@ -10,6 +10,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -29,6 +30,9 @@ class Observer(Protocol):
     def launch(self, command: list[str], env: Mapping[str, str]) -> int:
         """Runs the command of the task that has begun; returns its exit code. Not called for cached tasks."""
 
+    def refused(self, reason: str) -> None:
+        """The task that has begun is in the cache, but not as it was put there: it will be launched."""
+
 
 @contextlib.contextmanager
 def replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
@@ -42,14 +46,21 @@ def replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def observed(observer: Observer) -> Iterator[None]:
+def observed(observer: Observer, cache_root: Path | None) -> Iterator[None]:
     """Reports all tasks that kfp.local executes to `observer`, which also starts their processes.
 
     A task `x` in a loop is reported as `x-1`, `x-2`, ...
+
+    Args:
+        observer: what is told.
+        cache_root: where finished tasks are kept, verified before they are used again; None: every task runs.
     """
-    from kfp.local import status, subprocess_task_handler
+    from kfp.local import cache, status, subprocess_task_handler
     from kfp.local.orchestrator import task_executor
 
+    from local.cache import VerifiedCache
+
+    verified = VerifiedCache(cache_root, observer.refused) if cache_root is not None else None
     execute = task_executor.execute_single_task
 
     def execute_single_task(task_name: str, **arguments: Any) -> Any:
@@ -66,6 +77,7 @@ def observed(observer: Observer) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(replaced(task_executor, "execute_single_task", execute_single_task))
         stack.enter_context(replaced(subprocess_task_handler, "run_local_subprocess", run_local_subprocess))
+        stack.enter_context(replaced(cache, "get_local_cache", lambda: verified))
         yield
 
 

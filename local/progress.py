@@ -77,6 +77,10 @@ class Display:
         if not self._live:
             self._say(f"{step}: begins", "dim")
 
+    def note(self, line: str) -> None:
+        """Something to know of the run, in one line."""
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def end(self, entry: Mapping[str, Any]) -> None:
         """A step ended; `entry` is its entry of run.json."""
         self._latest.pop(entry["name"], None)

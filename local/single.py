@@ -19,7 +19,7 @@ from core.config import config_hash, with_overrides
 from core.errors import UserError
 from core.names import inside
 from factory.job import AnyJob, parse_job
-from factory.run_folder import Run, find_run, new_run
+from factory.run_folder import STORE, Run, find_run, new_run
 from factory.steps import STEPS
 from local.runner import LocalPlace
 from local.version import code_version
@@ -72,13 +72,27 @@ def run_step(
         "config": values,
         "config_hash": config_hash(values),
         "parents": [before.id],
-        "pid": os.getpid(),
-        "host": os.uname().nodename,
     }
     run = new_run(runs, str(before.facts["pipeline"]), config.job, [step], facts)
-    store = inside(runs, f".store/{run.id}/{step}")
+    with run.held():
+        return _run_held(run, step, function, config, place, debug, available, task, outputs)
+
+
+def _run_held(
+    run: Run,
+    step: str,
+    function: Callable[..., Any],
+    config: AnyJob,
+    place: LocalPlace,
+    debug: bool,
+    available: Mapping[str, Any],
+    task: Mapping[str, Any],
+    outputs: list[str],
+) -> Run:
+    runs = place.runs.absolute()
+    store = inside(runs, f"{STORE}/{run.id}/{step}")
     arguments = _parameters(task, config, place, run)
-    for name in inputs:
+    for name in task.get("artifacts", {}):
         found = available[name]
         uri = found["uri"] if _in_store(runs, found["uri"]) else str(found["path"])  # a record may name any file
         arguments[name] = _kind(function, name)(name=name, uri=uri, metadata=dict(found["metadata"]))
@@ -86,9 +100,9 @@ def run_step(
         arguments[name] = _kind(function, name)(name=name, uri=str(inside(store, name)))
     store.mkdir(parents=True)
     began = time.monotonic()
-    run.update(step, state="running")
+    run.begin(step)
     try:
-        with _environment(runs, str(facts["code_version"])):
+        with _environment(runs, str(run.facts["code_version"])):
             _call(function, arguments, debug)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         refused = isinstance(error, SystemExit) and error.code == UserError.EXIT_CODE

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 from components.step import IMAGE
 from core import names, storage
 from core.errors import UserError
+from core.storage import scratches
 from factory.job import AnyJob
 from pipelines.custom_job import VertexOptions
 from pipelines.jobs import sections
@@ -75,9 +75,9 @@ def compile_job(
     defaults: dict[str, Any] = sections(job)
     if job.kind == "training":
         defaults["model_name"] = job.job
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder, _quiet():
+    with warnings.catch_warnings(), scratches.folder("compile") as folder, _quiet():
         warnings.simplefilter("ignore")
-        path = Path(folder) / "pipeline.yaml"
+        path = folder / "pipeline.yaml"
         compiler.Compiler().compile(definition(job, place), str(path), pipeline_parameters=defaults)
         text = path.read_text(encoding="utf-8")
     # KFP's own comment at the top lists defaults in an order that changes from process to process.

@@ -33,6 +33,14 @@ class Settings(Frozen):
     runs: Place = Field(default="runs", description="folder of local runs")
     registry: Place = Field(default="registry", description="model registry: a folder or gs:// prefix")
     image: str = Field(default="textdiffusion", description="image repository; a tag, if given, is used as it is")
+    container_memory: str = Field(
+        default="",
+        pattern=r"^([1-9][0-9]{0,12}[kmg]?)?$",
+        description="most memory of a step with --runner docker, such as 8g; left out: nine tenths of the engine's",
+    )
+    container_processes: int = Field(
+        default=4096, ge=64, le=1 << 22, description="most processes and threads of a step with --runner docker"
+    )
     project: str | None = None
     region: str | None = None
     bucket: str | None = Field(default=None, description="name without gs://")

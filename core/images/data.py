@@ -30,6 +30,7 @@ from core.images.dataset import FORMAT, SPLITS, ImageDataset, Split
 from core.images.sources import Batch, Labels, Pool, Source, open_source
 from core.images.split import assign_splits
 from core.names import inside
+from core.storage import integrity
 
 __all__ = ["ImageDataset", "prepare_data"]
 
@@ -48,7 +49,7 @@ def prepare_data(config: ImageData, out: Path) -> dict[str, Any]:
         images = np.load(folder / "train_images.npy", mmap_mode="r")
         labels = np.load(folder / "train_labels.npy")
         contact_sheet(images, labels, source.class_names).save(folder / "contact_sheet.png", optimize=True)
-        storage.write_json(folder / "dataset.json", metadata)
+        integrity.write_json(folder / "dataset.json", metadata)
     return flat_metadata(metadata)
 
 

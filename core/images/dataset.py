@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from core import storage
 from core.errors import UserError
 from core.names import inside
+from core.storage import integrity
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -36,8 +37,8 @@ class ImageDataset:
         folder = Path(path)
         if not (folder / "dataset.json").is_file():
             raise UserError(f"{folder}: no dataset.json there; expected a folder written by prepare-data")
-        metadata = storage.read_json(folder / "dataset.json")
-        if not isinstance(metadata, dict) or metadata.get("modality") != "images" or metadata.get("format") != FORMAT:
+        metadata = integrity.read_json(folder / "dataset.json")
+        if metadata.get("modality") != "images" or metadata.get("format") != FORMAT:
             raise UserError(f"{folder / 'dataset.json'}: not a data set of images in format {FORMAT}")
         for split in SPLITS:
             for name in (f"{split}_images.npy", f"{split}_labels.npy"):

@@ -30,6 +30,7 @@ from core.images.dataset import ImageDataset
 from core.processes import parts as parallel
 from core.processes.world import ALONE, World, own_device
 from core.randomness import DataOrder, generator_of
+from core.storage import integrity
 from core.storage.checkpoint import deserialize, serialize
 
 WEIGHTS, DESCRIPTION = "judge.safetensors", "judge.json"
@@ -105,12 +106,12 @@ class Judge:
         """The judge in the local folder `path`.
 
         Raises:
-            UserError: it is missing, or its weights are not those that judge.json describes.
+            UserError: it is missing or damaged, or its weights are not those that judge.json describes.
         """
         folder = Path(path)
-        description = storage.read_json(folder / DESCRIPTION)
+        description = integrity.read_json(folder / DESCRIPTION)
         found = storage.sha256(folder / WEIGHTS)
-        if not isinstance(description, dict) or found != description.get("sha256"):
+        if found != description.get("sha256"):
             raise UserError(f"{folder / WEIGHTS}: its SHA-256 is {found[:12]}.., not the one in {DESCRIPTION}")
         channels, height, width = description["image"]
         network = JudgeNetwork(channels, height, width, len(description["class_names"]))
@@ -182,7 +183,7 @@ def train(config: ImageEvaluate, dataset: Path, out: Path) -> dict[str, Any]:
             "seconds": round(time.monotonic() - started, 2),
             "config_hash": config_hash([config.judge_seed, config.judge_epochs, config.judge_minutes]),
         }
-        storage.write_json(folder / DESCRIPTION, description)
+        integrity.write_json(folder / DESCRIPTION, description)
     return description
 
 

@@ -16,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from typing import Any, Self
 from core import storage
 from core.errors import UserError
 from core.processes import elastic
+from core.storage import scratches
 
 RESTARTS = 3
 PORT = 29_500
@@ -125,8 +125,8 @@ def launch(cluster: Cluster, step: str, arguments: Mapping[str, Any]) -> dict[st
     """
     paths = {name: str(value) for name, value in arguments.items() if isinstance(value, Path)}
     values = {name: value for name, value in arguments.items() if name not in paths}
-    with tempfile.TemporaryDirectory(prefix=f"textdiffusion-{step}-") as folder:
-        request, outcome = Path(folder) / "request.json", Path(folder) / "outcome.json"
+    with scratches.folder(step) as folder:
+        request, outcome = folder / "request.json", folder / "outcome.json"
         request.write_text(json.dumps({"step": step, "values": values, "paths": paths}))
         environment = {
             name: value

@@ -3,6 +3,7 @@
 from core.storage.files import (
     CHUNK,
     atomic_folder,
+    confirm,
     copy_tree,
     create,
     exists,
@@ -17,7 +18,7 @@ from core.storage.files import (
     sha256,
     size,
     sizes,
-    sync_folder,
+    to_json,
     write_bytes,
     write_json,
     write_json_lines,
@@ -26,6 +27,7 @@ from core.storage.files import (
 __all__ = [
     "CHUNK",
     "atomic_folder",
+    "confirm",
     "copy_tree",
     "create",
     "exists",
@@ -40,7 +42,7 @@ __all__ = [
     "sha256",
     "size",
     "sizes",
-    "sync_folder",
+    "to_json",
     "write_bytes",
     "write_json",
     "write_json_lines",

@@ -15,9 +15,10 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import safetensors
@@ -25,10 +26,10 @@ import safetensors.torch
 from torch import Tensor
 
 from core import storage
-from core.config import canonical_json
 from core.errors import UserError
 from core.names import inside, single
 from core.storage.faults import StorageError
+from core.storage.integrity import digest
 
 log = logging.getLogger(__name__)
 _MANIFEST = re.compile(r"manifest-(\d{8})\.json")
@@ -58,6 +59,8 @@ class CheckpointStore:
 
     def __init__(self, root: str, keep: int = 2) -> None:
         self.root, self._keep = str(root).rstrip("/"), keep
+        self.guard: Callable[[], None] = lambda: None
+        """Raises unless this process still holds the folder; called before anything is written."""
         self._damaged: set[int] = set()
 
     def indices(self) -> list[int]:
@@ -72,15 +75,17 @@ class CheckpointStore:
 
         Raises:
             CheckpointRaceError: somebody else has just written the same index.
+            LockedError: the folder is another process's by now.
             StorageError: the folder cannot be written; earlier checkpoints are as they were.
         """
+        self.guard()
         before = self.indices()
         index = before[-1] + 1 if before else 0
         contents = {f"{group}.safetensors": serialize(group_tensors) for group, group_tensors in tensors.items()}
         contents.update(files)
         entries = self._write_data(index, contents)
         manifest = {"index": index, "files": entries, "meta": dict(meta)}
-        signed = json.dumps({**manifest, "sha256": _digest(manifest)}, allow_nan=False)
+        signed = json.dumps({**manifest, "sha256": digest(manifest)}, allow_nan=False)
         if not storage.create(self._manifest_uri(index), signed.encode()):
             self._forget(entries)
             raise CheckpointRaceError(
@@ -124,7 +129,7 @@ class CheckpointStore:
         files: dict[str, bytes] = {}
         try:
             stated = manifest.pop("sha256")
-            if stated != _digest(manifest) or manifest["index"] != index:
+            if stated != digest(manifest) or manifest["index"] != index:
                 raise ValueError("its content does not match its SHA-256")
             meta = dict(manifest["meta"])
             entries = [
@@ -133,13 +138,13 @@ class CheckpointStore:
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{self._manifest_uri(index)}: not a manifest: {error}") from None
-        for name, path, digest, size in entries:
+        for name, path, expected, size in entries:
             single(name, self._manifest_uri(index))  # readers write files of that name
             if not isinstance(path, str) or not path.startswith("data/"):
                 raise UserError(f"{self._manifest_uri(index)}: refuses the file name {str(path)[:100]!r}")
             uri = inside(self.root, path)
             data = storage.read_bytes(uri, limit=size)
-            if hashlib.sha256(data).hexdigest() != digest:
+            if hashlib.sha256(data).hexdigest() != expected:
                 raise UserError(f"{uri}: content does not match its SHA-256")
             if name.endswith(".safetensors"):
                 tensors[name.removesuffix(".safetensors")] = deserialize(data, uri)
@@ -183,10 +188,6 @@ class CheckpointStore:
         return inside(self.root, f"manifest-{index:08d}.json")
 
 
-def _digest(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(manifest).encode()).hexdigest()
-
-
 def serialize(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors as safetensors bytes. Contiguous: the format refuses channels_last weights."""
     return safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
@@ -196,9 +197,20 @@ def deserialize(data: bytes, where: str) -> dict[str, Tensor]:
     """Tensors from safetensors bytes.
 
     Raises:
-        UserError: they are not whole; `where` is named.
+        UserError: they are not whole, or not all finite; `where` is named.
     """
     try:
-        return safetensors.torch.load(data)
+        tensors: dict[str, Tensor] = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{where}: not a safetensors file: {error}") from None
+    require_finite(tensors, where)
+    return tensors
+
+
+def require_finite(tensors: Mapping[str, Tensor], where: str | Path) -> None:
+    """Raises a UserError if a number of `tensors` is NaN or infinite; such a network draws pictures all the same."""
+    for name, value in tensors.items():
+        if value.dtype.itemsize == 1 and value.is_floating_point():
+            value = value.float()  # for the 8-bit formats torch has no isfinite
+        if not value.isfinite().all():
+            raise UserError(f"{where}: {name} holds numbers that are NaN or infinite; use an earlier model")

@@ -27,6 +27,10 @@ class StorageError(UserError):
     """Storage that is full, refuses or cannot be reached. What was stored before is as it was."""
 
 
+class UnconfirmedError(StorageError):
+    """What was to be written is there, but the disk did not say that it will still be after a power cut."""
+
+
 def steadily(operation: Callable[[], T], uri: str | Path, what: str) -> T:
     """The result of `operation` on remote storage, which is done again from its beginning when a passing fault ends it.
 

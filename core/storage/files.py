@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,8 +22,8 @@ from core import jsontext
 from core.errors import UserError
 from core.names import inside
 from core.schemes import is_remote as is_remote
-from core.storage import remote
-from core.storage.faults import StorageError, reported, steadily
+from core.storage import remote, scratches
+from core.storage.faults import StorageError, UnconfirmedError, reported, steadily
 
 CHUNK = 1 << 20  # bytes
 
@@ -117,6 +116,7 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
 
     Raises:
         StorageError: it cannot be written; what was there is as it was.
+        UnconfirmedError: it is written, but may not survive a power cut.
     """
     if is_remote(uri):
         fs, path = remote.filesystem(uri)
@@ -128,7 +128,7 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
     with reported(uri, "written"), _beside(target) as temporary:
         _write_and_sync(temporary, data)
         temporary.replace(target)
-        sync_folder(target.parent)
+        confirm(target)
 
 
 @contextmanager
@@ -144,7 +144,12 @@ def _beside(target: Path) -> Iterator[Path]:
 
 def write_json(uri: str | Path, value: object) -> None:
     """Writes indented JSON atomically."""
-    write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_bytes(uri, to_json(value))
+
+
+def to_json(value: object) -> bytes:
+    """Indented JSON."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def write_json_lines(uri: str | Path, rows: Iterable[object]) -> None:
@@ -174,7 +179,7 @@ def create(uri: str | Path, data: bytes) -> bool:
             os.link(temporary, target)  # fails if the name is taken, and never shows a half-written file
         except FileExistsError:
             return False
-        sync_folder(target.parent)
+        confirm(target)
     return True
 
 
@@ -185,13 +190,18 @@ def _write_and_sync(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def sync_folder(path: Path) -> None:
-    """Makes a rename in `path` survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+def confirm(target: Path) -> None:
+    """Makes the name `target`, which is there by now, survive a power cut."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise UnconfirmedError(
+            f"{target}: is written, but may be lost in a power cut: the disk says {error.strerror}"
+        ) from None
 
 
 @contextmanager
@@ -213,7 +223,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
             if out.exists():  # a retried step finds what its killed predecessor left
                 shutil.rmtree(out) if out.is_dir() else out.unlink()
             temporary.replace(out)
-            sync_folder(out.parent)
+            confirm(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -274,9 +284,9 @@ def copy_tree(source: str | Path, target: str | Path) -> None:
         elif not is_remote(old):
             remote.upload(Path(old), new)
         else:
-            with tempfile.TemporaryDirectory() as folder:
-                _copy_to_local(old, Path(folder) / "file")
-                remote.upload(Path(folder) / "file", new)
+            with scratches.folder("copy") as folder:
+                _copy_to_local(old, folder / "file")
+                remote.upload(folder / "file", new)
 
 
 def _copy_to_local(source: str, target: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import urllib.request
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor
 from core import storage
 from core.errors import UserError
 from core.names import inside
+from core.storage import integrity
 from core.text import tokenizer as tokenizers
 from core.text.config import TextData
 from core.text.tokenizer import Tokenizer
@@ -148,6 +148,8 @@ def prepare(config: TextData, out: Path) -> dict[str, Any]:
         "characters_per_token": round(len(texts["train"]) / len(tokens["train"]), 4),
         "split": "contiguous",
         "split_sha256": {name: hashlib.sha256(part.encode()).hexdigest() for name, part in texts.items()},
+        "tokenizer_sha256": tokenizers.sha256(tokenizer.to_json()),
+        "tokens_sha256": {name: hashlib.sha256(ids.tobytes()).hexdigest() for name, ids in tokens.items()},
         "content_sha256": hashlib.sha256((described + "\0" + "\0".join(texts.values())).encode()).hexdigest(),
     }
     with storage.atomic_folder(out) as folder:
@@ -155,7 +157,7 @@ def prepare(config: TextData, out: Path) -> dict[str, Any]:
             storage.write_bytes(inside(folder, f"{name}.txt"), part.encode())
             np.save(inside(folder, f"{name}.npy"), tokens[name])
         storage.write_json(folder / "tokenizer.json", tokenizer.to_json())
-        storage.write_json(folder / "dataset.json", metadata)
+        integrity.write_json(folder / "dataset.json", metadata)
     return metadata
 
 
@@ -172,24 +174,28 @@ def load(folder: Path) -> TextSet:
     Raises:
         UserError: a file is missing or damaged.
     """
-    metadata = storage.read_json(folder / "dataset.json")
-    if not isinstance(metadata, Mapping) or metadata.get("modality") != "text":
+    metadata = integrity.read_json(folder / "dataset.json")
+    if metadata.get("modality") != "text":
         raise UserError(f"{folder / 'dataset.json'}: not a data set of text")
     texts, tokens = {}, {}
-    tokenizer = tokenizers.load(folder / "tokenizer.json")
+    tokenizer = tokenizers.load(folder / "tokenizer.json", metadata.get("tokenizer_sha256"))
     for name in SPLITS:
         data = storage.read_bytes(inside(folder, f"{name}.txt"))
         if hashlib.sha256(data).hexdigest() != metadata["split_sha256"][name]:
             raise UserError(f"{folder}/{name}.txt: content does not match the SHA-256 in dataset.json")
         texts[name] = data.decode()
         try:
-            ids = np.load(inside(folder, f"{name}.npy"), allow_pickle=False).astype(np.int64)
+            stored = np.load(inside(folder, f"{name}.npy"), allow_pickle=False)
+            ids = stored.astype(np.int64)
         except (OSError, ValueError) as error:
             raise UserError(f"{folder}/{name}.npy: cannot be read: {error}") from None
+        expected = metadata.get("tokens_sha256", {}).get(name)
+        if expected is not None and hashlib.sha256(stored.tobytes()).hexdigest() != expected:
+            raise UserError(f"{folder}/{name}.npy: content does not match tokens_sha256 in dataset.json")
         if ids.ndim != 1 or (len(ids) and not 0 <= ids.min() <= ids.max() < tokenizer.size):
             raise UserError(f"{folder}/{name}.npy: token ids outside the vocabulary of {tokenizer.size}")
         tokens[name] = torch.from_numpy(ids)
-    return TextSet(texts, tokens, tokenizer, dict(metadata))
+    return TextSet(texts, tokens, tokenizer, metadata)
 
 
 def require_context(tokens: Tensor, context: int, where: str) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core import storage
 from core.config import config_hash
 from core.errors import UserError
 from core.processes import parts as parallel
 from core.processes.world import ALONE, World
 from core.randomness import generator_of
+from core.storage import integrity
 from core.text import data, fusion, metrics
 from core.text.autoregressive import NextToken, bits_per_character
 from core.text.bound import variational_bound
@@ -51,8 +51,8 @@ def load_judge(folder: Path, texts: TextSet) -> tuple[NGramJudge, str]:
     Raises:
         UserError: it was made from another text.
     """
-    facts = storage.read_json(folder / "judge.json")
-    order = int(facts.get("order", 0)) if isinstance(facts, dict) else 0
+    facts = integrity.read_json(folder / "judge.json")
+    order = int(facts.get("order", 0))
     if order < 1 or judge_description(texts.texts["train"], order)["sha256"] != facts.get("sha256"):
         raise UserError(f"{folder}: the judge was not made from this data set; run train-judge again")
     return NGramJudge(texts.texts["train"], order), str(facts["sha256"])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
+from core.storage.checkpoint import require_finite
 from core.text.tokenizer import Tokenizer
 
 
@@ -29,7 +30,8 @@ def load_huggingface(folder: Path, tokenizer: Tokenizer, device: torch.device | 
     """A local folder's model; nothing is downloaded and no code of the folder is run.
 
     Raises:
-        UserError: `transformers` is not installed, or the folder's tokens are not the diffusion model's.
+        UserError: `transformers` is not installed, a weight is not finite, or the folder's tokens are not the
+            diffusion model's.
     """
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -42,6 +44,7 @@ def load_huggingface(folder: Path, tokenizer: Tokenizer, device: torch.device | 
         )
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: not a Hugging Face causal language model: {error}") from None
+    require_finite(model.state_dict(), str(folder))
     ours = [tokenizer.decode([index]) for index in range(tokenizer.size)]
     for index, token in enumerate(ours):
         found = theirs.decode([index]) if index < len(theirs) else None

@@ -5,8 +5,6 @@ model/tokenizer.json   text to tokens and back
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +43,12 @@ class TrainedText:
 
 def describe(objective: str, config: TextModel, tokenizer: Tokenizer) -> dict[str, Any]:
     """What model.json says whatever the weights are: enough to rebuild the network."""
-    saved = json.dumps(tokenizer.to_json(), sort_keys=True)
     return {
         "modality": "text",
         "objective": objective,
         "model": config.model_dump(mode="json"),
         "vocabulary_size": tokenizer.size,
-        "tokenizer_sha256": hashlib.sha256(saved.encode()).hexdigest(),
+        "tokenizer_sha256": tokenizers.sha256(tokenizer.to_json()),
     }
 
 
@@ -75,8 +72,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Traine
         raise UserError(f"{where}: objective {description.get('objective')!r}; allowed: {', '.join(OBJECTIVES)}")
     config = validate(TextModel, description.get("model"), f"{where}: model")
     weights = read_weights(folder, description)
-    saved = storage.read_json(storage.join(folder, TOKENIZER), limit=tokenizers.MAX_BYTES)
-    tokenizer = tokenizers.from_json(saved, storage.join(folder, TOKENIZER))
+    tokenizer = tokenizers.load(storage.join(folder, TOKENIZER), str(description.get("tokenizer_sha256")))
     network = build(description["objective"], tokenizer.size, config)
     load_weights(network, weights, str(folder))
     network.to(device).eval().requires_grad_(False)

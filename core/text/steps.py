@@ -16,6 +16,7 @@ from core.errors import UserError
 from core.processes import world as distributed
 from core.records import Drawn, read
 from core.records import facts as facts_of
+from core.storage import integrity
 from core.storage.model_folder import DESCRIPTION
 from core.text import data, evaluation
 from core.text.autoregressive import NextToken
@@ -47,7 +48,7 @@ def train_judge(evaluate: Section, dataset: Path, out: Path) -> dict[str, Any]:
         "content_sha256": texts.metadata["content_sha256"],
     }
     with storage.atomic_folder(out) as folder:
-        storage.write_json(folder / "judge.json", facts)
+        integrity.write_json(folder / "judge.json", facts)
     return facts
 
 

@@ -6,6 +6,7 @@ surrogate escapes.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -152,9 +153,21 @@ def from_json(value: Any, where: str) -> Tokenizer:
     raise UserError(f"{where}: tokenizer kind {value['kind']!r}; allowed: characters, bpe")
 
 
-def load(path: Path) -> Tokenizer:
-    """The tokenizer saved at `path`."""
-    return from_json(storage.read_json(path, limit=MAX_BYTES), str(path))
+def sha256(saved: Any) -> str:
+    """The hash of what `to_json` gave, by which models and data sets name their tokenizer."""
+    return hashlib.sha256(json.dumps(saved, sort_keys=True).encode()).hexdigest()
+
+
+def load(uri: str | Path, expected: str | None = None) -> Tokenizer:
+    """The tokenizer saved at `uri`, whose hash is `expected`, if it is known.
+
+    Raises:
+        UserError: it is missing, damaged, or another one.
+    """
+    saved = storage.read_json(uri, limit=MAX_BYTES)
+    if expected is not None and sha256(saved) != expected:
+        raise UserError(f"{uri}: content does not match tokenizer_sha256 in the description beside it; copy it again")
+    return from_json(saved, str(uri))
 
 
 def _byte_letters() -> list[str]:

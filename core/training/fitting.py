@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from core import storage
 from core.config import TrainConfig, config_hash
 from core.names import inside
 from core.processes import world as distributed
+from core.storage import leases
 from core.storage.checkpoint import CheckpointStore
 from core.storage.model_folder import WEIGHTS
 from core.training.log import write_records
@@ -52,7 +54,8 @@ def fit_into(
         more: facts that the modality adds.
 
     Raises:
-        UserError: the training cannot be done or the model not be written; every process raises.
+        UserError: the training cannot be done or the model not be written, or another one is in its folder of
+            checkpoints; every process raises.
     """
     key = config_hash(
         {
@@ -65,8 +68,13 @@ def fit_into(
     )
     root = inside(work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", key)
     events = out.with_name(f".{out.name}.tensorboard")
-    with distributed.world() as world:
+    with distributed.world() as world, contextlib.ExitStack() as stack:
         store = CheckpointStore(root, settings.keep)
+
+        def hold() -> None:
+            store.guard = stack.enter_context(leases.only_one(root, f"the folder of {name}'s checkpoints"))
+
+        distributed.by_first(hold, world)
         result = fit(goal, settings, store, world, name=name, tensorboard=events, beside=beside)
 
         def publish() -> Facts:

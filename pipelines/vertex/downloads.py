@@ -8,7 +8,7 @@ from typing import Any
 
 from core.errors import UserError
 from core.names import inside
-from core.storage import CHUNK, sync_folder
+from core.storage import CHUNK, confirm
 from pipelines.vertex.client import Vertex, one_line
 
 
@@ -66,7 +66,7 @@ def fetch(blob: Any, path: Path) -> None:
                         blob.download_to_file(sink, start=have, raw_download=True, checksum=None, timeout=120)
             if crc32c(part) == blob.crc32c:
                 part.replace(path)
-                sync_folder(path.parent)
+                confirm(path)
                 return
             part.unlink()
     raise UserError(f"gs://{blob.bucket.name}/{blob.name}: did not arrive whole: its CRC32C is not {blob.crc32c}")

@@ -12,6 +12,7 @@ import pytest
 from kfp import dsl
 
 from components.evaluate import evaluate
+from components.gate import gate
 from components.import_model import import_model
 from components.prepare_data import prepare_data
 from components.sample import sample
@@ -87,6 +88,32 @@ def test_evaluation_shows_its_metrics_with_their_floors(tmp_path: Path) -> None:
     )
     assert metrics.metadata == {"frechet_distance": 2.25, "frechet_distance (floor)": 0.1}
     assert Path(report.path).read_text().lstrip().lower().startswith("<!doctype html>")
+
+
+def test_the_gate_refuses_an_evaluation_that_its_step_did_not_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("dataset", "judge", "model", "evaluation")
+    inputs = [artifact(dsl.Artifact, tmp_path / name) for name in names]
+    for made, content in zip(inputs, ({}, {}, {"weights_sha256": "w"}, {"d": {"value": 91.8}}), strict=True):
+        name = "model" if made.name == "model" else "metrics"
+        storage.write_json(Path(made.path) / f"{name}.json", content)
+        storage.write_json(Path(made.path) / "evaluation.json", {})
+        describe(made, {}, {})
+
+    def judged(verdict: str) -> str:
+        given = ({"metric": "d", "better": "lower"}, {}, {}, str(tmp_path / "registry"), "digits")
+        return str(gate.python_func("images", *given, *inputs, artifact(dsl.Artifact, tmp_path / verdict)))
+
+    assert judged("first") == "promote"
+    storage.write_json(tmp_path / "evaluation" / "metrics.json", {"d": {"value": 11.8}})
+    with pytest.raises(SystemExit) as ended:
+        judged("second")
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: evaluation: the files in ")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "second").exists()
 
 
 def test_a_registered_model_is_imported_where_it_is(tmp_path: Path) -> None:

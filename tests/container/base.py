@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import http.server
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from pathlib import Path
 
 from tests.container.engine import PACKAGES, Engine, NoEngineError
 
-REGISTRY_BASE = "python:3.11-slim-bookworm"  # the Dockerfile's default
+DOCKERFILE = Path(__file__).parents[2] / "containers" / "Dockerfile"
+REGISTRY_BASE = re.findall(r"^ARG BASE_IMAGE=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)[0]
 DEBIAN_BASE = "debian-python:12"
 INCLUDED = "python3,python3-pip,python3-venv,ca-certificates"
 

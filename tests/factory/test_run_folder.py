@@ -1,68 +1,102 @@
-"""The record of a run that somebody else made: it names files of its own folder, or it is refused."""
+"""Which runs live, which one `latest` and `--resume` mean, and that each is executed by one process at a time."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from core import storage
 from core.errors import UserError
-from factory.run_folder import Run, find_run, list_runs, new_run
-from local import gallery
-from textdiffusion.cli import app as cli
+from core.storage.locks import Holder, LockedError
+from factory.run_folder import LOCK, Run, find_run, new_run, unfinished_run
+
+STEPS = ["prepare-data", "train"]
 
 
-def hostile(root: Path, **artifact: Any) -> Run:
-    """A finished run of which one artifact is `artifact`."""
-    run = new_run(root, "images", "digits", ["train"], {"config": {"modality": "images"}})
-    whole = {"path": "steps/train", "uri": "", "type": "system.Model", "metadata": {}, **artifact}
-    run.update("train", state="succeeded", artifacts={"model": whole})
-    run.save(status="succeeded")
+def made(root: Path, *, begun: bool = True, **facts: object) -> Run:
+    run = new_run(root, "images", "tiny", STEPS, {})
+    if begun:
+        run.begin("prepare-data")
+    run.save(**facts)
     return run
 
 
+def test_latest_is_the_newest_run_that_began_a_step(tmp_path: Path) -> None:
+    first = made(tmp_path, begun=False, created="2026-01-01T00:00:00+00:00")
+    second = made(tmp_path, begun=False, created="2026-01-02T00:00:00+00:00")
+    assert not (tmp_path / "latest").is_symlink()
+    first.begin("prepare-data")
+    assert find_run(tmp_path, "latest").id == first.id
+    second.begin("prepare-data")
+    first.begin("train")
+    assert find_run(tmp_path, "latest").id == second.id
+
+
+def test_resume_prefers_the_newest_that_began_and_takes_the_one_that_is_named(tmp_path: Path) -> None:
+    old = made(tmp_path, status="failed", created="2026-01-01T00:00:00+00:00")
+    worked = made(tmp_path, status="failed", created="2026-01-02T00:00:00+00:00")
+    made(tmp_path, status="failed", created="2026-01-03T00:00:00+00:00", begun=False)
+    ended = made(tmp_path, status="succeeded")
+    assert unfinished_run(tmp_path, "tiny").id == worked.id
+    assert unfinished_run(tmp_path, "tiny", old.id).id == unfinished_run(tmp_path, None, old.id).id == old.id
+    for job, name, said in [("other", old.id, "a run of job tiny"), ("tiny", ended.id, "has ended"),
+                            ("tiny", "nothing", "there is none"), ("other", "", "no unfinished run")]:  # fmt: skip
+        with pytest.raises(UserError, match=said):
+            unfinished_run(tmp_path, job, name)
+
+
+def test_a_run_that_only_just_starts_is_resumed_where_there_is_no_other(tmp_path: Path) -> None:
+    only = made(tmp_path, begun=False, status="failed")
+    assert unfinished_run(tmp_path, "tiny").id == only.id
+
+
+def test_a_run_lives_as_long_as_its_lock_is_held(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    with run.held():
+        assert find_run(tmp_path, run.id).status == "running"
+        with pytest.raises(UserError, match=rf"still running: .* process {os.getpid()} holds it"):
+            unfinished_run(tmp_path, "tiny")
+        with pytest.raises(LockedError, match=rf"run {run.id}: .* process {os.getpid()} holds it"), run.held():
+            pass
+    dead = find_run(tmp_path, run.id)
+    assert (dead.status, dead.facts["interrupted"]) == ("failed", True)  # though a process of that number lives
+
+
 @pytest.mark.parametrize(
-    "path", ["/etc", "../../../secret", "steps/../../../../secret", "steps\\..\\x", "a\0b", 3, ["x"], "steps/out"]
+    ("owner", "status"),
+    [
+        (Holder.here(), "running"),
+        (replace(Holder.here(), started="1"), "failed"),  # its number is another process's now
+        (replace(Holder.here(), boot="before"), "failed"),  # the machine was started again
+        (replace(Holder.here(), pid=10**30), "failed"),
+    ],
 )
-def test_an_artifact_elsewhere_is_refused_and_the_other_runs_are_shown(
-    path: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "secret").mkdir()
-    (tmp_path / "secret" / "model.json").write_text("{}")
-    good, bad = hostile(tmp_path / "runs"), hostile(tmp_path / "runs", path=path)
-    (bad.folder / "steps" / "out").symlink_to(tmp_path / "secret")
-    with pytest.raises(UserError, match="refuses the name"):
-        find_run(tmp_path / "runs", str(bad.folder))
-    assert [run.id for run in list_runs(tmp_path / "runs")] == [good.id]
-    gallery.write(tmp_path / "runs", str(tmp_path / "registry"))
-    for command in (
-        ("run", "digits", "--only", "sample", "--from", str(bad.folder)),
-        ("report", str(bad.folder)),
-        ("show", str(bad.folder)),
-        ("download", str(bad.folder), "copy"),
-    ):
-        with pytest.raises(SystemExit) as ended:
-            cli.main(list(command))
-        assert ended.value.code == 2, command
-        assert "refuses the name" in capsys.readouterr().err
-    assert not (tmp_path / "copy").exists()
+def test_without_a_lock_host_process_and_its_start_decide(tmp_path: Path, owner: Holder, status: str) -> None:
+    run = made(tmp_path, **owner.facts())
+    assert not (run.folder / LOCK).exists()
+    assert find_run(tmp_path, run.id).status == status
 
 
-@pytest.mark.parametrize("pipeline", ["../escaped", "/{tmp}/escaped", "..", "a/../../escaped", "a\\b", "", "a/b"])
-def test_a_pipeline_of_a_foreign_record_makes_no_folder_elsewhere(pipeline: str, tmp_path: Path) -> None:
-    (tmp_path / "runs").mkdir()
-    with pytest.raises(UserError, match="pipeline: refuses the name"):
-        new_run(tmp_path / "runs", pipeline.format(tmp=str(tmp_path).lstrip("/")), "digits", ["train"], {})
-    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
-    assert list((tmp_path / "runs").iterdir()) == []
+def test_another_users_process_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made(tmp_path)
+
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "kill", refuse)
+    assert find_run(tmp_path, run.id).status == "running"
+    with pytest.raises(UserError, match="still running"):
+        unfinished_run(tmp_path, "tiny")
 
 
-def test_a_record_of_another_form_is_passed_over(tmp_path: Path) -> None:
-    good = hostile(tmp_path / "runs")
-    for number, steps in enumerate(([1], "x", None, [{"artifacts": [1]}], [{"name": "a", "artifacts": {"m": 3}}])):
-        record = {"id": "x", "status": "succeeded", "job": "digits", "steps": steps}
-        storage.write_json(tmp_path / "runs" / "images" / str(number) / "run.json", record)
-    assert [run.id for run in list_runs(tmp_path / "runs")] == [good.id]
+def test_a_run_of_another_machine_is_not_taken_over_while_it_renews_its_lock(tmp_path: Path) -> None:
+    elsewhere = replace(Holder.here(), host="elsewhere", boot="another", pid=1)
+    run = made(tmp_path, **elsewhere.facts())
+    storage.write_json(run.folder / LOCK, elsewhere.facts())
+    with pytest.raises(UserError, match=r"still running: .* on elsewhere, process 1 holds it"):
+        unfinished_run(tmp_path, "tiny")
+    os.utime(run.folder / LOCK, (0, 0))
+    assert unfinished_run(tmp_path, "tiny").id == run.id

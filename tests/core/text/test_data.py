@@ -100,6 +100,27 @@ def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:
         data.load(tmp_path / "dataset")
 
 
+@pytest.mark.parametrize(
+    ("name", "before", "after", "message"),
+    [
+        ("dataset.json", b'"split": "contiguous"', b'"split": "contiguouz"', r"dataset\.json: damaged"),
+        ("train.npy", b"\x01\x00\x00\x00", b"\x02\x00\x00\x00", "does not match tokens_sha256"),
+        ("tokenizer.json", b'"q"', b'"Q"', "does not match tokenizer_sha256"),
+    ],
+)
+def test_a_description_a_token_or_a_tokenizer_that_was_changed_is_refused(
+    tmp_path: Path, name: str, before: bytes, after: bytes, message: str
+) -> None:
+    (tmp_path / "in.txt").write_text(LINES)
+    data.prepare(config(data_dir=str(tmp_path / "in.txt"), tokenizer={"kind": "characters"}), tmp_path / "dataset")
+    path = tmp_path / "dataset" / name
+    content = path.read_bytes()
+    assert before in content
+    path.write_bytes(after.join(content.rsplit(before, 1)))
+    with pytest.raises(UserError, match=message):
+        data.load(tmp_path / "dataset")
+
+
 def test_text_shorter_than_one_context_is_refused() -> None:
     with pytest.raises(UserError, match="too short for one context of 128"):
         data.require_context(torch.zeros(127, dtype=torch.int64), 128, "train split")

@@ -11,6 +11,7 @@ from core.errors import UserError
 from core.storage.snapshot import write_model
 from core.text import data, steps
 from core.text.model import load_model
+from factory.registry import Registry
 from factory.shards import read_manifest
 from factory.shards import sample_shards as draw_many
 
@@ -197,6 +198,30 @@ def test_mistakes_are_one_line(run: dict[str, Any], tmp_path: Path) -> None:
         steps.sample(SAMPLE, tmp_path / "damaged", tmp_path / "s")
     assert not (tmp_path / "m").exists()
     assert not (tmp_path / "s").exists()
+
+
+def test_a_model_with_another_tokenizer_is_refused_and_a_registered_one_and_a_checkpoint_too(run, tmp_path):
+    checkpoint = next(Path(run["work"]).iterdir())
+    write_model(str(checkpoint), tmp_path / "snapshot")
+    version = Registry(tmp_path / "registry").register(
+        "words",
+        {"model": run["place"] / "model"},
+        metrics={},
+        evaluation_key="",
+        weights_sha256=run["diffusion"]["weights_sha256"],
+        lineage={},
+    )
+    for folder in (tmp_path / "snapshot", Path(version.folder())):
+        load_model(folder)
+        path = folder / "tokenizer.json"
+        saved = json.loads(path.read_text())
+        vocabulary = saved["tokenizer"]["model"]["vocab"]
+        vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]  # loads, and writes nonsense
+        path.write_text(json.dumps(saved))
+        with pytest.raises(UserError, match=r"tokenizer\.json: content does not match tokenizer_sha256"):
+            load_model(folder)
+    with pytest.raises(UserError, match=r"model/tokenizer\.json is damaged"):
+        version.verify()
 
 
 def test_checkpoints_of_a_training_are_models_with_their_tokenizer(run, tmp_path):
