@@ -10,29 +10,12 @@ python -m components shards --request JSON
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import pkgutil
 import sys
-from typing import Any
 
-import components
 from core.printable import printable_json, say
-
-
-def steps() -> dict[str, Any]:
-    """Every component by the name of its function, which unlike the name of its task is unique."""
-    from kfp.dsl.python_component import PythonComponent
-
-    found: dict[str, Any] = {}
-    for module in pkgutil.iter_modules(components.__path__):
-        if module.name != "__main__":
-            members = vars(importlib.import_module(f"components.{module.name}"))
-            found |= {
-                value.python_func.__name__: value for value in members.values() if isinstance(value, PythonComponent)
-            }
-    return dict(sorted(found.items()))
+from factory.steps import STEPS
 
 
 def run(name: str, executor_input: str) -> None:
@@ -43,16 +26,17 @@ def run(name: str, executor_input: str) -> None:
     """
     from kfp.dsl.executor import Executor
 
+    from components.step import load
     from core.errors import UserError
 
-    known = steps()
-    if name not in known:
-        raise UserError(f"step {name!r}: there is none; allowed: {', '.join(known)}, doctor, steps")
+    step = name.replace("_", "-")
+    if step not in STEPS:
+        raise UserError(f"step {name!r}: there is none; allowed: {', '.join(STEPS)}, doctor, steps")
     try:
         values = json.loads(executor_input)
     except ValueError as error:
         raise UserError(f"--executor_input: not JSON: {error}") from None
-    Executor(executor_input=values, function_to_execute=known[name].python_func).execute()
+    Executor(executor_input=values, function_to_execute=load(step).python_func).execute()
 
 
 def train_alone(job: str, out: str) -> None:
@@ -97,7 +81,7 @@ def _answer(arguments: list[str]) -> int:
     from core.errors import UserError
 
     if arguments == ["steps"]:
-        say("\n".join(steps()), lines=True)
+        say("\n".join(STEPS), lines=True)
     elif arguments[:1] == ["doctor"]:
         from components.inside import report
 

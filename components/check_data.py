@@ -33,10 +33,11 @@ def check_data(
     """
     from pathlib import Path
 
-    from components.step import describe, step, whole
+    from components.step import describe, step
     from core import storage
     from core.printable import say
     from factory import drift
+    from factory.lineage import restore_ints
 
     with step():
         config = {
@@ -46,7 +47,7 @@ def check_data(
             "autoregressive": autoregressive_config,
             "evaluate": evaluate_config,
         }
-        facts = drift.check(data_config, whole(config), registry, model_name)
+        facts = drift.check(data_config, restore_ints(config), registry, model_name)
         storage.write_json(Path(found.path) / "found.json", facts)
         shown = {key: facts[key] for key in ("decision", "reason", "fingerprint")}
         describe(found, shown, {"data": data_config})

@@ -56,9 +56,10 @@ def _user() -> str:
 
 
 def _steps() -> str:
-    from components.__main__ import steps
+    from components.step import load
+    from factory.steps import STEPS
 
-    return f"{len(steps())} import"
+    return f"{len([load(name) for name in STEPS])} import"
 
 
 def _torch() -> str:

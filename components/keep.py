@@ -19,8 +19,9 @@ def keep(
     """
     from pathlib import Path
 
-    from components.step import describe, run_of, step, verified
+    from components.step import describe, step, verified
     from core import storage
+    from factory.lineage import run_of
     from factory.registry import Registry
 
     with step():

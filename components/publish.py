@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.step import describe, run_of, verified
+from components.step import describe, verified
 from components.vertex_registry import mirror_from_step
 from core import storage
 from core.errors import UserError
 from core.records import Measured, ModelFacts, Verdict, read, read_metrics
 from core.storage import integrity
 from factory.gate import evaluation_key
+from factory.lineage import run_of
 from factory.registry import Registry
 
 _LINEAGE = ("data_hash", "code_version", "image", "seed", "examples_seen", "effective_batch_size", "device", "config")

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.printable import say
-from factory.registry import CHAMPION, Registry, Version
+from factory.registry import CHAMPION, Registry
+from factory.versions import Version
 
 ENDPOINT = "TEXTDIFFUSION_ENDPOINT"
 

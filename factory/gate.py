@@ -12,7 +12,8 @@ from core.config import GateConfig, canonical_json, validate
 from core.errors import UserError
 from core.names import inside
 from core.records import ModelFacts, read, read_metrics
-from factory.registry import Registry, Version
+from factory.registry import Registry
+from factory.versions import Version
 
 Metrics = Mapping[str, Any]
 PROMOTE, KEEP = "promote", "keep"

@@ -20,23 +20,6 @@ from core.storage import locks
 from core.storage.locks import Holder
 from factory.run_record import read_run
 
-STEPS = (
-    "import-model",
-    "prepare-data",
-    "train-judge",
-    "train-autoregressive",
-    "suggest",
-    "trial",
-    "choose",
-    "train",
-    "train-diffusion",
-    "sample",
-    "evaluate",
-    "gate",
-    "register",
-    "keep",
-)
-"""All steps, in the order in which they are shown."""
 LOCK = "run.lock"  # held by the process that executes a run
 
 STORE = ".store"

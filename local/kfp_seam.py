@@ -11,8 +11,8 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
-from unittest import mock
 
 _ITERATION = re.compile(r"-iteration-(\d+)$")
 Launch = Callable[[list[str], Mapping[str, str]], int]
@@ -32,6 +32,17 @@ class Observer(Protocol):
 
     def refused(self, reason: str) -> None:
         """The task that has begun is in the cache, but not as it was put there: it will be launched."""
+
+
+@contextlib.contextmanager
+def replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    """Lets `module.name` be `value` inside the block."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 @contextlib.contextmanager
@@ -64,9 +75,9 @@ def observed(observer: Observer, cache_root: Path | None) -> Iterator[None]:
         return observer.launch(full_command, env_vars or {})
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(task_executor, "execute_single_task", execute_single_task))
-        stack.enter_context(mock.patch.object(cache, "get_local_cache", return_value=verified))
-        stack.enter_context(mock.patch.object(subprocess_task_handler, "run_local_subprocess", run_local_subprocess))
+        stack.enter_context(replaced(task_executor, "execute_single_task", execute_single_task))
+        stack.enter_context(replaced(subprocess_task_handler, "run_local_subprocess", run_local_subprocess))
+        stack.enter_context(replaced(cache, "get_local_cache", lambda: verified))
         yield
 
 
@@ -86,5 +97,5 @@ def observed_docker(
         exited(code)
         return int(code)
 
-    with mock.patch.object(docker_task_handler, "run_docker_container", run_docker_container):
+    with replaced(docker_task_handler, "run_docker_container", run_docker_container):
         yield

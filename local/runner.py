@@ -28,7 +28,8 @@ from core.records import Search, Verdict, facts, read
 from core.storage import scratches
 from core.storage.locks import Holder
 from factory.job import AnyJob
-from factory.run_folder import STEPS, STORE, Run, find_run, new_run, pending
+from factory.run_folder import STORE, Run, find_run, new_run, pending
+from factory.steps import STEPS
 from local import gallery
 from local.containers import Limits, docker_runner, mounted_folders
 from local.environment import container_environment, step_environment

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.step import whole
 from core.errors import UserError
 from core.names import inside
 from core.progress import TASK_VARIABLE
 from core.secrets import redact
+from factory.lineage import restore_ints
 from factory.run_folder import STORE, Run, place_tree
 from local.processes import StepProcesses
 from local.progress import Display
@@ -113,7 +113,12 @@ def place_outputs(folder: Path, step: str, outputs: Mapping[str, Any]) -> dict[s
         elif source.is_file():
             path = f"steps/{step}/{name}{_SUFFIXES.get(output.schema_title, '')}"
             place_tree(source, inside(folder, path), store)
-        placed[name] = {"path": path, "uri": uri, "type": output.schema_title, "metadata": whole(output.metadata)}
+        placed[name] = {
+            "path": path,
+            "uri": uri,
+            "type": output.schema_title,
+            "metadata": restore_ints(output.metadata),
+        }
     return placed
 
 

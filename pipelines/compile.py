@@ -17,13 +17,16 @@ from core.errors import UserError
 from core.storage import scratches
 from factory.job import AnyJob
 from pipelines.custom_job import VertexOptions
-from pipelines.definitions import Placement, Target, define
 from pipelines.jobs import sections
 from pipelines.machines import Machine, load_machines
+from pipelines.placement import Placement, Target
+from pipelines.sampling import define_sampling
+from pipelines.training import define_training
 
 ROOT = Path(__file__).parents[1]
 INSIDE = ("core", "factory", "report", "components", "containers", "requirements.lock")  # what the image is made of
 BUILD = Path("build") / "pipelines"
+DEFINITIONS: Mapping[str, Callable[[Any, Placement], Any]] = {"training": define_training, "sampling": define_sampling}
 TARGETS: Mapping[Target, str] = {"local": ".yaml", "vertex": ".vertex.yaml"}
 
 
@@ -49,7 +52,7 @@ def image_name(repository: str = "textdiffusion", *, to_run: bool = True, root: 
     """
     if "@" in repository or ":" in repository.rpartition("/")[2]:
         return repository
-    missing = [name for name in INSIDE if not (root / name).exists()]
+    missing = [name for name in INSIDE if not names.inside(root, name).exists()]
     if to_run and missing:
         raise UserError(
             f"image: this installation has no {' and no '.join(missing)}, so nobody can build the image of its code;"
@@ -65,7 +68,7 @@ def compile_job(
     image: str | None = None,
     machines: Mapping[str, Machine] | None = None,
     options: VertexOptions | None = None,
-    definition: Callable[[AnyJob, Placement], Any] = define,
+    definition: Callable[[AnyJob, Placement], Any] | None = None,
 ) -> str:
     """The job's pipeline as the YAML text of its specification.
 
@@ -75,13 +78,14 @@ def compile_job(
         image: full name of the image with its tag; None: textdiffusion:<hash of its content>.
         machines: rows of resources.yaml; None: as the file has them.
         options: for Vertex custom jobs.
-        definition: makes the pipeline; another one than the job's own wraps it (retraining).
+        definition: makes the pipeline; None: the one of the job's kind. Retraining has its own.
 
     Raises:
         UserError: a machine that the job names is not there.
     """
     from kfp import compiler
 
+    definition = definition or DEFINITIONS[job.kind]
     place = Placement(target, machines or load_machines(), job.resources, options or VertexOptions())
     defaults: dict[str, Any] = sections(job)
     if job.kind == "training":

@@ -16,7 +16,6 @@ from pipelines import costs
 from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
 from pipelines.custom_job import options_of
-from pipelines.definitions import define
 from pipelines.findings import Finding
 from pipelines.jobs import parameters, require_remote
 from pipelines.machines import Machine, choose, load_machines
@@ -177,7 +176,7 @@ def _compiled(job: AnyJob, settings: Settings, rows: Mapping[str, Machine], opti
         image=image_name(settings.image),
         machines=rows,
         options=options_of(settings, job),
-        definition=define_retraining if options.retraining else define,
+        definition=define_retraining if options.retraining else None,
     )
     spec = read_spec(text)[0]
     if not options.cache:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from components.step import whole
 from core.errors import UserError
 from core.printable import say
+from factory.lineage import restore_ints
 from factory.run_folder import new_run_id
 from pipelines.machines import Machine, choose, load_machines
 from pipelines.settings import Settings
@@ -96,7 +96,7 @@ def again(vertex: Vertex, run: str, identity: str = "") -> Submission:
     if not job:
         raise UserError(f"run {run}: was not submitted by TextDiffusion")
     identity = identity or new_run_id(job)
-    parameters: dict[str, Any] = whole(message["runtimeConfig"].get("parameterValues", {}))
+    parameters: dict[str, Any] = restore_ints(message["runtimeConfig"].get("parameterValues", {}))
     if "run" in parameters:
         parameters["run"] = identity
     labels = {key: value for key, value in found.labels.items() if key not in _OWN}

@@ -14,7 +14,8 @@ import pytest
 
 from core import storage
 from core.errors import UserError
-from factory.registry import Registry, Version
+from factory.registry import Registry
+from factory.versions import Version
 
 
 @pytest.fixture

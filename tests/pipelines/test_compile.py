@@ -21,6 +21,7 @@ from pipelines.checks import check_spec, read_spec, tasks, worker_pools
 from pipelines.compile import ROOT, TARGETS, compile_job, compile_to, content_tag, image_name
 from pipelines.jobs import job_names, load_job, sections
 from pipelines.machines import load_machines
+from pipelines.retraining import define_retraining
 
 IMAGE = "registry.example/textdiffusion:1234"
 BUDGET = {"examples": 100}
@@ -89,6 +90,37 @@ def test_steps_have_the_documented_names() -> None:
     assert names(spec_of(TEXT)) == rest | {"train-diffusion", "train-autoregressive"}
     drawing = {"import-model", "prepare-data", "train-judge", "sample", "evaluate"}
     assert names(spec_of(ALL[3])) == names(spec_of(ALL[4])) == drawing
+
+
+SEARCH = {"parameters": {"train.learning_rate": {"min": 1e-4, "max": 1e-2}}, "examples": 100, "trials": 2}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("values", [*ALL, {**TEXT, "search": SEARCH}], ids=lambda values: values["job"])
+def test_no_step_has_an_optional_artifact(values: dict[str, Any], target: Any) -> None:
+    """Vertex AI does not cache a step that has one (kubeflow/pipelines#11410)."""
+    for name, component in spec_of(values, target)["components"].items():
+        for artifact in component.get("inputDefinitions", {}).get("artifacts", {}).values():
+            assert not artifact.get("isOptional"), name
+
+
+def test_steps_of_text_are_given_both_models_and_steps_of_images_one() -> None:
+    def given(values: dict[str, Any]) -> dict[str, bool]:
+        steps = {name: task["inputs"].get("artifacts", {}) for _, name, task in tasks(spec_of(values))}
+        return {name: "autoregressive" in steps[name] for name in ("sample", "evaluate", "register") if name in steps}
+
+    assert given(IMAGES) == {"sample": False, "evaluate": False, "register": False}
+    assert given(TEXT) == {"sample": True, "evaluate": True, "register": True}
+    assert given(ALL[3]) == {"sample": False, "evaluate": False}
+    assert given(ALL[4]) == {"sample": True, "evaluate": True}
+
+
+@pytest.mark.parametrize("values", [IMAGES, {**TEXT, "search": SEARCH}], ids=["images", "text with a search"])
+def test_retraining_has_the_parameters_of_the_training_but_the_fingerprint(values: dict[str, Any]) -> None:
+    spec = read_spec(compile_job(job(values), image=IMAGE, definition=define_retraining))[0]
+    training = spec_of(values)["root"]["inputDefinitions"]["parameters"]
+    assert set(spec["root"]["inputDefinitions"]["parameters"]) == set(training) - {"data_fingerprint"}
+    assert {"check-data", "remember-data"} < names(spec)
 
 
 def test_warm_start_orders_the_two_trainings_and_without_it_they_are_parallel() -> None:
