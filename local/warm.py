@@ -20,8 +20,10 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
-NEEDS_STEPS = ("core import steps", "factory.trial")  # what a component says that works with the modality's code
-TRAINS = ("steps.train", "run_trial")  # ... and that makes an optimizer, for which torch imports its compiler: seconds
+# What the source of a component says that works with the modality's code ...
+NEEDS_STEPS = ("core import steps", "core.modality", "factory.trial")
+# ... and that makes an optimizer, for which torch imports its compiler: seconds
+TRAINS = ("steps.train", "TrainRequest", "run_trial")
 GRACE = 30.0  # seconds that a step has to write a checkpoint once it is asked to stop
 FOR_TRAINING = ("torch._dynamo", "torch.utils.tensorboard")
 
@@ -87,7 +89,9 @@ def _prepare(request: dict[str, Any]) -> None:
     """Imports what the step would import, so that later steps find it there."""
     if not request["modality"] or not any(mark in request["source"] for mark in NEEDS_STEPS):
         return
-    importlib.import_module(f"core.{request['modality']}.steps")
+    from core.modality import modality
+
+    modality(request["modality"])
     if any(mark in request["source"] for mark in TRAINS) and "torch" in sys.modules:
         for name in FOR_TRAINING:
             importlib.import_module(name)
