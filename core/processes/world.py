@@ -41,7 +41,7 @@ class World:
         return self.rank * total // self.size, (self.rank + 1) * total // self.size
 
 
-ALONE = World(0, 1, torch.device("cpu"))
+SINGLE_PROCESS = World(0, 1, torch.device("cpu"))
 """What is not divided."""
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World
+from core.processes.world import SINGLE_PROCESS, World
 from core.text.schedule import alpha_sigma, diffuse
 
 TokenPosterior = Callable[[Tensor, Tensor], Tensor]  # z [B, L, d] and gamma [B, L] to logits [B, L, V]
@@ -29,7 +29,7 @@ def variational_bound(
     high: float,
     generator: torch.Generator,
     draws: int = 8,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> float:
     """The bound in nats per token of `tokens` [B, L], given the logits of a posterior.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from core.config import config_hash
 from core.errors import UserError
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World
+from core.processes.world import SINGLE_PROCESS, World
 from core.randomness import generator_of
 from core.storage import integrity
 from core.text import data, fusion, metrics
@@ -58,7 +58,7 @@ def load_judge(folder: Path, texts: TextSet) -> tuple[NGramJudge, str]:
 
 
 def sample_metrics(
-    rows: Sequence[dict[str, Any]], texts: TextSet, judge: NGramJudge, judge_sha256: str, world: World = ALONE
+    rows: Sequence[dict[str, Any]], texts: TextSet, judge: NGramJudge, judge_sha256: str, world: World = SINGLE_PROCESS
 ) -> dict[str, dict[str, Any]]:
     """Metrics of unprompted samples for each mode; the floor is the same measure of as much real text.
 
@@ -98,7 +98,11 @@ def _pieces(text: str, size: int, count: int) -> list[str]:
 
 @torch.no_grad()
 def bounds(
-    trained: TrainedText, other: Autoregressive | None, texts: TextSet, settings: TextEvaluate, world: World = ALONE
+    trained: TrainedText,
+    other: Autoregressive | None,
+    texts: TextSet,
+    settings: TextEvaluate,
+    world: World = SINGLE_PROCESS,
 ) -> dict[str, float]:
     """Bits per character of held-out text: the bound of diffusion or masks, and the autoregressive likelihood."""
     network, config, device = trained.network, trained.config, world.device
@@ -127,7 +131,7 @@ def _mean(losses: Callable[[Tensor], Tensor], parts: Sequence[Tensor], world: Wo
     return float(np.concatenate([part["losses"] for part in found]).mean(dtype=np.float64))
 
 
-def diffusion_bound(network: Diffusion, tokens: Tensor, draws: torch.Generator, world: World = ALONE) -> float:
+def diffusion_bound(network: Diffusion, tokens: Tensor, draws: torch.Generator, world: World = SINGLE_PROCESS) -> float:
     """Nats per token of tokens [B, L]: the sum over blocks of their bounds given the clean text before."""
     process = network.config.process
     block = process.blocks[0]
@@ -146,7 +150,9 @@ def _characters_per_token(tokens: Tensor, texts: TextSet) -> float:
 
 
 @torch.no_grad()
-def frontier(writer: Writer, judge: NGramJudge, settings: TextEvaluate, world: World = ALONE) -> list[dict[str, Any]]:
+def frontier(
+    writer: Writer, judge: NGramJudge, settings: TextEvaluate, world: World = SINGLE_PROCESS
+) -> list[dict[str, Any]]:
     """Judge surprise and entropy of samples at each temperature, for diffusion and the autoregressive model."""
     modes = ["diffusion", "autoregressive"] if isinstance(writer.trained.network, Diffusion) else ["diffusion"]
     points = [(temperature, mode) for temperature in settings.temperatures for mode in modes]
@@ -168,7 +174,7 @@ def frontier(writer: Writer, judge: NGramJudge, settings: TextEvaluate, world: W
 
 @torch.no_grad()
 def fusion_curves(
-    network: Diffusion, other: Autoregressive, texts: TextSet, settings: TextEvaluate, world: World = ALONE
+    network: Diffusion, other: Autoregressive, texts: TextSet, settings: TextEvaluate, world: World = SINGLE_PROCESS
 ) -> list[dict[str, Any]]:
     """Nats per character of held-out middles, both sides given, against alpha of (A) and w of (B), by span length."""
     return [_curve(network, other, texts, settings, span, world) for span in settings.spans]
@@ -249,7 +255,7 @@ def evaluate(
     judge_sha256: str,
     trained: TrainedText,
     other: Autoregressive | None,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The contents of metrics.json and evaluation.json, in every process of `world`, which divide the work."""
     found: dict[str, Any] = sample_metrics(rows, texts, judge, judge_sha256, world)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World
+from core.processes.world import SINGLE_PROCESS, World
 from core.randomness import Draws, generator_of
 from core.text import data, generation, masked, original
 from core.text.autoregressive import Autoregressive, generate, parameter_groups, unigram_log_probs
@@ -244,7 +244,7 @@ def hidden_spans(draws: Draws, count: int, block: int, share: float) -> Tensor:
 
 @torch.no_grad()
 def gamma_losses(
-    model: Diffusion, windows: Tensor, block: int, bins: int = 11, world: World = ALONE
+    model: Diffusion, windows: Tensor, block: int, bins: int = 11, world: World = SINGLE_PROCESS
 ) -> list[dict[str, float]]:
     """Nats per token at noise levels all slots share, beside the exact posterior that knows no context."""
     process = model.config.process

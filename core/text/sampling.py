@@ -13,7 +13,7 @@ from core.config import validate
 from core.errors import UserError
 from core.jsontext import to_lines
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World, own_device
+from core.processes.world import SINGLE_PROCESS, World, own_device
 from core.randomness import generator_of
 from core.requests import Facts, SampleRequest, ShardDrawer, ShardRequest
 from core.text import autoregressive, fusion, generation, masked, original
@@ -70,7 +70,7 @@ class Writer:
             raise UserError(f"sample.block: found {block}; the model's context is {self.trained.config.context} tokens")
         return block
 
-    def rows(self, world: World = ALONE) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def rows(self, world: World = SINGLE_PROCESS) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """All samples, as rows of samples.jsonl, and the frames of trajectory.jsonl; in every process of `world`, which
         divide the batches and prompts."""
         self.require_modes()

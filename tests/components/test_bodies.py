@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from kfp import dsl
 
+import core.images
 from components.evaluate import evaluate
 from components.gate import gate
 from components.import_model import import_model
@@ -33,6 +34,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setitem(sys.modules, "core.images.modality", module)
+    monkeypatch.setattr(core.images, "modality", module, raising=False)  # where an earlier test has imported it
     monkeypatch.setenv("TEXTDIFFUSION_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("TEXTDIFFUSION_CODE_VERSION", "abc123")
     monkeypatch.setenv("TEXTDIFFUSION_IMAGE", "repo/image:tag")
