@@ -20,7 +20,7 @@ from core.processes.world import own_device
 from core.text import data, evaluation
 from core.text.config import TextEvaluate
 from core.text.denoiser import Diffusion
-from core.text.model import load_autoregressive, load_model
+from core.text.model import load_models
 
 Curves = list[dict[str, Any]]  # one of evaluation.fusion_curves for each seed
 
@@ -68,11 +68,13 @@ def main() -> None:
     weights = tuple(round(0.1 * step, 1) for step in range(13))
     by_span: dict[int, Curves] = {}
     for seed in range(max(chosen.seeds, len(chosen.model))):
-        trained = load_model(chosen.model[seed % len(chosen.model)], own_device())
+        model = chosen.model[seed % len(chosen.model)]
+        trained, other = load_models(model, chosen.autoregressive, own_device())
         assert isinstance(trained.network, Diffusion), "fusion needs a diffusion model"
-        other = load_autoregressive(chosen.autoregressive, trained, own_device())
         settings = TextEvaluate(seed=seed, span_count=chosen.count, weights=weights)
-        for curve in evaluation.fusion_curves(trained.network, other, texts, settings):
+        for curve in evaluation.fusion_curves(
+            trained.network, other or trained.network.autoregressive, texts, settings
+        ):
             inside = [place for place, alpha in enumerate(curve["alpha"]) if alpha <= 1]
             curve["alpha"] = [curve["alpha"][place] for place in inside]
             curve["nats_alpha"] = [curve["nats_alpha"][place] for place in inside]

@@ -21,10 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core import steps, storage
+from core import storage
+from core.config import validate
 from core.errors import UserError
+from core.modality import modality as code_of
 from core.names import inside, single
 from core.progress import Progress
+from core.requests import ShardRequest
 from core.storage.faults import StorageError
 
 MAX_ENTRY_BYTES = 65_536
@@ -234,5 +237,8 @@ def sample_shards(
     workers: int = 1,
 ) -> dict[str, Any]:
     """Draws this worker's part of `count` samples into the shards of `out`, and what others owe."""
-    draw, suffix, facts = steps.drawer(modality, sample, model, size)
-    return draw_shards(Plan(count, size, suffix, facts), out, draw, worker=worker, workers=workers)
+    asked = {"modality": modality, "sample": sample, "model": model, "size": size}
+    request = validate(ShardRequest, asked, "request")
+    drawer = code_of(request.modality).shard_drawer(request)
+    plan = Plan(count, size, drawer.suffix, drawer.facts)
+    return draw_shards(plan, out, drawer.draw, worker=worker, workers=workers)

@@ -37,7 +37,7 @@ class Step:
         if self.cost == "light" or not modality:
             return ()
         compiler = ("torch._dynamo", "torch.utils.tensorboard")  # which torch imports for an optimizer: seconds
-        return (f"core.{modality}.steps", *(compiler if self.cost == "trains" else ()))
+        return (f"core.{modality}.modality", *(compiler if self.cost == "trains" else ()))
 
 
 STEPS: Mapping[str, Step] = {

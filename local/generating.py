@@ -13,6 +13,7 @@ from core import storage
 from core.errors import UserError
 from core.names import inside
 from core.records import Drawn, ModelFacts, read
+from core.requests import SampleRequest
 from core.storage import scratches
 from factory.registry import Registry
 from factory.run_folder import find_run
@@ -60,22 +61,27 @@ def generate(
         if modality == "text":
             if label is not None:
                 raise UserError("--class is for models of images; this one writes text: use --prompt")
-            from core.text.steps import write
+            from core.text.sampling import write
 
-            rows = write(
-                section, folders["model"], prompt or "", autoregressive=folders.get("autoregressive"), watch=watch
+            request = SampleRequest(
+                modality="text",
+                sample=section,
+                model=folders["model"],
+                out=scratch / "samples",
+                autoregressive=folders.get("autoregressive"),
             )
+            rows = write(request, prompt or "", watch)
             result["texts"] = [row["text"] for row in rows]
             if out is not None:
                 storage.write_json_lines(out / "samples.jsonl", rows)
             return result
         if prompt is not None:
             raise UserError("--prompt is for models of text; this one draws images: use --class")
-        from core.images.steps import sample  # here and at once: for a few samples no processes are started
+        from core.images.sampling import sample  # here and at once: for a few samples no processes are started
 
         section |= {"labels": [label]} if label is not None else {}
         drawn = scratch / "samples"
-        sample(section, folders["model"], drawn)
+        sample(SampleRequest(modality="images", sample=section, model=folders["model"], out=drawn))
         result["file"] = str(_save_picture(drawn, out or Path(f"sample-{section['seed']}.png")))
         with np.load(drawn / "samples.npz") as samples:
             result["picture"] = _in_a_row(samples["images"][:10])

@@ -33,7 +33,7 @@ from core.images.judge import FEATURES, Judge, Verdict, wilson
 from core.images.neighbours import Neighbours, closest_of_each_class, nearest_images
 from core.images.samples import Samples, in_proportion, read_samples
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World, by_first
+from core.processes.world import SINGLE_PROCESS, World, by_first
 
 VERSION = 1  # of what the metrics mean; a change makes evaluation keys differ
 REFERENCE = 20_000  # training images, at most, whose features stand for the real ones
@@ -67,7 +67,13 @@ class _Measured:
 
 
 def evaluate(
-    config: ImageEvaluate, dataset: Path, judge: Path, model: Path, samples: Path, out: Path, world: World = ALONE
+    config: ImageEvaluate,
+    dataset: Path,
+    judge: Path,
+    model: Path,
+    samples: Path,
+    out: Path,
+    world: World = SINGLE_PROCESS,
 ) -> dict[str, Any]:
     """Measures the samples folder and writes the evaluation folder `out`; returns flat metadata.
 

@@ -28,7 +28,7 @@ from core.errors import UserError
 from core.images.config import ImageEvaluate
 from core.images.dataset import ImageDataset
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World, own_device
+from core.processes.world import SINGLE_PROCESS, World, own_device
 from core.randomness import DataOrder, generator_of
 from core.storage import integrity
 from core.storage.checkpoint import deserialize, serialize
@@ -128,7 +128,7 @@ class Judge:
         return str(self.description["sha256"])
 
     @torch.inference_mode()
-    def examine(self, images: NDArray[np.uint8], batch_size: int = 256, world: World = ALONE) -> Verdict:
+    def examine(self, images: NDArray[np.uint8], batch_size: int = 256, world: World = SINGLE_PROCESS) -> Verdict:
         """Features and class probabilities of `images`, uint8 [N, H, W] or [N, H, W, 3]; batches divided over `world`,
         the whole in every process."""
 

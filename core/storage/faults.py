@@ -34,7 +34,7 @@ class UnconfirmedError(StorageError):
     """What was to be written is there, but the disk did not say that it will still be after a power cut."""
 
 
-def steadily(operation: Callable[[], T], uri: str | Path, what: str) -> T:
+def with_retries(operation: Callable[[], T], uri: str | Path, what: str) -> T:
     """The result of `operation` on remote storage, which is done again from its beginning when a passing fault ends it.
 
     Args:
@@ -76,7 +76,7 @@ def passing(error: BaseException) -> bool:
 
 
 @contextmanager
-def reported(uri: str | Path | None, what: str) -> Iterator[None]:
+def as_storage_error(uri: str | Path | None, what: str) -> Iterator[None]:
     """A local disk that is full, refuses or is gone becomes a `StorageError`; other errors stay what they are.
 
     Raises:

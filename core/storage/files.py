@@ -24,7 +24,7 @@ from core.names import inside
 from core.schemes import is_remote as is_remote
 from core.storage import remote, scratches
 from core.storage.drives import name_once, sync_folder, write_and_sync
-from core.storage.faults import StorageError, UnconfirmedError, reported, steadily
+from core.storage.faults import StorageError, UnconfirmedError, as_storage_error, with_retries
 
 CHUNK = 1 << 20  # bytes
 
@@ -37,11 +37,11 @@ def join(uri: str | Path, *parts: str) -> str:
 def exists(uri: str | Path) -> bool:
     """Whether a file or folder is there."""
     if not is_remote(uri):
-        with reported(uri, "looked up"):
+        with as_storage_error(uri, "looked up"):
             return Path(uri).exists()
     fs, path = remote.filesystem(uri)
     try:  # not fs.exists(), which takes every fault for an answer
-        return bool(steadily(lambda: fs.info(path), uri, "looked up"))
+        return bool(with_retries(lambda: fs.info(path), uri, "looked up"))
     except FileNotFoundError:
         return False
 
@@ -56,7 +56,7 @@ def size(uri: str | Path) -> int:
         if not is_remote(uri):
             return Path(uri).stat().st_size
         fs, path = remote.filesystem(uri)
-        return int(steadily(lambda: fs.info(path), uri, "read")["size"])
+        return int(with_retries(lambda: fs.info(path), uri, "read")["size"])
     except (OSError, ValueError) as error:
         raise _unreadable(uri, error) from None
 
@@ -71,7 +71,7 @@ def open_read(uri: str | Path) -> IO[bytes]:
         if not is_remote(uri):
             return Path(uri).open("rb")
         fs, path = remote.filesystem(uri)
-        stream = steadily(lambda: fs.open(path, "rb", cache_type="readahead"), uri, "read")
+        stream = with_retries(lambda: fs.open(path, "rb", cache_type="readahead"), uri, "read")
         return cast(IO[bytes], BufferedReader(remote.Reader(stream, str(uri)), CHUNK))
     except (OSError, ValueError) as error:
         raise _unreadable(uri, error) from None
@@ -126,7 +126,7 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
         remote.written(lambda: fs.pipe_file(path, data, **more), uri)
         return
     target = Path(uri)
-    with reported(uri, "written"), _beside(target) as temporary:
+    with as_storage_error(uri, "written"), _beside(target) as temporary:
         write_and_sync(temporary, data)
         temporary.replace(target)
         confirm(target)
@@ -174,7 +174,7 @@ def create(uri: str | Path, data: bytes) -> bool:
             return read_bytes(uri) == data
         return True
     target = Path(uri)
-    with reported(uri, "written"), _beside(target) as temporary:
+    with as_storage_error(uri, "written"), _beside(target) as temporary:
         write_and_sync(temporary, data)
         if not name_once(temporary, target, data):
             return False
@@ -201,7 +201,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     """
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with reported(out, "written"):
+        with as_storage_error(out, "written"):
             temporary.mkdir(parents=True)
             yield temporary
             for path in temporary.rglob("*"):
@@ -224,7 +224,7 @@ def list_files(uri: str | Path) -> list[str]:
     fs, root_path = remote.filesystem(uri)
     prefix = root_path.rstrip("/") + "/"
     try:
-        found = steadily(lambda: fs.find(root_path), uri, "listed")
+        found = with_retries(lambda: fs.find(root_path), uri, "listed")
     except FileNotFoundError:
         return []
     return sorted(name[len(prefix) :] for name in found if name.startswith(prefix))
@@ -242,7 +242,7 @@ def remove(uri: str | Path) -> None:
     """Removes a file or a folder with all below it; nothing happens if it is not there."""
     if not is_remote(uri):
         path = Path(uri)
-        with reported(uri, "removed"):
+        with as_storage_error(uri, "removed"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -250,7 +250,7 @@ def remove(uri: str | Path) -> None:
         return
     fs, place = remote.filesystem(uri)
     try:
-        steadily(lambda: fs.rm(place, recursive=True), uri, "removed")
+        with_retries(lambda: fs.rm(place, recursive=True), uri, "removed")
     except FileNotFoundError:
         pass
 
@@ -278,7 +278,7 @@ def copy_tree(source: str | Path, target: str | Path) -> None:
 
 
 def _copy_to_local(source: str, target: Path) -> None:
-    with reported(target, "written"), _beside(target) as temporary:
+    with as_storage_error(target, "written"), _beside(target) as temporary:
         with open_read(source) as stream, temporary.open("wb") as sink:
             shutil.copyfileobj(stream, sink, CHUNK)
             sink.flush()

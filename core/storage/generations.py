@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from core.storage import remote
-from core.storage.faults import StorageError, steadily
+from core.storage.faults import StorageError, with_retries
 
 ABSENT = "0"
 """The generation of an object that is not there."""
@@ -64,7 +64,7 @@ def _get(uri: str, **options: str) -> tuple[Mapping[str, str], bytes]:
         headers, body = fs.call("GET", "b/{}/o/{}", bucket, key, **options)
         return headers, body
 
-    return steadily(ask, uri, "read")
+    return with_retries(ask, uri, "read")
 
 
 def replace(uri: str, data: bytes, generation: str) -> str | None:
@@ -105,7 +105,7 @@ def replace(uri: str, data: bytes, generation: str) -> str | None:
         )
 
     try:
-        return str(steadily(upload, uri, "written")["generation"])
+        return str(with_retries(upload, uri, "written")["generation"])
     except FileNotFoundError:
         raise StorageError(f"{uri}: cannot be written: there is no such bucket") from None
     except FileExistsError:

@@ -25,7 +25,7 @@ from typing import Any
 
 from core.errors import UserError
 from core.names import inside
-from core.storage.faults import reported
+from core.storage.faults import as_storage_error
 
 log = logging.getLogger(__name__)
 RENEWAL, EXPIRY = 15.0, 60.0  # seconds: an owner of another machine that was not heard of for so long is gone
@@ -113,13 +113,13 @@ def held(path: Path, what: str, *, patience: float = 0.0) -> Iterator[int]:
         LockedError: another process holds it; says who.
         StorageError: the file cannot be written.
     """
-    with reported(path, "locked"):
+    with as_storage_error(path, "locked"):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     stop = threading.Event()
     try:
         me, locked = Holder.here(), _acquire(descriptor, path, what, patience)
-        with reported(path, "locked"):
+        with as_storage_error(path, "locked"):
             _write(descriptor, json.dumps(me.facts()).encode())
         if not locked:  # of two that write at the same moment the later one has it
             time.sleep(_PROBES / 4)

@@ -11,7 +11,7 @@ from typing import Any
 
 from core.errors import UserError
 from core.schemes import scheme_of
-from core.storage.faults import StorageError, steadily
+from core.storage.faults import StorageError, with_retries
 
 CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 PAYER = "TEXTDIFFUSION_BILLING_PROJECT"
@@ -86,7 +86,7 @@ class Reader(io.RawIOBase):
             self._stream.seek(position)
             return bytes(self._stream.read(len(buffer)))
 
-        data = steadily(read, self._uri, "read")
+        data = with_retries(read, self._uri, "read")
         buffer[: len(data)] = data
         return len(data)
 
@@ -114,7 +114,7 @@ def read(uri: str | Path, limit: int | None) -> bytes:
             raise ConnectionError(f"{len(data)} of {expected} bytes arrived")
         return data
 
-    return steadily(whole, uri, "read")
+    return with_retries(whole, uri, "read")
 
 
 def details(uri: str | Path) -> dict[str, dict[str, Any]]:
@@ -124,7 +124,7 @@ def details(uri: str | Path) -> dict[str, dict[str, Any]]:
         StorageError: the store does not answer.
     """
     fs, path = filesystem(uri)
-    found: dict[str, dict[str, Any]] = steadily(lambda: fs.find(path, detail=True), uri, "listed")
+    found: dict[str, dict[str, Any]] = with_retries(lambda: fs.find(path, detail=True), uri, "listed")
     prefix = path.rstrip("/") + "/"
     return {name.removeprefix(prefix): facts for name, facts in sorted(found.items())}
 
@@ -137,7 +137,7 @@ def written(operation: Callable[[], Any], uri: str | Path) -> None:
         StorageError: it failed.
     """
     try:
-        steadily(operation, uri, "written")
+        with_retries(operation, uri, "written")
     except FileNotFoundError:
         raise StorageError(f"{uri}: cannot be written: there is no such bucket") from None
 

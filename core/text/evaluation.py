@@ -15,11 +15,11 @@ from torch import Tensor
 from core.config import config_hash
 from core.errors import UserError
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World
+from core.processes.world import SINGLE_PROCESS, World
 from core.randomness import generator_of
 from core.storage import integrity
 from core.text import data, fusion, metrics
-from core.text.autoregressive import NextToken, bits_per_character
+from core.text.autoregressive import Autoregressive, bits_per_character
 from core.text.bound import variational_bound
 from core.text.config import TextEvaluate, TextModel, TextSample
 from core.text.data import TextSet
@@ -28,10 +28,9 @@ from core.text.masked import Masked, masked_loss
 from core.text.metrics import NGramJudge
 from core.text.model import TrainedText
 from core.text.objective import gamma_losses, noisy_windows, token_losses
-from core.text.sampling import Sampler
+from core.text.sampling import Writer
 
 BETTER = {"word_validity": "higher", "word_validity_4": "higher", "distinct_2": "higher", "entropy": None}
-MIDDLE_MARGIN = 64  # characters of context on each side of a held-out span, at least
 FUSION_EXAMPLES = 3  # spans whose tokens are kept one by one, for the report
 
 
@@ -59,7 +58,7 @@ def load_judge(folder: Path, texts: TextSet) -> tuple[NGramJudge, str]:
 
 
 def sample_metrics(
-    rows: Sequence[dict[str, Any]], texts: TextSet, judge: NGramJudge, judge_sha256: str, world: World = ALONE
+    rows: Sequence[dict[str, Any]], texts: TextSet, judge: NGramJudge, judge_sha256: str, world: World = SINGLE_PROCESS
 ) -> dict[str, dict[str, Any]]:
     """Metrics of unprompted samples for each mode; the floor is the same measure of as much real text.
 
@@ -99,7 +98,11 @@ def _pieces(text: str, size: int, count: int) -> list[str]:
 
 @torch.no_grad()
 def bounds(
-    trained: TrainedText, other: NextToken | None, texts: TextSet, settings: TextEvaluate, world: World = ALONE
+    trained: TrainedText,
+    other: Autoregressive | None,
+    texts: TextSet,
+    settings: TextEvaluate,
+    world: World = SINGLE_PROCESS,
 ) -> dict[str, float]:
     """Bits per character of held-out text: the bound of diffusion or masks, and the autoregressive likelihood."""
     network, config, device = trained.network, trained.config, world.device
@@ -128,7 +131,7 @@ def _mean(losses: Callable[[Tensor], Tensor], parts: Sequence[Tensor], world: Wo
     return float(np.concatenate([part["losses"] for part in found]).mean(dtype=np.float64))
 
 
-def diffusion_bound(network: Diffusion, tokens: Tensor, draws: torch.Generator, world: World = ALONE) -> float:
+def diffusion_bound(network: Diffusion, tokens: Tensor, draws: torch.Generator, world: World = SINGLE_PROCESS) -> float:
     """Nats per token of tokens [B, L]: the sum over blocks of their bounds given the clean text before."""
     process = network.config.process
     block = process.blocks[0]
@@ -147,14 +150,16 @@ def _characters_per_token(tokens: Tensor, texts: TextSet) -> float:
 
 
 @torch.no_grad()
-def frontier(sampler: Sampler, judge: NGramJudge, settings: TextEvaluate, world: World = ALONE) -> list[dict[str, Any]]:
+def frontier(
+    writer: Writer, judge: NGramJudge, settings: TextEvaluate, world: World = SINGLE_PROCESS
+) -> list[dict[str, Any]]:
     """Judge surprise and entropy of samples at each temperature, for diffusion and the autoregressive model."""
-    modes = ["diffusion", "autoregressive"] if isinstance(sampler.trained.network, Diffusion) else ["diffusion"]
+    modes = ["diffusion", "autoregressive"] if isinstance(writer.trained.network, Diffusion) else ["diffusion"]
     points = [(temperature, mode) for temperature in settings.temperatures for mode in modes]
 
     def row(index: int) -> dict[str, Any]:
         temperature, mode = points[index]
-        warm = replace(sampler, settings=sampler.settings.model_copy(update={"temperature": temperature}))
+        warm = replace(writer, settings=writer.settings.model_copy(update={"temperature": temperature}))
         made = warm.texts(mode, settings.frontier_count)
         return {
             "mode": mode,
@@ -169,14 +174,14 @@ def frontier(sampler: Sampler, judge: NGramJudge, settings: TextEvaluate, world:
 
 @torch.no_grad()
 def fusion_curves(
-    network: Diffusion, other: NextToken, texts: TextSet, settings: TextEvaluate, world: World = ALONE
+    network: Diffusion, other: Autoregressive, texts: TextSet, settings: TextEvaluate, world: World = SINGLE_PROCESS
 ) -> list[dict[str, Any]]:
     """Nats per character of held-out middles, both sides given, against alpha of (A) and w of (B), by span length."""
     return [_curve(network, other, texts, settings, span, world) for span in settings.spans]
 
 
 def _curve(
-    network: Diffusion, other: NextToken, texts: TextSet, settings: TextEvaluate, span: int, world: World
+    network: Diffusion, other: Autoregressive, texts: TextSet, settings: TextEvaluate, span: int, world: World
 ) -> dict[str, Any]:
     weights, names, decode = list(settings.weights), ("nats_alpha", "nats_w"), texts.tokenizer.decode
     spans = held_out_spans(network.config, texts, span, settings)
@@ -249,8 +254,8 @@ def evaluate(
     judge: NGramJudge,
     judge_sha256: str,
     trained: TrainedText,
-    other: NextToken | None,
-    world: World = ALONE,
+    other: Autoregressive | None,
+    world: World = SINGLE_PROCESS,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The contents of metrics.json and evaluation.json, in every process of `world`, which divide the work."""
     found: dict[str, Any] = sample_metrics(rows, texts, judge, judge_sha256, world)
@@ -266,7 +271,7 @@ def evaluate(
         "key": config_hash(
             {"evaluate": settings.model_dump(mode="json"), "judge": judge_sha256, "data": texts.metadata}
         ),
-        "frontier": frontier(Sampler(trained, other, sampling, world.device), judge, settings, world),
+        "frontier": frontier(Writer(trained, other, sampling, world.device), judge, settings, world),
         "copies": {name: value for name, value in found.items() if name.startswith(("longest_copy", "copies"))},
     }
     if isinstance(network, Diffusion):

@@ -18,7 +18,7 @@ from core.config import validate
 from core.errors import UserError
 from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_weights, write_model
 from core.text import tokenizer as tokenizers
-from core.text.autoregressive import Autoregressive, NextToken
+from core.text.autoregressive import Autoregressive
 from core.text.config import TextModel
 from core.text.denoiser import Diffusion
 from core.text.objective import OBJECTIVES, build
@@ -94,22 +94,20 @@ def begin_from(network: nn.Module, folder: Path, tokenizer: Tokenizer) -> None:
     load_weights(target, trained.network.state_dict(), str(folder))
 
 
-def load_autoregressive(folder: Path | None, diffusion: TrainedText, device: torch.device | str) -> NextToken:
-    """The autoregressive side of fusion: a trained model, a Hugging Face folder, or the diffusion model's own.
+def load_models(
+    model: Path, autoregressive: Path | None, device: torch.device | str
+) -> tuple[TrainedText, Autoregressive | None]:
+    """A trained model and, if there is a folder of one, the autoregressive model that it is joined with.
 
     Raises:
-        UserError: its tokens are not the diffusion model's.
+        UserError: a file is missing or damaged, or the two do not have the same tokens.
     """
-    if folder is None:
-        assert isinstance(diffusion.network, Diffusion)
-        return diffusion.network.autoregressive
-    if not (folder / DESCRIPTION).exists() and (folder / "config.json").exists():
-        from core.text.huggingface import load_huggingface
-
-        return load_huggingface(folder, diffusion.tokenizer, device)
-    trained = load_model(folder, device)
-    if not isinstance(trained.network, Autoregressive):
-        raise UserError(f"{folder}: objective is {trained.objective}; an autoregressive model is needed")
-    if trained.tokenizer.to_json() != diffusion.tokenizer.to_json():
-        raise UserError(f"{folder}: its tokenizer is not the diffusion model's; fusion needs the same tokens")
-    return trained.network
+    trained = load_model(model, device)
+    if autoregressive is None:
+        return trained, None
+    other = load_model(autoregressive, device)
+    if not isinstance(other.network, Autoregressive):
+        raise UserError(f"{autoregressive}: objective is {other.objective}; an autoregressive model is needed")
+    if other.tokenizer.to_json() != trained.tokenizer.to_json():
+        raise UserError(f"{autoregressive}: its tokenizer is not the diffusion model's; fusion needs the same tokens")
+    return trained, other.network

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from kfp import dsl
 
+import core.images
 from components.evaluate import evaluate
 from components.gate import gate
 from components.import_model import import_model
@@ -23,17 +24,18 @@ from core.config import config_hash
 from factory.lineage import content_hash, restore_ints
 from factory.registry import Registry
 
-STAND_IN = Path(__file__).parents[1] / "local" / "standin" / "standin_steps.py"
+STAND_IN = Path(__file__).parents[1] / "local" / "standin" / "standin_modality.py"
 
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("core.images.steps", STAND_IN)
+    spec = importlib.util.spec_from_file_location("core.images.modality", STAND_IN)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setitem(sys.modules, "core.images.steps", module)
+    monkeypatch.setitem(sys.modules, "core.images.modality", module)
+    monkeypatch.setattr(core.images, "modality", module, raising=False)  # where an earlier test has imported it
     monkeypatch.setenv("TEXTDIFFUSION_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("TEXTDIFFUSION_CODE_VERSION", "abc123")
     monkeypatch.setenv("TEXTDIFFUSION_IMAGE", "repo/image:tag")

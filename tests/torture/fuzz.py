@@ -66,8 +66,8 @@ def fuzzed(target: Target, cases: int, draw: random.Random, folder: Path) -> int
     strategy, feed = target
     done = 0
     for module in (
-        "core.images.steps",
-        "core.text.steps",
+        "core.images.modality",
+        "core.text.modality",
         "pipelines.jobs",
         "torch._dynamo",
     ):  # they take address space

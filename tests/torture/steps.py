@@ -52,7 +52,7 @@ def undisturbed(kind: str, owner: int) -> tuple[Path, str, float]:
 
 def killed(kind: str, draw: random.Random, folder: Path) -> int:
     """Kills the step up to four times, then lets it end; what it makes is what it makes undisturbed."""
-    for name in ("torch", "core.images.steps", "core.images.judge", *FOR_TRAINING):  # before the forks, once
+    for name in ("torch", "core.images.modality", "core.images.judge", *FOR_TRAINING):  # before the forks, once
         import_module(name)
     dataset("images")
     model, expected, seconds = undisturbed(kind, os.getpid())

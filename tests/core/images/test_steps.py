@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from core.errors import UserError
-from core.images import steps
 from core.images.config import ImageSample
 from core.images.model import load_model
 from core.storage import leases, locks
 from core.storage.snapshot import is_checkpoint, write_model
+from tests.core.asked import Steps
+
+steps = Steps("images")
 
 MODEL = {"network": {"name": "unet", "channels": [16, 32], "blocks": [1, 1], "embedding": 32, "head_channels": 16}}
 TRAIN = {"examples": 256, "batch_size": 32, "learning_rate": 2e-3, "warmup_examples": 64}

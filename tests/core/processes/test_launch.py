@@ -170,11 +170,7 @@ def workers(tag: str) -> list[int]:
             command, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
         except OSError:
             continue
-        if (
-            b"core.processes.launch" in command
-            and b"core.processes.elastic" not in command
-            and tag.encode() in environment
-        ):
+        if b"core.modality" in command and b"core.processes.elastic" not in command and tag.encode() in environment:
             found.append(int(folder.name))
     return found
 

@@ -12,7 +12,7 @@ import pytest
 from core import storage
 from core.errors import UserError
 from core.storage import remote
-from core.storage.faults import StorageError, steadily
+from core.storage.faults import StorageError, with_retries
 from pipelines.settings import load_settings
 from pipelines.vertex.client import Project, Vertex
 from tests.fakes.faulty import FaultyProxy
@@ -92,4 +92,4 @@ def test_a_bucket_that_nobody_pays_for_says_which_setting_to_write() -> None:
         raise ValueError("Bucket is requester pays. Set `requester_pays=True` when creating the GCSFileSystem.")
 
     with pytest.raises(StorageError, match=r"gs://b/x: cannot be read: its owner lets the requester pay: write"):
-        steadily(refused, "gs://b/x", "read")
+        with_retries(refused, "gs://b/x", "read")

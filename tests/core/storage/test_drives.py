@@ -18,7 +18,7 @@ from core import storage
 from core.errors import UserError
 from core.storage import drives
 from core.storage.checkpoint import CheckpointStore
-from core.storage.faults import StorageError, every_refusal, reported
+from core.storage.faults import StorageError, as_storage_error, every_refusal
 from factory.run_folder import find_run, new_run, place_tree, point_latest
 
 
@@ -118,7 +118,7 @@ def test_without_links_what_cannot_be_written_leaves_no_name(tmp_path: Path, mon
 
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.EBUSY, errno.EINVAL, errno.ENODEV, errno.ENOTCONN])
 def test_what_a_drive_refuses_is_one_line_that_names_the_path(code: int, tmp_path: Path) -> None:
-    with pytest.raises(StorageError) as error, reported(tmp_path / "x", "written"):
+    with pytest.raises(StorageError) as error, as_storage_error(tmp_path / "x", "written"):
         raise OSError(code, os.strerror(code))
     assert str(error.value) == f"{tmp_path / 'x'}: cannot be written: {os.strerror(code)}"
 

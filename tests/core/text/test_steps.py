@@ -8,12 +8,17 @@ import pytest
 
 from core import storage
 from core.errors import UserError
+from core.requests import SampleRequest
 from core.storage.snapshot import write_model
-from core.text import data, steps
+from core.text import data
 from core.text.model import load_model
+from core.text.sampling import write
 from factory.registry import Registry
 from factory.shards import read_manifest
 from factory.shards import sample_shards as draw_many
+from tests.core.asked import Steps
+
+steps = Steps("text")
 
 MODEL = {
     "context": 16,
@@ -97,14 +102,14 @@ def test_the_path_from_noise_to_text_ends_in_the_text(run: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("prompt", ["", "Anna said", "Anna ___ that the moon"])
-def test_a_text_is_written_alone_and_watched_while_it_resolves(prompt: str, run: dict[str, Any]) -> None:
+def test_a_text_is_written_alone_and_watched_while_it_resolves(
+    prompt: str, run: dict[str, Any], tmp_path: Path
+) -> None:
     seen: list[tuple[float, list[str]]] = []
-    rows = steps.write(
-        {"count": 5, "steps": 3, "gap": 3, "seed": 7},
-        run["place"] / "model",
-        prompt,
-        watch=lambda gamma, texts: seen.append((gamma, texts)),
-    )
+    section = {"count": 5, "steps": 3, "gap": 3, "seed": 7}
+    request = SampleRequest(modality="text", sample=section, model=run["place"] / "model", out=tmp_path / "none")
+    rows = write(request, prompt, lambda gamma, texts: seen.append((gamma, texts)))
+    assert not (tmp_path / "none").exists()
     before, _, after = prompt.partition("___")
     assert len(rows) == 5
     assert all(row["text"].startswith(before) and row["text"].endswith(after) for row in rows)
