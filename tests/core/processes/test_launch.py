@@ -24,6 +24,7 @@ from core import steps, storage
 from core.errors import UserError
 from core.processes import launch
 from core.processes.launch import Cluster
+from core.requests import SampleRequest
 from core.storage.model_folder import WEIGHTS
 
 ROOT = Path(__file__).parents[3]
@@ -317,6 +318,5 @@ def test_workers_do_not_import_what_lies_in_the_folder_here(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", "")
     with pytest.raises(UserError, match="cannot be read"):  # which only a worker that has imported everything says
-        launch.launch(
-            Cluster(), "sample", {"modality": "images", "sample": {}, "model": tmp_path / "no", "out": tmp_path}
-        )
+        request = SampleRequest(modality="images", sample={}, model=tmp_path / "no", out=tmp_path)
+        launch.launch(Cluster(), "core.modality", request.step, request.model_dump_json())
