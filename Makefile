@@ -14,8 +14,8 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 LOCK := $(COMPILE) pyproject.toml --extra pipelines
 
 IMAGE = $(shell $(BIN)/textdiffusion image)
-REVISION = $(shell git describe --always --abbrev=40 --dirty --exclude='*' 2>/dev/null || echo unknown)
-SOURCE = $(shell git config --get remote.origin.url 2>/dev/null | sed -E 's|//[^/@]*@|//|' | grep . || echo unknown)
+REVISION = $(shell $(BIN)/python -P -m local.version)
+SOURCE = $(shell test -e .git && git config --get remote.origin.url 2>/dev/null | sed -E 's|//[^/@]*@|//|' | grep . || echo unknown)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run-local test test-slow test-container lint format compile run-pipeline image push benchmark torture fuzz audit report lock lock-cpu clean docs

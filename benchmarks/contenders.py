@@ -21,10 +21,13 @@ from torch import Tensor, nn
 from benchmarks.devices import synchronize
 from benchmarks.results import work_folder
 from core import storage
-from core.images import pictures, steps
+from core.images import pictures, sampling
 from core.images.dataset import ImageDataset
+from core.images.modality import shape_of
 from core.images.model import load_model
-from core.processes.world import own_device
+from core.modality import run_here
+from core.processes.world import World, own_device
+from core.requests import TrainRequest
 from core.storage.model_folder import load_weights, read_description, read_weights, write_model
 from core.training.log import TrainingLog
 from factory.job import ImageTrainingJob
@@ -75,12 +78,12 @@ class Ours:
         loaded = load_job(job)
         assert isinstance(loaded, ImageTrainingJob)
         self.name, self.job = name, loaded
-        self.evaluations = steps.evaluations(loaded.sample)
+        self.evaluations = sampling.evaluations(loaded.sample)
 
     def network(self, data: ImageDataset) -> nn.Module:
         from core.images.model import build_network
 
-        return build_network(self.job.model, steps.shape_of(data))
+        return build_network(self.job.model, shape_of(data))
 
     def train(self, dataset: Path, budget: Budget, work: Path | None = None) -> Trained:
         settings = self.job.train.model_dump(mode="json")
@@ -90,15 +93,18 @@ class Ours:
             settings |= {"validate_every": 1.0, "preview_every": 1.0}
         with work_folder(work) as place:
             out = place / "model"
-            facts = steps.train(self.job.model.model_dump(mode="json"), settings, dataset, out, work=str(place))
+            model = self.job.model.model_dump(mode="json")
+            facts = run_here(
+                TrainRequest(modality="images", model=model, train=settings, dataset=dataset, out=out, work=str(place))
+            )
             trained = load_model(out, own_device())
             log = TrainingLog.parse((out / "train_log.jsonl").read_bytes())
         seconds = facts["examples_seen"] / log[0]["rate"] if budget.steps else facts["train_seconds"]
 
         def draw(labels: Labels) -> Images:
             sample = self.job.sample.model_copy(update={"count": len(labels)})
-            sigmas = steps.choose_sigmas(sample, trained.process)
-            return steps.draw(trained, sample, labels, sigmas, own_device())[0]
+            sigmas = sampling.choose_sigmas(sample, trained.process)
+            return sampling.draw(trained, sample, labels, sigmas, World(0, 1, own_device())).images
 
         return Trained(facts["examples_seen"], seconds, draw)
 

@@ -21,7 +21,7 @@ from core.text import data
 from core.text.config import TextEvaluate
 from core.text.curves import fusion_curves
 from core.text.denoiser import Diffusion
-from core.text.model import load_autoregressive, load_model
+from core.text.model import load_models
 
 Curves = list[dict[str, Any]]  # one of fusion_curves for each seed
 
@@ -69,11 +69,11 @@ def main() -> None:
     weights = tuple(round(0.1 * step, 1) for step in range(13))
     by_span: dict[int, Curves] = {}
     for seed in range(max(chosen.seeds, len(chosen.model))):
-        trained = load_model(chosen.model[seed % len(chosen.model)], own_device())
+        model = chosen.model[seed % len(chosen.model)]
+        trained, other = load_models(model, chosen.autoregressive, own_device())
         assert isinstance(trained.network, Diffusion), "fusion needs a diffusion model"
-        other = load_autoregressive(chosen.autoregressive, trained, own_device())
         settings = TextEvaluate(seed=seed, span_count=chosen.count, weights=weights)
-        for measured in fusion_curves(trained.network, other, texts, settings):
+        for measured in fusion_curves(trained.network, other or trained.network.autoregressive, texts, settings):
             curve = measured.model_dump()
             inside = [place for place, alpha in enumerate(curve["alpha"]) if alpha <= 1]
             curve["alpha"] = [curve["alpha"][place] for place in inside]

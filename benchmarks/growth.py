@@ -31,15 +31,16 @@ from benchmarks.pipeline import ROOT, prepared
 from benchmarks.results import parser, publish
 from benchmarks.workload import Work, diffusion_work, image_work
 from core.config import TrainConfig
-from core.images import steps as image_steps
+from core.images import sampling
 from core.images.config import ImageModel, ImageSample
 from core.images.model import ImageShape, NoiseProcess, TrainedModel, build_network
 from core.images.objective import ImageDiffusion
+from core.modality import run_here
 from core.processes import world as distributed
-from core.processes.world import own_device
+from core.processes.world import World, own_device
+from core.requests import PrepareDataRequest
 from core.storage.checkpoint import CheckpointStore
 from core.text import data
-from core.text import steps as text_steps
 from core.text.config import TextModel
 from core.text.objective import OBJECTIVES
 from core.training.loop import fit
@@ -115,7 +116,8 @@ def measure(points: Sequence[tuple[Panel, int]], repeats: int) -> list[dict[str,
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         if any(panel.spec(value)["do"] == "text" for panel, value in points):
             tokenizer = {"vocabulary": VOCABULARY}
-            text_steps.prepare_data({"source": "pydoc", "tokenizer": tokenizer}, Path(scratch) / "text")
+            source = {"source": "pydoc", "tokenizer": tokenizer}
+            run_here(PrepareDataRequest(modality="text", data=source, out=Path(scratch) / "text"))
         for _ in range(repeats):
             for (panel, value), place in zip(points, found, strict=True):
                 place.append(in_a_process(panel.spec(value), Path(scratch)))
@@ -205,8 +207,8 @@ def sample_seconds(count: int, steps: int) -> float:
 
     def draw_images(count: int, steps: int) -> None:
         settings = ImageSample(count=count, steps=steps)
-        labels = image_steps.choose_labels(settings, trained)
-        image_steps.draw(trained, settings, labels, image_steps.choose_sigmas(settings, trained.process), where)
+        labels = sampling.choose_labels(settings, trained)
+        sampling.draw(trained, settings, labels, sampling.choose_sigmas(settings, trained.process), World(0, 1, where))
 
     draw_images(min(count, 64), 1)
     began = time.perf_counter()

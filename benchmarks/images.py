@@ -24,10 +24,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.contenders import BATCH, Budget, Contender, Ours, Trained, contenders
 from benchmarks.devices import synchronize
 from benchmarks.results import parser, publish, work_folder
-from core.images import metrics, steps
+from core.images import metrics
 from core.images.dataset import ImageDataset
 from core.images.judge import Answers, Judge
+from core.modality import run_here
 from core.processes.world import own_device
+from core.requests import PrepareDataRequest, TrainJudgeRequest
 
 
 def speeds(field: Sequence[Contender], dataset: Path, rounds: int, size: int) -> dict[str, float]:
@@ -96,7 +98,8 @@ def main() -> None:
     field = [one for one in contenders() if not chosen.only or one.name in chosen.only.split(",")]
     with work_folder(chosen.work) as place:
         dataset, judged = place / "dataset", place / f"judge-{chosen.judge_epochs:g}"
-        steps.prepare_data({"source": chosen.source, "data_dir": chosen.data_dir}, dataset)
+        source = {"source": chosen.source, "data_dir": chosen.data_dir}
+        run_here(PrepareDataRequest(modality="images", data=source, out=dataset))
         data = ImageDataset.open(dataset)
         rates, peak = speeds(field, dataset, chosen.rounds, chosen.steps), ceiling()
         rows = []
@@ -116,7 +119,8 @@ def main() -> None:
         title = f"Training, the peers at batch {BATCH}; ceiling {peak:,.0f} GFLOP/s (a large matrix product)"
         if chosen.minutes:
             if not judged.exists():
-                steps.train_judge({"judge_epochs": chosen.judge_epochs}, dataset, judged)
+                section = {"judge_epochs": chosen.judge_epochs}
+                run_here(TrainJudgeRequest(modality="images", evaluate=section, dataset=dataset, out=judged))
             judge = Judge.open(judged)
             train = judge.examine(np.array(data.images("train")[:20_000]))
             rng = np.random.default_rng(0)

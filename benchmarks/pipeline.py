@@ -190,7 +190,7 @@ def generate(path: Path, count: int) -> None:
 
 def prepare(source: str, folder: str) -> None:
     """prepare-data on one file, in this process; prints its seconds and its peak of memory as JSON."""
-    import core.images.steps  # noqa: F401 - its imports are not what is timed
+    import core.images.modality  # noqa: F401 - its imports are not what is timed
     from core import steps
 
     before = peak_bytes(torch.device("cpu"))

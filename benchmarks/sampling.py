@@ -27,14 +27,15 @@ from torch import Tensor
 
 from benchmarks.results import parser, publish
 from core import noise, samplers
-from core.images import metrics, pictures, steps
+from core.images import metrics, pictures
+from core.images import sampling as drawing
 from core.images.config import ImageSample
 from core.images.dataset import ImageDataset
 from core.images.evaluation import REFERENCE as REAL
 from core.images.judge import Judge
 from core.images.model import TrainedModel, load_model
 from core.images.samples import Samples, in_proportion
-from core.processes.world import own_device
+from core.processes.world import World, own_device
 from core.randomness import seed_of
 from core.samplers import Denoiser, SampleNoise
 from core.training import precision
@@ -58,14 +59,14 @@ class Way:
     @property
     def evaluations(self) -> int:
         """Of the denoiser for an image; guidance makes each of them two or three of networks, the same for all."""
-        return steps.denoiser_evaluations(self.settings)
+        return drawing.denoiser_evaluations(self.settings)
 
     def draw(self, trained: TrainedModel, labels: NDArray[np.int64], seed: int) -> Images:
         settings = self.settings.model_copy(update={"seed": seed})
-        sigmas = steps.choose_sigmas(settings, trained.process)
+        sigmas = drawing.choose_sigmas(settings, trained.process)
         if self.peer:
             return draw_by_diffusers(trained, settings, labels)
-        return steps.draw(trained, settings, labels, sigmas, own_device())[0]
+        return drawing.draw(trained, settings, labels, sigmas, World(0, 1, own_device())).images
 
 
 def ways(counts: Sequence[int], ancestral: int, base: ImageSample) -> list[Way]:
@@ -97,7 +98,7 @@ def draw_by_diffusers(trained: TrainedModel, settings: ImageSample, labels: NDAr
     parts = []
     for start in range(0, len(labels), settings.batch_size):
         part = slice(start, start + settings.batch_size)
-        denoiser = steps.denoiser_of(trained, settings, labels[part], where)
+        denoiser = drawing.denoiser_of(trained, settings, labels[part], where)
         begin = SampleNoise(seeds[part], trained.shape.size, where)()
         with precision.choose(where).autocast(where):
             made = solve_by_diffusers(denoiser, begin, settings, trained.config.process.sigma_data, seeds[start])
@@ -230,7 +231,7 @@ def main() -> None:
     assert isinstance(job, ImageTrainingJob)
     without = {"autoguidance": 1.0} if trained.guide is None else {}
     base = job.sample.model_copy(update={"count": chosen.count, **without})
-    yardstick = Yardstick(Judge.open(chosen.judge), data, steps.choose_labels(base, trained))
+    yardstick = Yardstick(Judge.open(chosen.judge), data, drawing.choose_labels(base, trained))
     field = ways([int(count) for count in chosen.steps.split(",")], chosen.ancestral, base)
     rows = measured(field, trained, yardstick, chosen.seeds)
     reference, sentences = compare(rows)

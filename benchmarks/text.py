@@ -10,7 +10,6 @@ that was interrupted goes on where it was, and its models stay.
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,16 @@ import torch
 from benchmarks.results import parser, publish, work_folder
 from core import storage
 from core.metrics import Metric
+from core.modality import run_here
 from core.processes.world import own_device
-from core.text import data, evaluation, steps
+from core.requests import PrepareDataRequest, SampleRequest, Section, TrainRequest
+from core.text import data, evaluation
+from core.text.autoregressive import Autoregressive
 from core.text.config import TextEvaluate
 from core.text.data import TextSet
 from core.text.held_out import bounds
 from core.text.metrics import NGramJudge
-from core.text.model import load_autoregressive, load_model
+from core.text.model import load_model
 from core.training.log import TrainingLog
 
 SHARED = {"batch_size": 8, "optimizer": "muon", "learning_rate": 2e-3, "weight_decay": 0.05, "warmup_examples": 400}
@@ -72,11 +74,15 @@ def judged(made: list[str], texts: TextSet, judge: NGramJudge) -> dict[str, Metr
     return evaluation.sample_metrics(rows, texts, judge)
 
 
+def train_text(model: Section, train: Section, dataset: Path, out: Path, **more: Any) -> None:
+    run_here(TrainRequest(modality="text", model=model, train=train, dataset=dataset, out=out, **more))
+
+
 def speed(name: str, dataset: Path, place: Path) -> float:
     """Examples a second of a row's last training."""
     objective, _, model, train, _ = ROWS[name]
     settings = {**SHARED, **train, "examples": SPEED_EXAMPLES * (SHARED | train)["batch_size"] // SHARED["batch_size"]}
-    steps.train({"process": model}, settings, dataset, place, objective=objective, work=f"{place}.work")
+    train_text({"process": model}, settings, dataset, place, objective=objective, work=f"{place}.work")
     log = TrainingLog.parse((place / "train_log.jsonl").read_bytes())
     return statistics.median([row["rate"] for row in log if "rate" in row][1:])
 
@@ -93,22 +99,23 @@ def trained(name: str, minutes: float, speeds: dict[str, float], dataset: Path, 
     if warm:  # rows whose start is trained alike share it
         start = place.parent / f"start-{settings['optimizer']}"
         first = examples("autoregressive", WARM_SHARE) | {"batch_size": SHARED["batch_size"]}
-        steps.train({}, first, dataset, start, objective="autoregressive", work=str(place.parent))
+        train_text({}, first, dataset, start, objective="autoregressive", work=str(place.parent))
     last = examples(name, 1 - WARM_SHARE if warm else 1)
-    steps.train(config, last, dataset, place / "model", objective=objective, work=str(place), warm_start=start)
+    train_text(config, last, dataset, place / "model", objective=objective, work=str(place), warm_start=start)
     return place / "model"
 
 
 def drawn(name: str, model: Path, out: Path) -> list[str]:
     """48 texts of a row's model."""
-    steps.sample({"count": 48, "modes": ["diffusion"], **ROWS[name][4]}, model, out)
-    return [json.loads(row)["text"] for row in (out / "samples.jsonl").read_text().splitlines()]
+    section = {"count": 48, "modes": ["diffusion"], **ROWS[name][4]}
+    run_here(SampleRequest(modality="text", sample=section, model=model, out=out))
+    return [row["text"] for row in storage.read_json_lines(out / "samples.jsonl")]
 
 
 def bits(model: Path, texts: TextSet) -> float | None:
     """Bits per character of held-out text: exact for the autoregressive model, a bound for the others."""
     found = load_model(model, own_device())
-    other = load_autoregressive(model, found, own_device()) if found.objective == "autoregressive" else None
+    other = found.network if isinstance(found.network, Autoregressive) else None
     limits = bounds(found, other, texts, TextEvaluate())
     return next((round(value, 3) for value in limits.values()), None)
 
@@ -127,7 +134,7 @@ def main() -> None:
     names = chosen.only.split(",") if chosen.only else list(ROWS)
     with work_folder(chosen.work) as place:
         source = {"source": chosen.source, "data_dir": chosen.data_dir, "tokenizer": {"vocabulary": 1024}}
-        steps.prepare_data(source, place / "dataset")
+        run_here(PrepareDataRequest(modality="text", data=source, out=place / "dataset"))
         texts = data.load(place / "dataset")
         speeds = measured_speeds(names, place)
         judge = NGramJudge(texts.texts["train"], 5)

@@ -10,28 +10,12 @@ python -m components shards --request JSON
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import pkgutil
 import sys
-from typing import Any
 
-import components
-
-
-def steps() -> dict[str, Any]:
-    """Every component by the name of its function, which unlike the name of its task is unique."""
-    from kfp.dsl.python_component import PythonComponent
-
-    found: dict[str, Any] = {}
-    for module in pkgutil.iter_modules(components.__path__):
-        if module.name != "__main__":
-            members = vars(importlib.import_module(f"components.{module.name}"))
-            found |= {
-                value.python_func.__name__: value for value in members.values() if isinstance(value, PythonComponent)
-            }
-    return dict(sorted(found.items()))
+from core.printable import printable_json, say
+from factory.steps import STEPS
 
 
 def run(name: str, executor_input: str) -> None:
@@ -42,16 +26,17 @@ def run(name: str, executor_input: str) -> None:
     """
     from kfp.dsl.executor import Executor
 
+    from components.step import load
     from core.errors import UserError
 
-    known = steps()
-    if name not in known:
-        raise UserError(f"step {name!r}: there is none; allowed: {', '.join(known)}, doctor, steps")
+    step = name.replace("_", "-")
+    if step not in STEPS:
+        raise UserError(f"step {name!r}: there is none; allowed: {', '.join(STEPS)}, doctor, steps")
     try:
         values = json.loads(executor_input)
     except ValueError as error:
         raise UserError(f"--executor_input: not JSON: {error}") from None
-    Executor(executor_input=values, function_to_execute=known[name].python_func).execute()
+    Executor(executor_input=values, function_to_execute=load(step).python_func).execute()
 
 
 def train_alone(job: str, out: str) -> None:
@@ -64,7 +49,7 @@ def train_alone(job: str, out: str) -> None:
     from core.config import parse_yaml
     from factory.job import parse_job
 
-    print(json.dumps(train_job(parse_job(parse_yaml(job, "--job"), "--job"), out)))
+    say(printable_json(json.dumps(train_job(parse_job(parse_yaml(job, "--job"), "--job"), out))), lines=True)
 
 
 def draw_many(request: str) -> None:
@@ -76,38 +61,46 @@ def draw_many(request: str) -> None:
     from components.shards import shards
     from core.config import parse_yaml
 
-    print(json.dumps(shards(parse_yaml(request, "--request"), os.environ)))
+    say(printable_json(json.dumps(shards(parse_yaml(request, "--request"), os.environ))), lines=True)
 
 
 def main(arguments: list[str]) -> int:
     """Runs what the arguments ask for; the exit code."""
     from core.errors import UserError
+    from core.storage.faults import every_refusal
 
     try:
-        if arguments == ["steps"]:
-            print("\n".join(steps()))
-        elif arguments[:1] == ["doctor"]:
-            from components.inside import report
-
-            return report(as_json="--json" in arguments)
-        elif len(arguments) == 5 and (arguments[0], arguments[1], arguments[3]) == ("train-job", "--job", "--out"):
-            train_alone(arguments[2], arguments[4])
-        elif len(arguments) >= 3 and arguments[:2] == ["trial", "--request"]:
-            from components.tuning import tuned_trial
-
-            tuned_trial(arguments[2], arguments[3:])
-        elif len(arguments) == 3 and arguments[:2] == ["shards", "--request"]:
-            draw_many(arguments[2])
-        elif len(arguments) == 3 and arguments[1] == "--executor_input":
-            run(arguments[0], arguments[2])
-        else:
-            raise UserError(
-                "expected: steps | doctor --inside [--json] | STEP --executor_input JSON"
-                " | train-job --job JSON --out URI | trial --request URI | shards --request JSON"
-            )
+        with every_refusal():
+            return _answer(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", to=sys.stderr)
         return UserError.EXIT_CODE
+
+
+def _answer(arguments: list[str]) -> int:
+    from core.errors import UserError
+
+    if arguments == ["steps"]:
+        say("\n".join(STEPS), lines=True)
+    elif arguments[:1] == ["doctor"]:
+        from components.inside import report
+
+        return report(as_json="--json" in arguments)
+    elif len(arguments) == 5 and (arguments[0], arguments[1], arguments[3]) == ("train-job", "--job", "--out"):
+        train_alone(arguments[2], arguments[4])
+    elif len(arguments) >= 3 and arguments[:2] == ["trial", "--request"]:
+        from components.tuning import tuned_trial
+
+        tuned_trial(arguments[2], arguments[3:])
+    elif len(arguments) == 3 and arguments[:2] == ["shards", "--request"]:
+        draw_many(arguments[2])
+    elif len(arguments) == 3 and arguments[1] == "--executor_input":
+        run(arguments[0], arguments[2])
+    else:
+        raise UserError(
+            "expected: steps | doctor --inside [--json] | STEP --executor_input JSON"
+            " | train-job --job JSON --out URI | trial --request URI | shards --request JSON"
+        )
     return 0
 
 

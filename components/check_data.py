@@ -33,9 +33,11 @@ def check_data(
     """
     from pathlib import Path
 
-    from components.step import describe, step, whole
+    from components.step import describe, step
     from core import storage
+    from core.printable import say
     from factory import drift
+    from factory.lineage import restore_ints
 
     with step():
         config = {
@@ -45,11 +47,11 @@ def check_data(
             "autoregressive": autoregressive_config,
             "evaluate": evaluate_config,
         }
-        facts = drift.check(data_config, whole(config), registry, model_name)
+        facts = drift.check(data_config, restore_ints(config), registry, model_name)
         storage.write_json(Path(found.path) / "found.json", facts)
         shown = {key: facts[key] for key in ("decision", "reason", "fingerprint")}
         describe(found, shown, {"data": data_config})
-        print(f"{facts['decision']}: {facts['reason']}", flush=True)
+        say(f"{facts['decision']}: {facts['reason']}")
     return facts["fingerprint"] if facts["decision"] == drift.TRAIN else drift.SKIP
 
 
@@ -62,12 +64,11 @@ def remember_data(registry: str, model_name: str, found: dsl.Input[dsl.Artifact]
         model_name: the model that was retrained.
     """
     from datetime import UTC, datetime
-    from pathlib import Path
 
-    from components.step import step
+    from components.step import step, verified
     from core import storage
     from factory import drift
 
     with step():
-        facts = storage.read_json(Path(found.path) / "found.json")
+        facts = storage.read_json(verified(found) / "found.json")
         drift.remember(facts, datetime.now(UTC).isoformat(timespec="seconds"), registry, model_name)

@@ -1,6 +1,6 @@
 """choose: the best trial of a hyper-parameter search, and the settings that the model is then trained with."""
 
-# mypy: disable-error-code="type-arg, untyped-decorator"
+# mypy: disable-error-code="type-arg, untyped-decorator, assignment"
 from kfp import dsl
 
 from components.step import component
@@ -10,53 +10,30 @@ from components.step import component
 def choose(
     search_config: dict,
     train_config: dict,
-    trials: dsl.Input[list[dsl.Artifact]],
     search: dsl.Output[dsl.Artifact],
     table: dsl.Output[dsl.Markdown],
+    gcp_resources: str = "",
+    trials: dsl.Input[list[dsl.Artifact]] = None,
 ) -> dict:
-    """Compares the trials that ran as steps.
-
-    Args:
-        search_config: the job's `search` section.
-        train_config: the job's `train` section.
-        trials: one artifact of `trial` each.
-
-    Returns:
-        The `train` section with the winner's settings, at the training's own budget.
-    """
-    from pathlib import Path
-
-    from components.step import step
-    from components.tuning import publish_search
-    from core import storage
-
-    with step():
-        found = [storage.read_json(Path(one.path) / "trial.json") for one in trials]
-        section = publish_search(search_config, train_config, found, search, table)
-    return section
-
-
-@component("choose")
-def choose_tuned(
-    search_config: dict,
-    train_config: dict,
-    gcp_resources: str,
-    search: dsl.Output[dsl.Artifact],
-    table: dsl.Output[dsl.Markdown],
-) -> dict:
-    """Compares the trials of a Vertex AI hyper-parameter tuning job.
+    """Compares the trials that ran as steps, or those of a Vertex AI hyper-parameter tuning job.
 
     Args:
         search_config: the job's `search` section.
         train_config: the job's `train` section.
         gcp_resources: what the step that ran the tuning job says about it.
+        trials: one artifact of `trial` each.
 
     Returns:
         The `train` section with the winner's settings, at the training's own budget.
     """
-    from components.step import step
+    from components.step import step, verified
     from components.tuning import publish_search, trials_of
+    from core import storage
 
     with step():
-        section = publish_search(search_config, train_config, trials_of(gcp_resources, search_config), search, table)
+        if gcp_resources:
+            found = trials_of(gcp_resources, search_config)
+        else:
+            found = [storage.read_json(verified(one) / "trial.json") for one in trials]
+        section = publish_search(search_config, train_config, found, search, table)
     return section

@@ -1,6 +1,6 @@
 """evaluate: measures samples against real data, each metric beside its floor; metrics and a report for the console."""
 
-# mypy: disable-error-code="type-arg, untyped-decorator"
+# mypy: disable-error-code="type-arg, untyped-decorator, assignment"
 from kfp import dsl
 
 from components.step import component
@@ -16,69 +16,31 @@ def evaluate(
     samples: dsl.Input[dsl.Artifact],
     evaluation: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
-    classification: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
+    autoregressive: dsl.Input[dsl.Model] = None,
+    classification: dsl.Output[dsl.ClassificationMetrics] = None,
 ) -> None:
-    """Measures images.
+    """Measures images or texts.
 
     Args:
-        modality: images.
+        modality: images or text.
         evaluate_config: the job's `evaluate` section.
     """
     from pathlib import Path
 
     import report as reports
     from components.publish import publish_metrics
-    from components.step import describe, step
+    from components.step import describe, step, verified
     from core import steps
 
     with step():
         inputs = {"dataset": dataset, "judge": judge, "model": model, "samples": samples}
+        inputs |= {"autoregressive": autoregressive} if autoregressive else {}
         paths: dict = {name: Path(artifact.path) for name, artifact in inputs.items()}
+        for artifact in (judge, samples):
+            verified(artifact)
         out = Path(evaluation.path)
         metadata = steps.evaluate(modality, evaluate_config, **paths, out=out)
         describe(evaluation, metadata, {"evaluate": evaluate_config}, inputs)
         publish_metrics(out, metrics, classification)
-        reports.build(Path(report.path), **paths, evaluation=out)
-
-
-@component("evaluate")
-def evaluate_text(
-    modality: str,
-    evaluate_config: dict,
-    dataset: dsl.Input[dsl.Dataset],
-    judge: dsl.Input[dsl.Model],
-    model: dsl.Input[dsl.Model],
-    autoregressive: dsl.Input[dsl.Model],
-    samples: dsl.Input[dsl.Artifact],
-    evaluation: dsl.Output[dsl.Artifact],
-    metrics: dsl.Output[dsl.Metrics],
-    report: dsl.Output[dsl.HTML],
-) -> None:
-    """Measures texts.
-
-    Args:
-        modality: text.
-        evaluate_config: the job's `evaluate` section.
-    """
-    from pathlib import Path
-
-    import report as reports
-    from components.publish import publish_metrics
-    from components.step import describe, step
-    from core import steps
-
-    with step():
-        inputs = {
-            "dataset": dataset,
-            "judge": judge,
-            "model": model,
-            "samples": samples,
-            "autoregressive": autoregressive,
-        }
-        paths: dict = {name: Path(artifact.path) for name, artifact in inputs.items()}
-        out = Path(evaluation.path)
-        metadata = steps.evaluate(modality, evaluate_config, **paths, out=out)
-        describe(evaluation, metadata, {"evaluate": evaluate_config}, inputs)
-        publish_metrics(out, metrics, None)
         reports.build(Path(report.path), **paths, evaluation=out)

@@ -36,8 +36,10 @@ def gate(
     import tempfile
     from pathlib import Path
 
-    from components.step import describe, step
+    from components.step import describe, step, verified
     from core.config import GateConfig, validate
+    from core.printable import say
+    from core.requests import modality_name
     from factory.gate import Challenge, compare
     from factory.registry import Registry
 
@@ -46,15 +48,18 @@ def gate(
         decided = compare(
             validate(GateConfig, gate_config, "gate"),
             Challenge(
-                modality,
+                modality_name(modality),
+                model=Path(model.path),
+                evaluation=verified(evaluation),
+                dataset=Path(dataset.path),
+                judge=verified(judge),
                 sample=sample_config,
                 evaluate=evaluate_config,
-                **{name: Path(artifact.path) for name, artifact in inputs.items()},
             ),
             Registry(registry).champion(model_name),
             Path(scratch),
         )
         decided.write(Path(verdict.path))
         describe(verdict, decided.facts(), {"gate": gate_config}, inputs)
-        print(f"{decided.decision}: {decided.reason}", flush=True)
+        say(f"{decided.decision}: {decided.reason}")
     return str(decided.decision)

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from core.printable import printable_json, say
+
 Check = dict[str, str]
 
 
@@ -35,9 +37,9 @@ def report(*, as_json: bool = False) -> int:
     """Prints the checks; 1 if something is missing, otherwise 0."""
     found = checks()
     if as_json:
-        print(json.dumps(found))
+        say(printable_json(json.dumps(found)), lines=True)
     else:
-        print("\n".join(f"{row['check']:8} {row['state']:8} {row['found']}" for row in found))
+        say("\n".join(f"{row['check']:8} {row['state']:8} {row['found']}" for row in found), lines=True)
     return int(any(row["state"] != "ok" for row in found))
 
 
@@ -54,9 +56,10 @@ def _user() -> str:
 
 
 def _steps() -> str:
-    from components.__main__ import steps
+    from components.step import load
+    from factory.steps import STEPS
 
-    return f"{len(steps())} import"
+    return f"{len([load(name) for name in STEPS])} import"
 
 
 def _torch() -> str:

@@ -19,14 +19,15 @@ def keep(
     """
     from pathlib import Path
 
-    from components.step import describe, run_of, step
+    from components.step import describe, step, verified
     from core import storage
     from core.evaluation import Decision, Verdict
+    from factory.lineage import run_of
     from factory.registry import Registry
 
     with step():
         run = run or run_of(kept.uri)
-        decided = Verdict.read(Path(verdict.path))
+        decided = Verdict.read(verified(verdict))
         facts = decided.facts()
         Registry(registry).record(model_name, Decision.KEEP, decided.reason, run=run, challenger=facts["challenger"])
         storage.write_json(Path(kept.path) / "kept.json", {"model": model_name, "run": run, **facts})

@@ -1,6 +1,6 @@
 """plan-trials: what a Vertex AI hyper-parameter tuning job searches, and what each of its trials is to do."""
 
-# mypy: disable-error-code="type-arg, untyped-decorator"
+# mypy: disable-error-code="type-arg, untyped-decorator, assignment"
 from typing import NamedTuple, Optional
 
 from kfp import dsl
@@ -21,8 +21,8 @@ def plan_trials(
     sample_config: Optional[dict] = None,  # noqa: UP045
     evaluate_config: Optional[dict] = None,  # noqa: UP045
     warm_start: bool = False,
-    judge: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045
-    autoregressive: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045
+    judge: dsl.Input[dsl.Model] = None,
+    autoregressive: dsl.Input[dsl.Model] = None,
 ) -> NamedTuple("Plan", [("request", str), ("metrics", list), ("parameters", list), ("count", int), ("parallel", int)]):  # type: ignore[valid-type]
     """Writes request.json, which each trial reads (`components.tuning`).
 
@@ -42,9 +42,10 @@ def plan_trials(
     """
     from pathlib import Path
 
-    from components.step import describe, step, whole
+    from components.step import describe, step
     from components.tuning import study_metrics, study_parameters
     from core import storage
+    from factory.lineage import restore_ints
 
     with step():
         inputs = {"dataset": dataset, "judge": judge, "autoregressive": autoregressive}
@@ -61,9 +62,9 @@ def plan_trials(
             "timeout_seconds": timeout_seconds,
             "inputs": {name: artifact.uri for name, artifact in given.items()},
         }
-        storage.write_json(Path(plan.path) / "request.json", whole(request))
+        storage.write_json(Path(plan.path) / "request.json", restore_ints(request))
         describe(plan, {}, {"search": search_config, "model": model_config, "train": train_config}, given)
-        search = whole(search_config)
+        search = restore_ints(search_config)
         return (
             f"{plan.uri}/request.json",
             study_metrics(search),

@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.step import describe, run_of
+from components.step import describe, verified
 from components.vertex_registry import mirror_from_step
 from core import storage
 from core.errors import UserError
 from core.evaluation import Evaluation, Verdict
 from core.metrics import Metrics, dump
+from core.records import ModelFacts, read
+from core.storage import integrity
+from factory.lineage import run_of
 from factory.registry import Registry
 
 _LINEAGE = ("data_hash", "code_version", "image", "seed", "examples_seen", "effective_batch_size", "device", "config")
@@ -65,8 +68,9 @@ def publish_version(
         card: the `dsl.Markdown` output: the version's model card, which consoles show.
     """
     model = parts["model"]
-    measured, decided = Evaluation.read(Path(evaluation.path)), Verdict.read(Path(verdict.path))
-    weights = str(storage.read_json(Path(model.path) / "model.json").get("weights_sha256", ""))
+    folders = {name: verified(artifact) for name, artifact in parts.items()}
+    measured, decided = Evaluation.read(verified(evaluation)), Verdict.read(verified(verdict))
+    weights = read(ModelFacts, storage.join(folders["model"], "model.json")).weights_sha256
     lineage = {key: model.metadata[key] for key in _LINEAGE if key in model.metadata}
     lineage["sample"] = measured.sample  # whoever draws from it later draws what was measured
     lineage["run"] = run or run_of(registered.uri)
@@ -74,7 +78,7 @@ def publish_version(
     store = Registry(registry)
     version = store.register(
         model_name,
-        {name: Path(artifact.path) for name, artifact in parts.items()},
+        folders,
         metrics=dump(measured.metrics),
         evaluation_key=measured.evaluation_key,
         weights_sha256=weights,
@@ -107,7 +111,7 @@ def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
                 facts |= snapshot.write_model(uri, Path(artifact.path))
                 describe(artifact, facts, {"source": name})
                 return
-        description = storage.read_json(storage.join(uri, "model.json"))
+        description = integrity.read_json(storage.join(uri, "model.json"))
         stated = description.get("weights_sha256")
         if stated and storage.sha256(storage.join(uri, "weights.safetensors")) != stated:
             raise UserError(f"{uri}: weights.safetensors is damaged: its SHA-256 is not the one in model.json")

@@ -1,6 +1,6 @@
 """register: the challenger becomes a version of the model and its champion."""
 
-# mypy: disable-error-code="type-arg, untyped-decorator"
+# mypy: disable-error-code="type-arg, untyped-decorator, assignment"
 from kfp import dsl
 
 from components.step import component
@@ -16,8 +16,9 @@ def register(
     verdict: dsl.Input[dsl.Artifact],
     registered: dsl.Output[dsl.Artifact],
     card: dsl.Output[dsl.Markdown],
+    autoregressive: dsl.Input[dsl.Model] = None,
 ) -> None:
-    """Registers a model.
+    """Registers a model, for text with the autoregressive model beside it.
 
     Args:
         registry: folder or gs:// prefix.
@@ -28,26 +29,5 @@ def register(
     from components.step import step
 
     with step():
-        parts = {"model": model}
-        publish_version(registry, model_name, run, parts, evaluation, verdict, registered, card)
-
-
-@component("register")
-def register_text(
-    registry: str,
-    model_name: str,
-    run: str,
-    model: dsl.Input[dsl.Model],
-    autoregressive: dsl.Input[dsl.Model],
-    evaluation: dsl.Input[dsl.Artifact],
-    verdict: dsl.Input[dsl.Artifact],
-    registered: dsl.Output[dsl.Artifact],
-    card: dsl.Output[dsl.Markdown],
-) -> None:
-    """Registers a diffusion model of text with the autoregressive model beside it."""
-    from components.publish import publish_version
-    from components.step import step
-
-    with step():
-        parts = {"model": model, "autoregressive": autoregressive}
+        parts = {"model": model} | ({"autoregressive": autoregressive} if autoregressive else {})
         publish_version(registry, model_name, run, parts, evaluation, verdict, registered, card)

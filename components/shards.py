@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,17 @@ from typing import Any
 from pydantic import Field
 
 from core import storage
-from core.config import Frozen, validate
+from core.config import Frozen, Place, validate
+from core.records import ModelFacts, read
+from core.storage import scratches
 from factory.shards import sample_shards
 
 
 class ShardRequest(Frozen):
     """What every worker is told."""
 
-    model: str = Field(min_length=1, description="model folder, a path or URI")
-    out: str = Field(min_length=1, description="folder or gs:// prefix that all workers share")
+    model: Place = Field(min_length=1, description="model folder, a path or URI")
+    out: Place = Field(min_length=1, description="folder or gs:// prefix that all workers share")
     count: int = Field(ge=1, le=10**9)
     size: int = Field(1000, ge=1, le=1_000_000, description="samples in a shard: the most that a kill loses")
     sample: dict[str, Any] = Field(default_factory=dict, description="the section `sample` of a job")
@@ -34,12 +35,12 @@ def shards(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[st
     """
     index = environment.get("JOB_COMPLETION_INDEX")
     request = validate(ShardRequest, {**values, **({"worker": int(index)} if index else {})}, "request")
-    with tempfile.TemporaryDirectory(prefix="textdiffusion-shards-") as scratch:
+    with scratches.temporary_folder("shards") as scratch:
         model = Path(request.model)
         if storage.is_remote(request.model):
-            model = Path(scratch) / "model"
+            model = scratch / "model"
             storage.copy_tree(request.model, model)
-        modality = storage.read_json(model / "model.json").get("modality", "images")
+        modality = read(ModelFacts, str(model / "model.json")).modality
         return sample_shards(
             modality,
             request.sample,

@@ -1,12 +1,18 @@
-"""What every component shares: the name of its image, errors as one line, and the lineage on its outputs."""
+"""What every component shares: the name of its image, its variants, errors as one line, and its row in `STEPS`."""
 
-import os
-import re
+import copy
+import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from factory.lineage import describe
+from factory.steps import STEPS
+
+__all__ = ["IMAGE", "component", "describe", "load", "step", "variant", "verified"]
 IMAGE = "textdiffusion-image:unresolved"
 """Stands for the image until `pipelines.compile` puts in the one whose tag is the hash of its content."""
 
@@ -16,81 +22,80 @@ def component(name: str) -> Callable[[Callable[..., Any]], Any]:
     from kfp import dsl
 
     def make(function: Callable[..., Any]) -> Any:
-        made = dsl.component(function, base_image=IMAGE, install_kfp_package=False)
-        made.name = made.component_spec.name = name
-        return made
+        return _named(dsl.component(function, base_image=IMAGE, install_kfp_package=False), name)
 
     return make
+
+
+def variant(original: Any, artifacts: Collection[str], name: str | None = None) -> Any:
+    """A component with those of its optional artifacts (their default is None) that `artifacts` names, then required.
+
+    So one body serves both modalities, and what is compiled has no optional artifact: Vertex AI does not cache a step
+    that has one (github.com/kubeflow/pipelines/issues/11410).
+
+    Args:
+        original: a component made of a function.
+        artifacts: names of inputs and outputs; those that are not optional may be among them.
+        name: of the task, if another one.
+    """
+    made = copy.copy(original)
+    made.component_spec = copy.deepcopy(original.component_spec)
+    optional = {key for key, value in inspect.signature(made.python_func).parameters.items() if value.default is None}
+    for interface in (made.component_spec.inputs, made.component_spec.outputs):
+        for key in optional & set(interface or ()):
+            if not str(interface[key].type).startswith("system."):
+                continue
+            if key in artifacts:
+                interface[key].optional = False
+            else:
+                del interface[key]
+    return _named(made, name or original.name)
+
+
+def load(name: str) -> Any:
+    """The KFP component of the step called `name`, a key of `STEPS`."""
+    module, _, function = STEPS[name].component.partition(":")
+    return getattr(import_module(f"components.{module}"), function)
 
 
 @contextmanager
 def step() -> Iterator[None]:
     """Runs a step's body: a `UserError` becomes its one line on stderr and exit code 2, without a traceback."""
     from core.errors import UserError
-    from core.storage.faults import reported
+    from core.printable import say
+    from core.storage.faults import every_refusal
 
     try:
-        with reported(None, "used"):  # a full disk shows where nobody looked for it
+        with every_refusal():  # a full disk shows where nobody looked for it
             yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        say(f"error: {error}", to=sys.stderr)
         raise SystemExit(error.EXIT_CODE) from None
 
 
-def whole(value: Any) -> Any:
-    """`value` with 16.0 as 16 at any depth: pipeline backends carry every number as a double."""
-    if isinstance(value, Mapping):
-        return {key: whole(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [whole(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def verified(artifact: Any) -> Path:
+    """Where the files of an input are, compared with the hash that the step which made it left in its metadata.
 
+    Models and data sets verify themselves when they are opened; this is for what states no hash of its own.
 
-def describe(
-    artifact: Any, metadata: Mapping[str, Any], config: Mapping[str, Any], parents: Mapping[str, Any] | None = None
-) -> None:
-    """Puts the lineage of an output on it: configuration, hashes, code version, image and the artifacts it came from.
-
-    Args:
-        artifact: the output.
-        metadata: what the step returned; nested values become JSON text, because Vertex shows only flat ones.
-        config: the sections the step was given, by name.
-        parents: the input artifacts, by name.
+    Raises:
+        UserError: a file was changed, removed or added since.
     """
-    from core.config import canonical_json, config_hash
+    from core.errors import UserError
+    from core.printable import say
+    from core.storage.integrity import FILES_HASH, files_sha256
 
-    config = whole(config)
-    inputs = {
-        name: {"uri": parent.uri, "hash": content_hash(parent.metadata)} for name, parent in (parents or {}).items()
-    }
-    common: dict[str, Any] = {
-        "config": config,
-        "config_hash": config_hash(config),
-        "code_version": os.environ.get("TEXTDIFFUSION_CODE_VERSION", "unknown"),
-        "image": os.environ.get("TEXTDIFFUSION_IMAGE", "unknown"),
-        "parents": inputs,
-    }
-    for parent in (parents or {}).values():  # what holds for the input holds for what was made of it
-        for key in ("data_hash", "seed", "examples_seen", "effective_batch_size"):
-            if key in parent.metadata:
-                common.setdefault(key, parent.metadata[key])
-    for key, value in {**common, **metadata}.items():
-        if value is not None:
-            artifact.metadata[key] = canonical_json(value) if isinstance(value, Mapping | list | tuple) else value
+    path, stated = Path(artifact.path), artifact.metadata.get(FILES_HASH)
+    if stated is None:
+        say(f"warning: {artifact.name}: its metadata state no {FILES_HASH}, so it is not verified", to=sys.stderr)
+    elif files_sha256(path) != stated:
+        raise UserError(
+            f"{artifact.name}: the files in {path} are not those that its step wrote ({FILES_HASH} differs);"
+            " run that step again"
+        )
+    return path
 
 
-def content_hash(metadata: Mapping[str, Any]) -> str:
-    """The hash that stands for an artifact's content, from its metadata; empty if it states none."""
-    for key in ("weights_sha256", "content_sha256", "judge_sha256", "samples_sha256", "sha256", "data_hash"):
-        if metadata.get(key):
-            return str(metadata[key])
-    return ""
-
-
-def run_of(uri: str) -> str:
-    """The run that an artifact belongs to, from where Vertex AI puts it: .../PROJECT NUMBER/RUN/STEP_-ID/NAME.
-
-    Runs that a schedule starts get their id only when they start, so it is not among their parameters.
-    """
-    found = re.search(r"/\d+/([a-z][-a-z0-9]*)/[^/]+_-?\d+/", uri)
-    return found[1] if found else ""
+def _named(made: Any, name: str) -> Any:
+    made.name = made.component_spec.name = name
+    return made

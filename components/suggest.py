@@ -17,11 +17,13 @@ def suggest(search_config: dict, train_config: dict) -> list[str]:
     """
     import json
 
-    from components.step import step, whole
+    from components.step import step
+    from core.printable import say
+    from factory.lineage import restore_ints
     from factory.search import suggest as points
 
     with step():
-        trials = points(whole(search_config), whole(train_config))
+        trials = points(restore_ints(search_config), restore_ints(train_config))
         for trial in trials:
-            print(f"trial {trial['trial']}: {json.dumps(trial['parameters'])}", flush=True)
+            say(f"trial {trial['trial']}: {json.dumps(trial['parameters'])}")
     return [json.dumps(trial) for trial in trials]

@@ -4,10 +4,10 @@ Killed and run again, each goes on from its last checkpoint in `work` (a folder 
 environment variable TEXTDIFFUSION_WORK names).
 """
 
-# mypy: disable-error-code="type-arg, untyped-decorator"
+# mypy: disable-error-code="type-arg, untyped-decorator, assignment"
 from kfp import dsl
 
-from components.step import component
+from components.step import component, variant
 
 
 @component("train")
@@ -18,53 +18,9 @@ def train(
     work: str,
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
+    autoregressive: dsl.Input[dsl.Model] = None,
 ) -> None:
-    """Trains a diffusion model."""
-    from pathlib import Path
-
-    from components.step import describe, step
-    from core import steps
-
-    with step():
-        metadata = steps.train(
-            modality, model_config, train_config, Path(dataset.path), Path(model.path), work=work or None
-        )
-        describe(model, metadata, {"model": model_config, "train": train_config}, {"dataset": dataset})
-
-
-@component("train-diffusion")
-def train_diffusion(
-    modality: str,
-    model_config: dict,
-    train_config: dict,
-    work: str,
-    dataset: dsl.Input[dsl.Dataset],
-    model: dsl.Output[dsl.Model],
-) -> None:
-    """Trains a diffusion model of text from fresh weights."""
-    from pathlib import Path
-
-    from components.step import describe, step
-    from core import steps
-
-    with step():
-        metadata = steps.train(
-            modality, model_config, train_config, Path(dataset.path), Path(model.path), work=work or None
-        )
-        describe(model, metadata, {"model": model_config, "train": train_config}, {"dataset": dataset})
-
-
-@component("train-diffusion")
-def train_diffusion_warm(
-    modality: str,
-    model_config: dict,
-    train_config: dict,
-    work: str,
-    dataset: dsl.Input[dsl.Dataset],
-    autoregressive: dsl.Input[dsl.Model],
-    model: dsl.Output[dsl.Model],
-) -> None:
-    """Trains a diffusion model of text that begins from the autoregressive model's weights."""
+    """Trains a diffusion model, for text from the weights of the autoregressive model if there is one."""
     from pathlib import Path
 
     from components.step import describe, step
@@ -78,7 +34,7 @@ def train_diffusion_warm(
             Path(dataset.path),
             Path(model.path),
             work=work or None,
-            warm_start=Path(autoregressive.path),
+            warm_start=Path(autoregressive.path) if autoregressive else None,
         )
         parents = {"dataset": dataset, "autoregressive": autoregressive}
         describe(model, metadata, {"model": model_config, "train": train_config}, parents)
@@ -111,3 +67,6 @@ def train_autoregressive(
         )
         config = {"model": model_config, "autoregressive": train_config}
         describe(autoregressive, metadata, config, {"dataset": dataset})
+
+
+train_diffusion = variant(train, ["autoregressive"], "train-diffusion")

@@ -7,7 +7,6 @@ last.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from core import steps, storage
 from core.errors import UserError
 from core.processes import launch
+from core.storage import scratches
 from factory.job import AnyJob, ImageTrainingJob, TextTrainingJob
 
 WAIT = 900.0  # seconds for another node to publish what this one needs
@@ -32,8 +32,7 @@ def train_job(job: AnyJob, out: str) -> dict[str, Any]:
         raise UserError(f"--out {out}: not there; several nodes need a gs:// prefix or a folder that all of them mount")
     sections = job.model_dump(mode="json")
     work = storage.join(out, ".work")
-    with tempfile.TemporaryDirectory(prefix="textdiffusion-job-") as name:
-        folder = Path(name)
+    with scratches.temporary_folder("job") as folder:
         data = folder / "dataset"
         steps.prepare_data(job.modality, sections["data"], data)
         start: Path | None = None

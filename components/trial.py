@@ -1,6 +1,6 @@
 """trial: one short training of a hyper-parameter search, and how well it did."""
 
-# mypy: disable-error-code="type-arg, untyped-decorator"
+# mypy: disable-error-code="type-arg, untyped-decorator, assignment"
 from typing import Optional  # KFP reads this form, not `| None`
 
 from kfp import dsl
@@ -19,8 +19,8 @@ def trial(
     sample_config: Optional[dict] = None,  # noqa: UP045
     evaluate_config: Optional[dict] = None,  # noqa: UP045
     warm_start: bool = False,
-    judge: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045
-    autoregressive: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045
+    judge: dsl.Input[dsl.Model] = None,
+    autoregressive: dsl.Input[dsl.Model] = None,
 ) -> None:
     """Trains with the suggested settings. What it is not handed cannot spoil its cache.
 
@@ -37,6 +37,7 @@ def trial(
     from pathlib import Path
 
     from components.step import describe, step
+    from core.printable import printable_json, say
     from factory.trial import run_trial
 
     with step():
@@ -59,4 +60,4 @@ def trial(
         config = {"model": model_config, "train": settings["train"]}
         parents = {name: artifact for name, artifact in inputs.items() if artifact}
         describe(tried, facts, config, parents)
-        print(json.dumps(facts), flush=True)
+        say(printable_json(json.dumps(facts)), lines=True)

@@ -6,17 +6,18 @@ import json
 import os
 import re
 import signal
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.step import describe, whole
 from components.vertex_registry import ENDPOINT, client
 from core import storage
 from core.config import canonical_json, parse_override, validate
 from core.errors import UserError
+from core.printable import printable_json, say
+from core.storage import scratches
+from factory.lineage import describe, restore_ints
 from factory.search import SearchConfig, choose, counted, make_trial
 from factory.trial import report_metric, run_trial
 
@@ -64,7 +65,7 @@ def tuned_trial(uri: str, arguments: Sequence[str]) -> None:
     suggestion: dict[str, Any] = {}
     for argument in arguments:
         (name,), value = parse_override(argument.removeprefix("--"))
-        suggestion[f"train.{name}"] = whole(value)
+        suggestion[f"train.{name}"] = restore_ints(value)
     number = int(os.environ.get("CLOUD_ML_TRIAL_ID", "1"))
     trial = make_trial(validate(SearchConfig, request["search"], "search"), request["train"], number, suggestion)
     inputs = {name: Path(Artifact(name=name, uri=found).path) for name, found in request["inputs"].items()}
@@ -72,13 +73,13 @@ def tuned_trial(uri: str, arguments: Sequence[str]) -> None:
     limit = threading.Timer(request["timeout_seconds"], os.kill, (os.getpid(), signal.SIGTERM))
     limit.daemon = True
     limit.start()
-    with tempfile.TemporaryDirectory(prefix="textdiffusion-tuned-") as folder:
+    with scratches.temporary_folder("tuned") as folder:
         facts = run_trial(
             request["modality"],
             request["model"],
             trial,
             inputs["dataset"],
-            Path(folder) / "trial",
+            folder / "trial",
             work=request["work"] or None,
             warm_start=start if request["warm_start"] else None,
             sample=request["sample"],
@@ -87,7 +88,7 @@ def tuned_trial(uri: str, arguments: Sequence[str]) -> None:
             autoregressive=start,
         )
     limit.cancel()
-    print(json.dumps(facts), flush=True)
+    say(printable_json(json.dumps(facts)), lines=True)
     if facts["value"] is None:
         raise UserError(f"trial {canonical_json(suggestion)}: {facts['error']}")
     report_metric(trial["metric"], facts["value"], facts.get("examples_seen", 0))
@@ -95,14 +96,14 @@ def tuned_trial(uri: str, arguments: Sequence[str]) -> None:
 
 def trials_of(gcp_resources: str, search: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The trials of the tuning job that a launcher's `gcp_resources` names, as `factory.search.choose` takes them."""
-    config = validate(SearchConfig, whole(search), "search")
+    config = validate(SearchConfig, restore_ints(search), "search")
     named = re.search(r"/v1/(projects/[^/]+/locations/([^/]+)/hyperparameterTuningJobs/\d+)", gcp_resources)
     if not named:
         raise UserError(f"gcp_resources: names no hyper-parameter tuning job: {gcp_resources[:200]}")
     job = client(named[2], os.environ.get(ENDPOINT, ""), "Job").get_hyperparameter_tuning_job(name=named[1])
     found = []
     for trial in job.trials:
-        values = {item.parameter_id: whole(item.value) for item in trial.parameters}
+        values = {item.parameter_id: restore_ints(item.value) for item in trial.parameters}
         measured = {item.metric_id: float(item.value) for item in trial.final_measurement.metrics}
         value = measured.get(config.metric) if trial.state.name == "SUCCEEDED" else None
         seconds = (trial.end_time - trial.start_time).total_seconds() if trial.start_time and trial.end_time else None
@@ -126,7 +127,7 @@ def publish_search(
     table: Any,
 ) -> dict[str, Any]:
     """Writes search.json into the artifact `search`, and a table for consoles; the winner's `train` section."""
-    found = choose(whole(search_config), whole(train_config), trials)
+    found = choose(restore_ints(search_config), restore_ints(train_config), trials)
     storage.write_json(Path(search.path) / "search.json", found)
     facts = {key: found[key] for key in ("metric", "best", "value", "settings")}
     describe(search, {**facts, "trial_count": len(trials)}, {"search": search_config, "train": train_config})
@@ -138,5 +139,5 @@ def publish_search(
     head = f"# {len(trials)} trials\n\n| trial | settings | {found['metric']} |\n|---|---|---|\n"
     storage.write_bytes(Path(table.path), (head + rows).encode())
     describe(table, {}, {})
-    print(f"best: trial {found['best']}, {found['metric']} {found['value']:.6g}, {found['settings']}", flush=True)
+    say(f"best: trial {found['best']}, {found['metric']} {found['value']:.6g}, {found['settings']}")
     return dict(found["train"])

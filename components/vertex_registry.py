@@ -11,7 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from factory.registry import CHAMPION, Registry, Version
+from core.printable import say
+from factory.registry import CHAMPION, Registry
+from factory.versions import Version
 
 ENDPOINT = "TEXTDIFFUSION_ENDPOINT"
 
@@ -62,11 +64,11 @@ def mirror_from_step(registry: Registry, model: str, environment: Mapping[str, s
         image = environment.get("TEXTDIFFUSION_IMAGE", "textdiffusion")
         done = mirror(client(region, environment.get(ENDPOINT, "")), f"projects/{project}/locations/{region}",
                       registry, model, image)  # fmt: skip
-        print(f"Vertex AI Model Registry: {model} version {done['champion']} is {CHAMPION}", flush=True)
+        say(f"Vertex AI Model Registry: {model} version {done['champion']} is {CHAMPION}")
     except Exception as error:
         text = " ".join(str(error).split())[:300]
-        print(f"WARNING: the Vertex AI Model Registry was not brought up to date: {text};"
-              " `textdiffusion models --mirror` does it later", flush=True)  # fmt: skip
+        say(f"WARNING: the Vertex AI Model Registry was not brought up to date: {text};"
+              " `textdiffusion models --mirror` does it later")  # fmt: skip
 
 
 def client(region: str, endpoint: str = "", service: str = "Model") -> Any:

@@ -9,30 +9,57 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from core import yamltext
 from core.errors import UserError
+from core.schemes import allowed_place
 from core.secrets import redact, without_secrets
-
-MAX_YAML_BYTES = 65_536  # a configuration is a page of text; anything larger is a mistake or an attack
-MAX_YAML_DEPTH = 20
 
 
 class Frozen(BaseModel):
-    """Base of every section: immutable, unknown keys refused, no NaN or infinity."""
+    """Base of every section: immutable, unknown keys refused, no NaN or infinity, and no text with a password or token
+    in it, which would be kept in every record of the run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    kept_nowhere: ClassVar[frozenset[str]] = frozenset()  # fields that may hold a credential
+
+    @field_validator("*")
+    @classmethod
+    def _holds_no_credential(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name not in cls.kept_nowhere:
+            for text in _texts(value):
+                without_secrets(text)
+        return value
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.items():
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
 
 
 S = TypeVar("S", bound=BaseModel)
-Place = Annotated[str, AfterValidator(without_secrets)]
-"""A path or URI. One with a password or token in it is refused: it would be kept in every record of the run."""
+Place = Annotated[str, AfterValidator(allowed_place)]
+"""A path, a name, or a URI of a scheme that core/schemes.py allows."""
 
 
 class TrainConfig(Frozen):
@@ -97,9 +124,12 @@ class ResourcesConfig(Frozen):
 
 
 def validate(section: type[S], values: object, where: str) -> S:
-    """`values` as a `section`, or a UserError of one line that names `where` and the key."""
+    """`values` as a `section`, or a UserError of one line that names `where` and the key.
+
+    What YAML takes for a number, a truth or a day stays text where the field is text.
+    """
     try:
-        return section.model_validate(values)
+        return section.model_validate(yamltext.resolve(section, values))
     except ValidationError as error:
         first, more = error.errors()[0], error.error_count() - 1
         key = ".".join(str(part) for part in first["loc"])
@@ -131,82 +161,68 @@ def _allowed_keys(section: type[BaseModel], loc: Sequence[int | str]) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Aliases are refused: a few bytes of them can stand for gigabytes."""
+    """The mapping in a YAML file, with values as YAML reads them."""
+    return dict(yamltext.plain(read_written(path)))
+
+
+def read_written(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, with values as they were written until `validate` knows their fields.
+
+    Raises:
+        UserError: it cannot be read, or is not such a mapping.
+    """
     try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise UserError(f"{path}: larger than {MAX_YAML_BYTES} bytes; a configuration is a page of text")
+        if path.stat().st_size > yamltext.MAX_BYTES:
+            raise UserError(f"{path}: larger than {yamltext.MAX_BYTES} bytes; a configuration is a page of text")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    return parse_yaml(text, str(path))
+    return _mapping(yamltext.parse(text, str(path)), str(path))
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """The mapping in a YAML text; `where` names it in errors."""
-    value = parse_value(text, where)
-    if value is None:
+    """The mapping in a YAML text, with values as YAML reads them; `where` names it in errors."""
+    return _mapping(parse_value(text, where), where)
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if yamltext.plain(value) is None:
         return {}
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+    if not isinstance(value, dict):
         raise UserError(f"{where}: expected a mapping of names to values, found {_short(value)}")
     return value
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain data only. YAML 1.1 reads 1:30:00 as a number in base 60, which nobody means and takes long to compute."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  # as in the class it comes from
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:int"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9_]{0,20}|0x[0-9a-fA-F]{1,16})$"), list("-+0123456789")
-)
-
-
 def parse_value(text: str, where: str) -> Any:
-    """The value of a YAML text: small, shallow, and without aliases, a few bytes of which can stand for gigabytes.
-
-    Raises:
-        UserError: it is not such a text; `where` is named.
-    """
-    if len(text) > MAX_YAML_BYTES:
-        raise UserError(f"{where}: larger than {MAX_YAML_BYTES} characters; a configuration is a page of text")
-    depth = 0
-    try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise UserError(f"{where}: YAML aliases (*{event.anchor}) are not allowed")
-            tag = getattr(event, "tag", None)
-            if tag is not None:
-                raise UserError(f"{where}: YAML tags ({tag[:40]}) are not allowed")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_YAML_DEPTH:
-                raise UserError(f"{where}: nested deeper than {MAX_YAML_DEPTH} levels")
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:
-        raise UserError(f"{where}: not valid YAML: {error}") from None
+    """The value of a YAML text, as YAML reads it (core/yamltext.py)."""
+    return yamltext.plain(yamltext.parse(text, where))
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
-    """`train.batch_size=64` as (["train", "batch_size"], 64); the value is read as YAML.
+    """`train.batch_size=64` as (["train", "batch_size"], 64); the value is read as YAML, and 1e-3 is a number.
 
     Raises:
         UserError: no `=`, an empty part of the key, or a value that is not YAML.
     """
+    path, value = _override(text)
+    value = yamltext.plain(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--set {_short(text)}: expected a finite number")
+    return path, value
+
+
+def _override(text: str) -> tuple[list[str], Any]:
+    """An override with its value as it was written."""
     key, separator, raw = text.partition("=")
     path = key.strip().split(".")
     if not separator or not all(part.replace("_", "a").isalnum() for part in path):
         raise UserError(f"--set {_short(text)}: expected section.key=value, for example train.batch_size=64")
-    value = parse_value(raw, f"--set {_short(key)}")
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text; a person means a number
+    value = yamltext.parse(raw, f"--set {_short(key)}")
+    if isinstance(value, str) and not isinstance(value, yamltext.Written):
         try:
-            value = float(value)
+            value = yamltext.Written(value, float(value))  # YAML 1.1 reads 1e-3 as text; a person means a number
         except ValueError:
             pass
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"--set {_short(key)}: expected a finite number, found {_short(raw)}")
     return path, value
 
 
@@ -226,7 +242,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[
     """
     result = dict(values)
     for text in overrides:
-        path, value = parse_override(text)
+        path, value = _override(text)
         nested: Any = value
         for part in reversed(path):
             nested = {part: nested}

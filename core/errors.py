@@ -1,5 +1,6 @@
 """The one error a user is meant to read."""
 
+from core.printable import printable
 from core.secrets import redact
 
 
@@ -12,4 +13,4 @@ class UserError(Exception):
     EXIT_CODE: int = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(redact(" ".join(str(message).split())))  # one line, whatever a library put into it
+        super().__init__(printable(redact(" ".join(str(message).split()))))  # one line, whatever a library put into it

@@ -21,15 +21,16 @@ from pydantic import BaseModel, Field, model_validator
 from core import storage
 from core.config import canonical_json, validate
 from core.errors import UserError
-from core.metrics import Facts, Metric, Number, dump
+from core.metrics import Metric, Number, dump
+from core.records import Label, Note, Record, read
 
 SAMPLING, METRICS, EVALUATION, VERDICT = "sample.json", "metrics.json", "evaluation.json", "verdict.json"
 
 
-class Sampling(Facts):
+class Sampling(Record):
     """How samples were drawn. What a modality does not have is null."""
 
-    sampler: str | None = None
+    sampler: Label | None = None
     steps: int | None = None
     nfe: int | None = None  # network evaluations of one sample
     guidance: Number = None
@@ -39,9 +40,9 @@ class Sampling(Facts):
     seed: int | None = None
     count: int | None = None
     seconds: Number = None
-    device: str | None = None
+    device: Label | None = None
     processes: int | None = None
-    weights_sha256: str | None = None
+    weights_sha256: Label | None = None
     settings: dict[str, Any] = Field(default_factory=dict)  # the section `sample` of the job, with its defaults
 
     @classmethod
@@ -52,7 +53,7 @@ class Sampling(Facts):
             UserError: the file does not hold what it should.
         """
         path = samples / SAMPLING
-        return validate(cls, storage.read_json(path), str(path)) if path.is_file() else cls()
+        return read(cls, str(path)) if path.is_file() else cls()
 
     def facts(self) -> dict[str, Any]:
         """Everything but the settings, flat: the metadata of the artifact."""
@@ -67,30 +68,30 @@ class Sampling(Facts):
         return self.settings or {name: getattr(self, name) for name in older}
 
 
-class JudgeFacts(Facts):
+class JudgeFacts(Record):
     """A judge as its judge.json describes it."""
 
-    sha256: str | None = None
+    sha256: Label | None = None
     accuracy: Number = None  # images: of the real test split
     n: int | None = None  # test images, or characters of the training text
     interval: tuple[float, float] | None = None
 
 
-class Histogram(Facts):
+class Histogram(Record):
     """How many samples, and how many real images, are of each class."""
 
     samples: list[int] = Field(default_factory=list)
     real: list[int] = Field(default_factory=list)
 
 
-class Confidence(Facts):
+class Confidence(Record):
     """The judge's mean confidence in samples and in real images."""
 
     samples: Number = None
     real: Number = None
 
 
-class FrontierPoint(Facts):
+class FrontierPoint(Record):
     """Samples at one temperature: the judge's nats per character against the entropy."""
 
     mode: str
@@ -100,7 +101,7 @@ class FrontierPoint(Facts):
     n: int | None = None
 
 
-class GammaLoss(Facts):
+class GammaLoss(Record):
     """Nats per token at one noise level, beside those of the exact posterior that knows no context."""
 
     gamma: float
@@ -108,7 +109,7 @@ class GammaLoss(Facts):
     no_context: float
 
 
-class FusionExample(Facts):
+class FusionExample(Record):
     """A held-out middle between its sides, and the nats of its tokens: [weights][tokens]."""
 
     left: str
@@ -118,7 +119,7 @@ class FusionExample(Facts):
     nats_w: list[list[float]]
 
 
-class FusionCurve(Facts):
+class FusionCurve(Record):
     """Nats per character of held-out middles of `span` characters, at each weight of the two laws of fusion."""
 
     span: int
@@ -131,7 +132,7 @@ class FusionCurve(Facts):
     examples: list[FusionExample] = Field(default_factory=list)
 
 
-class Evaluation(Facts):
+class Evaluation(Record):
     """One evaluation. On disk `metrics` is metrics.json and the rest evaluation.json, with the keys that were set.
 
     Two evaluations with the same `evaluation_key` may be compared: same data, judge, sampling settings and measures.
@@ -142,10 +143,10 @@ class Evaluation(Facts):
     sample: dict[str, Any] = Field(default_factory=dict)  # the settings of the sampling
     evaluations: int | None = None  # of the network (NFE), for one sample
     count: int | None = None
-    data_sha256: str | None = None
-    weights_sha256: str | None = None
+    data_sha256: Label | None = None
+    weights_sha256: Label | None = None
     judge: JudgeFacts | None = None
-    evaluation_key: str = ""
+    evaluation_key: Note = ""
 
     # Images.
     class_names: list[str] = Field(default_factory=list)
@@ -166,7 +167,7 @@ class Evaluation(Facts):
     def _older_name(cls, facts: Any) -> Any:
         """Evaluations of texts used to call their key `key`."""
         if isinstance(facts, Mapping) and "key" in facts:
-            return {"evaluation_key": facts["key"], **facts}
+            return {"evaluation_key": facts["key"], **{name: fact for name, fact in facts.items() if name != "key"}}
         return facts
 
     @classmethod
@@ -218,28 +219,28 @@ class Decision(StrEnum):
     KEEP = "keep"
 
 
-class Contender(Facts):
+class Contender(Record):
     """One side of the gate's comparison. A champion has a version, and may have been measured again."""
 
     version: int | None = None
-    weights_sha256: str = ""
-    evaluation_key: str = ""
+    weights_sha256: Label = ""
+    evaluation_key: Note = ""
     metric: Number = None  # the value that decides
     measured_again: bool | None = None
 
 
-class Verdict(Facts):
+class Verdict(Record):
     """The gate's decision and why."""
 
     decision: Decision
-    reason: str
+    reason: Note
     challenger: Contender = Contender()
     champion: Contender | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Verdict:
         """verdict.json in `folder`; a UserError if it does not hold one."""
-        return validate(cls, storage.read_json(folder / VERDICT), str(folder / VERDICT))
+        return read(cls, str(folder / VERDICT))
 
     def facts(self) -> dict[str, Any]:
         """The content of verdict.json, and the metadata of the artifact."""

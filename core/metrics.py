@@ -12,15 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BeforeValidator, model_validator
+
+from core.records import Label, Note, Record
 
 SHARE = "share"  # the unit of a number between 0 and 1 that people read in per cent
-
-
-class Facts(BaseModel):
-    """Base of what steps write for others to read: immutable; keys that are not known are left out."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 def finite(value: object) -> float | None:
@@ -37,16 +33,16 @@ Number = Annotated[float | None, BeforeValidator(finite)]
 """A finite number, or None for anything else: what could not be measured has no value."""
 
 
-class Metric(Facts):
+class Metric(Record):
     """One measurement: an entry of metrics.json."""
 
     value: Number = None
     sd: Number = None  # over groups of samples
     floor: Number = None  # of real data against real data, at the same count
     n: int | None = None  # images, characters or tokens that were measured
-    judge: str | None = None  # SHA-256 of the judge, if it has a part in this
+    judge: Label | None = None  # SHA-256 of the judge, if it has a part in this
     better: Literal["lower", "higher"] | None = None
-    text: str | None = None  # in place of the definition's explanation, where this measurement is special
+    text: Note | None = None  # in place of the definition's explanation, where this measurement is special
     autoregressive: Number = None  # the same of the autoregressive model alone
 
     @model_validator(mode="before")

@@ -58,25 +58,26 @@ def coefficients(kind: Parameterisation, sigma: Tensor, sigma_data: float = 0.5)
     raise ValueError(f"parameterisation {kind!r} is not one of edm, epsilon, v, flow")
 
 
-def loss_weight(
+def output_weight(
     kind: Literal["output", "min_snr", "constant"],
     sigma: Tensor,
     out: Tensor,
     sigma_data: float = 0.5,
     gamma: float = 5.0,
 ) -> Tensor:
-    """Weight of |D - y|^2 at each `sigma` [B]; `out` is c_out of the parameterisation.
+    """Weight lambda c_out^2 of the squared error of the network's output F, at each `sigma` [B] (EDM, equation 8).
 
-    output    1/c_out^2: plain squared error of the network's output. This is EDM's weight for edm, and the
-              "simple" loss of DDPM, v prediction and rectified flow for theirs.
-    min_snr   min(1/sigma^2, gamma/sigma_data^2) (Hang et al. 2023).
-    constant  1.
+    lambda weighs |D - y|^2; `out` is c_out of the parameterisation.
+
+    output    lambda = 1/c_out^2: EDM's own for edm, the "simple" loss of DDPM, v prediction and flow for theirs.
+    min_snr   lambda = min(1/sigma^2, gamma/sigma_data^2) (Hang et al. 2023).
+    constant  lambda = 1.
     """
     if kind == "output":
-        return out**-2
+        return torch.ones_like(sigma)
     if kind == "min_snr":
-        return (sigma**-2).clamp(max=gamma / sigma_data**2)
-    return torch.ones_like(sigma)
+        return (sigma**-2).clamp(max=gamma / sigma_data**2) * out**2
+    return torch.ones_like(sigma) * out**2
 
 
 # --- flow time and DDPM's discrete schedule

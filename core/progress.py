@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar on a terminal, plain lines in a log, JSON events for whoever watches the step."""
+"""Progress of long work: a live line on a terminal, plain lines in a log, JSON events for whoever watches the step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 import time
 from types import TracebackType
 from typing import Self
+
+from core.printable import say
 
 EVENTS_VARIABLE = "TEXTDIFFUSION_EVENTS"  # file to which events are appended, one JSON object a line
 TASK_VARIABLE = "TEXTDIFFUSION_TASK"  # whose work it is, where several steps append to one file of events
@@ -30,7 +32,8 @@ class Progress:
         self._start, self._began = start, time.monotonic()
         self._last_plain = self._last_event = 0.0
         self._events, self._task = os.environ.get(EVENTS_VARIABLE), os.environ.get(TASK_VARIABLE)
-        self._bar = _terminal_bar(step, total, start) if sys.stderr.isatty() else None
+        self._live = sys.stderr.isatty()
+        self._line_length = 0  # of what stands on the terminal's line
 
     def update(self, done: int, *, total: int | None = None, **fields: float) -> None:
         """Says that `done` units are finished; `fields` (loss, accuracy, ...) are shown beside them."""
@@ -40,14 +43,15 @@ class Progress:
         eta = (self.total - done) / rate if self.total and rate > 0 else None
         finished = self.total is not None and done >= self.total
         text = "  ".join(f"{name} {value:.4g}" for name, value in fields.items())
-        if self._bar is not None:
-            progress, task = self._bar
-            progress.update(task, completed=done, total=self.total, text=f"{rate:.0f} {self.unit}/s  {text}")
+        of = f"/{self.total}" if self.total else ""
+        left = f"  {eta:.0f} s left" if eta else ""
+        line = f"{self.step}: {done}{of} {self.unit}  {rate:.0f}/s  {text}{left}"
+        if self._live:
+            print(f"\r{line.ljust(self._line_length)}", end="", file=sys.stderr, flush=True)
+            self._line_length = len(line)
         elif finished or now - self._last_plain >= PLAIN_SECONDS:
             self._last_plain = now
-            of = f"/{self.total}" if self.total else ""
-            left = f"  {eta:.0f} s left" if eta else ""
-            print(f"{self.step}: {done}{of} {self.unit}  {rate:.0f}/s  {text}{left}", file=sys.stderr, flush=True)
+            say(line, to=sys.stderr)
         if self._events and (finished or now - self._last_event >= EVENT_SECONDS):
             self._last_event = now
             whose = {"task": self._task} if self._task else {}
@@ -56,29 +60,10 @@ class Progress:
                 stream.write(json.dumps({**event, "eta_seconds": eta, **fields}) + "\n")
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar[0].start()
-        return self
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar[0].stop()
-
-
-def _terminal_bar(step: str, total: int | None, start: int):  # type: ignore[no-untyped-def]
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    bar = RichProgress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-    return bar, bar.add_task(step, total=total, completed=start, text="")
+        if self._line_length:
+            print(file=sys.stderr)

@@ -19,7 +19,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # x [B, ...] and sigma [] to the estimate of the clean image [B, ...]
+Noise = Callable[[], Tensor] | None  # fresh standard normals [B, ...], for samplers that add noise
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Step:
     denoised: Tensor
 
 
-Callback = Callable[[Step], None]
+Callback = Callable[[Step], None] | None
 
 
 def estimated_start(denoiser: Denoiser, x: Tensor, sigma: float) -> Tensor:
@@ -62,32 +63,20 @@ class Sampler(Protocol):
     """The one signature."""
 
     def __call__(
-        self,
-        denoiser: Denoiser,
-        x: Tensor,
-        sigmas: Tensor,
-        *,
-        noise: Callable[[], Tensor] | None = None,
-        callback: Callback | None = None,
+        self, denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise = None, callback: Callback = None
     ) -> Tensor: ...
 
 
 def sample_ddim(
-    denoiser: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise: Callable[[], Tensor] | None = None,
-    callback: Callback | None = None,
-    eta: float = 0.0,
+    denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise = None, callback: Callback = None, eta: float = 0.0
 ) -> Tensor:
     """DDIM (Song et al. 2021, equation 12), which is Euler's method; `eta` adds noise, 1 being DDPM. First order."""
     for i, (sigma, after) in enumerate(_pairs(sigmas)):
         denoised = denoiser(x, x.new_tensor(sigma))
         _report(callback, i, sigma, x, denoised)
-        up = eta * after * max(0.0, 1 - (after / sigma) ** 2) ** 0.5  # posterior standard deviation
+        up = eta * after * max(0.0, 1 - (after / sigma) ** 2) ** 0.5  # eq. 16: posterior standard deviation
         down = max(0.0, after**2 - up**2) ** 0.5
-        x = denoised + (down / sigma) * (x - denoised)
+        x = denoised + (down / sigma) * (x - denoised)  # eq. 12
         if up > 0:
             x = x + up * _required(noise)()
     return x
@@ -101,34 +90,23 @@ In sigma: x_s ~ N(D + (s/t)^2 (x - D), s^2 (1 - (s/t)^2)) for a step from noise 
 
 
 def sample_heun(
-    denoiser: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise: Callable[[], Tensor] | None = None,
-    callback: Callback | None = None,
+    denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise = None, callback: Callback = None
 ) -> Tensor:
     """Heun's method (EDM, algorithm 1 without churn). Second order, 2 steps - 1 evaluations when it ends at 0."""
     for i, (sigma, after) in enumerate(_pairs(sigmas)):
         denoised = denoiser(x, x.new_tensor(sigma))
         _report(callback, i, sigma, x, denoised)
-        slope = (x - denoised) / sigma
-        euler = x + (after - sigma) * slope
+        slope = (x - denoised) / sigma  # algorithm 1, line 4
+        euler = x + (after - sigma) * slope  # line 5
         if after == 0:
             return euler
-        slope_after = (euler - denoiser(euler, x.new_tensor(after))) / after
-        x = x + (after - sigma) * (slope + slope_after) / 2
+        slope_after = (euler - denoiser(euler, x.new_tensor(after))) / after  # line 7
+        x = x + (after - sigma) * (slope + slope_after) / 2  # line 8
     return x
 
 
 def sample_dpmpp(
-    denoiser: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise: Callable[[], Tensor] | None = None,
-    callback: Callback | None = None,
-    eta: float = 0.0,
+    denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise = None, callback: Callback = None, eta: float = 0.0
 ) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order at one evaluation a step.
 
@@ -181,12 +159,12 @@ def _pairs(sigmas: Tensor) -> list[tuple[float, float]]:
     return list(pairwise(values))
 
 
-def _report(callback: Callback | None, index: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
+def _report(callback: Callback, index: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
     if callback is not None:
         callback(Step(index, sigma, x, denoised))
 
 
-def _required(noise: Callable[[], Tensor] | None) -> Callable[[], Tensor]:
+def _required(noise: Noise) -> Callable[[], Tensor]:
     if noise is None:
         raise ValueError("a stochastic sampler needs a noise source")
     return noise

@@ -1,27 +1,74 @@
-"""Credentials have no place in a configuration, an error, a log or a record: found in text, they are struck out."""
+"""Credentials have no place in a configuration, an error, a log or a record: found in text, they are struck out.
+
+The kinds of tokens are those that detect-secrets knows (of AWS, Azure, GitHub, GitLab, Slack, Stripe, JWT, ...); beside
+them is what appears in URLs and headers, where the name tells and not the form.
+"""
 
 from __future__ import annotations
 
 import re
+from functools import cache
+from importlib import import_module
 
 _STRUCK = "***"
+_KEYED = r"(?:[\w.-]*(?:token|key|secret|passw|signature|credential)[\w.-]*|sig|sas|pwd|auth)"
 _PATTERNS = (
     (re.compile(r"(://)[^/\s@'\"]*@"), rf"\1{_STRUCK}@"),  # https://user:password@host
-    (
-        re.compile(r"([?&#][\w.-]*(?:token|key|secret|passw|signature|credential)[\w.-]*=)[^&\s'\"]+", re.IGNORECASE),
-        rf"\1{_STRUCK}",
-    ),
+    (re.compile(rf"([?&#;]{_KEYED}=)[^&\s'\"]+", re.IGNORECASE), rf"\1{_STRUCK}"),
     (re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{8,}"), rf"\1 {_STRUCK}"),
     (re.compile(r"\b(?:ya29\.|AIza|hf_|gh[pousr]_|glpat-|sk-)[\w.-]{16,}"), _STRUCK),
+    (
+        re.compile(
+            r"""((?:secret|token(?!s|iz)|passw|(?:api|access|account)[_-]?key)[\w.-]*["']?\s?[=:]\s?["']?)[\w+/=.~-]{16,}""",
+            re.IGNORECASE,
+        ),
+        rf"\1{_STRUCK}",
+    ),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), _STRUCK),
 )
+_PLUGINS = {  # of detect-secrets: those whose tokens have a form of their own
+    "artifactory": "ArtifactoryDetector",
+    "aws": "AWSKeyDetector",
+    "azure_storage_key": "AzureStorageKeyDetector",
+    "cloudant": "CloudantDetector",
+    "discord": "DiscordBotTokenDetector",
+    "github_token": "GitHubTokenDetector",
+    "gitlab_token": "GitLabTokenDetector",
+    "ibm_cloud_iam": "IbmCloudIamDetector",
+    "ibm_cos_hmac": "IbmCosHmacDetector",
+    "jwt": "JwtTokenDetector",
+    "mailchimp": "MailchimpDetector",
+    "npm": "NpmDetector",
+    "openai": "OpenAIDetector",
+    "pypi_token": "PypiTokenDetector",
+    "sendgrid": "SendGridDetector",
+    "slack": "SlackDetector",
+    "softlayer": "SoftlayerDetector",
+    "square_oauth": "SquareOAuthDetector",
+    "stripe": "StripeDetector",
+    "telegram_token": "TelegramBotTokenDetector",
+    "twilio": "TwilioKeyDetector",
+}
+_LONG = re.compile(r"[^\s/]{11}")  # no token is shorter; words and most numbers are
 
 
 def redact(text: str) -> str:
     """`text` without what looks like a password, token or key."""
     for pattern, struck in _PATTERNS:
         text = pattern.sub(struck, text)
+    if _LONG.search(text):
+        for token in _tokens():
+            text = token.sub(_STRUCK, text)
     return text
+
+
+@cache
+def _tokens() -> tuple[re.Pattern[str], ...]:
+    """The patterns of the library, each up to the token's end. It takes a quarter of a second to import: not before
+    there is text to look at."""
+    plugins = (getattr(import_module(f"detect_secrets.plugins.{name}"), kind) for name, kind in _PLUGINS.items())
+    found = (pattern for plugin in plugins for pattern in plugin.denylist)
+    return tuple(re.compile(rf"(?:{one.pattern})(?:(?<=[\w.=])[\w.+/=-]+)?", one.flags) for one in found)
 
 
 def without_secrets(text: str) -> str:

@@ -1,1 +1,1 @@
-"""Which model is made, judged and kept: jobs, the gate, drift, search, the registry."""
+"""Which model is made, judged and kept: jobs, steps, the gate, drift, search and the registry."""

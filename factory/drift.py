@@ -11,11 +11,22 @@ from typing import Any
 
 from core import storage
 from core.config import config_hash
+from core.names import inside
+from core.records import Label, Note, Record, or_none, read
 from core.storage import remote
 from factory.registry import Registry
 
 TRAIN, SKIP = "train", "skip"
 _NAMED = 10_000  # files that a record lists by name; beyond that their common hash speaks for all
+
+
+class Trained(Record):
+    """data.json: what a model was last trained on. `files`: a hash for each by name, or only how many there were."""
+
+    created: Label
+    fingerprint: Label
+    config_hash: Label
+    files: dict[Note, Note] | int
 
 
 def listing(data_dir: str | None) -> dict[str, str]:
@@ -33,11 +44,11 @@ def listing(data_dir: str | None) -> dict[str, str]:
     root = Path(data_dir)
     if root.is_file():
         return {root.name: storage.sha256(root)}
-    return {name: storage.sha256(root / name) for name in storage.list_files(root)}
+    return {name: storage.sha256(inside(root, name, links=True)) for name in storage.list_files(root)}
 
 
 def decide(
-    current: Mapping[str, str], config: Mapping[str, Any], last: Mapping[str, Any] | None, *, champion: bool
+    current: Mapping[str, str], config: Mapping[str, Any], last: Trained | None, *, champion: bool
 ) -> tuple[str, str]:
     """("train" or "skip", the reason).
 
@@ -51,16 +62,16 @@ def decide(
         return TRAIN, "nothing was trained on this data before"
     if not champion:
         return TRAIN, "no model is in service"
-    if config_hash(dict(config)) != last.get("config_hash"):
-        return TRAIN, f"the configuration is not the one of {last.get('created')}"
-    if config_hash(dict(current)) == last.get("fingerprint"):
-        return SKIP, f"{_count(len(current))} and the configuration are those of {last.get('created')}"
-    before = last.get("files")
+    if config_hash(dict(config)) != last.config_hash:
+        return TRAIN, f"the configuration is not the one of {last.created}"
+    if config_hash(dict(current)) == last.fingerprint:
+        return SKIP, f"{_count(len(current))} and the configuration are those of {last.created}"
+    before = last.files
     if not isinstance(before, Mapping):
-        return TRAIN, f"the files are not those of {last.get('created')}"
+        return TRAIN, f"the files are not those of {last.created}"
     added, removed = len(set(current) - set(before)), len(set(before) - set(current))
     changed = sum(current[name] != before[name] for name in set(current) & set(before))
-    return TRAIN, f"{added} files added, {removed} removed, {changed} changed since {last.get('created')}"
+    return TRAIN, f"{added} files added, {removed} removed, {changed} changed since {last.created}"
 
 
 def check(data: Mapping[str, Any], config: Mapping[str, Any], registry: str, model_name: str) -> dict[str, Any]:
@@ -72,7 +83,7 @@ def check(data: Mapping[str, Any], config: Mapping[str, Any], registry: str, mod
     store = Registry(registry)
     current = listing(data.get("data_dir"))
     uri = _record(registry, model_name)
-    last = storage.read_json(uri) if storage.exists(uri) else None
+    last = or_none(lambda: read(Trained, uri)) if storage.exists(uri) else None
     decision, reason = decide(current, config, last, champion=store.champion(model_name) is not None)
     if decision == SKIP:
         store.record(model_name, "skip", reason)
@@ -92,7 +103,7 @@ def remember(found: Mapping[str, Any], created: str, registry: str, model_name: 
 
 
 def _record(registry: str, model_name: str) -> str:
-    return storage.join(registry, model_name, "data.json")
+    return inside(registry, f"{model_name}/data.json")
 
 
 def _count(files: int) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from core import steps, storage
+from core import storage
 from core.config import GateConfig
 from core.evaluation import Contender, Decision, Evaluation, Verdict, read_metrics
 from core.metrics import Metrics
-from factory.registry import Version
+from core.modality import run
+from core.names import inside
+from core.records import ModelFacts, read
+from core.requests import EvaluateRequest, ModalityName, SampleRequest, Section
+from factory.versions import Version
 
 
 def decide(gate: GateConfig, challenger: Metrics, champion: Metrics | None) -> tuple[Decision, str]:
@@ -58,13 +60,13 @@ class Challenge:
     the job's sections.
     """
 
-    modality: str
+    modality: ModalityName
     model: Path
     evaluation: Path
     dataset: Path
     judge: Path
-    sample: Mapping[str, Any]
-    evaluate: Mapping[str, Any]
+    sample: Section
+    evaluate: Section
 
 
 def compare(gate: GateConfig, challenge: Challenge, champion: Version | None, scratch: Path) -> Verdict:
@@ -78,7 +80,7 @@ def compare(gate: GateConfig, challenge: Challenge, champion: Version | None, sc
         UserError: an evaluation or a model does not hold what it should.
     """
     new = Evaluation.read(challenge.evaluation)
-    weights = str(storage.read_json(challenge.model / "model.json").get("weights_sha256", ""))
+    weights = read(ModelFacts, str(challenge.model / "model.json")).weights_sha256
     challenger = Contender(
         weights_sha256=weights, evaluation_key=new.evaluation_key, metric=_value(new.metrics, gate.metric)
     )
@@ -118,15 +120,31 @@ def _measure_again(challenge: Challenge, champion: Version, scratch: Path) -> Me
     champion.verify()
     paths: dict[str, Path] = {}
     for part in sorted({name.split("/")[0] for name in champion.files}):
-        paths[part] = scratch / part
+        paths[part] = inside(scratch, part)
         storage.copy_tree(champion.folder(part), paths[part])
-    samples, out = scratch / "samples", scratch / "evaluation"
     model, autoregressive = paths["model"], paths.get("autoregressive")
-    steps.sample(challenge.modality, challenge.sample, model, samples, autoregressive=autoregressive)
-    steps.evaluate(
-        challenge.modality, challenge.evaluate, challenge.dataset, challenge.judge, model, samples, out,
-        autoregressive=autoregressive,
-    )  # fmt: skip
+    samples, out = scratch / "samples", scratch / "evaluation"
+    run(
+        SampleRequest(
+            modality=challenge.modality,
+            sample=challenge.sample,
+            model=model,
+            out=samples,
+            autoregressive=autoregressive,
+        )
+    )
+    run(
+        EvaluateRequest(
+            modality=challenge.modality,
+            evaluate=challenge.evaluate,
+            dataset=challenge.dataset,
+            judge=challenge.judge,
+            model=model,
+            samples=samples,
+            out=out,
+            autoregressive=autoregressive,
+        )
+    )
     return Evaluation.read(out).metrics
 
 

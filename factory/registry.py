@@ -1,60 +1,44 @@
 """The model registry: a folder (local or `gs://`) of versioned models with a champion, each with where it came from.
 
     <root>/<model>/versions/00003/model/...          the files of the version (text: autoregressive/... beside them)
-    <root>/<model>/versions/00003/manifest.json      written last: metrics, evaluation key, lineage, hash of every file
-    <root>/<model>/champion.json                     {"version", "previous": [...], "reason", "created"}
+    <root>/<model>/versions/00003/manifest.json      written last: metrics, lineage, the hash of every file and its own
+    <root>/<model>/champion.json                     {"version", "previous": [...], "history": {name: its line}, ...}
     <root>/<model>/history/<time>-<nonce>.json       every promotion, rollback and refusal, with its reason
 
-A version is there when its manifest is; the champion pointer is one small object that is replaced, never removed.
+A version is there when its manifest is; the champion pointer is one small object that is replaced, never removed. It
+carries its own line of the history, so that a line whose writer was killed is read from it and written later. Of two
+that replace it at the same moment none is lost: it is changed under a lock, in a bucket by its generation.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core import storage
+from core import jsontext, storage
+from core.config import validate
 from core.errors import UserError
 from core.evaluation import Decision
+from core.names import inside, relative
+from core.records import facts, or_none, parsed, read
+from core.secrets import redact
+from core.storage import integrity
+from core.storage.exchange import exchange
+from core.storage.faults import StorageError, UnconfirmedError
+from factory.versions import Event, Pointer, Version
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_MANIFEST = re.compile(r"(\d{5,})/manifest\.json")
+_MANIFEST = re.compile(r"(\d{5,9})/manifest\.json", re.ASCII)
+_REGISTERED = re.compile(rf"({_NAME.pattern})/versions/\d+/manifest\.json", re.ASCII)
+_LINE = re.compile(r"[0-9T.+]{1,40}-[0-9a-f]{8}\.json")
 CHAMPION = "champion"
-
-
-@dataclass(frozen=True)
-class Version:
-    """One registered model. `metrics` is metrics.json as it was when the version was judged."""
-
-    model: str
-    version: int
-    uri: str
-    created: str
-    metrics: dict[str, Any]
-    evaluation_key: str
-    weights_sha256: str
-    lineage: dict[str, Any]
-    files: dict[str, str] = field(repr=False)
-
-    def folder(self, part: str = "model") -> str:
-        """Where the files of `part` are; a UserError if the version has none."""
-        if not any(name.startswith(f"{part}/") for name in self.files):
-            raise UserError(f"{self.model}@{self.version}: holds no {part} model")
-        return storage.join(self.uri, part)
-
-    def verify(self) -> None:
-        """Raises UserError if a file is missing or is not what was registered."""
-        for name, expected in self.files.items():
-            if not storage.exists(storage.join(self.uri, name)):
-                raise UserError(f"{self.model}@{self.version}: {name} is missing from {self.uri}")
-            if storage.sha256(storage.join(self.uri, name)) != expected:
-                raise UserError(f"{self.model}@{self.version}: {name} is damaged: its SHA-256 is another one")
+Step = Callable[[Pointer | None], tuple[int, list[int]]]  # pointer -> champion, those before it
 
 
 class Registry:
@@ -67,18 +51,18 @@ class Registry:
 
     def models(self) -> list[str]:
         """Names of the models that have at least one version."""
-        found = {
-            name.split("/")[0]
-            for name in storage.list_files(self.root)
-            if re.search(r"/versions/\d+/manifest\.json$", name)
-        }
+        found = {match[1] for name in storage.list_files(self.root) if (match := _REGISTERED.fullmatch(name))}
         return sorted(found)
 
     def versions(self, model: str) -> list[Version]:
-        """Versions of `model`, oldest first; empty if there is no such model."""
-        names = storage.list_files(storage.join(self._model(model), "versions"))
-        numbers = sorted(int(match[1]) for name in names if (match := _MANIFEST.fullmatch(name)))
-        return [self.version(model, number) for number in numbers]
+        """Versions of `model`, oldest first; empty if there is no such model. A manifest that does not parse costs a
+        warning and that version alone."""
+        return [found for number in self._numbers(model) if (found := or_none(partial(self.version, model, number)))]
+
+    def unreadable(self, model: str, found: Sequence[Version]) -> list[str]:
+        """Names of the versions of `model` that are not among those `found`: their manifests do not parse."""
+        read_well = {version.version for version in found}
+        return [f"{model}@{number}" for number in self._numbers(model) if number not in read_well]
 
     def version(self, model: str, number: int) -> Version:
         """One version.
@@ -88,20 +72,28 @@ class Registry:
         """
         uri = self._version_uri(model, number)
         if not storage.exists(storage.join(uri, "manifest.json")):
-            known = [match[1] for name in storage.list_files(storage.join(self._model(model), "versions"))
-                     if (match := _MANIFEST.fullmatch(name))]  # fmt: skip
-            have = ", ".join(str(int(value)) for value in sorted(known)) or "none"
+            have = ", ".join(map(str, self._numbers(model))) or "none"
             raise UserError(f"{model}@{number}: no such version in {self.root}; there are: {have}")
-        manifest = storage.read_json(storage.join(uri, "manifest.json"))
-        try:
-            return Version(**{**manifest, "uri": uri})
-        except TypeError as error:
-            raise UserError(f"{uri}/manifest.json: not a version's manifest: {error}") from None
+        found = read(Version, storage.join(uri, "manifest.json"))
+        for name in found.files:
+            if "/" not in relative(name, f"{uri}/manifest.json"):
+                raise UserError(f"{uri}/manifest.json: files: found {name!r}; expected PART/FILE")
+        return found.model_copy(update={"uri": uri, "model": model, "version": number})
 
     def champion(self, model: str) -> Version | None:
-        """The model in service, or None while none was promoted."""
+        """The model in service, or None while none was promoted.
+
+        Raises:
+            UserError: the pointer or what it points at does not parse: who is in service is never guessed.
+        """
         pointer = self._pointer(model)
-        return self.version(model, int(pointer["version"])) if pointer else None
+        return self.version(model, pointer.version) if pointer else None
+
+    def listed(self, model: str) -> list[tuple[Version, bool]]:
+        """Versions of `model`, oldest first, each with whether it is the champion; for who only looks. What does not
+        parse costs a warning."""
+        pointer = or_none(partial(self._pointer, model))
+        return [(one, pointer is not None and pointer.version == one.version) for one in self.versions(model)]
 
     def register(
         self,
@@ -124,22 +116,34 @@ class Registry:
         uri = self._version_uri(model, number)
         files: dict[str, str] = {}
         for part, folder in parts.items():
-            storage.copy_tree(folder, storage.join(uri, part))
+            storage.copy_tree(folder, inside(uri, part))
             for name in storage.list_files(folder):
-                files[f"{part}/{name}"] = storage.sha256(storage.join(str(folder), name))
-        version = Version(
-            model, number, uri, _now(), dict(metrics), evaluation_key, weights_sha256, dict(lineage), files
+                files[f"{part}/{name}"] = storage.sha256(inside(folder, name))
+        made = dict(
+            model=model,
+            version=number,
+            uri=uri,
+            created=_now(),
+            metrics=dict(metrics),
+            evaluation_key=evaluation_key,
+            weights_sha256=weights_sha256,
+            lineage=dict(lineage),
+            files=files,
         )
-        storage.write_json(storage.join(uri, "manifest.json"), asdict(version))
+        version = validate(Version, made, f"{model}@{number}")
+        integrity.write_json(storage.join(uri, "manifest.json"), version.model_dump())
         return version
 
     def promote(self, model: str, number: int, reason: str) -> Version:
         """Makes a version the champion; the one before it is remembered for `rollback`."""
         version = self.version(model, number)
         version.verify()
-        pointer = self._pointer(model) or {"previous": []}
-        before = [pointer["version"]] if "version" in pointer and pointer["version"] != number else []
-        self._point(model, number, [*before, *pointer["previous"]], reason, Decision.PROMOTE)
+
+        def step(pointer: Pointer | None) -> tuple[int, list[int]]:
+            before = [pointer.version, *pointer.previous] if pointer else []
+            return number, before[1:] if before[:1] == [number] else before
+
+        self._point(model, step, reason, Decision.PROMOTE)
         return version
 
     def rollback(self, model: str, reason: str) -> Version:
@@ -148,26 +152,30 @@ class Registry:
         Raises:
             UserError: there is none.
         """
-        pointer = self._pointer(model)
-        if not pointer or not pointer["previous"]:
-            raise UserError(f"{model}: there is no earlier champion to roll back to")
-        number, *rest = pointer["previous"]
-        version = self.version(model, int(number))
-        version.verify()
-        self._point(model, int(number), rest, reason, "rollback")
-        return version
+
+        def step(pointer: Pointer | None) -> tuple[int, list[int]]:
+            if not pointer or not pointer.previous:
+                raise UserError(f"{model}: there is no earlier champion to roll back to")
+            number, *rest = pointer.previous
+            self.version(model, number).verify()
+            return number, rest
+
+        return self.version(model, self._point(model, step, reason, "rollback"))
 
     def record(self, model: str, event: str, reason: str, **facts: Any) -> None:
         """Adds a line to the model's history."""
-        when = _now()
-        name = f"{when.replace(':', '').replace('-', '')}-{uuid.uuid4().hex[:8]}.json"
-        entry = {"created": when, "event": event, "reason": reason, **facts}
-        storage.write_json(storage.join(self._model(model), "history", name), entry)
+        name, entry = _line(event, reason, **facts)
+        storage.write_json(self._line_uri(model, name), entry)
 
     def history(self, model: str) -> list[dict[str, Any]]:
-        """Promotions, rollbacks and refusals, oldest first."""
+        """Promotions, rollbacks and refusals, oldest first. One that does not parse costs a warning."""
         folder = storage.join(self._model(model), "history")
-        return [storage.read_json(storage.join(folder, name)) for name in storage.list_files(folder)]
+        lines = _line_of(self._pointer(model))
+        for name in storage.list_files(folder):
+            event = or_none(partial(read, Event, inside(folder, name)))
+            if event is not None:
+                lines[name] = facts(event)
+        return [lines[name] for name in sorted(lines)]
 
     def resolve(self, name: str) -> Version:
         """The version that `model`, `model@champion` or `model@3` names.
@@ -189,10 +197,14 @@ class Registry:
     def _model(self, model: str) -> str:
         if not _NAME.fullmatch(model):
             raise UserError(f"model {model!r}: expected lower case letters, digits and dashes")
-        return storage.join(self.root, model)
+        return inside(self.root, model)
+
+    def _numbers(self, model: str) -> list[int]:
+        names = storage.list_files(storage.join(self._model(model), "versions"))
+        return sorted(int(match[1]) for name in names if (match := _MANIFEST.fullmatch(name)))
 
     def _version_uri(self, model: str, number: int) -> str:
-        return storage.join(self._model(model), "versions", f"{number:05d}")
+        return inside(self._model(model), f"versions/{number:05d}")
 
     def _reserve(self, model: str) -> int:
         folder = storage.join(self._model(model), "versions")
@@ -203,19 +215,66 @@ class Registry:
             number += 1  # another run registers at the same moment
         return number
 
-    def _pointer(self, model: str) -> dict[str, Any] | None:
-        path = storage.join(self._model(model), "champion.json")
-        if not storage.exists(path):
-            return None
-        pointer = storage.read_json(path)
-        if not (isinstance(pointer, dict) and isinstance(pointer.get("version"), int)):
-            raise UserError(f"{path}: expected {{'version': NUMBER, ...}}, found {json.dumps(pointer)[:60]}")
-        return {"previous": [], **pointer}
+    def _line_uri(self, model: str, name: str) -> str:
+        return inside(self._model(model), f"history/{name}")
 
-    def _point(self, model: str, number: int, previous: list[int], reason: str, event: str) -> None:
-        pointer = {"version": number, "previous": previous, "reason": reason, "created": _now()}
-        storage.write_json(storage.join(self._model(model), "champion.json"), pointer)
-        self.record(model, event, reason, version=number, before=previous[0] if previous else None)
+    def _pointer(self, model: str) -> Pointer | None:
+        path = storage.join(self._model(model), "champion.json")
+        return read(Pointer, path) if storage.exists(path) else None
+
+    def _point(self, model: str, step: Step, reason: str, event: str) -> int:
+        """Lets the pointer be what `step` makes of it, and adds a line to the history; the new champion.
+
+        Raises:
+            UserError: the pointer could not be replaced, or what is said of it else: it is, and the line is missing.
+        """
+        path = storage.join(self._model(model), "champion.json")
+        made: dict[str, Any] = {}
+
+        def change(content: bytes | None) -> bytes:
+            now = parsed(Pointer, jsontext.parse(content, path), path) if content is not None else None
+            with suppress(UnconfirmedError):
+                self._write_line(model, _line_of(now))  # of one who was killed before
+            number, previous = step(now)
+            before = previous[0] if previous else None
+            name, line = _line(event, reason, version=number, before=before)
+            made.update(version=number, line={name: line})
+            pointer = {"version": number, "previous": previous, "reason": line["reason"], "created": line["created"]}
+            return storage.to_json(integrity.sealed({**pointer, "history": made["line"]}))
+
+        unconfirmed = None
+        try:
+            exchange(path, change)
+        except UnconfirmedError as error:
+            unconfirmed = error
+        done = f"{model}: version {made['version']} is champion now"
+        try:
+            self._write_line(model, made["line"])
+        except UnconfirmedError as error:
+            unconfirmed = unconfirmed or error
+        except StorageError as error:
+            raise UserError(f"{done}, but its line in the history is not: {error}; the next change adds it") from None
+        if unconfirmed is not None:
+            raise UserError(f"{done}, but {unconfirmed}")
+        return int(made["version"])
+
+    def _write_line(self, model: str, lines: Mapping[str, Any]) -> None:
+        for name, line in lines.items():
+            if not storage.exists(self._line_uri(model, name)):
+                storage.write_json(self._line_uri(model, name), line)
+
+
+def _line(event: str, reason: str, **facts: Any) -> tuple[str, dict[str, Any]]:
+    """The name and content of a line of the history."""
+    when = _now()
+    name = f"{when.replace(':', '').replace('-', '')}-{uuid.uuid4().hex[:8]}.json"
+    return name, {"created": when, "event": event, "reason": redact(reason), **facts}
+
+
+def _line_of(pointer: Pointer | None) -> dict[str, Any]:
+    """The line of the history that a pointer carries, by its name; empty if there is none."""
+    lines = pointer.history if pointer else {}
+    return {name: facts(event) for name, event in lines.items() if _LINE.fullmatch(name)}
 
 
 def _now() -> str:

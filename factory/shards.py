@@ -7,21 +7,31 @@
 
 Sample i is a function of (seed, i), so a shard can be drawn again by anyone. Its manifest is created only if there is
 none (a generation precondition on GCS): of several workers that drew a shard, one is the author. What counts is what
-manifests name; a file that none names is what a killed worker left.
+manifests name; a file that none names is what a killed worker left. A shard whose file or manifest was lost or damaged
+is drawn again; its manifest is replaced only if other hardware rounds otherwise.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core import steps, storage
+from core import storage
+from core.config import validate
 from core.errors import UserError
+from core.modality import modality as code_of
+from core.names import inside, single
 from core.progress import Progress
+from core.requests import ShardRequest
+from core.storage.faults import StorageError
+
+MAX_ENTRY_BYTES = 65_536
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,10 @@ class Plan:
 def draw_shards(
     plan: Plan, out: str, draw: Callable[[int, int], bytes], *, worker: int = 0, workers: int = 1
 ) -> dict[str, Any]:
-    """Draws all shards that are not there yet, this worker's own first, and then what other workers still owe.
+    """Draws all shards that are not there, or damaged: this worker's own first, then what other workers still owe.
+
+    Of what is there already, a worker reads its own shards and compares their SHA-256; of the others it compares the
+    length. So one worker alone (`worker` 0 of 1) verifies and mends everything.
 
     Args:
         plan: what to draw.
@@ -70,24 +83,30 @@ def draw_shards(
     _agree(plan, out)
     drawn = lost = 0
     done = finished(plan, out)
+    done -= {shard for shard in done if shard % workers == worker and not _is_whole(plan, out, shard, by_hash=True)}
     with Progress(f"shards of worker {worker}", plan.count, "samples", start=_samples(plan, done)) as bar:
-        for shard in _turns(plan, worker, workers):
-            if shard in done or storage.exists(_mark(out, shard)):
+        while True:
+            for shard in _turns(plan, worker, workers):
+                if shard in done:
+                    continue
+                if not _is_whole(plan, out, shard, by_hash=shard % workers == worker):
+                    author = _write(plan, out, shard, draw(*plan.span(shard)))
+                    drawn, lost = drawn + author, lost + (not author)
+                    bar.update(_samples(plan, {*done, shard}))
                 done.add(shard)
-                continue
-            author = _write(plan, out, shard, draw(*plan.span(shard)))
-            drawn, lost = drawn + author, lost + (not author)
-            done.add(shard)
-            bar.update(_samples(plan, done))
-    if len(done) == plan.shards:
-        _close(plan, out)
+            entries = _entries(plan, out)
+            if len(entries) == plan.shards:
+                break
+            done &= entries.keys()  # what was lost meanwhile is drawn again
+    _close(plan, out, [entries[shard] for shard in range(plan.shards)])
     return {"drawn": drawn, "lost": lost, "shards": plan.shards, "count": plan.count}
 
 
 def finished(plan: Plan, out: str) -> set[int]:
-    """Numbers of the shards that have a manifest."""
-    names = (name.removesuffix(".json") for name in storage.list_files(storage.join(out, "shards")))
-    return {int(name) for name in names if name.isdecimal() and int(name) < plan.shards}
+    """Numbers of the shards that have a manifest and a file, by a listing alone."""
+    sizes = storage.sizes(storage.join(out, "shards"))
+    filled = {name.partition("-")[0] for name, size in sizes.items() if "-" in name and size}
+    return {shard for shard in range(plan.shards) if f"{shard:06d}.json" in sizes and f"{shard:06d}" in filled}
 
 
 def read_manifest(out: str) -> dict[str, Any]:
@@ -96,11 +115,15 @@ def read_manifest(out: str) -> dict[str, Any]:
     Raises:
         UserError: it is not finished, or a file is damaged.
     """
-    whole = storage.read_json(storage.join(out, "manifest.json"), limit=1 << 30)
-    for shard in whole["shards"]:
-        uri = storage.join(out, "shards", shard["file"])
-        if storage.sha256(uri) != shard["sha256"]:
-            raise UserError(f"{uri}: damaged: its SHA-256 is not the manifest's")
+    uri = storage.join(out, "manifest.json")
+    whole = storage.read_json(uri, limit=1 << 30)
+    try:
+        named = [(inside(out, f"shards/{single(shard['file'], uri)}"), shard["sha256"]) for shard in whole["shards"]]
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{uri}: not the manifest of a set of shards: {error!r}") from None
+    for file, sha256 in named:
+        if storage.sha256(file) != sha256:
+            raise UserError(f"{file}: damaged: its SHA-256 is not the manifest's; draw the shards again to mend it")
     return dict(whole)
 
 
@@ -109,6 +132,8 @@ def _agree(plan: Plan, out: str) -> None:
     if storage.create(uri, (json.dumps(plan.to_dict(), indent=2, sort_keys=True) + "\n").encode()):
         return
     found, wanted = storage.read_json(uri), json.loads(json.dumps(plan.to_dict()))  # tuples as lists
+    if not isinstance(found, dict):
+        raise UserError(f"{uri}: not a plan of shards; choose another --out")
     differ = [key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]
     if differ:
         raise UserError(f"{uri}: holds another plan ({', '.join(differ)} differ); choose another --out")
@@ -121,28 +146,79 @@ def _turns(plan: Plan, worker: int, workers: int) -> Iterator[int]:
 
 
 def _write(plan: Plan, out: str, shard: int, data: bytes) -> bool:
-    sha = hashlib.sha256(data).hexdigest()
-    name, (start, stop) = f"{shard:06d}-{sha[:16]}{plan.suffix}", plan.span(shard)
-    uri, mark = storage.join(out, "shards", name), _mark(out, shard)
+    """Publishes a shard; whether it is ours that counts. One that is there and damaged is replaced."""
+    if _is_whole(plan, out, shard, by_hash=True):  # another worker was faster
+        return False
+    entry = _describe(plan, shard, hashlib.sha256(data).hexdigest(), len(data))
+    damaged, mark = _entry(plan, out, shard), _mark(out, shard)
+    uri = inside(out, f"shards/{entry['file']}")
     storage.write_bytes(uri, data)
-    entry = {"shard": shard, "start": start, "stop": stop, "file": name, "sha256": sha, "bytes": len(data)}
-    if storage.create(mark, (json.dumps(entry) + "\n").encode()):
+    if storage.create(mark, _line(entry)):
         return True
-    if storage.read_json(mark)["file"] != name:  # drawn on other hardware: equal but for rounding
-        storage.remove(uri)
-    return False
+    present = _entry(plan, out, shard)
+    if present == entry:
+        return damaged == entry
+    if present is not None and _is_whole(plan, out, shard, by_hash=True):
+        storage.remove(uri)  # drawn on other hardware: equal but for rounding
+        return False
+    storage.write_bytes(mark, _line(entry))
+    if present is not None and present["file"] != entry["file"]:
+        storage.remove(inside(out, f"shards/{present['file']}"))
+    return True
 
 
-def _close(plan: Plan, out: str) -> None:
-    uri = storage.join(out, "manifest.json")
-    if storage.exists(uri):
-        return
-    shards = [storage.read_json(_mark(out, shard)) for shard in range(plan.shards)]
-    storage.create(uri, (json.dumps({**plan.to_dict(), "shards": shards}) + "\n").encode())
+def _describe(plan: Plan, shard: int, sha256: str, size: int) -> dict[str, Any]:
+    start, stop = plan.span(shard)
+    name = f"{shard:06d}-{sha256[:16]}{plan.suffix}"
+    return {"shard": shard, "start": start, "stop": stop, "file": name, "sha256": sha256, "bytes": size}
+
+
+def _entry(plan: Plan, out: str, shard: int) -> dict[str, Any] | None:
+    """What a shard's manifest says; None if there is none, or it is not one that `_write` has written."""
+    mark = _mark(out, shard)
+    if not storage.exists(mark):
+        return None
+    try:
+        data = storage.read_bytes(mark, limit=MAX_ENTRY_BYTES)
+        found = json.loads(data)
+        entry = _describe(plan, shard, found["sha256"], found["bytes"])
+    except StorageError:
+        raise  # says nothing about what is there
+    except (UserError, ValueError, RecursionError, TypeError, KeyError):
+        return None
+    known = isinstance(entry["sha256"], str) and _SHA256.fullmatch(entry["sha256"])
+    return entry if known and data == _line(entry) else None
+
+
+def _line(value: object) -> bytes:
+    return (json.dumps(value) + "\n").encode()
+
+
+def _is_whole(plan: Plan, out: str, shard: int, *, by_hash: bool = False) -> bool:
+    entry = _entry(plan, out, shard)
+    if entry is None:
+        return False
+    uri = inside(out, f"shards/{entry['file']}")
+    if not storage.exists(uri) or storage.size(uri) != entry["bytes"]:
+        return False
+    return not by_hash or storage.sha256(uri) == entry["sha256"]
+
+
+def _entries(plan: Plan, out: str) -> dict[int, dict[str, Any]]:
+    """What the shards' manifests say, of those shards whose file has the length that is stated."""
+    sizes = storage.sizes(storage.join(out, "shards"))
+    found = {shard: _entry(plan, out, shard) for shard in range(plan.shards) if f"{shard:06d}.json" in sizes}
+    return {shard: entry for shard, entry in found.items() if entry and sizes.get(entry["file"]) == entry["bytes"]}
+
+
+def _close(plan: Plan, out: str, entries: list[dict[str, Any]]) -> None:
+    uri, said = storage.join(out, "manifest.json"), _line({**plan.to_dict(), "shards": entries})
+    if not storage.exists(uri) or storage.read_bytes(uri) != said:
+        storage.write_bytes(uri, said)
 
 
 def _mark(out: str, shard: int) -> str:
-    return storage.join(out, "shards", f"{shard:06d}.json")
+    return inside(out, f"shards/{shard:06d}.json")
 
 
 def _samples(plan: Plan, done: set[int]) -> int:
@@ -161,5 +237,8 @@ def sample_shards(
     workers: int = 1,
 ) -> dict[str, Any]:
     """Draws this worker's part of `count` samples into the shards of `out`, and what others owe."""
-    draw, suffix, facts = steps.drawer(modality, sample, model, size)
-    return draw_shards(Plan(count, size, suffix, facts), out, draw, worker=worker, workers=workers)
+    asked = {"modality": modality, "sample": sample, "model": model, "size": size}
+    request = validate(ShardRequest, asked, "request")
+    drawer = code_of(request.modality).shard_drawer(request)
+    plan = Plan(count, size, drawer.suffix, drawer.facts)
+    return draw_shards(plan, out, drawer.draw, worker=worker, workers=workers)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from core import steps, storage
 from core.errors import UserError
 from core.evaluation import Evaluation
 from core.metrics import Metrics
+from core.storage import scratches
 from factory.search import VALIDATION_LOSS
 
 METRIC_FILE = "CLOUD_ML_HP_METRIC_FILE"
@@ -51,8 +51,8 @@ def run_trial(
     metric = str(trial["metric"])
     facts: dict[str, Any] = {"trial": trial["trial"], "parameters": trial["parameters"], "value": None, "error": None}
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="textdiffusion-trial-") as name, storage.atomic_folder(out) as folder:
-        trained = Path(name) / "model"
+    with scratches.temporary_folder("trial") as scratch, storage.atomic_folder(out) as folder:
+        trained = scratch / "model"
         try:
             found = steps.train(modality, model, trial["train"], dataset, trained, work=work, warm_start=warm_start)
         except UserError as error:
@@ -69,7 +69,7 @@ def run_trial(
                 facts["value"] = found[VALIDATION_LOSS]
             else:
                 assert judge is not None
-                samples, evaluation = Path(name) / "samples", Path(name) / "evaluation"
+                samples, evaluation = scratch / "samples", scratch / "evaluation"
                 steps.sample(modality, sample or {}, trained, samples, autoregressive=autoregressive)
                 steps.evaluate(
                     modality, evaluate or {}, dataset, judge, trained, samples, evaluation,

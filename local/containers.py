@@ -8,23 +8,40 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core import storage
 from core.errors import UserError
-from factory.run_folder import Run
+from factory.run_folder import STORE, Run
 
 LABEL = "textdiffusion-run"
+SHARE_OF_MEMORY = 0.9  # of the engine's machine, that a step may take where nothing else is set
 IMAGE_USER = 10001  # of containers/Dockerfile
-_PASSED_ON = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # sums are bit-identical only with the same number of threads
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a step's container may take of the machine.
+
+    Args:
+        memory: in docker's words, 8g; empty: `SHARE_OF_MEMORY` of what the engine has.
+        processes: how many processes and threads.
+    """
+
+    memory: str = ""
+    processes: int = 4096
+
+    def options(self, engine: Mapping[str, Any]) -> dict[str, Any]:
+        """As docker's options; `engine` is what the daemon says of its machine."""
+        memory = self.memory or int(SHARE_OF_MEMORY * int(engine.get("MemTotal") or 0))
+        return {"pids_limit": self.processes, **({"mem_limit": memory} if memory else {})}
 
 
 def mounted_folders(run: Run, runs: Path, registry: str, env: Mapping[str, str]) -> dict[str, bool]:
     """Folders that steps need, at the same path inside; True: read-only."""
-    (runs / ".store").mkdir(
-        parents=True, exist_ok=True
-    )  # kfp.local mounts it too; made by the daemon it would be root's
+    (runs / STORE).mkdir(parents=True, exist_ok=True)  # kfp.local mounts it too; made by the daemon it would be root's
     folders = {str(runs): False}
     if not storage.is_remote(env["TEXTDIFFUSION_WORK"]):
         folders[env["TEXTDIFFUSION_WORK"]] = False
@@ -37,7 +54,9 @@ def mounted_folders(run: Run, runs: Path, registry: str, env: Mapping[str, str])
 
 
 @contextlib.contextmanager
-def docker_runner(run: str, image: str, folders: Mapping[str, bool], env: Mapping[str, str]) -> Iterator[Any]:
+def docker_runner(
+    run: str, image: str, folders: Mapping[str, bool], env: Mapping[str, str], limits: Limits
+) -> Iterator[Any]:
     """kfp.local's DockerRunner; containers that still run when the block is interrupted are stopped.
 
     Raises:
@@ -58,22 +77,19 @@ def docker_runner(run: str, image: str, folders: Mapping[str, bool], env: Mappin
     if image not in there and "/" not in image:
         raise UserError(f"--runner docker: no image {image} here: make image")
     user = unprivileged_user([Path(folder) for folder, read_only in folders.items() if not read_only])
+    engine = client.info()
     gpus = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])]
     try:
         yield local.DockerRunner(
-            environment={
-                name: value
-                for name, value in env.items()
-                if (name.startswith("TEXTDIFFUSION_") and name != "TEXTDIFFUSION_IMAGE")  # the task itself sets that
-                or name in _PASSED_ON
-            },
+            environment=dict(env),
             mounts=[docker.types.Mount(path, path, "bind", read_only=only) for path, only in folders.items()],
             user=user,
             read_only=True,
             tmpfs={"/tmp": "mode=1777,exec"},
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
-            device_requests=gpus if "nvidia" in client.info().get("Runtimes", {}) else [],
+            device_requests=gpus if "nvidia" in engine.get("Runtimes", {}) else [],
+            **limits.options(engine),
             labels={LABEL: run},
         )
     except BaseException:

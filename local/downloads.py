@@ -6,6 +6,7 @@ from pathlib import Path
 
 from core import storage
 from core.errors import UserError
+from core.names import inside
 from factory.registry import Registry
 from factory.run_folder import find_run
 
@@ -28,12 +29,14 @@ def fetch(name: str, target: Path, runs: Path, registry: str) -> int:
     store = Registry(registry)
     if "@" in name or name in store.models():
         version = store.resolve(name)
-        for file, expected in version.files.items():
-            if (target / file).exists() and storage.sha256(target / file) == expected:
+        places = {file: inside(target, file) for file in version.files}
+        for file, path in places.items():  # none is written if one is refused
+            expected = version.files[file]
+            if path.exists() and storage.sha256(path) == expected:
                 continue
-            storage.write_bytes(target / file, storage.read_bytes(storage.join(version.uri, file)))
-            if storage.sha256(target / file) != expected:
-                (target / file).unlink()
+            storage.write_bytes(path, storage.read_bytes(inside(version.uri, file)))
+            if storage.sha256(path) != expected:
+                path.unlink()
                 raise UserError(f"{name}: {file} is damaged in the registry: its SHA-256 is another one")
         return len(version.files)
     folder = find_run(runs, name).folder

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from core import storage
 from core.errors import UserError
+from core.names import inside
 from factory.registry import Registry
 from factory.run_folder import list_runs
 from report import gallery
@@ -29,7 +30,7 @@ def publish(root: Path, registry: str, target: str) -> int:
     entries = _entries(root)
     reports = {entry.report for entry in entries if entry.report}
     for report in sorted(reports):
-        storage.write_bytes(storage.join(target, report), storage.read_bytes(root / report))
+        storage.write_bytes(inside(target, report), storage.read_bytes(inside(root, report)))
     storage.write_bytes(storage.join(target, PAGE), gallery.render(entries, _versions(registry)).encode())
     return len(reports)
 
@@ -48,9 +49,7 @@ def _versions(registry: str) -> list[gallery.Registered]:
     try:
         found = []
         for model in store.models():
-            champion = store.champion(model)
-            for one in store.versions(model):
-                in_service = champion is not None and champion.version == one.version
+            for one, in_service in store.listed(model):
                 run = str(one.lineage.get("run") or "")
                 found.append(gallery.Registered(model, one.version, run, one.weights_sha256, in_service))
         return found

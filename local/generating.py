@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from secrets import randbelow
@@ -13,6 +11,11 @@ import numpy as np
 
 from core import storage
 from core.errors import UserError
+from core.evaluation import Sampling
+from core.names import inside
+from core.records import ModelFacts, read
+from core.requests import SampleRequest
+from core.storage import scratches
 from factory.registry import Registry
 from factory.run_folder import find_run
 from local import terminal
@@ -49,9 +52,9 @@ def generate(
     Raises:
         UserError: there is no such model, or a wish does not suit it.
     """
-    with tempfile.TemporaryDirectory(prefix="textdiffusion-") as scratch:
-        folders, measured = _found(model, registry, runs, Path(scratch))
-        modality = storage.read_json(folders["model"] / "model.json").get("modality", "images")
+    with scratches.temporary_folder("generate") as scratch:
+        folders, measured = _found(model, registry, runs, scratch)
+        modality = read(ModelFacts, str(inside(folders["model"], "model.json"))).modality
         section = {key: value for key, value in measured.items() if key in MANNER}
         section |= {key: value for key, value in wishes.items() if value is not None}
         section.setdefault("seed", randbelow(2**31))
@@ -59,23 +62,27 @@ def generate(
         if modality == "text":
             if label is not None:
                 raise UserError("--class is for models of images; this one writes text: use --prompt")
-            from core.text.steps import write
+            from core.text.sampling import write
 
-            rows = write(
-                section, folders["model"], prompt or "", autoregressive=folders.get("autoregressive"), watch=watch
+            request = SampleRequest(
+                modality="text",
+                sample=section,
+                model=folders["model"],
+                out=scratch / "samples",
+                autoregressive=folders.get("autoregressive"),
             )
+            rows = write(request, prompt or "", watch)
             result["texts"] = [row["text"] for row in rows]
             if out is not None:
-                lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-                storage.write_bytes(out / "samples.jsonl", lines.encode())
+                storage.write_json_lines(out / "samples.jsonl", rows)
             return result
         if prompt is not None:
             raise UserError("--prompt is for models of text; this one draws images: use --class")
-        from core.images.steps import sample  # here and at once: for a few samples no processes are started
+        from core.images.sampling import sample  # here and at once: for a few samples no processes are started
 
         section |= {"labels": [label]} if label is not None else {}
-        drawn = Path(scratch) / "samples"
-        sample(section, folders["model"], drawn)
+        drawn = scratch / "samples"
+        sample(SampleRequest(modality="images", sample=section, model=folders["model"], out=drawn))
         result["file"] = str(_save_picture(drawn, out or Path(f"sample-{section['seed']}.png")))
         with np.load(drawn / "samples.npz") as samples:
             result["picture"] = _in_a_row(samples["images"][:10])
@@ -86,7 +93,6 @@ def _found(model: str, registry: str, runs: Path | None, scratch: Path) -> tuple
     """The model's folders by part, and how the samples were drawn by which it was measured, if that is known."""
     if "/" in model or (Path(model) / "model.json").exists():
         if not storage.is_remote(model):
-            storage.read_json(Path(model) / "model.json")  # says so if it is not there
             return {"model": Path(model)}, {}
         storage.copy_tree(model, scratch / "model")
         return {"model": scratch / "model"}, {}
@@ -103,8 +109,8 @@ def _found(model: str, registry: str, runs: Path | None, scratch: Path) -> tuple
     if not storage.is_remote(version.uri):
         return {part: Path(version.folder(part)) for part in parts}, measured
     for part in parts:
-        storage.copy_tree(version.folder(part), scratch / part)
-    return {part: scratch / part for part in parts}, measured
+        storage.copy_tree(version.folder(part), inside(scratch, part))
+    return {part: inside(scratch, part) for part in parts}, measured
 
 
 def _of_a_run(name: str, runs: Path | None) -> tuple[dict[str, Path], dict[str, Any]] | None:
@@ -118,9 +124,8 @@ def _of_a_run(name: str, runs: Path | None) -> tuple[dict[str, Path], dict[str, 
     }
     if not found.get("model"):
         return None
-    drawn = artifacts.get("samples", {}).get("path")
-    facts = storage.read_json(drawn / "sample.json") if drawn is not None else {}
-    return found, facts.get("settings") or {}
+    drawn: Path | None = artifacts.get("samples", {}).get("path")
+    return found, Sampling.read(drawn).settings if drawn is not None else {}
 
 
 def _save_picture(drawn: Path, out: Path) -> Path:

@@ -1,6 +1,6 @@
 """Where the runner looks into `kfp.local`: when a task begins and ends, and how its process is started.
 
-kfp.local has no hooks, so three of its functions are wrapped while a pipeline runs. It is pinned to 2.17 in
+kfp.local has no hooks, so four of its functions are wrapped while a pipeline runs. It is pinned to 2.17 in
 pyproject.toml, and a test runs a pipeline through each of them.
 """
 
@@ -10,8 +10,9 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
-from unittest import mock
 
 _ITERATION = re.compile(r"-iteration-(\d+)$")
 Launch = Callable[[list[str], Mapping[str, str]], int]
@@ -29,16 +30,37 @@ class Observer(Protocol):
     def launch(self, command: list[str], env: Mapping[str, str]) -> int:
         """Runs the command of the task that has begun; returns its exit code. Not called for cached tasks."""
 
+    def refused(self, reason: str) -> None:
+        """The task that has begun is in the cache, but not as it was put there: it will be launched."""
+
 
 @contextlib.contextmanager
-def observed(observer: Observer) -> Iterator[None]:
+def replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    """Lets `module.name` be `value` inside the block."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+@contextlib.contextmanager
+def observed(observer: Observer, cache_root: Path | None) -> Iterator[None]:
     """Reports all tasks that kfp.local executes to `observer`, which also starts their processes.
 
     A task `x` in a loop is reported as `x-1`, `x-2`, ...
+
+    Args:
+        observer: what is told.
+        cache_root: where finished tasks are kept, verified before they are used again; None: every task runs.
     """
-    from kfp.local import status, subprocess_task_handler
+    from kfp.local import cache, status, subprocess_task_handler
     from kfp.local.orchestrator import task_executor
 
+    from local.cache import VerifiedCache
+
+    verified = VerifiedCache(cache_root, observer.refused) if cache_root is not None else None
     execute = task_executor.execute_single_task
 
     def execute_single_task(task_name: str, **arguments: Any) -> Any:
@@ -53,8 +75,9 @@ def observed(observer: Observer) -> Iterator[None]:
         return observer.launch(full_command, env_vars or {})
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(task_executor, "execute_single_task", execute_single_task))
-        stack.enter_context(mock.patch.object(subprocess_task_handler, "run_local_subprocess", run_local_subprocess))
+        stack.enter_context(replaced(task_executor, "execute_single_task", execute_single_task))
+        stack.enter_context(replaced(subprocess_task_handler, "run_local_subprocess", run_local_subprocess))
+        stack.enter_context(replaced(cache, "get_local_cache", lambda: verified))
         yield
 
 
@@ -74,5 +97,5 @@ def observed_docker(
         exited(code)
         return int(code)
 
-    with mock.patch.object(docker_task_handler, "run_docker_container", run_docker_container):
+    with replaced(docker_task_handler, "run_docker_container", run_docker_container):
         yield

@@ -1,28 +1,17 @@
-"""From an artifact back to what it was made of, by the lineage that every step writes on its outputs."""
+"""From an artifact of a run here back to what it was made of, by the lineage that every step writes on its outputs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.step import content_hash
 from core.errors import UserError
-from factory.registry import Registry
+from core.records import or_none, parse_parents
+from factory.lineage import Node, artifact_named, node, version_of
 from factory.run_folder import Run, find_run, list_runs
 
-Node = dict[str, Any]
 Index = Mapping[str, tuple[Run, str, str, Mapping[str, Any]]]  # URI -> run, step, name, metadata
-FACTS = (
-    "config_hash", "config", "data_hash", "code_version", "image", "seed", "examples_seen",
-    "effective_batch_size", "device", "weights_sha256", "data_fingerprint", "source", "model_name", "version",
-)  # fmt: skip
-MAIN = {
-    "prepare-data": "dataset", "train-judge": "judge", "train": "model", "train-diffusion": "model",
-    "train-autoregressive": "autoregressive", "sample": "samples", "evaluate": "evaluation", "gate": "verdict",
-    "register": "registered", "keep": "kept", "import-model": "model",
-}  # fmt: skip
 
 
 def trace(name: str, runs: Path, registry: str) -> Node:
@@ -33,27 +22,14 @@ def trace(name: str, runs: Path, registry: str) -> Node:
         runs: folder of runs.
         registry: model registry.
 
-    Returns:
-        {"artifact", "run", "step", "uri", "hash", facts..., "parents": [nodes]}
-
     Raises:
         UserError: there is no such artifact.
     """
-    found = list_runs(runs)
-    index = _index(found)
-    if "@" in name and "/" not in name:
-        version = Registry(registry).resolve(name)
-        parents = [_node(part, uri, index, ()) for part, uri in dict(version.lineage.get("parents", {})).items()]
-        facts = {key: version.lineage[key] for key in FACTS if key in version.lineage}
-        return {
-            "artifact": f"{version.model}@{version.version}",
-            "run": version.lineage.get("run"),
-            "step": "register",
-            "uri": version.uri,
-            "hash": version.weights_sha256,
-            **facts,
-            "parents": parents,
-        }
+    index = _index(list_runs(runs))
+    registered = version_of(name, registry)
+    if registered is not None:
+        version, parents = registered
+        return {**version, "parents": [_node(part, uri, index, ()) for part, uri in parents.items()]}
     run, artifact = _find(name, runs)
     return _node(artifact, run.artifacts()[artifact]["uri"], index, ())
 
@@ -73,11 +49,7 @@ def _find(name: str, runs: Path) -> tuple[Run, str]:
 
 
 def _in_run(run: Run, part: str) -> tuple[Run, str]:
-    artifacts = run.artifacts()
-    artifact = part if part in artifacts else MAIN.get(part, "")
-    if artifact not in artifacts:
-        raise UserError(f"{run.id}: has no artifact {part!r}; there are: {', '.join(artifacts) or 'none yet'}")
-    return run, artifact
+    return run, artifact_named(part, run.artifacts(), run.id)
 
 
 def _index(runs: list[Run]) -> Index:
@@ -89,19 +61,10 @@ def _index(runs: list[Run]) -> Index:
     return index
 
 
-def _node(
-    name: str, uri: str, index: Mapping[str, tuple[Run, str, str, Mapping[str, Any]]], seen: tuple[str, ...]
-) -> Node:
+def _node(name: str, uri: str, index: Index, seen: tuple[str, ...]) -> Node:
     if uri not in index or uri in seen:
-        return {"artifact": name, "run": None, "step": None, "uri": uri, "hash": "", "parents": []}
+        return node(name, None, None, uri, {}, [])
     run, step, own_name, metadata = index[uri]
-    parents = json.loads(metadata.get("parents") or "{}")
-    return {
-        "artifact": own_name,
-        "run": run.id,
-        "step": step,
-        "uri": uri,
-        "hash": content_hash(metadata),
-        **{key: metadata[key] for key in FACTS if key in metadata},
-        "parents": [_node(parent, facts["uri"], index, (*seen, uri)) for parent, facts in parents.items()],
-    }
+    parents = or_none(lambda: parse_parents(metadata.get("parents"), f"{run.id}: {own_name}")) or {}
+    made_of = [_node(parent, found.uri, index, (*seen, uri)) for parent, found in parents.items()]
+    return node(own_name, run.id, step, uri, metadata, made_of)

@@ -28,10 +28,11 @@ class StepProcesses:
 
     Args:
         env: environment of all steps.
+        owned: descriptor of the lock on their temporary folder, which they hold too while they live.
     """
 
-    def __init__(self, env: Mapping[str, str]) -> None:
-        self._env = dict(env)
+    def __init__(self, env: Mapping[str, str], owned: int) -> None:
+        self._env, self._owned = dict(env), owned
         self._servers: list[subprocess.Popen[str]] = []
         self._idle: list[subprocess.Popen[str]] = []
         self._running: set[int] = set()
@@ -118,6 +119,7 @@ class StepProcesses:
                 stderr=subprocess.STDOUT,
                 env=dict(env),
                 start_new_session=True,
+                pass_fds=(self._owned,),
             )
             self._note(process.pid)
             try:
@@ -135,12 +137,13 @@ class StepProcesses:
 
     def _start(self) -> subprocess.Popen[str]:
         server = subprocess.Popen(
-            [sys.executable, "-m", "local.warm"],
+            [sys.executable, "-P", "-m", "local.warm"],  # -P: nothing that lies in the folder here
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={**self._env, "_KFP_RUNTIME": "true"},
             start_new_session=True,
+            pass_fds=(self._owned,),
         )
         self._servers.append(server)
         return server

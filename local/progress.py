@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from core import jsontext
+from core.config import validate
+from core.errors import UserError
+from core.printable import printable
+from core.records import Label, Record, Seconds
 from factory.run_folder import Run
 
+Amount = Annotated[float, Field(ge=0, le=1e18)]
 POLL, PLAIN_SECONDS = 0.25, 10.0
 _MARKS = {
     "pending": ("·", "dim"),
@@ -27,6 +33,18 @@ _MARKS = {
 }
 
 
+class Event(Record):
+    """One line of a run's events; other keys that are numbers (loss, accuracy) are shown as they come."""
+
+    step: Label = ""
+    task: Label = ""
+    done: Amount = 0
+    total: Amount | None = None
+    unit: Label = ""
+    rate: Amount | None = None
+    eta_seconds: Seconds | None = None
+
+
 class Display:
     """Follows a run: its steps, and the progress events that the running step appends to `events`."""
 
@@ -34,7 +52,7 @@ class Display:
         self._run, self._events, self._console = run, events, console
         self._offset = events.stat().st_size if events.exists() else 0
         self._rest = ""
-        self._latest: dict[str, dict[str, Any]] = {}  # step -> its newest event
+        self._latest: dict[str, Event] = {}  # step -> its newest event
         self._began: dict[str, float] = {}
         self._printed = 0.0
         self._stop = threading.Event()
@@ -57,7 +75,11 @@ class Display:
         """A step begins."""
         self._began[step] = self._printed = time.monotonic()
         if not self._live:
-            self._console.print(f"{step}: begins", style="dim", highlight=False)
+            self._say(f"{step}: begins", "dim")
+
+    def note(self, line: str) -> None:
+        """Something to know of the run, in one line."""
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def end(self, entry: Mapping[str, Any]) -> None:
         """A step ended; `entry` is its entry of run.json."""
@@ -66,7 +88,10 @@ class Display:
             self._live.refresh()
             return
         how = "served from cache" if entry["cached"] else f"{entry['state']} in {entry['seconds']:.1f} s"
-        self._console.print(f"{entry['name']}: {how}", highlight=False)
+        self._say(f"{entry['name']}: {how}")
+
+    def _say(self, text: str, style: str = "") -> None:
+        self._console.print(Text(printable(text, one_line=True), style))
 
     def _follow(self) -> None:
         while not self._stop.wait(POLL):
@@ -78,12 +103,12 @@ class Display:
                 self._printed = time.monotonic()
                 for step, event in news.items():
                     where = f"{step}: " if len(self._running()) > 1 else ""
-                    self._console.print(f"  {where}{describe(event)}", highlight=False)
+                    self._say(f"  {where}{describe(event)}")
 
     def _running(self) -> list[str]:
         return [entry["name"] for entry in self._run.steps if entry["state"] == "running"]
 
-    def _news(self) -> dict[str, dict[str, Any]]:
+    def _news(self) -> dict[str, Event]:
         """The newest of the events that came since the last look, for each step that runs."""
         if not self._events.exists():
             return {}
@@ -95,19 +120,18 @@ class Display:
         running, news = self._running(), {}
         for line in lines:
             try:
-                event = json.loads(line)
-            except ValueError:
+                event = validate(Event, jsontext.parse(line, ""), "")
+            except UserError:  # the end of a process that was killed, or what nobody expects: the next one comes soon
                 continue
-            if isinstance(event, dict) and running:
-                task = event.pop("task", running[-1])  # containers do not say whose event it is, but run one by one
-                if task in running:
-                    news[task] = event
+            task = event.task or (running[-1] if running else "")  # containers do not say, but run one by one
+            if task in running:
+                news[task] = event
         return news
 
     def _table(self) -> Group:
         table = Table.grid(padding=(0, 2))
         for entry in self._run.steps:
-            mark, style = _MARKS[entry["state"]]
+            mark, style = _MARKS.get(entry["state"], ("?", "dim"))
             seconds = entry["seconds"]
             detail = ""
             if entry["state"] == "running":
@@ -119,25 +143,24 @@ class Display:
             elif entry["error"]:
                 detail = str(entry["error"])
             time_text = "" if seconds is None else f"{seconds:.1f} s"
-            table.add_row(Text(mark, style), Text(entry["name"], style), Text(time_text, "dim"), Text(detail, "dim"))
-        return Group(Text(self._run.id, "bold"), table)
+            cells = ((mark, style), (entry["name"], style), (time_text, "dim"), (detail, "dim"))
+            table.add_row(*(Text(printable(text, one_line=True), look) for text, look in cells))
+        return Group(Text(printable(self._run.id, one_line=True), "bold"), table)
 
 
-def describe(event: Mapping[str, Any]) -> str:
+def describe(event: Event) -> str:
     """One line of progress: how far, how fast, the loss, how long still."""
-    done, total, unit = event.get("done", 0), event.get("total"), event.get("unit", "")
-    parts = [f"{event.get('step', '')} {done}/{total} {unit}" if total else f"{event.get('step', '')} {done} {unit}"]
-    if total:
-        parts[0] += f" ({done / total:.0%})"
-    if event.get("rate"):
-        parts.append(f"{event['rate']:.0f}/s")
-    known = {"step", "done", "total", "unit", "rate", "eta_seconds"}
+    parts = [f"{event.step} {event.done:.0f} {event.unit}"]
+    if event.total:
+        share = f"{event.done / event.total:.0%}"
+        parts = [f"{event.step} {event.done:.0f}/{event.total:.0f} {event.unit} ({share})"]
+    if event.rate:
+        parts.append(f"{event.rate:.0f}/s")
     parts += [
-        f"{key} {value:.4g}" for key, value in event.items() if key not in known and isinstance(value, int | float)
+        f"{key} {value:.4g}" for key, value in (event.model_extra or {}).items() if isinstance(value, int | float)
     ]
-    eta = event.get("eta_seconds")
-    if isinstance(eta, int | float):
-        parts.append(f"{_clock(eta)} left")
+    if event.eta_seconds is not None:
+        parts.append(f"{_clock(event.eta_seconds)} left")
     return "  ".join(parts)
 
 

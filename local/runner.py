@@ -2,21 +2,20 @@
 
 runs/<pipeline>/<run id>/   what a run leaves behind (see factory/run_folder.py)
 runs/index.html             the gallery of all of them
-runs/.store/                the artifacts as KFP lays them out; run folders hold hard links to them
-runs/.cache/                which step with which inputs made which artifacts
+runs/.store/                the artifacts as KFP lays them out; run folders hold copies of them (`place_tree`)
+runs/.cache/                which step with which inputs made which artifacts, verified by hash (see local/cache.py)
 runs/.work/                 checkpoints of trainings, by what is trained
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import shutil
 import signal
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,16 @@ from rich.console import Console
 from core import storage
 from core.config import config_hash
 from core.errors import UserError
-from factory.job import AnyJob, parse_job
-from factory.run_folder import STEPS, Run, link_tree, new_run, pending
+from core.evaluation import VERDICT, Verdict
+from core.records import Search, read
+from core.storage import scratches
+from core.storage.locks import Holder
+from factory.job import AnyJob
+from factory.run_folder import STORE, Run, find_run, new_run, pending
+from factory.steps import STEPS
 from local import gallery
-from local.containers import docker_runner, mounted_folders
+from local.containers import Limits, docker_runner, mounted_folders
+from local.environment import container_environment, step_environment
 from local.kfp_seam import observed, observed_docker
 from local.processes import StepProcesses
 from local.progress import Display
@@ -54,6 +59,8 @@ class LocalPlace:
         image: image repository, or full image with tag.
         machines: the user's own rows of resources.yaml.
         cache: whether steps may be served from cache.
+        limits: of the containers of `--runner docker`.
+        pass_variables: names of variables that steps get besides those of `local.environment`.
     """
 
     runs: Path
@@ -62,6 +69,8 @@ class LocalPlace:
     image: str = "textdiffusion"
     machines: Mapping[str, Any] | None = None
     cache: bool = True
+    limits: Limits = field(default_factory=Limits)
+    pass_variables: tuple[str, ...] = ()
 
     def registry_uri(self) -> str:
         """The registry, absolute."""
@@ -84,7 +93,7 @@ def run_job(job: AnyJob, place: LocalPlace, console: Console, *, resume: Run | N
     began = time.monotonic()
     console.file = console.file  # stdout as it is now: it goes to a log while kfp.local runs
     job = absolute(job, Path.cwd())
-    image = compiler.image_name(place.image)
+    image = compiler.image_name(place.image, to_run=place.runner == "docker")
     text = compiler.compile_job(job, image=image, machines=load_machines(place.machines))
     spec = read_spec(text)[0]
     problems = check_spec(text, job)
@@ -98,45 +107,44 @@ def run_job(job: AnyJob, place: LocalPlace, console: Console, *, resume: Run | N
         "config": config,
         "config_hash": config_hash(config),
         "parents": [],
-        "pid": os.getpid(),
-        "host": os.uname().nodename,
     }
     runs = place.runs.absolute()
     names = step_names(spec, trials_of(job))
-    if resume is None:
-        run = new_run(runs, spec["pipelineInfo"]["name"], job.job, names, facts)
-    else:
-        run = resume
-        began -= float(run.facts.get("seconds") or 0)
-        facts["steps"] = [pending(name) for name in names]
-        run.save(status="running", **facts)
-    storage.write_bytes(run.folder / "pipeline.yaml", text.encode())
-    arguments = parameters(job, registry=place.registry_uri(), run=run.id)
-    try:
-        _execute(run, text, arguments, place, console)
-    except BaseException as error:
-        _close(run, "failed", began)
-        if isinstance(error, KeyboardInterrupt):
-            run.save(interrupted=True)
-        else:
-            gallery.write(runs, place.registry_uri())
-        raise
-    _finish(run)
-    _close(run, "succeeded", began)
-    run.build_report()
-    gallery.write(runs, place.registry_uri())
+    arguments = parameters(job, registry=place.registry_uri())  # looks at the data: before there is a folder
+    run = resume or new_run(runs, spec["pipelineInfo"]["name"], job.job, names, facts)
+    if "run" in arguments:
+        arguments["run"] = run.id
+    with run.held():
+        if resume is not None:
+            run = _again(run)
+            began -= float(run.facts.get("seconds") or 0)
+            run.save(**facts, **Holder.here().facts(), status="running", steps=[pending(name) for name in names])
+        storage.write_bytes(run.folder / "pipeline.yaml", text.encode())
+        try:
+            _execute(run, text, arguments, place, console)
+        except BaseException as error:
+            if isinstance(error, UserError) and resume is None and not run.began:  # refused: as if it was never asked
+                shutil.rmtree(run.folder, ignore_errors=True)
+                raise
+            _close(run, "failed", began)
+            if isinstance(error, KeyboardInterrupt):
+                run.save(interrupted=True)
+            else:
+                gallery.write(runs, place.registry_uri())
+            raise
+        _finish(run)
+        _close(run, "succeeded", began)
+        run.build_report()
+        gallery.write(runs, place.registry_uri())
     return run
 
 
-def resume_job(run: Run) -> AnyJob:
-    """The job of an unfinished run, as it was started.
-
-    Raises:
-        UserError: it still runs.
-    """
-    if run.alive():
-        raise UserError(f"run {run.id}: still running, as process {run.facts['pid']}")
-    return parse_job(run.facts["config"], f"{run.id}/run.json")
+def _again(run: Run) -> Run:
+    """What is known of a run now that it is held: another process may have ended it since it was chosen."""
+    now = find_run(run.folder.parent.parent, str(run.folder))
+    if now.status == "succeeded":
+        raise UserError(f"run {run.id}: another process has gone on with it meanwhile; it has ended")
+    return now
 
 
 def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlace, console: Console) -> None:
@@ -145,30 +153,31 @@ def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlac
     runs = place.runs.absolute()
     events = run.folder / "events.jsonl"
     with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="textdiffusion-")))
-        env = step_environment(runs, events, scratch, str(run.facts["code_version"]))
+        scratch: Path
+        scratch, owned = stack.enter_context(scratches.held_folder())
+        version = str(run.facts["code_version"])
+        env = step_environment(ROOT, runs, events, scratch, version, place.pass_variables)
         display = stack.enter_context(Display(run, events, console))
-        processes = stack.enter_context(StepProcesses(env))
+        processes = stack.enter_context(StepProcesses(env, owned))
         stack.enter_context(_interruptible(processes.stop))
         watcher = Watcher(run, display, processes)
         if place.runner == "docker":
             folders = mounted_folders(run, runs, place.registry_uri(), env)
-            runner = stack.enter_context(docker_runner(run.id, str(run.facts["image"]), folders, env))
+            inside = container_environment(env, place.pass_variables)
+            runner = stack.enter_context(docker_runner(run.id, str(run.facts["image"]), folders, inside, place.limits))
             stack.enter_context(observed_docker(watcher.logging, watcher.exited))
         else:
             runner = local.SubprocessRunner(use_venv=False)
-        stack.enter_context(observed(watcher))
+        stack.enter_context(observed(watcher, runs / ".cache" if place.cache else None))
         stream = stack.enter_context((run.folder / "runner.log").open("a", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(stream))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         local.init(
             runner=runner,
-            pipeline_root=str(runs / ".store"),
+            pipeline_root=str(runs / STORE),
             workspace_root=str(scratch / "workspace"),
             raise_on_error=True,
-            enable_caching=place.cache,
-            cache_root=str(runs / ".cache"),
         )
         try:
             components.load_component_from_text(text)(**arguments)
@@ -187,20 +196,6 @@ def trials_of(job: AnyJob) -> int:
     return int(search.trials) if search is not None else 0
 
 
-def step_environment(runs: Path, events: Path, scratch: Path, version: str) -> dict[str, str]:
-    """The environment of a step's process."""
-    path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
-    return {
-        **os.environ,
-        "PYTHONPATH": path,
-        "PYTHONUNBUFFERED": "1",
-        "TMPDIR": str(scratch),
-        "TEXTDIFFUSION_CODE_VERSION": version,
-        "TEXTDIFFUSION_EVENTS": str(events),
-        "TEXTDIFFUSION_WORK": os.environ.get("TEXTDIFFUSION_WORK") or str(runs / ".work"),
-    }
-
-
 def step_names(spec: Mapping[str, Any], trials: int = 0) -> list[str]:
     """Names of the steps in a compiled pipeline, in the order in which they are shown; a loop over `trials` of them
     has as many steps of its own."""
@@ -215,14 +210,13 @@ def step_names(spec: Mapping[str, Any], trials: int = 0) -> list[str]:
 def _finish(run: Run) -> None:
     metrics = run.folder / "steps" / "evaluate" / "metrics.json"
     if metrics.exists():
-        link_tree(metrics, run.folder / "metrics.json")
-    verdict = run.folder / "steps" / "gate" / "verdict.json"
-    if verdict.exists():
-        run.save(gate=storage.read_json(verdict))
+        storage.write_bytes(run.folder / "metrics.json", storage.read_bytes(metrics))
+    gate = run.folder / "steps" / "gate"
+    if (gate / VERDICT).exists():
+        run.save(gate=Verdict.read(gate).facts())
     search = run.folder / "steps" / "choose" / "search.json"
     if search.exists():
-        found = storage.read_json(search)
-        run.save(search={key: found[key] for key in ("metric", "value", "best", "settings", "train")})
+        run.save(search=read(Search, str(search)).model_dump(include=set(Search.model_fields)))
 
 
 def _close(run: Run, status: str, began: float) -> None:

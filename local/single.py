@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 import os
 import pdb
@@ -14,29 +13,22 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from components.step import load
 from core import storage
 from core.config import config_hash, with_overrides
 from core.errors import UserError
+from core.names import inside
+from core.secrets import redact
 from factory.job import AnyJob, parse_job
-from factory.run_folder import Run, find_run, new_run
+from factory.run_folder import STORE, Run, find_run, new_run
+from factory.steps import STEPS
 from local.runner import LocalPlace
 from local.version import code_version
 from local.watcher import StepError, place_outputs
+from pipelines.checks import read_spec, tasks
+from pipelines.compile import compile_job, image_name
 from pipelines.jobs import check_numbers, parameters
-
-_COMPONENTS: Mapping[str, str] = {  # step -> component; for text, <component>_text if there is one
-    "import-model": "components.import_model:import_model",
-    "prepare-data": "components.prepare_data:prepare_data",
-    "train-judge": "components.train_judge:train_judge",
-    "train": "components.train:train",
-    "train-autoregressive": "components.train:train_autoregressive",
-    "train-diffusion": "components.train:train_diffusion",
-    "sample": "components.sample:sample",
-    "evaluate": "components.evaluate:evaluate",
-    "gate": "components.gate:gate",
-    "register": "components.register:register",
-    "keep": "components.keep:keep",
-}
+from pipelines.machines import load_machines
 
 
 def run_step(
@@ -66,9 +58,10 @@ def run_step(
         values["train"] = before.facts["search"]["train"]
     config = parse_job(with_overrides(values, overrides), f"{before.id}/run.json with --set")
     check_numbers(config.model_dump(mode="json"), before.id)
-    component = _component(step, config)
+    task, outputs = _compiled(step, config, place)
+    function = load(step).python_func
     available = before.artifacts()
-    inputs, outputs = _interface(component)
+    inputs = task.get("artifacts", {})
     for name in inputs:
         if (available.get(name) or {}).get("path") is None:
             raise UserError(f"--only {step}: run {before.id} has no artifact {name!r}, which the step needs")
@@ -80,78 +73,92 @@ def run_step(
         "config": values,
         "config_hash": config_hash(values),
         "parents": [before.id],
-        "pid": os.getpid(),
-        "host": os.uname().nodename,
     }
     run = new_run(runs, str(before.facts["pipeline"]), config.job, [step], facts)
-    store = runs / ".store" / run.id / step
-    arguments: dict[str, Any] = {}
-    for name, kind in inputs.items():
+    with run.held():
+        return _run_held(run, step, function, config, place, debug, available, task, outputs)
+
+
+def _run_held(
+    run: Run,
+    step: str,
+    function: Callable[..., Any],
+    config: AnyJob,
+    place: LocalPlace,
+    debug: bool,
+    available: Mapping[str, Any],
+    task: Mapping[str, Any],
+    outputs: list[str],
+) -> Run:
+    runs = place.runs.absolute()
+    store = inside(runs, f"{STORE}/{run.id}/{step}")
+    arguments = _parameters(task, config, place, run)
+    for name in task.get("artifacts", {}):
         found = available[name]
-        uri = found["uri"] if Path(found["uri"]).exists() else str(found["path"])
-        arguments[name] = kind(name=name, uri=uri, metadata=dict(found["metadata"]))
-    for name, kind in outputs.items():
-        arguments[name] = kind(name=name, uri=str(store / name))
+        uri = found["uri"] if _in_store(runs, found["uri"]) else str(found["path"])  # a record may name any file
+        arguments[name] = _kind(function, name)(name=name, uri=uri, metadata=dict(found["metadata"]))
+    for name in outputs:
+        arguments[name] = _kind(function, name)(name=name, uri=str(inside(store, name)))
     store.mkdir(parents=True)
-    arguments |= _parameters(component, config, place, run)
     began = time.monotonic()
-    run.update(step, state="running")
+    run.begin(step)
     try:
-        with _environment(runs, str(facts["code_version"])):
-            _call(component.python_func, arguments, debug)
+        with _environment(runs, str(run.facts["code_version"])):
+            _call(function, arguments, debug)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         refused = isinstance(error, SystemExit) and error.code == UserError.EXIT_CODE
-        message = "refused its input (see above)" if refused else f"{type(error).__name__}: {error}"
+        message = "refused its input (see above)" if refused else redact(f"{type(error).__name__}: {error}")
         run.update(step, state="failed", error=message, seconds=round(time.monotonic() - began, 3))
         run.save(status="failed", seconds=round(time.monotonic() - began, 3))
         if isinstance(error, KeyboardInterrupt):
             raise
-        log = run.folder / "steps" / step / "log.txt"
-        storage.write_bytes(log, traceback.format_exc().encode())
+        log = inside(run.folder, f"steps/{step}/log.txt")
+        storage.write_bytes(log, redact(traceback.format_exc()).encode())
         raise StepError(step, message, log, refused) from error
     made = {name: arguments[name] for name in outputs}
     seconds = round(time.monotonic() - began, 3)
     run.update(step, state="succeeded", seconds=seconds, artifacts=place_outputs(run.folder, step, made))
-    metrics = run.folder / "steps" / step / "metrics.json"
+    metrics = inside(run.folder, f"steps/{step}/metrics.json")
     if step == "evaluate" and metrics.exists():
         storage.write_bytes(run.folder / "metrics.json", metrics.read_bytes())
     run.save(status="succeeded", seconds=seconds)
     return run
 
 
-def _component(step: str, job: AnyJob) -> Any:
-    if step not in _COMPONENTS:
-        raise UserError(f"--only {step}: allowed: {', '.join(_COMPONENTS)}")
-    module_name, _, name = _COMPONENTS[step].partition(":")
-    module = importlib.import_module(module_name)
-    if step == "train-diffusion" and getattr(job, "warm_start", False):
-        name += "_warm"
-    if job.modality == "text":
-        name = f"{name}_text" if hasattr(module, f"{name}_text") else name
-    return getattr(module, name)
+def _in_store(runs: Path, uri: str) -> bool:
+    path = Path(uri)
+    return path.resolve().is_relative_to((runs / ".store").resolve()) and path.exists()
 
 
-def _interface(component: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Input artifacts and output artifacts of a component, by name, with their classes."""
+def _compiled(step: str, job: AnyJob, place: LocalPlace) -> tuple[dict[str, Any], list[str]]:
+    """What the step is given in the job's compiled pipeline, and the names of its output artifacts."""
+    if job.kind == "training":
+        job = job.model_copy(update={"search": None})
+    spec = read_spec(compile_job(job, image=image_name(place.image), machines=load_machines(place.machines)))[0]
+    found = {name: task for _, name, task in tasks(spec) if name in STEPS}
+    if step not in found:
+        raise UserError(f"--only {step}: allowed: {', '.join(name for name in STEPS if name in found)}")
+    component = spec["components"][found[step]["componentRef"]["name"]]
+    return found[step]["inputs"], list(component.get("outputDefinitions", {}).get("artifacts", {}))
+
+
+def _kind(function: Callable[..., Any], artifact: str) -> Any:
+    """The class of an artifact among a component's inputs and outputs."""
     from kfp.dsl.types import type_annotations
 
-    inputs, outputs = {}, {}
-    for name, parameter in inspect.signature(component.python_func).parameters.items():
-        annotation = parameter.annotation
-        if type_annotations.is_artifact_wrapped_in_Input(annotation):
-            inputs[name] = type_annotations.strip_Input_or_Output_marker(annotation)
-        elif type_annotations.is_artifact_wrapped_in_Output(annotation):
-            outputs[name] = type_annotations.strip_Input_or_Output_marker(annotation)
-    return inputs, outputs
+    return type_annotations.strip_Input_or_Output_marker(inspect.signature(function).parameters[artifact].annotation)
 
 
-def _parameters(component: Any, job: AnyJob, place: LocalPlace, run: Run) -> dict[str, Any]:
+def _parameters(task: Mapping[str, Any], job: AnyJob, place: LocalPlace, run: Run) -> dict[str, Any]:
+    """The step's parameters: constants, and those of the pipeline (inside of a branch they have a prefix)."""
     values = parameters(job, registry=place.registry_uri(), run=run.id)
-    if component.name == "train-autoregressive":
-        values["train"] = values["autoregressive"]
-    given = {"modality": job.modality, **values, **{f"{name}_config": value for name, value in values.items()}}
-    names = inspect.signature(component.python_func).parameters
-    return {name: given[name] for name in names if name in given and name not in ("model", "autoregressive")}
+    given = {}
+    for name, source in task.get("parameters", {}).items():
+        if "runtimeValue" in source:
+            given[name] = source["runtimeValue"]["constant"]
+        else:
+            given[name] = values[source["componentInputParameter"].removeprefix("pipelinechannel--")]
+    return given
 
 
 def _call(function: Callable[..., Any], arguments: Mapping[str, Any], debug: bool) -> None:

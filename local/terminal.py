@@ -15,6 +15,8 @@ from rich.live import Live
 from rich.style import Style
 from rich.text import Text
 
+from core.printable import printable
+
 SHADES = " .:-=+*#%@"  # for a terminal without colours
 Texts = Callable[[float, list[str]], None]
 
@@ -63,7 +65,7 @@ def resolving(console: Console) -> Iterator[Texts | None]:
     with Live(console=console, transient=True, auto_refresh=False) as live:
 
         def show(gamma: float, texts: list[str]) -> None:
-            view = Text()
+            view, texts = Text(), [printable(text) for text in texts]
             for place, text in enumerate(texts):
                 old = before[place] if place < len(before) else ""
                 same = next((i for i, (a, b) in enumerate(zip(text, old, strict=False)) if a != b), len(old))

@@ -3,6 +3,10 @@
 Run as `python -m local.warm` it reads requests, one JSON object a line, from stdin and answers on stdout: first
 {"pid"} of the step, then {"code"} when it has ended. What a step does is what the component's command says; only
 the interpreter is already up. Nothing is computed before a fork, so no thread pool and no CUDA context is carried over.
+
+What it saves, on a small job of digits with seven steps (benchmarks/pipeline.py): 31 s of CPU time instead of 47, two
+seconds a step; `register`, which computes nothing, takes 0.3 s instead of 2.1, and `sample` 3.4 s instead of 23.8 on a
+busy machine with two cores.
 """
 
 from __future__ import annotations
@@ -20,10 +24,10 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
-NEEDS_STEPS = ("core import steps", "factory.trial")  # what a component says that works with the modality's code
-TRAINS = ("steps.train", "run_trial")  # ... and that makes an optimizer, for which torch imports its compiler: seconds
+from core.progress import TASK_VARIABLE
+from factory.steps import step_of
+
 GRACE = 30.0  # seconds that a step has to write a checkpoint once it is asked to stop
-FOR_TRAINING = ("torch._dynamo", "torch.utils.tensorboard")
 
 
 def parse_command(command: list[str]) -> dict[str, Any] | None:
@@ -85,12 +89,9 @@ def _signal(group: int, number: signal.Signals) -> None:
 
 def _prepare(request: dict[str, Any]) -> None:
     """Imports what the step would import, so that later steps find it there."""
-    if not request["modality"] or not any(mark in request["source"] for mark in NEEDS_STEPS):
-        return
-    importlib.import_module(f"core.{request['modality']}.steps")
-    if any(mark in request["source"] for mark in TRAINS) and "torch" in sys.modules:
-        for name in FOR_TRAINING:
-            importlib.import_module(name)
+    step = step_of(request["env"].get(TASK_VARIABLE, ""))
+    for name in step.imports(request["modality"] or "") if step else ():
+        importlib.import_module(name)
 
 
 def _answer(answers: IO[str], value: dict[str, int]) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.step import whole
 from core.errors import UserError
+from core.names import inside
 from core.progress import TASK_VARIABLE
 from core.secrets import redact
-from factory.run_folder import Run, link_tree
+from factory.lineage import restore_ints
+from factory.run_folder import STORE, Run, place_tree
 from local.processes import StepProcesses
 from local.progress import Display
 
@@ -44,7 +45,7 @@ class Watcher:
     @property
     def _log(self) -> Path:
         step: str = self._mine.step
-        return self._run.folder / "steps" / step / "log.txt"
+        return inside(self._run.folder, f"steps/{step}/log.txt")
 
     def begin(self, task: str) -> None:
         if self._processes.stopping:
@@ -54,7 +55,7 @@ class Watcher:
         self._mine.step, self._mine.began, self._mine.code = task, time.monotonic(), None
         shutil.rmtree(self._log.parent, ignore_errors=True)
         with self._lock:
-            self._run.update(task, state="running")
+            self._run.begin(task)
             self._display.begin(task)
 
     def launch(self, command: list[str], env: Mapping[str, str]) -> int:
@@ -67,6 +68,10 @@ class Watcher:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("a", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
             yield
+
+    def refused(self, reason: str) -> None:
+        with self._lock:
+            self._display.note(f"{self._mine.step}: not served from cache, it runs again: {reason}")
 
     def exited(self, code: int) -> None:
         self._mine.code = code
@@ -91,7 +96,8 @@ class Watcher:
 
 
 def place_outputs(folder: Path, step: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Links the artifacts among a task's outputs into `<folder>/steps/<step>/`; returns their entries of run.json."""
+    """Puts the artifacts among a task's outputs into `<folder>/steps/<step>/`; returns their entries of run.json."""
+    store = folder.parents[1] / STORE
     placed: dict[str, Any] = {}
     for name, output in outputs.items():
         uri = getattr(output, "uri", None)
@@ -103,11 +109,16 @@ def place_outputs(folder: Path, step: str, outputs: Mapping[str, Any]) -> dict[s
             pass
         elif source.is_dir():
             path = f"steps/{step}"
-            link_tree(source, folder / path)
+            place_tree(source, inside(folder, path), store)
         elif source.is_file():
             path = f"steps/{step}/{name}{_SUFFIXES.get(output.schema_title, '')}"
-            link_tree(source, folder / path)
-        placed[name] = {"path": path, "uri": uri, "type": output.schema_title, "metadata": whole(output.metadata)}
+            place_tree(source, inside(folder, path), store)
+        placed[name] = {
+            "path": path,
+            "uri": uri,
+            "type": output.schema_title,
+            "metadata": restore_ints(output.metadata),
+        }
     return placed
 
 

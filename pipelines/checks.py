@@ -9,11 +9,11 @@ import yaml
 
 from core.errors import UserError
 from factory.job import AnyJob
+from factory.steps import STEPS
 from pipelines.jobs import sections
 from pipelines.machines import ACCELERATORS, check_pair
 
 Spec = Mapping[str, Any]
-UNCACHED = ("import-model", "gate", "register", "keep")
 _RUNTIME = {"data_fingerprint", "registry", "run", "work", "model_name"}
 _GCPC = "google-cloud-pipeline-components"
 
@@ -112,7 +112,7 @@ def _conditions(spec: Spec) -> Iterator[str]:
 
 def _caching(spec: Spec) -> Iterator[str]:
     for _, name, task in tasks(spec):
-        if name in UNCACHED and task.get("cachingOptions", {}).get("enableCache"):
+        if name in STEPS and not STEPS[name].cached and task.get("cachingOptions", {}).get("enableCache"):
             yield f"{name}: is cached, but what it does depends on the registry"
 
 

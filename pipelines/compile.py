@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,17 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from components.step import IMAGE
-from core import storage
+from core import names, storage
 from core.errors import UserError
+from core.storage import scratches
 from factory.job import AnyJob
 from pipelines.custom_job import VertexOptions
-from pipelines.definitions import Placement, Target, define
 from pipelines.jobs import sections
 from pipelines.machines import Machine, load_machines
+from pipelines.placement import Placement, Target
+from pipelines.sampling import define_sampling
+from pipelines.training import define_training
 
 ROOT = Path(__file__).parents[1]
 INSIDE = ("core", "factory", "report", "components", "containers", "requirements.lock")  # what the image is made of
 BUILD = Path("build") / "pipelines"
+DEFINITIONS: Mapping[str, Callable[[Any, Placement], Any]] = {"training": define_training, "sampling": define_sampling}
 TARGETS: Mapping[Target, str] = {"local": ".yaml", "vertex": ".vertex.yaml"}
 
 
@@ -36,11 +39,26 @@ def content_tag(root: Path = ROOT, inside: Sequence[str] = INSIDE) -> str:
     return digest.hexdigest()[:16]
 
 
-def image_name(repository: str = "textdiffusion") -> str:
-    """The image that steps run in: `repository` (without a tag) and the content's tag. An own tag is left as it is."""
+def image_name(repository: str = "textdiffusion", *, to_run: bool = True, root: Path = ROOT) -> str:
+    """The image that steps run in: `repository` (without a tag) and the content's tag. An own tag is left as it is.
+
+    Args:
+        repository: where it is.
+        to_run: it is to be pulled or built, and does not only stand for the code.
+        root: of the code.
+
+    Raises:
+        UserError: it is to run, and this installation lacks what it would be made of.
+    """
     if "@" in repository or ":" in repository.rpartition("/")[2]:
         return repository
-    return f"{repository}:{content_tag()}"
+    missing = [name for name in INSIDE if not names.inside(root, name).exists()]
+    if to_run and missing:
+        raise UserError(
+            f"image: this installation has no {' and no '.join(missing)}, so nobody can build the image of its code;"
+            " work in a clone of the repository, or set `image:` to one with a tag"
+        )
+    return f"{repository}:{content_tag(root)}"
 
 
 def compile_job(
@@ -50,7 +68,7 @@ def compile_job(
     image: str | None = None,
     machines: Mapping[str, Machine] | None = None,
     options: VertexOptions | None = None,
-    definition: Callable[[AnyJob, Placement], Any] = define,
+    definition: Callable[[AnyJob, Placement], Any] | None = None,
 ) -> str:
     """The job's pipeline as the YAML text of its specification.
 
@@ -60,26 +78,27 @@ def compile_job(
         image: full name of the image with its tag; None: textdiffusion:<hash of its content>.
         machines: rows of resources.yaml; None: as the file has them.
         options: for Vertex custom jobs.
-        definition: makes the pipeline; another one than the job's own wraps it (retraining).
+        definition: makes the pipeline; None: the one of the job's kind. Retraining has its own.
 
     Raises:
         UserError: a machine that the job names is not there.
     """
     from kfp import compiler
 
+    definition = definition or DEFINITIONS[job.kind]
     place = Placement(target, machines or load_machines(), job.resources, options or VertexOptions())
     defaults: dict[str, Any] = sections(job)
     if job.kind == "training":
         defaults["model_name"] = job.job
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder, _quiet():
+    with warnings.catch_warnings(), scratches.temporary_folder("compile") as folder, _quiet():
         warnings.simplefilter("ignore")
-        path = Path(folder) / "pipeline.yaml"
+        path = folder / "pipeline.yaml"
         compiler.Compiler().compile(definition(job, place), str(path), pipeline_parameters=defaults)
         text = path.read_text(encoding="utf-8")
     # KFP's own comment at the top lists defaults in an order that changes from process to process.
     body = text[text.index("\ncomponents:") + 1 :]
     header = f"# Job {job.job}, compiled for {target}: {' '.join(job.description.split())}\n"
-    return header + body.replace(IMAGE, image or image_name())
+    return header + body.replace(IMAGE, image or image_name(to_run=target != "local"))
 
 
 def compile_to(job: AnyJob, folder: Path = BUILD, **options: Any) -> list[Path]:
@@ -95,14 +114,14 @@ def compile_to(job: AnyJob, folder: Path = BUILD, **options: Any) -> list[Path]:
     paths = []
     name = f"{job.job}-search" if getattr(job, "search", None) else job.job
     for target, text in texts.items():
-        paths.append(folder / f"{name}{TARGETS[target]}")
+        paths.append(names.inside(folder, f"{name}{TARGETS[target]}"))
         storage.write_bytes(paths[-1], text.encode())
     return paths
 
 
 def _files(root: Path, inside: Sequence[str]) -> Iterator[Path]:
     for name in inside:
-        path = root / name
+        path = names.inside(root, name)
         found = [path] if path.is_file() else sorted(path.rglob("*"))
         for file in found:
             hidden = any(part.startswith(".") or part == "__pycache__" for part in file.relative_to(root).parts)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory.job import AnyJob
+from factory.steps import STEPS
 from pipelines.checks import worker_pools
 from pipelines.machines import Machine
 
@@ -19,7 +20,6 @@ STARTUP_HOURS = 0.1  # a machine starts and pulls the image
 STEP_HOURS = 0.1  # a step of which nothing is known
 SPOT = 0.4  # of the price on demand; spot prices float between about 0.1 and 0.6 of it
 TRIALS = "trials"  # the step that is a hyper-parameter tuning job
-_STEPS = {"train": ("train",), "train-diffusion": ("train",), "train-autoregressive": ("autoregressive",)}
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,14 @@ def _hours(step: str, job: AnyJob, history: Mapping[str, float]) -> tuple[float,
     """Hours from a step's begin to its end, where that is known from, and whether it is only a bound."""
     if step == TRIALS:
         return _search_hours(job, history)
-    for section in _STEPS.get(step, ()):
-        budget = getattr(job, section, None)
-        if budget is not None and budget.minutes is not None:
-            return budget.minutes / 60 + STARTUP_HOURS, f"{section}.minutes", False
-        if step in history:
-            break
-        return job.resources.timeout_hours, "resources.timeout_hours", True
+    section = STEPS[step].budget if step in STEPS else ""
+    budget = getattr(job, section, None) if section else None
+    if budget is not None and budget.minutes is not None:
+        return budget.minutes / 60 + STARTUP_HOURS, f"{section}.minutes", False
     if step in history:
         return history[step], "an earlier run", False
+    if section:
+        return job.resources.timeout_hours, "resources.timeout_hours", True
     return STEP_HOURS + STARTUP_HOURS, "assumed", False
 
 

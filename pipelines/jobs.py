@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from core import storage
-from core.config import merge, read_yaml, with_overrides
+from core.config import merge, read_written, with_overrides
 from core.errors import UserError
+from core.names import inside
 from core.storage import remote
 from factory.job import AnyJob, parse_job
 from factory.search import require_trials
@@ -37,7 +38,7 @@ def job_path(name: str) -> Path:
         return Path(name)
     if name not in job_names():
         raise UserError(f"job {name!r}: there is none; allowed: {', '.join(job_names())}, or the path of a .yaml file")
-    return CONFIGS / f"{name}.yaml"
+    return inside(CONFIGS, f"{name}.yaml")
 
 
 def load_job(
@@ -59,7 +60,7 @@ def load_job(
         UserError: there is no such job, it is not valid, or it has no section `search` where one is needed.
     """
     path = job_path(name)
-    values: dict[str, Any] = read_yaml(path)
+    values: dict[str, Any] = read_written(path)
     for layer in layers:
         known = {key: value for key, value in layer.items() if key in values or key == "resources"}
         values = merge(values, known)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from core.config import Frozen, read_yaml, validate
+from core.config import Frozen, read_written, validate
 from core.errors import UserError
 
 RESOURCES = Path(__file__).parent / "configs" / "resources.yaml"
@@ -119,7 +119,7 @@ def load_machines(own: Mapping[str, Any] | None = None) -> dict[str, Machine]:
     Raises:
         UserError: a row is not valid, or its machine does not take its accelerator.
     """
-    rows = {name: (row, f"{RESOURCES.name}: {name}") for name, row in read_yaml(RESOURCES).items()}
+    rows = {name: (row, f"{RESOURCES.name}: {name}") for name, row in read_written(RESOURCES).items()}
     rows |= {name: (row, f"machines: {name}") for name, row in (own or {}).items()}
     machines = {}
     for name, (row, where) in rows.items():

@@ -15,12 +15,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from core.config import Frozen, Place, merge, parse_value, read_yaml, validate
+from core import yamltext
+from core.config import Frozen, Place, merge, read_written, validate
 from core.errors import UserError
+from core.storage.remote import PAYER
 
 FILE = Path("textdiffusion.yaml")
 PREFIX = "TEXTDIFFUSION_"
@@ -29,9 +31,19 @@ PREFIX = "TEXTDIFFUSION_"
 class Settings(Frozen):
     """What is not part of a job. Nothing here has a default project, region or bucket."""
 
+    kept_nowhere: ClassVar[frozenset[str]] = frozenset({"kubeflow_token"})
+
     runs: Place = Field(default="runs", description="folder of local runs")
     registry: Place = Field(default="registry", description="model registry: a folder or gs:// prefix")
     image: str = Field(default="textdiffusion", description="image repository; a tag, if given, is used as it is")
+    container_memory: str = Field(
+        default="",
+        pattern=r"^([1-9][0-9]{0,12}[kmg]?)?$",
+        description="most memory of a step with --runner docker, such as 8g; left out: nine tenths of the engine's",
+    )
+    container_processes: int = Field(
+        default=4096, ge=64, le=1 << 22, description="most processes and threads of a step with --runner docker"
+    )
     project: str | None = None
     region: str | None = None
     bucket: str | None = Field(default=None, description="name without gs://")
@@ -41,9 +53,15 @@ class Settings(Frozen):
     tensorboard: str | None = Field(default=None, description="Vertex TensorBoard instance")
     experiment: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
-    kubeflow_host: Place | None = None
+    kubeflow_host: str | None = None
     kubeflow_namespace: str | None = None
     kubeflow_token: str | None = Field(default=None, description="bearer token; set it in the environment")
+    billing_project: str | None = Field(
+        default=None, description="project that pays for reading buckets whose owner lets the requester pay"
+    )
+    pass_variables: tuple[str, ...] = Field(
+        default=(), description="environment variables that steps of local runs get besides the usual ones"
+    )
     max_cost: float | None = Field(default=None, gt=0, description="USD; a run estimated above it is refused")
     machines: dict[str, dict[str, Any]] = Field(default_factory=dict, description="rows of resources.yaml")
     set: dict[str, dict[str, Any]] = Field(default_factory=dict, description="sections laid over every job")
@@ -70,12 +88,15 @@ def load_settings(
     Raises:
         UserError: a key is unknown or a value is not valid.
     """
-    environment = os.environ if environment is None else environment
-    values: dict[str, Any] = read_yaml(file) if file.exists() else {}
+    given = os.environ if environment is None else environment
+    values: dict[str, Any] = read_written(file) if file.exists() else {}
     validate(Settings, values, str(file))
-    values = merge(values, _from_environment(environment))
+    values = merge(values, _from_environment(given))
     values = merge(values, {key: value for key, value in (overrides or {}).items() if value is not None})
-    return validate(Settings, values, "settings")
+    settings = validate(Settings, values, "settings")
+    if environment is None and settings.billing_project:  # storage reads it there, in this process and in steps
+        os.environ[PAYER] = settings.billing_project
+    return settings
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -85,7 +106,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             continue
         key = name.removeprefix(PREFIX).lower()
         section, separator, inner = key.partition("__")
-        value = parse_value(text, name)
+        value = yamltext.parse(text, name)
         if separator:
             nested: Any = value
             for part in reversed(inner.split("__")):

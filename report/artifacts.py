@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,11 +11,15 @@ from typing import Any, TypedDict, TypeVar, Unpack, cast
 import numpy as np
 from pydantic import ValidationError
 
+from core import jsontext
+from core.errors import UserError
 from core.evaluation import EVALUATION, METRICS, SAMPLING, Evaluation, JudgeFacts, Sampling, Verdict
-from core.metrics import Facts, Metric
+from core.metrics import Metric
+from core.names import inside
+from core.records import Record
 
 Json = dict[str, Any]
-Known = TypeVar("Known", bound=Facts)
+Known = TypeVar("Known", bound=Record)
 
 
 class Folders(TypedDict, total=False):
@@ -46,9 +49,14 @@ class Folder:
 
     def file(self, name: str) -> Path | None:
         """Path of `name` inside the folder if it exists."""
-        if self.path is None or not (self.path / name).is_file():
+        if self.path is None:
             return None
-        return self.path / name
+        try:
+            path = inside(self.path, name)
+        except UserError as error:  # a link that leads out of a folder which somebody else made
+            self.faults.append(str(error))
+            return None
+        return path if path.is_file() else None
 
     def json(self, name: str) -> Json:
         """The JSON object in `name`; empty when missing, broken or not an object."""
@@ -56,9 +64,10 @@ class Folder:
         if path is None:
             return {}
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            self.faults.append(f"{path.name} could not be read ({type(error).__name__}).")
+            content = jsontext.parse(path.read_bytes(), name)
+        except (OSError, UserError) as error:
+            why = "not valid JSON" if isinstance(error, UserError) else type(error).__name__
+            self.faults.append(f"{path.name} could not be read ({why}).")
             return {}
         if not isinstance(content, dict):
             self.faults.append(f"{path.name} does not hold a JSON object.")
@@ -83,26 +92,15 @@ class Folder:
         path = self.file(name)
         if path is None:
             return []
-        rows: list[Json] = []
-        broken = 0
+        broken: list[UserError] = []
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            rows = jsontext.parse_lines(path.read_bytes(), name, odd=broken.append)
         except OSError as error:
             self.faults.append(f"{path.name} could not be read ({type(error).__name__}).")
             return []
-        for line in text.splitlines():
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError:
-                broken += 1
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
         if broken:
-            self.faults.append(f"{path.name}: {broken} unreadable line{'s' if broken > 1 else ''} skipped.")
-        return rows
+            self.faults.append(f"{path.name}: {len(broken)} unreadable line{'s' if len(broken) > 1 else ''} skipped.")
+        return [row for row in rows if isinstance(row, dict)]
 
     def arrays(self, name: str) -> dict[str, np.ndarray[Any, Any]]:
         """The arrays of an .npz file (never unpickled); empty when missing or broken."""
@@ -214,7 +212,10 @@ def number(value: object) -> float | None:
     """`value` as a finite float, or None; booleans are not numbers."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         return None
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
     return result if np.isfinite(result) else None
 
 

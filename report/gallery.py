@@ -9,6 +9,7 @@ that the page stays small enough to open anywhere.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from report.pictures import as_pixels, png, sheet
 from report.sections import Section, flatten, mapping
 from report.words import count, duration, moment
 
+log = logging.getLogger(__name__)
 SHOWN, PICTURED, PLAYER_BYTES = 200, 40, 6_000_000
 THUMBNAILS, TILES, FRAMES, EXCERPT = 12, 24, 16, 260
 MODELS = 24  # in the lineage graph
@@ -70,7 +72,11 @@ def render(entries: Sequence[Entry], versions: Sequence[Registered] = ()) -> str
     made = {version.run: version for version in sorted(versions, key=lambda one: one.champion)}
     room, cards = PLAYER_BYTES, []
     for place, entry in enumerate(newest):
-        one = card(entry, made.get(entry.id), pictures=place < PICTURED and room > 0)
+        try:
+            one = card(entry, made.get(entry.id), pictures=place < PICTURED and room > 0)
+        except Exception as error:  # a run is shown in many ways, and its files may hold anything
+            log.warning("gallery: run %s cannot be shown (%s: %s); left out", entry.id, type(error).__name__, error)
+            continue
         room -= len(str(one["path"] or ""))
         cards.append(one)
     try:

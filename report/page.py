@@ -12,6 +12,7 @@ from typing import TypeVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from core.names import inside
 from report import classes, image_sections, metrics, neighbours, search, sections, text_sections
 from report.artifacts import Artifacts
 from report.lineage import lineage
@@ -90,7 +91,7 @@ def fill(template: str, *, scripts: Sequence[str], styles: Sequence[str], **valu
 
 
 def _read(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
+    return inside(TEMPLATES, name).read_text(encoding="utf-8")
 
 
 @cache

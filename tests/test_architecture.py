@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.joins import Joins
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ["core", "report", "factory", "components", "pipelines", "local", "textdiffusion"]
 FORBIDDEN = {
@@ -15,6 +17,10 @@ FORBIDDEN = {
     "components": ("pipelines", "local", "textdiffusion"),
     "pipelines": ("textdiffusion",),
     "local": ("textdiffusion",),
+}
+JOINS = {  # with what is no name that was read
+    "pipelines/jobs.py: base / Path(data_dir).expanduser()": "a place that a person chose, which may be absolute",
+    "pipelines/jobs.py: base / Path(name).expanduser()": "a place that a person chose, which may be absolute",
 }
 LONGEST = 320  # lines; a file has one subject and is usually under 250
 
@@ -78,3 +84,56 @@ def test_no_shell_and_no_code_is_made_from_text(room: str) -> None:
             if shell or called in ("eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "compile"):
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {called}")
     assert wrong == []
+
+
+def test_names_that_were_read_are_joined_to_folders_by_one_function() -> None:
+    """By `core.names.inside`: everything else joins names that are written in the code."""
+    texts = {str(path.relative_to(ROOT)): path.read_text("utf-8") for room in ROOMS for path in sources(room)}
+    joins = Joins(texts)
+    assert sorted(set(joins.unchecked())) == sorted(JOINS)
+    assert sorted(joins.unknown()) == [], "annotate it as a Path: joins of what is not known are not seen"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "return folder / name",
+        "return (folder / 'x').parent / files[0]",
+        "return self.root / f'{name}.json'",
+        "return [folder / file for file in files]",
+        "return Path(folder, name)",
+        "return Path(f'{folder}/{name}')",
+        "return folder.joinpath(*files)",
+        "return os.path.join(folder, name)",
+        "return storage.join(uri, 'files', name)",
+        "return storage.read_bytes(f'{uri}/{name}')",
+        "target = Path(uri)\n    return target / name",
+        "for path in folder.rglob('*'):\n        path / name",
+        "with storage.atomic_folder(folder) as temporary:\n        temporary / name",
+    ],
+)
+def test_a_join_beside_that_function_is_seen(line: str) -> None:
+    head = "class Place:\n    root: Path\n\ndef f(self, folder: Path, uri: str, name: str, files: list[str]):\n    "
+    assert len(list(Joins({"x.py": head + line}).unchecked())) == 1
+    assert list(Joins({"x.py": head + "return folder / 'a' / NAME, inside(folder, name), 1 / name"}).unchecked()) == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_nothing_is_printed_but_by_say(room: str) -> None:
+    """Text from models and files may command a terminal; `core.printable.say` shows it harmlessly."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sources(room)
+        if path != ROOT / "core" / "printable.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Name) and node.id == "print"
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_lines_of_files_end_with_a_line_feed_alone(room: str) -> None:
+    """`splitlines` also cuts at U+2028, form feeds and the like, which texts may hold; it is for programs' output."""
+    allowed = {"containers.py", "doctor.py"}
+    found = {path.name for path in sources(room) if ".splitlines(" in path.read_text(encoding="utf-8")}
+    assert found <= allowed

@@ -29,6 +29,8 @@ from core.images.contact_sheet import contact_sheet
 from core.images.dataset import FORMAT, SPLITS, ImageDataset, Split
 from core.images.sources import Batch, Labels, Pool, Source, open_source
 from core.images.split import assign_splits
+from core.names import inside
+from core.storage import integrity
 
 __all__ = ["ImageDataset", "prepare_data"]
 
@@ -47,7 +49,7 @@ def prepare_data(config: ImageData, out: Path) -> dict[str, Any]:
         images = np.load(folder / "train_images.npy", mmap_mode="r")
         labels = np.load(folder / "train_labels.npy")
         contact_sheet(images, labels, source.class_names).save(folder / "contact_sheet.png", optimize=True)
-        storage.write_json(folder / "dataset.json", metadata)
+        integrity.write_json(folder / "dataset.json", metadata)
     return flat_metadata(metadata)
 
 
@@ -126,7 +128,7 @@ def _write_images(
     pixels = np.zeros(256, np.int64)
     shape: tuple[int, ...] | None = None
     with ExitStack() as stack:
-        writers = [_NpyWriter(folder / f"{split}_images.npy", len(labels[split])) for split in SPLITS]
+        writers = [_NpyWriter(inside(folder, f"{split}_images.npy"), len(labels[split])) for split in SPLITS]
         for writer in writers:
             stack.callback(writer.close)
         for pool, codes in pools:
@@ -147,7 +149,7 @@ def _write_images(
     assert all(writer.written == writer.count for writer in writers), "a reader's batches differ from its labels"
     files = {writer.path.name: {"sha256": writer.sha256, "bytes": writer.path.stat().st_size} for writer in writers}
     for split, values in labels.items():
-        path = folder / f"{split}_labels.npy"
+        path = inside(folder, f"{split}_labels.npy")
         np.save(path, values, allow_pickle=False)
         files[path.name] = {"sha256": storage.sha256(path), "bytes": path.stat().st_size}
     return _Written(files, shape, pixels, labels)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from core import storage
 from core.errors import UserError
+from core.names import inside
+from core.storage import integrity
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -35,12 +37,12 @@ class ImageDataset:
         folder = Path(path)
         if not (folder / "dataset.json").is_file():
             raise UserError(f"{folder}: no dataset.json there; expected a folder written by prepare-data")
-        metadata = storage.read_json(folder / "dataset.json")
-        if not isinstance(metadata, dict) or metadata.get("modality") != "images" or metadata.get("format") != FORMAT:
+        metadata = integrity.read_json(folder / "dataset.json")
+        if metadata.get("modality") != "images" or metadata.get("format") != FORMAT:
             raise UserError(f"{folder / 'dataset.json'}: not a data set of images in format {FORMAT}")
         for split in SPLITS:
             for name in (f"{split}_images.npy", f"{split}_labels.npy"):
-                expected, file = metadata["files"][name], folder / name
+                expected, file = metadata["files"][name], inside(folder, name)
                 if storage.size(file) != expected["bytes"]:
                     raise UserError(f"{file}: found {storage.size(file)} bytes, dataset.json says {expected['bytes']}")
                 if verify and storage.sha256(file) != expected["sha256"]:
@@ -49,12 +51,12 @@ class ImageDataset:
 
     def images(self, split: Split) -> NDArray[np.uint8]:
         """uint8 [N, H, W] or [N, H, W, 3], memory-mapped and read-only."""
-        loaded: NDArray[np.uint8] = np.load(self.path / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
+        loaded: NDArray[np.uint8] = np.load(inside(self.path, f"{split}_images.npy"), mmap_mode="r", allow_pickle=False)
         return loaded
 
     def labels(self, split: Split) -> NDArray[np.int64]:
         """int64 [N], values 0..classes-1."""
-        loaded: NDArray[np.int64] = np.load(self.path / f"{split}_labels.npy", allow_pickle=False)
+        loaded: NDArray[np.int64] = np.load(inside(self.path, f"{split}_labels.npy"), allow_pickle=False)
         return loaded
 
     def count(self, split: Split) -> int:

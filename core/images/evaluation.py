@@ -13,7 +13,6 @@ n even for perfect samples, so it is only comparable at equal n.
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from core.images.neighbours import Neighbours, closest_of_each_class, nearest_im
 from core.images.samples import Samples, in_proportion, read_samples
 from core.metrics import Metric
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World, by_first
+from core.processes.world import SINGLE_PROCESS, World, by_first
 
 VERSION = 1  # of what the metrics mean; a change makes evaluation keys differ
 REFERENCE = 20_000  # training images, at most, whose features stand for the real ones
@@ -66,7 +65,13 @@ class _Sides:
 
 
 def evaluate(
-    config: ImageEvaluate, dataset: Path, judge: Path, model: Path, samples: Path, out: Path, world: World = ALONE
+    config: ImageEvaluate,
+    dataset: Path,
+    judge: Path,
+    model: Path,
+    samples: Path,
+    out: Path,
+    world: World = SINGLE_PROCESS,
 ) -> dict[str, Any]:
     """Measures the samples folder and writes the evaluation folder `out`; returns flat metadata.
 
@@ -259,12 +264,12 @@ def validation_loss(model: Path) -> dict[str, float] | None:
     path = model / "train_log.jsonl"
     if not path.is_file():
         return None
+    rows = storage.read_json_lines(path)
+    found = [row["validation"] for row in rows if isinstance(row, dict) and "validation" in row]
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON lines: {error}") from None
-    found = [row["validation"] for row in rows if "validation" in row]
-    return {str(name): float(value) for name, value in found[-1].items()} if found else None
+        return {str(name): float(value) for name, value in found[-1].items()} if found else None
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(f"{path}: validation: expected losses by name, found {str(found[-1])[:60]}") from None
 
 
 def _neighbours(config: ImageEvaluate, found: _Sides, near: Neighbours, real: Neighbours) -> bytes:

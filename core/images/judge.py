@@ -28,8 +28,9 @@ from core.errors import UserError
 from core.images.config import ImageEvaluate
 from core.images.dataset import ImageDataset
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World, own_device
+from core.processes.world import SINGLE_PROCESS, World, own_device
 from core.randomness import DataOrder, generator_of
+from core.storage import integrity
 from core.storage.checkpoint import deserialize, serialize
 
 WEIGHTS, DESCRIPTION = "judge.safetensors", "judge.json"
@@ -110,12 +111,12 @@ class Judge:
         """The judge in the local folder `path`.
 
         Raises:
-            UserError: it is missing, or its weights are not those that judge.json describes.
+            UserError: it is missing or damaged, or its weights are not those that judge.json describes.
         """
         folder = Path(path)
-        description = storage.read_json(folder / DESCRIPTION)
+        description = integrity.read_json(folder / DESCRIPTION)
         found = storage.sha256(folder / WEIGHTS)
-        if not isinstance(description, dict) or found != description.get("sha256"):
+        if found != description.get("sha256"):
             raise UserError(f"{folder / WEIGHTS}: its SHA-256 is {found[:12]}.., not the one in {DESCRIPTION}")
         channels, height, width = description["image"]
         network = JudgeNetwork(channels, height, width, len(description["class_names"]))
@@ -132,7 +133,7 @@ class Judge:
         return str(self.description["sha256"])
 
     @torch.inference_mode()
-    def examine(self, images: NDArray[np.uint8], batch_size: int = 256, world: World = ALONE) -> Answers:
+    def examine(self, images: NDArray[np.uint8], batch_size: int = 256, world: World = SINGLE_PROCESS) -> Answers:
         """Features and class probabilities of `images`, uint8 [N, H, W] or [N, H, W, 3]; batches divided over `world`,
         the whole in every process."""
 
@@ -187,7 +188,7 @@ def train(config: ImageEvaluate, dataset: Path, out: Path) -> dict[str, Any]:
             "seconds": round(time.monotonic() - started, 2),
             "config_hash": config_hash([config.judge_seed, config.judge_epochs, config.judge_minutes]),
         }
-        storage.write_json(folder / DESCRIPTION, description)
+        integrity.write_json(folder / DESCRIPTION, description)
     return description
 
 

@@ -72,18 +72,16 @@ class NoiseProcess:
             return noise.schedule_time(sigma, self.table.to(sigma.device))
         return sigma.log() / 4
 
-    def error_weight(self, sigma: Tensor, wrap: noise.Coefficients) -> Tensor:
-        """Weight of the squared error of the network's *output*, for the configured weight of the denoised image."""
-        if self.config.weight == "output":
-            return torch.ones_like(sigma)
-        return noise.loss_weight(self.config.weight, sigma, wrap.out, self.config.sigma_data) * wrap.out**2
+    def output_weight(self, sigma: Tensor, c: noise.Coefficients) -> Tensor:
+        """Weight of the squared error of the network's output. [B] -> [B]"""
+        return noise.output_weight(self.config.weight, sigma, c.out, self.config.sigma_data)
 
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """D(x, sigma) for each label. [B, C, H, W], [], [B] -> [B, C, H, W]"""
         sigma = sigma.float().expand(len(x))
-        wrap = self.coefficients(sigma)
-        output = network(x * wrap.in_[:, None, None, None], self.noise_level(sigma), labels)
-        return wrap.denoised(x, output.float())
+        c = self.coefficients(sigma)
+        output = network(x * c.in_[:, None, None, None], self.noise_level(sigma), labels)
+        return c.denoised(x, output.float())
 
 
 @dataclass(frozen=True)

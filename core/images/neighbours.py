@@ -37,7 +37,7 @@ class Neighbours:
 
 
 def nearest_images(
-    images: NDArray[np.uint8], training: NDArray[np.uint8], world: World = distributed.ALONE
+    images: NDArray[np.uint8], training: NDArray[np.uint8], world: World = distributed.SINGLE_PROCESS
 ) -> Neighbours:
     """The nearest of `training` [M, ...] for each of `images` [N, ...]; `training` may be memory-mapped, of any M.
 

@@ -69,23 +69,35 @@ class ImageDiffusion:
         ]
 
     def loss(self, model: Callable[..., Any], indices: Tensor, draws: Draws) -> Tensor:
-        """Weighted squared error of the network's output (EDM, equation 8), mean over pixels. [b] -> [b]"""
-        images, every_label = self._train
-        clean = pictures.to_float(torch.from_numpy(images[indices.numpy()]))  # [b, C, H, W]
-        labels = torch.from_numpy(every_label[indices.numpy()])
+        """Losses [b] of the training images at `indices` [b], some of them without their class."""
+        images, labels = (torch.from_numpy(array[indices.numpy()]) for array in self._train)
         sigma = self.process.density.quantile(draws.stratified())  # [b]
-        gaussian = draws.normal(*self.shape.size)
+        unit = draws.normal(*self.shape.size)  # [b, C, H, W]
         dropped = draws.uniform() < (self.config.label_dropout if self.config.conditional else 1.0)
-        device = sigma.device
-        labels = torch.where(dropped, self.no_class, labels.to(device))
-        return self._errors(model, clean.to(device), labels, sigma, gaussian)
+        labels = torch.where(dropped, self.no_class, labels.to(sigma.device))
+        return self.denoising_loss(model, pictures.to_float(images).to(sigma.device), labels, sigma, unit)
 
-    def _errors(self, model: Callable[..., Any], clean: Tensor, labels: Tensor, sigma: Tensor, unit: Tensor) -> Tensor:
-        wrap = self.process.coefficients(sigma)
+    def denoising_loss(
+        self, model: Callable[..., Any], clean: Tensor, labels: Tensor, sigma: Tensor, unit: Tensor
+    ) -> Tensor:
+        """EDM's loss, weight |D(y + n, sigma) - y|^2 as the error of the network's output (equation 8).
+
+        Args:
+            model: the network.
+            clean: y, images in [-1, 1], [b, C, H, W].
+            labels: [b]; `no_class` stands for none.
+            sigma: noise levels [b].
+            unit: standard normal noise [b, C, H, W].
+
+        Returns:
+            [b], the mean over pixels.
+        """
+        c = self.process.coefficients(sigma)  # eq. 7
+        weight = self.process.output_weight(sigma, c)
         x = clean + sigma[:, None, None, None] * unit
-        output = model(x * wrap.in_[:, None, None, None], self.process.noise_level(sigma), labels).float()
-        errors = (output - wrap.target(x, clean)).square().flatten(1).mean(1)
-        return errors * self.process.error_weight(sigma, wrap)
+        output = model(x * c.in_[:, None, None, None], self.process.noise_level(sigma), labels).float()
+        errors = (output - c.target(x, clean)).square().flatten(1).mean(1)
+        return errors * weight  # eq. 8
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -100,7 +112,7 @@ class ImageDiffusion:
             labels = torch.full_like(labels, self.no_class)
         errors = torch.cat(
             [
-                self._errors(
+                self.denoising_loss(
                     model,
                     pictures.to_float(images[part]).to(device),
                     labels[part].to(device),

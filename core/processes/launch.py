@@ -16,9 +16,8 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,11 +26,13 @@ from typing import Any, Self
 from core import storage
 from core.errors import UserError
 from core.processes import elastic
+from core.storage import scratches
 
 RESTARTS = 3
 PORT = 29_500
 GRACE = 25.0  # seconds from a signal to the end of all processes; a spot machine has 30
 _POOLS = ("chief", "master", "workerpool0", "worker", "workerpool1")  # in the order of ranks; others do not train
+_ROOT = str(Path(__file__).parents[2])
 _OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "CLUSTER_SPEC")
 
 
@@ -111,23 +112,22 @@ def here() -> Cluster:
     return Cluster.of(os.environ, torch.cuda.device_count())
 
 
-def launch(cluster: Cluster, step: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs `core.steps.<step>(**arguments)` in every process of the cluster, under torchrun; what it returned.
+def launch(cluster: Cluster, module: str, step: str, request: str) -> dict[str, Any]:
+    """Runs `python -m <module> REQUEST` in every process of the cluster, under torchrun; the facts that `work` wrote.
 
     Args:
         cluster: where.
-        step: train, sample or evaluate.
-        arguments: JSON values and paths.
+        module: its main program calls `work` with the file REQUEST.
+        step: its name, for errors.
+        request: the content of that file.
 
     Raises:
         UserError: the one that the processes raised, or this one was asked to stop.
         RuntimeError: they ended in another way, after all restarts.
     """
-    paths = {name: str(value) for name, value in arguments.items() if isinstance(value, Path)}
-    values = {name: value for name, value in arguments.items() if name not in paths}
-    with tempfile.TemporaryDirectory(prefix=f"textdiffusion-{step}-") as folder:
-        request, outcome = Path(folder) / "request.json", Path(folder) / "outcome.json"
-        request.write_text(json.dumps({"step": step, "values": values, "paths": paths}))
+    with scratches.temporary_folder(step) as folder:
+        asked, outcome = folder / "request.json", folder / "outcome.json"
+        asked.write_text(request)
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -135,23 +135,26 @@ def launch(cluster: Cluster, step: str, arguments: Mapping[str, Any]) -> dict[st
         }
         # Else all attempts meet in one store, where a worker that starts again first reads the addresses of dead ones.
         environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-        program = [sys.executable, "-m", "core.processes.elastic", str(os.getpid())]
+        own = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
+        environment |= {
+            "PYTHONSAFEPATH": "1",
+            "PYTHONPATH": os.pathsep.join([_ROOT, *own]),
+        }  # a copy.py here is no module
+        program = [sys.executable, "-P", "-m", "core.processes.elastic", str(os.getpid())]
         with _Stopping() as stopping:
-            code = stopping.run(
-                [*program, *torchrun(cluster), "-m", "core.processes.launch", str(request)], environment
-            )
-        found = storage.read_json(outcome) if outcome.exists() else {}
-    if "error" in found:
-        error = UserError(found["error"])
-        error.EXIT_CODE = found["code"]  # stopped by a signal is not wrong input
+            code = stopping.run([*program, *torchrun(cluster), "-m", module, str(asked)], environment)
+        answer = storage.read_json(outcome) if outcome.exists() else {}
+    if "error" in answer:
+        error = UserError(answer["error"])
+        error.EXIT_CODE = answer["code"]  # stopped by a signal is not wrong input
         raise error
     if code != 0 and stopping.asked:  # before the first step, or too late for a checkpoint of the last one
         error = UserError(f"{step} on {cluster.size} processes: stopped by a signal; run again, it goes on")
         error.EXIT_CODE = elastic.STOPPED
         raise error
-    if code != 0 or not found:
+    if code != 0 or not answer:
         raise RuntimeError(f"{step} on {cluster.size} processes ended with exit code {code}")
-    return dict(found["facts"])
+    return dict(answer["facts"])
 
 
 def torchrun(cluster: Cluster) -> list[str]:
@@ -220,23 +223,17 @@ class _Stopping:
             self._process.wait()
 
 
-def main(request: Path) -> None:
-    """A worker: runs the step; the first of each node writes the outcome. An error of the user's is an outcome, not a
-    crash, because no restart would mend it."""
-    elastic.tie(int(os.environ[elastic.PARENT]))
-    from core import steps
+def work(request: Path, perform: Callable[[str], dict[str, Any]]) -> None:
+    """A worker: `perform` gets the request's text and returns facts; the first of each node writes them down.
 
+    An error of the user's is an outcome, not a crash, because no restart would mend it.
+    """
+    elastic.tie(int(os.environ[elastic.PARENT]))
     if os.environ["RANK"] != "0":
         os.environ.pop("TEXTDIFFUSION_EVENTS", None)  # one process reports progress
-    asked = storage.read_json(request)
-    arguments = {**asked["values"], **{name: Path(path) for name, path in asked["paths"].items()}}
     try:
-        outcome: dict[str, Any] = {"facts": getattr(steps, asked["step"])(**arguments)}
+        outcome: dict[str, Any] = {"facts": perform(request.read_text())}
     except UserError as error:
         outcome = {"error": str(error), "code": error.EXIT_CODE}
     if os.environ["LOCAL_RANK"] == "0":
         storage.write_json(request.with_name("outcome.json"), outcome)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

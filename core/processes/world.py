@@ -1,5 +1,5 @@
-"""One step on many processes: the environment that torchrun or Vertex AI sets becomes a process group; gradients are
-summed exactly, and what processes found is gathered.
+"""One step on many processes: the environment that torchrun sets becomes a process group; gradients are summed exactly,
+and results are gathered.
 
 With one process everything here does nothing, so that the loop reads the same.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,7 +41,7 @@ class World:
         return self.rank * total // self.size, (self.rank + 1) * total // self.size
 
 
-ALONE = World(0, 1, torch.device("cpu"))
+SINGLE_PROCESS = World(0, 1, torch.device("cpu"))
 """What is not divided."""
 
 
@@ -62,14 +62,12 @@ def own_device() -> torch.device:
 
 @contextmanager
 def world(patience: timedelta = timedelta(minutes=10)) -> Iterator[World]:
-    """Joins the process group that torchrun's RANK, WORLD_SIZE and LOCAL_RANK, or else the CLUSTER_SPEC of a Vertex AI
-    custom job, describe; leaves it at the end.
+    """Joins the process group that torchrun's RANK, WORLD_SIZE and LOCAL_RANK describe; leaves it at the end.
 
     Args:
         patience: how long a process waits for another one. One that is gone is noticed at once, by torchrun; this is
             for those that hang, and longer than the longest work between two meetings.
     """
-    os.environ.update(replica(os.environ))
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = own_device()
@@ -84,28 +82,6 @@ def world(patience: timedelta = timedelta(minutes=10)) -> Iterator[World]:
         yield World(rank, size, device)
     finally:
         dist.destroy_process_group()
-
-
-def replica(environment: Mapping[str, str]) -> dict[str, str]:
-    """RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT of a replica of a Vertex AI custom job; empty for a job of one, and
-    where they are set already.
-
-    Source: https://cloud.google.com/vertex-ai/docs/training/distributed-training#cluster-variables
-    """
-    if "WORLD_SIZE" in environment or "CLUSTER_SPEC" not in environment:
-        return {}
-    spec = json.loads(environment["CLUSTER_SPEC"])
-    pools = {pool: hosts for pool, hosts in sorted(spec["cluster"].items()) if pool.startswith("workerpool")}
-    replicas = [(pool, index) for pool, hosts in pools.items() for index in range(len(hosts))]
-    if len(replicas) < 2:
-        return {}
-    address, _, port = next(iter(pools.values()))[0].rpartition(":")
-    return {
-        "RANK": str(replicas.index((spec["task"]["type"], int(spec["task"]["index"])))),
-        "WORLD_SIZE": str(len(replicas)),
-        "MASTER_ADDR": address,
-        "MASTER_PORT": port,
-    }
 
 
 def average_gradients(model: nn.Module, world: World) -> None:

@@ -15,9 +15,10 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import safetensors
@@ -25,13 +26,13 @@ import safetensors.torch
 from torch import Tensor
 
 from core import storage
-from core.config import canonical_json
 from core.errors import UserError
+from core.names import inside, single
 from core.storage.faults import StorageError
+from core.storage.integrity import digest
 
 log = logging.getLogger(__name__)
 _MANIFEST = re.compile(r"manifest-(\d{8})\.json")
-_SAFE_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class CheckpointRaceError(UserError):
@@ -58,6 +59,8 @@ class CheckpointStore:
 
     def __init__(self, root: str, keep: int = 2) -> None:
         self.root, self._keep = str(root).rstrip("/"), keep
+        self.guard: Callable[[], None] = lambda: None
+        """Raises unless this process still holds the folder; called before anything is written."""
         self._damaged: set[int] = set()
 
     def indices(self) -> list[int]:
@@ -72,15 +75,17 @@ class CheckpointStore:
 
         Raises:
             CheckpointRaceError: somebody else has just written the same index.
+            LockedError: the folder is another process's by now.
             StorageError: the folder cannot be written; earlier checkpoints are as they were.
         """
+        self.guard()
         before = self.indices()
         index = before[-1] + 1 if before else 0
         contents = {f"{group}.safetensors": serialize(group_tensors) for group, group_tensors in tensors.items()}
         contents.update(files)
         entries = self._write_data(index, contents)
         manifest = {"index": index, "files": entries, "meta": dict(meta)}
-        signed = json.dumps({**manifest, "sha256": _digest(manifest)}, allow_nan=False)
+        signed = json.dumps({**manifest, "sha256": digest(manifest)}, allow_nan=False)
         if not storage.create(self._manifest_uri(index), signed.encode()):
             self._forget(entries)
             raise CheckpointRaceError(
@@ -124,22 +129,22 @@ class CheckpointStore:
         files: dict[str, bytes] = {}
         try:
             stated = manifest.pop("sha256")
-            if stated != _digest(manifest) or manifest["index"] != index:
+            if stated != digest(manifest) or manifest["index"] != index:
                 raise ValueError("its content does not match its SHA-256")
             meta = dict(manifest["meta"])
             entries = [
-                (str(name), str(entry["path"]), str(entry["sha256"]), int(entry["bytes"]))
+                (name, entry["path"], str(entry["sha256"]), int(entry["bytes"]))
                 for name, entry in manifest["files"].items()
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{self._manifest_uri(index)}: not a manifest: {error}") from None
-        for name, path, digest, size in entries:
-            folder, _, file = path.partition("/")
-            if folder != "data" or not _SAFE_NAME.fullmatch(file):
-                raise UserError(f"{self._manifest_uri(index)}: refuses the file name {path!r}")
-            uri = storage.join(self.root, path)
+        for name, path, expected, size in entries:
+            single(name, self._manifest_uri(index))  # readers write files of that name
+            if not isinstance(path, str) or not path.startswith("data/"):
+                raise UserError(f"{self._manifest_uri(index)}: refuses the file name {str(path)[:100]!r}")
+            uri = inside(self.root, path)
             data = storage.read_bytes(uri, limit=size)
-            if hashlib.sha256(data).hexdigest() != digest:
+            if hashlib.sha256(data).hexdigest() != expected:
                 raise UserError(f"{uri}: content does not match its SHA-256")
             if name.endswith(".safetensors"):
                 tensors[name.removesuffix(".safetensors")] = deserialize(data, uri)
@@ -155,7 +160,7 @@ class CheckpointStore:
             for name, data in contents.items():
                 path = f"data/{index}-{nonce}-{name}"
                 entries[name] = {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-                storage.write_bytes(storage.join(self.root, path), data)
+                storage.write_bytes(inside(self.root, path), data)
         except StorageError:
             self._forget(entries)
             raise
@@ -164,7 +169,7 @@ class CheckpointStore:
     def _forget(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
         for entry in entries.values():
             with suppress(StorageError):
-                storage.remove(storage.join(self.root, str(entry["path"])))
+                storage.remove(inside(self.root, entry["path"]))
 
     def _prune(self) -> None:
         """Forgets all but the newest checkpoints, and data that no manifest names (left by a kill)."""
@@ -177,14 +182,10 @@ class CheckpointStore:
         for name in storage.list_files(storage.join(self.root, "data")):
             prefix = name.lstrip(".").split("-", 1)[0]  # a dot: the temporary name of a write that was killed
             if prefix.isdecimal() and int(prefix) < oldest:
-                storage.remove(storage.join(self.root, "data", name))
+                storage.remove(inside(self.root, f"data/{name}"))
 
     def _manifest_uri(self, index: int) -> str:
-        return storage.join(self.root, f"manifest-{index:08d}.json")
-
-
-def _digest(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(manifest).encode()).hexdigest()
+        return inside(self.root, f"manifest-{index:08d}.json")
 
 
 def serialize(tensors: Mapping[str, Tensor]) -> bytes:
@@ -196,9 +197,20 @@ def deserialize(data: bytes, where: str) -> dict[str, Tensor]:
     """Tensors from safetensors bytes.
 
     Raises:
-        UserError: they are not whole; `where` is named.
+        UserError: they are not whole, or not all finite; `where` is named.
     """
     try:
-        return safetensors.torch.load(data)
+        tensors: dict[str, Tensor] = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{where}: not a safetensors file: {error}") from None
+    require_finite(tensors, where)
+    return tensors
+
+
+def require_finite(tensors: Mapping[str, Tensor], where: str | Path) -> None:
+    """Raises a UserError if a number of `tensors` is NaN or infinite; such a network draws pictures all the same."""
+    for name, value in tensors.items():
+        if value.dtype.itemsize == 1 and value.is_floating_point():
+            value = value.float()  # for the 8-bit formats torch has no isfinite
+        if not value.isfinite().all():
+            raise UserError(f"{where}: {name} holds numbers that are NaN or infinite; use an earlier model")

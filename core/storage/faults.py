@@ -18,7 +18,10 @@ log = logging.getLogger(__name__)
 ATTEMPTS, LONGEST_PAUSE = 4, 20.0  # of whole operations, seconds; gcsfs tries each request six times by itself
 _LIBRARIES = ("gcsfs", "aiohttp", "google", "requests", "fsspec")  # whose errors are about storage
 _PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG,
-          errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.ELOOP}  # fmt: skip
+          errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ELOOP, errno.ESTALE,
+          errno.EBUSY, errno.ETXTBSY, errno.ENOTEMPTY, errno.EINVAL, errno.ENODEV, errno.ENXIO, errno.ENOTCONN,
+          errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}  # fmt: skip
+_SHOWN = 300  # characters of a path
 
 T = TypeVar("T")
 
@@ -27,7 +30,11 @@ class StorageError(UserError):
     """Storage that is full, refuses or cannot be reached. What was stored before is as it was."""
 
 
-def steadily(operation: Callable[[], T], uri: str | Path, what: str) -> T:
+class UnconfirmedError(StorageError):
+    """What was to be written is there, but the disk did not say that it will still be after a power cut."""
+
+
+def with_retries(operation: Callable[[], T], uri: str | Path, what: str) -> T:
     """The result of `operation` on remote storage, which is done again from its beginning when a passing fault ends it.
 
     Args:
@@ -69,8 +76,8 @@ def passing(error: BaseException) -> bool:
 
 
 @contextmanager
-def reported(uri: str | Path | None, what: str) -> Iterator[None]:
-    """A local disk that is full or refuses becomes a `StorageError`; other errors stay what they are.
+def as_storage_error(uri: str | Path | None, what: str) -> Iterator[None]:
+    """A local disk that is full, refuses or is gone becomes a `StorageError`; other errors stay what they are.
 
     Raises:
         StorageError: names `uri`, or the file that the system named, and what the system said.
@@ -80,7 +87,30 @@ def reported(uri: str | Path | None, what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _PLACE:
             raise
-        raise StorageError(f"{uri or error.filename or 'a file'}: cannot be {what}: {error.strerror}") from None
+        raise StorageError(refusal(error, uri, what)) from None
+
+
+@contextmanager
+def every_refusal() -> Iterator[None]:
+    """Around all of a command or step: any error of the system that names a file, or is about a disk, is one line.
+
+    Raises:
+        StorageError: names the file, and what the system said.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = error.filename is not None and error.strerror is not None
+        if isinstance(error, ConnectionError) or not (named or error.errno in _PLACE):
+            raise
+        raise StorageError(refusal(error)) from None
+
+
+def refusal(error: OSError, uri: str | Path | None = None, what: str = "used") -> str:
+    """What the system refused, in one line: the file, and its words."""
+    place = str(uri or error.filename2 or error.filename or "a file")
+    shown = place if len(place) <= _SHOWN else f"{place[:_SHOWN]}..."
+    return f"{shown}: cannot be {what}: {error.strerror or error}"
 
 
 def _about_storage(error: Exception) -> bool:
@@ -89,6 +119,8 @@ def _about_storage(error: Exception) -> bool:
 
 def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())[:200]
+    if "requester pays" in text.lower():
+        return "its owner lets the requester pay: write `billing_project: PROJECT` into textdiffusion.yaml"
     kind = type(error).__name__
     tried = f" ({ATTEMPTS} attempts)" if passing(error) else ""
     return f"{text or kind}{tried}"

@@ -10,40 +10,38 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from mimetypes import guess_type
 from pathlib import Path
 from typing import IO, Any, cast
 
+from core import jsontext
 from core.errors import UserError
-from core.storage import remote
-from core.storage.faults import StorageError, reported, steadily
+from core.names import inside
+from core.schemes import is_remote as is_remote
+from core.storage import remote, scratches
+from core.storage.drives import name_once, sync_folder, write_and_sync
+from core.storage.faults import StorageError, UnconfirmedError, as_storage_error, with_retries
 
 CHUNK = 1 << 20  # bytes
 
 
-def is_remote(uri: str | Path) -> bool:
-    """True for `gs://` and other URIs with a scheme, False for local paths."""
-    return "://" in str(uri)
-
-
 def join(uri: str | Path, *parts: str) -> str:
-    """`uri` with `parts` below it."""
-    return "/".join([str(uri).rstrip("/"), *parts])
+    """`uri` with `parts` below it, which are names of our own making; those that were read go by `inside`."""
+    return inside(str(uri), "/".join(parts), links=True)
 
 
 def exists(uri: str | Path) -> bool:
     """Whether a file or folder is there."""
     if not is_remote(uri):
-        with reported(uri, "looked up"):
+        with as_storage_error(uri, "looked up"):
             return Path(uri).exists()
     fs, path = remote.filesystem(uri)
     try:  # not fs.exists(), which takes every fault for an answer
-        return bool(steadily(lambda: fs.info(path), uri, "looked up"))
+        return bool(with_retries(lambda: fs.info(path), uri, "looked up"))
     except FileNotFoundError:
         return False
 
@@ -58,7 +56,7 @@ def size(uri: str | Path) -> int:
         if not is_remote(uri):
             return Path(uri).stat().st_size
         fs, path = remote.filesystem(uri)
-        return int(steadily(lambda: fs.info(path), uri, "read")["size"])
+        return int(with_retries(lambda: fs.info(path), uri, "read")["size"])
     except (OSError, ValueError) as error:
         raise _unreadable(uri, error) from None
 
@@ -73,7 +71,7 @@ def open_read(uri: str | Path) -> IO[bytes]:
         if not is_remote(uri):
             return Path(uri).open("rb")
         fs, path = remote.filesystem(uri)
-        stream = steadily(lambda: fs.open(path, "rb", cache_type="readahead"), uri, "read")
+        stream = with_retries(lambda: fs.open(path, "rb", cache_type="readahead"), uri, "read")
         return cast(IO[bytes], BufferedReader(remote.Reader(stream, str(uri)), CHUNK))
     except (OSError, ValueError) as error:
         raise _unreadable(uri, error) from None
@@ -106,10 +104,12 @@ def read_bytes(uri: str | Path, *, limit: int | None = None) -> bytes:
 
 def read_json(uri: str | Path, *, limit: int = 64 * CHUNK) -> Any:
     """The JSON value in a file."""
-    try:
-        return json.loads(read_bytes(uri, limit=limit))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{uri}: not valid JSON: {error}") from None
+    return jsontext.parse(read_bytes(uri, limit=limit), str(uri))
+
+
+def read_json_lines(uri: str | Path) -> list[Any]:
+    """The JSON values in a file, one a line."""
+    return jsontext.parse_lines(read_bytes(uri), str(uri))
 
 
 def write_bytes(uri: str | Path, data: bytes) -> None:
@@ -117,6 +117,7 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
 
     Raises:
         StorageError: it cannot be written; what was there is as it was.
+        UnconfirmedError: it is written, but may not survive a power cut.
     """
     if is_remote(uri):
         fs, path = remote.filesystem(uri)
@@ -125,10 +126,10 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
         remote.written(lambda: fs.pipe_file(path, data, **more), uri)
         return
     target = Path(uri)
-    with reported(uri, "written"), _beside(target) as temporary:
-        _write_and_sync(temporary, data)
+    with as_storage_error(uri, "written"), _beside(target) as temporary:
+        write_and_sync(temporary, data)
         temporary.replace(target)
-        sync_folder(target.parent)
+        confirm(target)
 
 
 @contextmanager
@@ -144,7 +145,17 @@ def _beside(target: Path) -> Iterator[Path]:
 
 def write_json(uri: str | Path, value: object) -> None:
     """Writes indented JSON atomically."""
-    write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_bytes(uri, to_json(value))
+
+
+def to_json(value: object) -> bytes:
+    """Indented JSON."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def write_json_lines(uri: str | Path, rows: Iterable[object]) -> None:
+    """Writes JSON lines atomically."""
+    write_bytes(uri, jsontext.to_lines(rows))
 
 
 def create(uri: str | Path, data: bytes) -> bool:
@@ -163,30 +174,22 @@ def create(uri: str | Path, data: bytes) -> bool:
             return read_bytes(uri) == data
         return True
     target = Path(uri)
-    with reported(uri, "written"), _beside(target) as temporary:
-        _write_and_sync(temporary, data)
-        try:
-            os.link(temporary, target)  # fails if the name is taken, and never shows a half-written file
-        except FileExistsError:
+    with as_storage_error(uri, "written"), _beside(target) as temporary:
+        write_and_sync(temporary, data)
+        if not name_once(temporary, target, data):
             return False
-        sync_folder(target.parent)
+        confirm(target)
     return True
 
 
-def _write_and_sync(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Makes a rename in `path` survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+def confirm(target: Path) -> None:
+    """Makes the name `target`, which is there by now, survive a power cut."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise UnconfirmedError(
+            f"{target}: is written, but may be lost in a power cut: the disk says {error.strerror}"
+        ) from None
 
 
 @contextmanager
@@ -198,7 +201,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     """
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with reported(out, "written"):
+        with as_storage_error(out, "written"):
             temporary.mkdir(parents=True)
             yield temporary
             for path in temporary.rglob("*"):
@@ -208,7 +211,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
             if out.exists():  # a retried step finds what its killed predecessor left
                 shutil.rmtree(out) if out.is_dir() else out.unlink()
             temporary.replace(out)
-            sync_folder(out.parent)
+            confirm(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -221,17 +224,25 @@ def list_files(uri: str | Path) -> list[str]:
     fs, root_path = remote.filesystem(uri)
     prefix = root_path.rstrip("/") + "/"
     try:
-        found = steadily(lambda: fs.find(root_path), uri, "listed")
+        found = with_retries(lambda: fs.find(root_path), uri, "listed")
     except FileNotFoundError:
         return []
     return sorted(name[len(prefix) :] for name in found if name.startswith(prefix))
+
+
+def sizes(uri: str | Path) -> dict[str, int]:
+    """Bytes of each file below a folder, by the names that `list_files` gives; empty if there is no such folder."""
+    if not is_remote(uri):
+        root = Path(uri)
+        return {path.relative_to(root).as_posix(): path.stat().st_size for path in root.rglob("*") if path.is_file()}
+    return {name: int(facts.get("size") or 0) for name, facts in remote.details(uri).items()}
 
 
 def remove(uri: str | Path) -> None:
     """Removes a file or a folder with all below it; nothing happens if it is not there."""
     if not is_remote(uri):
         path = Path(uri)
-        with reported(uri, "removed"):
+        with as_storage_error(uri, "removed"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -239,7 +250,7 @@ def remove(uri: str | Path) -> None:
         return
     fs, place = remote.filesystem(uri)
     try:
-        steadily(lambda: fs.rm(place, recursive=True), uri, "removed")
+        with_retries(lambda: fs.rm(place, recursive=True), uri, "removed")
     except FileNotFoundError:
         pass
 
@@ -251,29 +262,23 @@ def copy_tree(source: str | Path, target: str | Path) -> None:
         UserError: there is nothing to copy, or a name or link leads out of `source`.
         StorageError: one side cannot be read or written.
     """
-    names = list_files(source)
-    if not names:
+    listed = list_files(source)
+    if not listed:
         raise UserError(f"{source}: no files there")
-    for name in names:
-        if ".." in Path(name).parts or not _stays_inside(source, name):
-            raise UserError(f"{source}: refuses to copy {name!r}, which leads out of it")
-    for name in names:
-        if not is_remote(target):
-            _copy_to_local(join(source, name), Path(target) / name)
-        elif not is_remote(source):
-            remote.upload(Path(source) / name, join(target, name))
+    pairs = [(inside(str(source), name), inside(str(target), name)) for name in listed]
+    for old, new in pairs:  # none is copied if one is refused
+        if not is_remote(new):
+            _copy_to_local(old, Path(new))
+        elif not is_remote(old):
+            remote.upload(Path(old), new)
         else:
-            with tempfile.TemporaryDirectory() as folder:
-                _copy_to_local(join(source, name), Path(folder) / "file")
-                remote.upload(Path(folder) / "file", join(target, name))
-
-
-def _stays_inside(source: str | Path, name: str) -> bool:
-    return is_remote(source) or (Path(source) / name).resolve().is_relative_to(Path(source).resolve())
+            with scratches.temporary_folder("copy") as folder:
+                _copy_to_local(old, folder / "file")
+                remote.upload(folder / "file", new)
 
 
 def _copy_to_local(source: str, target: Path) -> None:
-    with reported(target, "written"), _beside(target) as temporary:
+    with as_storage_error(target, "written"), _beside(target) as temporary:
         with open_read(source) as stream, temporary.open("wb") as sink:
             shutil.copyfileobj(stream, sink, CHUNK)
             sink.flush()

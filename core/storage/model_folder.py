@@ -2,7 +2,7 @@
 
 <folder>/weights.safetensors   averaged weights
 <folder>/guide.safetensors     those of early in the training, if it kept them to guide sampling
-<folder>/model.json            what is needed to rebuild the network, the SHA-256 of both, and where it came from
+<folder>/model.json            what rebuilds the network, the SHA-256 of both and its own, and where it came from
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from core import storage
 from core.errors import UserError
+from core.names import inside
+from core.storage import integrity
 from core.storage.checkpoint import deserialize, serialize
 
 WEIGHTS, GUIDE, DESCRIPTION = "weights.safetensors", "guide.safetensors", "model.json"
@@ -31,7 +33,7 @@ def write_model(
         "parameters": sum(p.numel() for p in network.parameters()),
         **write_weights(folder, network.state_dict(), guide),
     }
-    storage.write_json(folder / DESCRIPTION, whole)
+    integrity.write_json(folder / DESCRIPTION, whole)
     return whole
 
 
@@ -43,7 +45,7 @@ def write_weights(
     for name, fact, state in ((WEIGHTS, "weights_sha256", weights), (GUIDE, "guide_sha256", guide)):
         if state:
             data = serialize(state)
-            storage.write_bytes(folder / name, data)
+            storage.write_bytes(inside(folder, name), data)
             facts[fact] = hashlib.sha256(data).hexdigest()
     return facts
 
@@ -52,11 +54,11 @@ def read_description(folder: str | Path, modality: str) -> dict[str, Any]:
     """The description of a model of `modality` in a folder or under a `gs://` prefix.
 
     Raises:
-        UserError: there is none, or it is of something else.
+        UserError: there is none, it is damaged, or it is of something else.
     """
     where = storage.join(folder, DESCRIPTION)
-    description = storage.read_json(where)
-    if not isinstance(description, dict) or description.get("modality") != modality:
+    description = integrity.read_json(where)
+    if description.get("modality") != modality:
         raise UserError(f'{where}: not the description of a model of {modality}; expected "modality": "{modality}"')
     return description
 
@@ -69,7 +71,7 @@ def read_weights(
     Raises:
         UserError: they are missing or damaged.
     """
-    uri = storage.join(folder, name)
+    uri = inside(str(folder), name)
     data = storage.read_bytes(uri, limit=MAX_WEIGHT_BYTES)
     if hashlib.sha256(data).hexdigest() != description.get(fact):
         raise UserError(f"{uri}: content does not match {fact} in {DESCRIPTION}; copy the model again")

@@ -1,4 +1,4 @@
-"""Remote storage (`gs://` and whatever else fsspec knows): every operation whole, tried again, or one clear line."""
+"""Remote storage (the schemes of core/schemes.py): every operation whole, tried again, or one clear line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.storage.faults import StorageError, steadily
+from core.schemes import scheme_of
+from core.storage.faults import StorageError, with_retries
+
+CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
+PAYER = "TEXTDIFFUSION_BILLING_PROJECT"
+"""Environment variable: the project that pays for requests to buckets whose owner lets the requester pay."""
 
 
 def filesystem(uri: str | Path) -> tuple[Any, str]:
@@ -20,13 +25,40 @@ def filesystem(uri: str | Path) -> tuple[Any, str]:
     import fsspec
 
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # its tracebacks; what matters is raised, and said in a line
-    options = {"consistency": "md5"} if str(uri).startswith(("gs://", "gcs://")) else {}
     try:
-        fs, path = fsspec.core.url_to_fs(str(uri), **options)
-    except (ValueError, ImportError) as error:
-        raise UserError(f"{uri}: {error}; allowed: a local path or gs://bucket/path") from None
+        scheme = scheme_of(uri)
+    except ValueError as error:
+        raise UserError(f"{uri}: {error}") from None
+    options = _of_google() if scheme.implementation == "gcs" else {}
+    try:
+        fs = fsspec.filesystem(scheme.implementation, **{**scheme.options, **options})
+    except Exception as error:
+        if "token" in options and not isinstance(error, ImportError):
+            raise UserError(refused_credentials(error)) from None
+        if isinstance(error, ValueError | ImportError):
+            raise UserError(f"{uri}: {error}") from None
+        raise
     fs.invalidate_cache()
-    return fs, path
+    return fs, fs._strip_protocol(str(uri))
+
+
+def _of_google() -> dict[str, Any]:
+    """Options of gcsfs: what arrives is compared with its hash, proxies of the environment are used, who pays."""
+    options: dict[str, Any] = {"consistency": "md5", "session_kwargs": {"trust_env": True}}
+    if payer := os.environ.get(PAYER):
+        options["requester_pays"] = payer
+    if os.environ.get(CREDENTIALS) and not os.environ.get("STORAGE_EMULATOR_HOST"):
+        options["token"] = "google_default"  # else gcsfs goes on as nobody when the file cannot be used
+    return options
+
+
+def refused_credentials(error: BaseException) -> str:
+    """Why the file that `CREDENTIALS` names cannot be used, in one line; `error` is what the library raised."""
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
+    return (
+        f"{CREDENTIALS}={os.environ.get(CREDENTIALS, '')}: {reason.rstrip('.')}; name a JSON file of credentials, or"
+        " unset it and run `gcloud auth application-default login`"
+    )
 
 
 class Reader(io.RawIOBase):
@@ -54,7 +86,7 @@ class Reader(io.RawIOBase):
             self._stream.seek(position)
             return bytes(self._stream.read(len(buffer)))
 
-        data = steadily(read, self._uri, "read")
+        data = with_retries(read, self._uri, "read")
         buffer[: len(data)] = data
         return len(data)
 
@@ -82,7 +114,7 @@ def read(uri: str | Path, limit: int | None) -> bytes:
             raise ConnectionError(f"{len(data)} of {expected} bytes arrived")
         return data
 
-    return steadily(whole, uri, "read")
+    return with_retries(whole, uri, "read")
 
 
 def details(uri: str | Path) -> dict[str, dict[str, Any]]:
@@ -92,7 +124,7 @@ def details(uri: str | Path) -> dict[str, dict[str, Any]]:
         StorageError: the store does not answer.
     """
     fs, path = filesystem(uri)
-    found: dict[str, dict[str, Any]] = steadily(lambda: fs.find(path, detail=True), uri, "listed")
+    found: dict[str, dict[str, Any]] = with_retries(lambda: fs.find(path, detail=True), uri, "listed")
     prefix = path.rstrip("/") + "/"
     return {name.removeprefix(prefix): facts for name, facts in sorted(found.items())}
 
@@ -105,7 +137,7 @@ def written(operation: Callable[[], Any], uri: str | Path) -> None:
         StorageError: it failed.
     """
     try:
-        steadily(operation, uri, "written")
+        with_retries(operation, uri, "written")
     except FileNotFoundError:
         raise StorageError(f"{uri}: cannot be written: there is no such bucket") from None
 

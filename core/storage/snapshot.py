@@ -9,6 +9,8 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.names import inside
+from core.storage import integrity
 from core.storage.checkpoint import CheckpointStore
 from core.storage.model_folder import DESCRIPTION, write_weights
 
@@ -42,8 +44,8 @@ def write_model(uri: str, folder: Path) -> dict[str, Any]:
     }
     for name, content in checkpoint.files.items():
         if name.endswith(".json") and name != DESCRIPTION:  # a text model's tokenizer
-            storage.write_bytes(folder / name, content)
-    storage.write_json(folder / DESCRIPTION, {**json.loads(checkpoint.files[DESCRIPTION]), **facts})
+            storage.write_bytes(inside(folder, name), content)
+    integrity.write_json(folder / DESCRIPTION, {**json.loads(checkpoint.files[DESCRIPTION]), **facts})
     return facts
 
 

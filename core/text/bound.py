@@ -14,30 +14,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World
+from core.processes.world import SINGLE_PROCESS, World
 from core.text.schedule import alpha_sigma, diffuse
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]  # z [B, L, d] and gamma [B, L] to logits [B, L, V]
+TokenPosterior = Callable[[Tensor, Tensor], Tensor]  # z [B, L, d] and gamma [B, L] to logits [B, L, V]
 
 
 @torch.no_grad()
 def variational_bound(
-    denoise: Denoiser,
+    posterior: TokenPosterior,
     tokens: Tensor,
     embeddings: Tensor,
     low: float,
     high: float,
     generator: torch.Generator,
     draws: int = 8,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> float:
-    """The bound in nats per token of `tokens` [B, L], given the logits of a denoiser.
+    """The bound in nats per token of `tokens` [B, L], given the logits of a posterior.
 
     Noise levels are divided over `world`; their terms are added in order, so the bound is the same for any number of
     processes.
 
     Args:
-        denoise: logits of clean tokens; noise levels are constant along a row.
+        posterior: logits of clean tokens; noise levels are constant along a row.
         embeddings: [V, d].
         low, high: the range of gamma; the embeddings must be certain at `low` and lost at `high`.
         draws: noise levels for each row, stratified over the range.
@@ -53,7 +53,7 @@ def variational_bound(
     def term(index: int) -> float:
         """Of level 0 the reconstruction, of each other one its share of the integral's mean."""
         gamma = levels[index].to(x.device)[:, None].expand(tokens.shape)
-        logits = denoise(diffuse(x, gamma, noises[index].to(x.device)), gamma)
+        logits = posterior(diffuse(x, gamma, noises[index].to(x.device)), gamma)
         if index == 0:
             return float(F.cross_entropy(logits.flatten(0, 1).double(), tokens.flatten()))
         mean = logits.softmax(dim=-1) @ embeddings
@@ -69,7 +69,7 @@ def variational_bound(
     return float(reconstruction + 0.5 * (high - low) * total + prior)
 
 
-def unigram_denoiser(unigram: Tensor, embeddings: Tensor) -> Denoiser:
+def unigram_posterior(unigram: Tensor, embeddings: Tensor) -> TokenPosterior:
     """The exact posterior when tokens are independent: what can be known without context."""
     from core.text.schedule import evidence
 

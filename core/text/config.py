@@ -25,7 +25,9 @@ class TextData(Frozen):
         "pydoc", description="pydoc: the topics of Python's help(); shakespeare: Tiny Shakespeare; file: your own"
     )
     data_dir: Place | None = Field(None, description="file, folder of .txt files or gs:// prefix that holds the source")
-    url: Place | None = Field(None, description="where Tiny Shakespeare is downloaded from; null: the usual place")
+    url: str | None = Field(
+        None, description="https address that Tiny Shakespeare is downloaded from; null: the usual place"
+    )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the whole text; null: not checked")
     tokenizer: TokenizerConfig = TokenizerConfig()
     validation_fraction: float = Field(0.05, gt=0, lt=0.5, description="share of characters held out")

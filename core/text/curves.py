@@ -11,28 +11,30 @@ from torch import Tensor
 from core.errors import UserError
 from core.evaluation import FrontierPoint, FusionCurve, FusionExample
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World
+from core.processes.world import SINGLE_PROCESS, World
 from core.randomness import generator_of
 from core.text import fusion, metrics
-from core.text.autoregressive import NextToken
+from core.text.autoregressive import Autoregressive
 from core.text.config import TextEvaluate, TextModel
 from core.text.data import TextSet
 from core.text.denoiser import Diffusion
 from core.text.metrics import NGramJudge
-from core.text.sampling import Sampler
+from core.text.sampling import Writer
 
 FUSION_EXAMPLES = 3  # spans whose tokens are kept one by one, for the report
 
 
 @torch.no_grad()
-def frontier(sampler: Sampler, judge: NGramJudge, settings: TextEvaluate, world: World = ALONE) -> list[FrontierPoint]:
+def frontier(
+    writer: Writer, judge: NGramJudge, settings: TextEvaluate, world: World = SINGLE_PROCESS
+) -> list[FrontierPoint]:
     """Judge surprise and entropy of samples at each temperature, for diffusion and the autoregressive model."""
-    modes = ["diffusion", "autoregressive"] if isinstance(sampler.trained.network, Diffusion) else ["diffusion"]
+    modes = ["diffusion", "autoregressive"] if isinstance(writer.trained.network, Diffusion) else ["diffusion"]
     points = [(temperature, mode) for temperature in settings.temperatures for mode in modes]
 
     def row(index: int) -> dict[str, Any]:
         temperature, mode = points[index]
-        warm = replace(sampler, settings=sampler.settings.model_copy(update={"temperature": temperature}))
+        warm = replace(writer, settings=writer.settings.model_copy(update={"temperature": temperature}))
         made = warm.texts(mode, settings.frontier_count)
         return {
             "mode": mode,
@@ -47,14 +49,14 @@ def frontier(sampler: Sampler, judge: NGramJudge, settings: TextEvaluate, world:
 
 @torch.no_grad()
 def fusion_curves(
-    network: Diffusion, other: NextToken, texts: TextSet, settings: TextEvaluate, world: World = ALONE
+    network: Diffusion, other: Autoregressive, texts: TextSet, settings: TextEvaluate, world: World = SINGLE_PROCESS
 ) -> list[FusionCurve]:
     """Nats per character of held-out middles, both sides given, against alpha of (A) and w of (B), by span length."""
     return [_curve(network, other, texts, settings, span, world) for span in settings.spans]
 
 
 def _curve(
-    network: Diffusion, other: NextToken, texts: TextSet, settings: TextEvaluate, span: int, world: World
+    network: Diffusion, other: Autoregressive, texts: TextSet, settings: TextEvaluate, span: int, world: World
 ) -> FusionCurve:
     weights, names, decode = list(settings.weights), ("nats_alpha", "nats_w"), texts.tokenizer.decode
     spans = held_out_spans(network.config, texts, span, settings)

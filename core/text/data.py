@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import urllib.request
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from torch import Tensor
 
 from core import storage
 from core.errors import UserError
+from core.names import inside
+from core.storage import integrity
 from core.text import tokenizer as tokenizers
 from core.text.config import TextData
 from core.text.tokenizer import Tokenizer
@@ -83,17 +84,29 @@ def _read_place(place: str) -> bytes:
         return storage.read_bytes(place, limit=MAX_BYTES)
     names = [name for name in storage.list_files(place) if name.endswith(".txt")]
     if names:
-        return b"\n".join(storage.read_bytes(storage.join(place, name), limit=MAX_BYTES) for name in names)
+        return b"\n".join(storage.read_bytes(inside(place, name, links=True), limit=MAX_BYTES) for name in names)
     if storage.is_remote(place) and storage.exists(place):
         return storage.read_bytes(place, limit=MAX_BYTES)
     raise UserError(f"data.data_dir: {place}: found no text; allowed: a file, or a folder or prefix with .txt files")
 
 
+class _HttpsOnly(urllib.request.HTTPRedirectHandler):
+    """Follows no answer that leads to another scheme."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        _require_https(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _require_https(url: str) -> None:
+    if not url.startswith("https://"):
+        raise UserError(f"data.url: found {url!r}; allowed: an https address, or use data.data_dir for files")
+
+
 def _download(url: str) -> bytes:
-    if not url.startswith(("https://", "http://")):
-        raise UserError(f"data.url: found {url!r}; allowed: an http(s) address, or use data.data_dir for files")
+    _require_https(url)
     try:
-        with urllib.request.urlopen(url, timeout=60) as reply:
+        with urllib.request.build_opener(_HttpsOnly).open(url, timeout=60) as reply:
             data: bytes = reply.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"{url}: download failed ({error}); set data.data_dir to a copy of the file") from None
@@ -135,14 +148,16 @@ def prepare(config: TextData, out: Path) -> dict[str, Any]:
         "characters_per_token": round(len(texts["train"]) / len(tokens["train"]), 4),
         "split": "contiguous",
         "split_sha256": {name: hashlib.sha256(part.encode()).hexdigest() for name, part in texts.items()},
+        "tokenizer_sha256": tokenizers.sha256(tokenizer.to_json()),
+        "tokens_sha256": {name: hashlib.sha256(ids.tobytes()).hexdigest() for name, ids in tokens.items()},
         "content_sha256": hashlib.sha256((described + "\0" + "\0".join(texts.values())).encode()).hexdigest(),
     }
     with storage.atomic_folder(out) as folder:
         for name, part in texts.items():
-            storage.write_bytes(folder / f"{name}.txt", part.encode())
-            np.save(folder / f"{name}.npy", tokens[name])
+            storage.write_bytes(inside(folder, f"{name}.txt"), part.encode())
+            np.save(inside(folder, f"{name}.npy"), tokens[name])
         storage.write_json(folder / "tokenizer.json", tokenizer.to_json())
-        storage.write_json(folder / "dataset.json", metadata)
+        integrity.write_json(folder / "dataset.json", metadata)
     return metadata
 
 
@@ -159,24 +174,28 @@ def load(folder: Path) -> TextSet:
     Raises:
         UserError: a file is missing or damaged.
     """
-    metadata = storage.read_json(folder / "dataset.json")
-    if not isinstance(metadata, Mapping) or metadata.get("modality") != "text":
+    metadata = integrity.read_json(folder / "dataset.json")
+    if metadata.get("modality") != "text":
         raise UserError(f"{folder / 'dataset.json'}: not a data set of text")
     texts, tokens = {}, {}
-    tokenizer = tokenizers.load(folder / "tokenizer.json")
+    tokenizer = tokenizers.load(folder / "tokenizer.json", metadata.get("tokenizer_sha256"))
     for name in SPLITS:
-        data = storage.read_bytes(folder / f"{name}.txt")
+        data = storage.read_bytes(inside(folder, f"{name}.txt"))
         if hashlib.sha256(data).hexdigest() != metadata["split_sha256"][name]:
-            raise UserError(f"{folder / name}.txt: content does not match the SHA-256 in dataset.json")
+            raise UserError(f"{folder}/{name}.txt: content does not match the SHA-256 in dataset.json")
         texts[name] = data.decode()
         try:
-            ids = np.load(folder / f"{name}.npy", allow_pickle=False).astype(np.int64)
+            stored = np.load(inside(folder, f"{name}.npy"), allow_pickle=False)
+            ids = stored.astype(np.int64)
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder / name}.npy: cannot be read: {error}") from None
+            raise UserError(f"{folder}/{name}.npy: cannot be read: {error}") from None
+        expected = metadata.get("tokens_sha256", {}).get(name)
+        if expected is not None and hashlib.sha256(stored.tobytes()).hexdigest() != expected:
+            raise UserError(f"{folder}/{name}.npy: content does not match tokens_sha256 in dataset.json")
         if ids.ndim != 1 or (len(ids) and not 0 <= ids.min() <= ids.max() < tokenizer.size):
-            raise UserError(f"{folder / name}.npy: token ids outside the vocabulary of {tokenizer.size}")
+            raise UserError(f"{folder}/{name}.npy: token ids outside the vocabulary of {tokenizer.size}")
         tokens[name] = torch.from_numpy(ids)
-    return TextSet(texts, tokens, tokenizer, dict(metadata))
+    return TextSet(texts, tokens, tokenizer, metadata)
 
 
 def require_context(tokens: Tensor, context: int, where: str) -> None:

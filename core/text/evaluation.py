@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core import storage
 from core.errors import UserError
 from core.evaluation import Evaluation, JudgeFacts, key_of
 from core.metrics import Metric
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World
+from core.processes.world import SINGLE_PROCESS, World
+from core.storage import integrity
 from core.text import data, glossary, metrics
-from core.text.autoregressive import NextToken
+from core.text.autoregressive import Autoregressive
 from core.text.config import TextEvaluate, TextSample
 from core.text.curves import frontier, fusion_curves
 from core.text.data import TextSet
@@ -23,7 +23,7 @@ from core.text.held_out import bounds
 from core.text.metrics import NGramJudge
 from core.text.model import TrainedText
 from core.text.objective import gamma_losses
-from core.text.sampling import Sampler
+from core.text.sampling import Writer
 
 VERSION = 1  # of what the metrics mean; a change makes evaluation keys differ
 
@@ -40,15 +40,15 @@ def load_judge(folder: Path, texts: TextSet) -> NGramJudge:
     Raises:
         UserError: it was made from another text.
     """
-    facts = storage.read_json(folder / "judge.json")
-    order = int(facts.get("order", 0)) if isinstance(facts, dict) else 0
+    facts = integrity.read_json(folder / "judge.json")
+    order = int(facts.get("order", 0))
     if order < 1 or metrics.judge_sha256(texts.texts["train"], order) != facts.get("sha256"):
         raise UserError(f"{folder}: the judge was not made from this data set; run train-judge again")
     return NGramJudge(texts.texts["train"], order)
 
 
 def sample_metrics(
-    rows: Sequence[dict[str, Any]], texts: TextSet, judge: NGramJudge, world: World = ALONE
+    rows: Sequence[dict[str, Any]], texts: TextSet, judge: NGramJudge, world: World = SINGLE_PROCESS
 ) -> dict[str, Metric]:
     """Metrics of unprompted samples for each mode; the floor is the same measure of as much real text.
 
@@ -90,8 +90,8 @@ def evaluate(
     texts: TextSet,
     judge: NGramJudge,
     trained: TrainedText,
-    other: NextToken | None,
-    world: World = ALONE,
+    other: Autoregressive | None,
+    world: World = SINGLE_PROCESS,
 ) -> Evaluation:
     """The evaluation of sampled `rows`, in every process of `world`, which divide the work."""
     network, context = trained.network, trained.config.context
@@ -102,7 +102,7 @@ def evaluate(
         count = settings.bound_windows * context
         measured[name] = GLOSSARY[name].measured(round(value, 5), floor=floor and round(floor, 5), n=count)
     curves: dict[str, Any] = {
-        "frontier": frontier(Sampler(trained, other, sampling, world.device), judge, settings, world)
+        "frontier": frontier(Writer(trained, other, sampling, world.device), judge, settings, world)
     }
     if isinstance(network, Diffusion):
         tokens = data.held_out(texts.tokens["test"], context, 32)

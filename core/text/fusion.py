@@ -11,6 +11,7 @@ D  verify    diffusion drafts a block, the autoregressive model accepts or redra
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from core.text.autoregressive import NextToken, draw, total_log_prob
 from core.text.denoiser import Diffusion
-from core.text.generation import Prefix, Settings, block_denoiser, denoise_block, generate
+from core.text.generation import Prefix, Settings, block_denoiser, denoise_block
 
 
 def mix(autoregressive: Tensor, diffusion: Tensor, alpha: float) -> Tensor:
@@ -76,38 +77,28 @@ def fill(
     left: Tensor,
     gap: int,
     right: Tensor,
-    method: str,
-    weight: float,
-    temperature: float,
+    join: Callable[[Tensor, Tensor, Tensor], Tensor],
     generator: torch.Generator,
 ) -> Tensor:
-    """(A) or (B): `gap` tokens [B, gap] after left [B, P], drawn one by one with the text right [B, Q] in view."""
+    """`gap` tokens [B, gap] after left [B, P], drawn one by one with the text right [B, Q] in view.
+
+    `join` gives the law [B, V] of each from those of the autoregressive model, of diffusion with both sides and with
+    the left one: (A) or (B).
+    """
     ids = left
     for done in range(gap):
         own = autoregressive(ids)[:, -1]
         both, alone = next_laws(model, ids, gap - done, right, generator)
-        law = mix(own, both, weight) if method == "mix" else bayes(own, both, alone, weight)
-        ids = torch.cat((ids, draw(law / temperature, generator)[:, None]), dim=1)
+        ids = torch.cat((ids, draw(join(own, both, alone), generator)[:, None]), dim=1)
     return ids[:, left.shape[1] :]
 
 
 @torch.no_grad()
-def reweight(
-    autoregressive: NextToken,
-    model: Diffusion,
-    prompt: Tensor,
-    length: int,
-    block: int,
-    candidates: int,
-    weight: float,
-    settings: Settings,
-    generator: torch.Generator,
-) -> Tensor:
-    """(C) For each row of prompt [B, P] one of `candidates` diffusion samples: int64 [B, length]."""
-    many = generate(model, prompt.repeat_interleave(candidates, dim=0), length, block, settings, generator)
-    scores = weight * total_log_prob(autoregressive, many)
-    chosen = draw(scores.view(len(prompt), candidates), generator)
-    return many.view(len(prompt), candidates, length)[torch.arange(len(prompt)), chosen]
+def reweight(autoregressive: NextToken, candidates: Tensor, weight: float, generator: torch.Generator) -> Tensor:
+    """(C) For each row one of its diffusion samples `candidates` [B, K, L]: int64 [B, L]."""
+    rows, count, length = candidates.shape
+    scores = weight * total_log_prob(autoregressive, candidates.reshape(rows * count, length))
+    return candidates[torch.arange(rows), draw(scores.view(rows, count), generator)]
 
 
 @dataclass(frozen=True)

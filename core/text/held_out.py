@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World
+from core.processes.world import SINGLE_PROCESS, World
 from core.randomness import generator_of
 from core.text import data
-from core.text.autoregressive import NextToken, bits_per_character
+from core.text.autoregressive import Autoregressive, bits_per_character
 from core.text.bound import variational_bound
 from core.text.config import TextEvaluate
 from core.text.data import TextSet
@@ -26,7 +26,11 @@ from core.text.objective import noisy_windows, token_losses
 
 @torch.no_grad()
 def bounds(
-    trained: TrainedText, other: NextToken | None, texts: TextSet, settings: TextEvaluate, world: World = ALONE
+    trained: TrainedText,
+    other: Autoregressive | None,
+    texts: TextSet,
+    settings: TextEvaluate,
+    world: World = SINGLE_PROCESS,
 ) -> dict[str, float]:
     """Bits per character of held-out text: the bound of diffusion or masks, and the autoregressive likelihood."""
     network, config, device = trained.network, trained.config, world.device
@@ -55,7 +59,7 @@ def _mean(losses: Callable[[Tensor], Tensor], parts: Sequence[Tensor], world: Wo
     return float(np.concatenate([part["losses"] for part in found]).mean(dtype=np.float64))
 
 
-def diffusion_bound(network: Diffusion, tokens: Tensor, draws: torch.Generator, world: World = ALONE) -> float:
+def diffusion_bound(network: Diffusion, tokens: Tensor, draws: torch.Generator, world: World = SINGLE_PROCESS) -> float:
     """Nats per token of tokens [B, L]: the sum over blocks of their bounds given the clean text before."""
     process = network.config.process
     block = process.blocks[0]

@@ -5,8 +5,6 @@ model/tokenizer.json   text to tokens and back
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from core.config import validate
 from core.errors import UserError
 from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_weights, write_model
 from core.text import tokenizer as tokenizers
-from core.text.autoregressive import Autoregressive, NextToken
+from core.text.autoregressive import Autoregressive
 from core.text.config import TextModel
 from core.text.denoiser import Diffusion
 from core.text.objective import OBJECTIVES, build
@@ -45,13 +43,12 @@ class TrainedText:
 
 def describe(objective: str, config: TextModel, tokenizer: Tokenizer) -> dict[str, Any]:
     """What model.json says whatever the weights are: enough to rebuild the network."""
-    saved = json.dumps(tokenizer.to_json(), sort_keys=True)
     return {
         "modality": "text",
         "objective": objective,
         "model": config.model_dump(mode="json"),
         "vocabulary_size": tokenizer.size,
-        "tokenizer_sha256": hashlib.sha256(saved.encode()).hexdigest(),
+        "tokenizer_sha256": tokenizers.sha256(tokenizer.to_json()),
     }
 
 
@@ -75,8 +72,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Traine
         raise UserError(f"{where}: objective {description.get('objective')!r}; allowed: {', '.join(OBJECTIVES)}")
     config = validate(TextModel, description.get("model"), f"{where}: model")
     weights = read_weights(folder, description)
-    saved = storage.read_json(storage.join(folder, TOKENIZER), limit=tokenizers.MAX_BYTES)
-    tokenizer = tokenizers.from_json(saved, storage.join(folder, TOKENIZER))
+    tokenizer = tokenizers.load(storage.join(folder, TOKENIZER), str(description.get("tokenizer_sha256")))
     network = build(description["objective"], tokenizer.size, config)
     load_weights(network, weights, str(folder))
     network.to(device).eval().requires_grad_(False)
@@ -98,22 +94,20 @@ def begin_from(network: nn.Module, folder: Path, tokenizer: Tokenizer) -> None:
     load_weights(target, trained.network.state_dict(), str(folder))
 
 
-def load_autoregressive(folder: Path | None, diffusion: TrainedText, device: torch.device | str) -> NextToken:
-    """The autoregressive side of fusion: a trained model, a Hugging Face folder, or the diffusion model's own.
+def load_models(
+    model: Path, autoregressive: Path | None, device: torch.device | str
+) -> tuple[TrainedText, Autoregressive | None]:
+    """A trained model and, if there is a folder of one, the autoregressive model that it is joined with.
 
     Raises:
-        UserError: its tokens are not the diffusion model's.
+        UserError: a file is missing or damaged, or the two do not have the same tokens.
     """
-    if folder is None:
-        assert isinstance(diffusion.network, Diffusion)
-        return diffusion.network.autoregressive
-    if not (folder / DESCRIPTION).exists() and (folder / "config.json").exists():
-        from core.text.huggingface import load_huggingface
-
-        return load_huggingface(folder, diffusion.tokenizer, device)
-    trained = load_model(folder, device)
-    if not isinstance(trained.network, Autoregressive):
-        raise UserError(f"{folder}: objective is {trained.objective}; an autoregressive model is needed")
-    if trained.tokenizer.to_json() != diffusion.tokenizer.to_json():
-        raise UserError(f"{folder}: its tokenizer is not the diffusion model's; fusion needs the same tokens")
-    return trained.network
+    trained = load_model(model, device)
+    if autoregressive is None:
+        return trained, None
+    other = load_model(autoregressive, device)
+    if not isinstance(other.network, Autoregressive):
+        raise UserError(f"{autoregressive}: objective is {other.objective}; an autoregressive model is needed")
+    if other.tokenizer.to_json() != trained.tokenizer.to_json():
+        raise UserError(f"{autoregressive}: its tokenizer is not the diffusion model's; fusion needs the same tokens")
+    return trained, other.network

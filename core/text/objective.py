@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World
+from core.processes.world import SINGLE_PROCESS, World
 from core.randomness import Draws, generator_of
 from core.text import data, generation, masked, original
 from core.text.autoregressive import Autoregressive, generate, parameter_groups, unigram_log_probs
@@ -51,7 +51,9 @@ class _TextObjective:
         self.tokens = texts.tokens["train"]
         self.dataset_size = len(self.tokens) - config.context + 1
         self.unigram = unigram_log_probs(self.tokens, texts.tokenizer.size)
-        self.model = build(name, texts.tokenizer.size, config, self.unigram)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = build(name, texts.tokenizer.size, config, self.unigram)
         self.held_out = data.held_out(texts.tokens["validation"], config.context, VALIDATION_WINDOWS)
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
@@ -101,27 +103,30 @@ class DiffusionObjective(_TextObjective):
         tokens = self._windows(indices, draws)
         pick = torch.rand(4, generator=draws.generator)  # one for the whole global batch
         block = process.blocks[int(pick[0] * len(process.blocks))]
-        alone, guessing = bool(pick[1] < process.prefix_dropout), bool(pick[2] < process.self_conditioning)
-        count = self.config.context // block
-        u = (draws.stratified()[:, None] + torch.arange(count, device=draws.device) / count) % 1
-        tilt = float(torch.lerp(torch.tensor(process.tilt[0]), torch.tensor(process.tilt[1]), pick[3]))
-        gamma = network.warp.gamma(tilted(u, block, tilt).flatten(1))
-        known = hidden_spans(draws, count, block, process.known)
-        noise = draws.normal(self.config.context, process.embedding)
-        noisy = noisy_windows(network, tokens, gamma, noise, known, block, has_prefix=not alone)
-        if guessing:
+        has_prefix, guesses = bool(pick[1] >= process.prefix_dropout), bool(pick[2] < process.self_conditioning)
+        gamma = self._noise_levels(draws, block, pick[3])  # [b, L]
+        known = hidden_spans(draws, self.config.context // block, block, process.known)
+        noise = draws.normal(self.config.context, process.embedding)  # [b, L, d]
+        noisy = noisy_windows(network, tokens, gamma, noise, known, block, has_prefix=has_prefix)
+        if guesses:  # self-conditioning (Chen et al. 2023)
             with torch.no_grad():
-                guess = network.mean(model(noisy, block)[0])
-            noisy = replace(noisy, guess=guess)
-        logits, clean = model(noisy, block)
-        losses = token_losses(logits, tokens)
-        unknown = ~known
-        network.warp.observe(gamma[unknown], losses[unknown])
-        loss = (losses * unknown).sum(dim=1) / unknown.sum(dim=1).clamp_min(1)
+                noisy = replace(noisy, guess=network.mean(model(noisy, block)[0]))
+        denoised, clean = model(noisy, block)  # logits [b, L, V], and of the clean stream's next tokens
+        losses = token_losses(denoised, tokens)
+        network.warp.observe(gamma[~known], losses[~known])
+        loss = (losses * ~known).sum(dim=1) / (~known).sum(dim=1).clamp_min(1)
         if clean is not None and process.autoregressive_weight:
             read = tokens[:, : clean.shape[1]]
             loss = loss + process.autoregressive_weight * token_losses(clean, read).mean(dim=1)
         return loss
+
+    def _noise_levels(self, draws: Draws, block: int, pick: Tensor) -> Tensor:
+        """gamma of every token [b, L]: stratified over the blocks of all rows, tilted along each block by `pick`."""
+        assert isinstance(self.model, Diffusion)
+        low, high = (torch.tensor(value) for value in self.config.process.tilt)
+        count = self.config.context // block
+        u = (draws.stratified()[:, None] + torch.arange(count, device=draws.device) / count) % 1  # [b, blocks]
+        return self.model.warp.gamma(tilted(u, block, float(torch.lerp(low, high, pick))).flatten(1))
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -239,7 +244,7 @@ def hidden_spans(draws: Draws, count: int, block: int, share: float) -> Tensor:
 
 @torch.no_grad()
 def gamma_losses(
-    model: Diffusion, windows: Tensor, block: int, bins: int = 11, world: World = ALONE
+    model: Diffusion, windows: Tensor, block: int, bins: int = 11, world: World = SINGLE_PROCESS
 ) -> list[dict[str, float]]:
     """Nats per token at noise levels all slots share, beside the exact posterior that knows no context."""
     process = model.config.process

@@ -1,4 +1,4 @@
-"""Samples of every mode a job asks for, as texts."""
+"""Samples of every mode that a job asks for, as texts; texts for one prompt; texts in shards."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.config import validate
 from core.errors import UserError
+from core.jsontext import to_lines
 from core.processes import parts as parallel
-from core.processes.world import ALONE, World
+from core.processes.world import SINGLE_PROCESS, World, own_device
 from core.randomness import generator_of
+from core.requests import Facts, SampleRequest, ShardDrawer, ShardRequest
 from core.text import autoregressive, fusion, generation, masked, original
-from core.text.autoregressive import Autoregressive, NextToken
+from core.text.autoregressive import Autoregressive
 from core.text.config import GAP, TextSample
 from core.text.denoiser import Diffusion
 from core.text.generation import Settings, Watch
 from core.text.masked import Masked
-from core.text.model import TrainedText
+from core.text.model import TrainedText, load_model, load_models
 from core.text.original import Original
 
 FRAMES, FRAME_TEXTS = 64, 4
@@ -43,11 +46,11 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """Draws texts from a diffusion model, an autoregressive one, or both; from the controls, without prompts."""
+class Writer:
+    """Writes texts with a diffusion model, an autoregressive one, or both; from the controls, without prompts."""
 
     trained: TrainedText
-    other: NextToken | None  # the autoregressive side
+    other: Autoregressive | None  # the autoregressive side
     settings: TextSample
     device: torch.device
 
@@ -67,7 +70,7 @@ class Sampler:
             raise UserError(f"sample.block: found {block}; the model's context is {self.trained.config.context} tokens")
         return block
 
-    def rows(self, world: World = ALONE) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def rows(self, world: World = SINGLE_PROCESS) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """All samples, as rows of samples.jsonl, and the frames of trajectory.jsonl; in every process of `world`, which
         divide the batches and prompts."""
         self.require_modes()
@@ -153,12 +156,19 @@ class Sampler:
             return generation.generate(network, start, length, self.block, self.denoising, draws, watch)
         other = self.other or network.autoregressive
         if mode == "autoregressive":
-            return _continue(other, start, length, draws, s.temperature)
+            return autoregressive.generate(other, start, length, draws, s.temperature)
         if s.fusion == "verify":
             return fusion.verify(other, network, start, length, self.block, self.denoising, draws).tokens
-        return fusion.reweight(
-            other, network, start, length, self.block, s.candidates, s.fusion_weight, self.denoising, draws
-        )
+        many = start.repeat_interleave(s.candidates, dim=0)
+        drawn = generation.generate(network, many, length, self.block, self.denoising, draws)
+        return fusion.reweight(other, drawn.view(len(start), s.candidates, length), s.fusion_weight, draws)
+
+    def _join(self, own: Tensor, both: Tensor, alone: Tensor) -> Tensor:
+        """The law of a token in the gap, by the configured way of fusion."""
+        s = self.settings
+        if s.fusion == "mix":
+            return fusion.mix(own, both, s.fusion_weight) / s.temperature
+        return fusion.bayes(own, both, alone, s.fusion_weight) / s.temperature
 
     def filled(
         self, mode: str, prompt: str, count: int, place: int, watch: Watch | None = None
@@ -180,18 +190,57 @@ class Sampler:
         if mode == "infill":
             ids = generation.fill(network, left, s.gap, right, self.denoising, draws, watch)
         else:
-            method = "mix" if s.fusion == "mix" else "bayes"
             other = self.other or network.autoregressive
-            ids = fusion.fill(other, network, left, s.gap, right, method, s.fusion_weight, s.temperature, draws)
+            ids = fusion.fill(other, network, left, s.gap, right, self._join, draws)
         made = [before + tokenizer.decode(row) + after for row in ids.tolist()]
         return [{"mode": mode, "prompt": prompt, "text": text, "seed": s.seed} for text in made]
 
 
-def _continue(model: NextToken, start: Tensor, length: int, draws: torch.Generator, temperature: float) -> Tensor:
-    """Tokens after start [B, P] until there are `length`, from any autoregressive model."""
-    if isinstance(model, Autoregressive):
-        return autoregressive.generate(model, start, length, draws, temperature)
-    ids = start
-    while ids.shape[1] < length:
-        ids = torch.cat((ids, autoregressive.draw(model(ids)[:, -1] / temperature, draws)[:, None]), dim=1)
-    return ids
+def write(request: SampleRequest, prompt: str, watch: Callable[[float, list[str]], None] | None = None) -> list[Facts]:
+    """Texts by diffusion for one prompt, as rows of samples.jsonl: new ones, continued ones, or with ___ filled in.
+
+    Args:
+        request: which model, and how; nothing is written to `out`.
+        prompt: empty for none.
+        watch: is called with the noise level gamma and the texts as they are then, at every evaluation.
+
+    Raises:
+        UserError: the model is damaged, or the settings ask for what it cannot do.
+    """
+    asked = {"modes": ["infill" if GAP in prompt else "diffusion"], "prompts": [prompt] if prompt else []}
+    settings = validate(TextSample, {**request.sample, **asked}, "sample")
+    device = own_device()
+    writer = Writer(*load_models(request.model, request.autoregressive, device), settings, device)
+    writer.require_modes()
+
+    def show(gamma: float, tokens: Tensor) -> None:
+        if watch is not None:
+            watch(gamma, [writer.trained.tokenizer.decode(row) for row in tokens.tolist()])
+
+    if GAP in prompt:
+        return writer.filled("infill", prompt, settings.count, 0, show)
+    return writer.continued("diffusion", prompt, settings.count, 0, show)
+
+
+def shard_drawer(request: ShardRequest) -> ShardDrawer:
+    """Ranges of very many texts of one mode, without prompts, as lines of samples.jsonl.
+
+    Texts are drawn from one stream of noise for each batch, so a shard is whole batches.
+
+    Raises:
+        UserError: the model is damaged, or the settings ask for what it cannot do.
+    """
+    settings = validate(TextSample, {"modes": ("diffusion",), **request.sample, "count": request.size}, "sample")
+    if len(settings.modes) != 1 or settings.modes[0] not in ("diffusion", "autoregressive") or settings.prompts:
+        raise UserError("sample.modes: shards take one mode, diffusion or autoregressive, and no prompts")
+    if request.size % settings.batch_size:
+        raise UserError(f"shard size {request.size}: allowed: a multiple of sample.batch_size, {settings.batch_size}")
+    device = own_device()
+    trained = load_model(request.model, device)
+    writer = Writer(trained, None, settings, device)
+    facts = settings.model_dump(mode="json", exclude={"count"})
+    return ShardDrawer(
+        lambda start, stop: to_lines(writer.span(settings.modes[0], start, stop)),
+        ".jsonl",
+        {"sample": facts, "weights_sha256": trained.description["weights_sha256"]},
+    )

@@ -6,6 +6,8 @@ surrogate escapes.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from collections.abc import Sequence
 from itertools import groupby
@@ -129,7 +131,7 @@ def train_tokenizer(text: str, config: TokenizerConfig) -> Tokenizer:
     library.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=config.vocabulary, initial_alphabet=alphabet, show_progress=False)
-    library.train_from_iterator(text.splitlines(keepends=True), trainer)
+    library.train_from_iterator(io.StringIO(text, newline="\n"), trainer)  # lines, whose only end is \n
     return BPETokenizer(library.to_str())
 
 
@@ -151,9 +153,21 @@ def from_json(value: Any, where: str) -> Tokenizer:
     raise UserError(f"{where}: tokenizer kind {value['kind']!r}; allowed: characters, bpe")
 
 
-def load(path: Path) -> Tokenizer:
-    """The tokenizer saved at `path`."""
-    return from_json(storage.read_json(path, limit=MAX_BYTES), str(path))
+def sha256(saved: Any) -> str:
+    """The hash of what `to_json` gave, by which models and data sets name their tokenizer."""
+    return hashlib.sha256(json.dumps(saved, sort_keys=True).encode()).hexdigest()
+
+
+def load(uri: str | Path, expected: str | None = None) -> Tokenizer:
+    """The tokenizer saved at `uri`, whose hash is `expected`, if it is known.
+
+    Raises:
+        UserError: it is missing, damaged, or another one.
+    """
+    saved = storage.read_json(uri, limit=MAX_BYTES)
+    if expected is not None and sha256(saved) != expected:
+        raise UserError(f"{uri}: content does not match tokenizer_sha256 in the description beside it; copy it again")
+    return from_json(saved, str(uri))
 
 
 def _byte_letters() -> list[str]:

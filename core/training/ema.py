@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,16 +16,10 @@ from torch import Tensor, nn
 def exponent_of_std(std: float) -> float:
     """gamma of the profile t^gamma whose relative standard deviation is `std` (EDM2, equation 126).
 
-    Solves std^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) for its one root above -1/2, by bisection.
+    std^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) is a cubic in gamma; its largest root is the one above -1/2.
     """
-    low, high = 0.0, 1e6
-    for _ in range(200):
-        middle = (low + high) / 2
-        if (middle + 1) / ((middle + 2) ** 2 * (middle + 3)) > std**2:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+    t = std**-2
+    return float(np.roots([1, 7, 16 - t, 12 - t]).real.max())  # eq. 126
 
 
 class PowerEMA:
@@ -39,11 +34,11 @@ class PowerEMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module, examples_seen: int, batch_size: int) -> None:
-        """Takes in the weights after `examples_seen`, of which the last `batch_size` are new (EDM2, equation 127)."""
+        """Takes in the weights after `examples_seen`, of which the last `batch_size` are new."""
         kept = (1 - batch_size / examples_seen) ** (self._gamma + 1)
         averages: list[Tensor] = list(self.model.parameters())
         weights = [weight.detach() for weight in model.parameters()]
-        torch._foreach_lerp_(averages, weights, 1 - kept)
+        torch._foreach_lerp_(averages, weights, 1 - kept)  # eq. 127
         for buffer, value in zip(self.model.buffers(), model.buffers(), strict=True):
             buffer.copy_(value)
 

@@ -1,77 +1,93 @@
-"""A training as a step runs it: checkpoints found by a key of what is trained, a model folder at the end."""
+"""A training as a step runs it: checkpoints under a key of what is trained, a model folder at the end."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core import storage
 from core.config import TrainConfig, config_hash
+from core.names import inside
 from core.processes import world as distributed
+from core.requests import Facts, TrainRequest
+from core.storage import leases
 from core.storage.checkpoint import CheckpointStore
 from core.storage.model_folder import WEIGHTS
 from core.training.log import write_records
-from core.training.loop import FitResult, fit
+from core.training.loop import fit
 from core.training.objective import Objective
+from core.training.result import FitResult
 
-Facts = dict[str, Any]
 
-
-def fit_into(
-    out: Path,
-    goal: Objective,
-    settings: TrainConfig,
-    save: Callable[[Path, FitResult, Facts], Facts],
-    *,
-    data_sha256: str,
-    identity: Mapping[str, Any],
-    beside: Mapping[str, bytes],
-    work: str | None,
-    warm_start: Path | None,
-    name: str = "train",
-    more: Callable[[FitResult], Facts] = lambda result: {},
-) -> Facts:
-    """Trains `goal` and writes the model folder `out`; flat facts, the same in every process.
+@dataclass(frozen=True)
+class Recipe:
+    """What a modality trains on a request, and how the model is saved.
 
     Args:
-        out: model folder; absent unless the training ends.
-        goal: what is trained.
-        settings: how.
-        save: (folder, result, facts) writes the model and returns its description.
-        data_sha256: of the data set.
+        request: where from and where to; `out` is absent unless the training ends.
+        settings: the validated section `train` of the request.
+        objective: network and loss.
         identity: what makes this another training, besides settings, data, warm start and code.
-        beside: files that every checkpoint holds, so that it can be read as a model.
-        work: where checkpoints go, under a key of what is trained; defaults to TEXTDIFFUSION_WORK, then to a folder
-            beside `out`.
-        warm_start: the model folder that training begins from.
+        data_sha256: of the data set.
+        files: what every checkpoint holds beside its tensors, so that it can be read as a model.
+        save: (folder, result, facts) writes the model and returns its description.
+        facts: facts that the modality adds.
         name: of the training, in progress and log.
-        more: facts that the modality adds.
+    """
+
+    request: TrainRequest
+    settings: TrainConfig
+    objective: Objective
+    identity: Mapping[str, Any]
+    data_sha256: str
+    files: Mapping[str, bytes]
+    save: Callable[[Path, FitResult, Facts], Facts]
+    facts: Callable[[FitResult], Facts] = lambda result: {}
+    name: str = "train"
+
+    @property
+    def key(self) -> str:
+        """Of what is trained: equal keys share their checkpoints."""
+        start = self.request.warm_start
+        return config_hash(
+            {
+                **self.identity,
+                "train": self.settings.model_dump(mode="json"),
+                "data": self.data_sha256,
+                "warm_start": storage.sha256(start / WEIGHTS) if start else None,
+                "code": os.environ.get("TEXTDIFFUSION_CODE_VERSION", "unknown"),
+            }
+        )
+
+
+def fit_into(recipe: Recipe) -> Facts:
+    """Trains, and writes the model folder `recipe.request.out`; flat facts, the same in every process.
 
     Raises:
-        UserError: the training cannot be done or the model not be written; every process raises.
+        UserError: the training cannot be done or the model not be written, or another one is in its folder of
+            checkpoints; every process raises.
     """
-    key = config_hash(
-        {
-            **identity,
-            "train": settings.model_dump(mode="json"),
-            "data": data_sha256,
-            "warm_start": storage.sha256(warm_start / WEIGHTS) if warm_start else None,
-            "code": os.environ.get("TEXTDIFFUSION_CODE_VERSION", "unknown"),
-        }
-    )
-    root = storage.join(work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", key)
+    out, settings, name = recipe.request.out, recipe.settings, recipe.name
+    root = inside(recipe.request.work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", recipe.key)
     events = out.with_name(f".{out.name}.tensorboard")
-    with distributed.world() as world:
+    with distributed.world() as world, contextlib.ExitStack() as stack:
         store = CheckpointStore(root, settings.keep)
-        result = fit(goal, settings, store, world, name=name, tensorboard=events, beside=beside)
+
+        def hold() -> None:
+            store.guard = stack.enter_context(leases.only_one(root, f"the folder of {name}'s checkpoints"))
+
+        distributed.by_first(hold, world)
+        result = fit(recipe.objective, settings, store, world, name=name, tensorboard=events, beside=recipe.files)
 
         def publish() -> Facts:
-            facts = {**_facts(result, settings), "data_sha256": data_sha256, **more(result)}
+            facts = {**_facts(result, settings), "data_sha256": recipe.data_sha256, **recipe.facts(result)}
             with storage.atomic_folder(out) as folder:
-                saved = save(folder, result, facts)
+                saved = recipe.save(folder, result, facts)
                 write_records(result.log, result.previews, folder)
                 if events.exists():
                     shutil.move(str(events), folder / "tensorboard")
@@ -92,6 +108,6 @@ def _facts(result: FitResult, settings: TrainConfig) -> Facts:
         "seed": settings.seed,
         "precision": result.precision.reason,
         "device": str(result.device),
-        "processes": result.processes,
+        **{key: result.machine[key] for key in ("processes", "threads", "processor")},
         "skipped_steps": result.skipped_steps,
     }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core import storage
+from core import jsontext, storage
+from core.names import inside
 
 log = logging.getLogger(__name__)
 TIMING = ("seconds", "rate")  # the fields that differ between two runs of the same training
@@ -58,15 +58,15 @@ class TrainingLog:
             self._writer.close()
 
     def to_bytes(self) -> bytes:
-        return "".join(json.dumps(row) + "\n" for row in self.rows).encode()
+        return jsontext.to_lines(self.rows)
 
     @staticmethod
     def parse(data: bytes) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in data.decode().splitlines()]
+        return jsontext.parse_lines(data, "the log")
 
 
 def write_records(rows: list[dict[str, Any]], previews: Mapping[str, bytes], out: Path) -> None:
     """Writes train_log.jsonl and previews/ of a finished training into a model folder."""
     storage.write_bytes(out / "train_log.jsonl", TrainingLog(rows, None).to_bytes())
     for name, data in previews.items():
-        storage.write_bytes(out / "previews" / name.removeprefix("preview-"), data)
+        storage.write_bytes(inside(out / "previews", name.removeprefix("preview-")), data)

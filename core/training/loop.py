@@ -25,38 +25,16 @@ from core.processes.world import World
 from core.progress import Progress
 from core.randomness import DataOrder, Draws, seed_of
 from core.storage.checkpoint import CheckpointStore
-from core.training import divergence, precision
+from core.training import divergence, machine, precision
 from core.training.budget import Budget
 from core.training.capacity import require_memory_to_train
 from core.training.ema import PowerEMA
 from core.training.log import TrainingLog
 from core.training.objective import Objective, settle
 from core.training.optimizers import Optimizers
+from core.training.result import FitResult, InterruptedTrainingError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class FitResult:
-    """A finished training."""
-
-    model: nn.Module  # averaged weights
-    guide: dict[str, Tensor]  # averaged weights at the fraction `guide_at` of the budget; empty without one
-    examples_seen: int
-    seconds: float
-    log: list[dict[str, Any]]
-    previews: dict[str, bytes]
-    precision: precision.Precision
-    device: torch.device
-    processes: int
-    resumed_at: int
-    skipped_steps: int
-
-
-class InterruptedTrainingError(UserError):
-    """A signal asked training to stop; a checkpoint was written first."""
-
-    EXIT_CODE = 143  # as of a process that SIGTERM ended: whoever restarts it need not tell them apart
 
 
 @dataclass
@@ -71,6 +49,7 @@ class _State:
     bad_steps: int = 0
     skipped_steps: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)  # that the newest steps were made on
     losses: list[float] = field(default_factory=list)  # of the steps since the last row of the log, of all processes
 
 
@@ -126,81 +105,113 @@ class _Training:
         self.budget = Budget(config, self.state.total)
         self.log = TrainingLog(rows, tensorboard if world.is_first else None)
         self.forward: Callable[..., Any] = torch.compile(self.model) if config.compile else self.model
-        if world.is_first:
-            log.info("%s in %s", name, self.precision.reason)
+        self.state.machine = machine.settle_on(name, self.state.machine, world, self.precision)
 
     def run(self) -> FitResult:
-        state, config = self.state, self.config
-        with (
-            stop_requested() as stop,
-            Progress(self.name, self.budget.total, "examples", start=state.examples_seen) as bar,
-        ):
-            began, before = time.monotonic(), state.seconds
-            saved = time.monotonic()
-            last_row = (state.examples_seen, time.monotonic())
-            while not self.budget.finished(state.examples_seen) and not self._stopped_early():
-                loss, norm = self._step()
-                if loss is not None:
-                    self.losses.append(loss)
-                state.seconds = before + time.monotonic() - began
-                fixed = self.budget.observe(state.examples_seen, distributed.largest(state.seconds, self.world))
-                state.total = self.budget.total
-                step = state.examples_seen // config.batch_size
-                due = step % config.log_every == 0 or self.budget.finished(state.examples_seen)
-                if due and self.losses:
-                    mean = float(distributed.sum_over_processes(torch.stack(self.losses)).mean())
-                    now = time.monotonic()
-                    rate = (state.examples_seen - last_row[0]) / max(now - last_row[1], 1e-9)
-                    last_row, self.losses = (state.examples_seen, now), []
-                    factor = self.budget.learning_rate(state.examples_seen - config.batch_size)
-                    self.log.add(
-                        state.examples_seen,
-                        seconds=round(state.seconds, 3),
-                        rate=round(rate, 1),
-                        loss=mean,
-                        lr=factor * config.learning_rate,
-                        grad_norm=norm,
-                    )
-                    bar.update(state.examples_seen, total=self.budget.total, loss=mean)
-                    divergence.refuse_growth(self.name, self.log.rows)
+        state = self.state
+        progress = Progress(self.name, self.budget.total, "examples", start=state.examples_seen)
+        with stop_requested() as stop, progress:
+            self._start_clock()
+            while not (self.budget.finished(state.examples_seen) or self._stopped_early()):
+                norm = self._step()
+                total_is_new = self._read_clock()
+                self._write_log(norm, progress)
                 self._look()
                 if distributed.any_process(stop.is_set(), self.world):
                     self._save()
                     raise InterruptedTrainingError(f"{self.name}: stopped by signal at {state.examples_seen} examples")
-                due = self.world.is_first and time.monotonic() - saved >= 60 * config.checkpoint_minutes
-                if distributed.any_process(fixed or due, self.world):
+                if distributed.any_process(total_is_new or self._checkpoint_is_due(), self.world):
                     self._save()
-                    saved = time.monotonic()
         if state.examples_seen > self.resumed_at:
             self._save()
         self.log.close()
+        return self._result()
+
+    def _start_clock(self) -> None:
+        now = time.monotonic()
+        self._began = now - self.state.seconds  # as if the processes before had run without a break
+        self._saved_at = now
+        self._last_row = (self.state.examples_seen, now)
+
+    def _read_clock(self) -> bool:
+        """Takes the time; True if that turned the budget's minutes into examples, which a checkpoint must keep."""
+        self.state.seconds = time.monotonic() - self._began
+        fixed = self.budget.observe(self.state.examples_seen, distributed.largest(self.state.seconds, self.world))
+        self.state.total = self.budget.total
+        return fixed
+
+    def _checkpoint_is_due(self) -> bool:
+        return self.world.is_first and time.monotonic() - self._saved_at >= 60 * self.config.checkpoint_minutes
+
+    def _write_log(self, norm: float, progress: Progress) -> None:
+        """A row every `log_every` steps: the mean loss since the last one, and the last step's gradient norm."""
+        seen, config = self.state.examples_seen, self.config
+        due = seen // config.batch_size % config.log_every == 0 or self.budget.finished(seen)
+        if not (due and self.losses):
+            return
+        mean = float(distributed.sum_over_processes(torch.stack(self.losses)).mean())
+        now, (seen_before, before) = time.monotonic(), self._last_row
+        self._last_row, self.losses = (seen, now), []
+        self.log.add(
+            seen,
+            seconds=round(self.state.seconds, 3),
+            rate=round((seen - seen_before) / max(now - before, 1e-9), 1),
+            loss=mean,
+            lr=self.budget.learning_rate(seen - config.batch_size) * config.learning_rate,
+            grad_norm=norm,
+        )
+        progress.update(seen, total=self.budget.total, loss=mean)
+        divergence.refuse_growth(self.name, self.log.rows)
+
+    def _result(self) -> FitResult:
         if "best" in self.kept:
             self.ema.model.load_state_dict(self.kept["best"])
         return FitResult(
             model=self.ema.model,
             guide=self.kept.get("guide", {}),
-            examples_seen=state.examples_seen,
-            seconds=state.seconds,
+            examples_seen=self.state.examples_seen,
+            seconds=self.state.seconds,
             log=self.log.rows,
             previews=self.previews,
             precision=self.precision,
             device=self.world.device,
-            processes=self.world.size,
+            machine=self.state.machine,
             resumed_at=self.resumed_at,
-            skipped_steps=state.skipped_steps,
+            skipped_steps=self.state.skipped_steps,
         )
 
-    def _step(self) -> tuple[Tensor | None, float]:
-        """One optimizer step; the loss of this process's share (their sum over processes is the mean) and the norm.
-
-        The loss is None if the step was skipped: loss or gradients were not finite in some process.
-        """
+    def _step(self) -> float:
+        """One optimizer step; the gradient's norm, 0 if loss or gradients were not finite in some process."""
         config, state, seen = self.config, self.state, self.state.examples_seen
         self.model.train()
         self.optimizers.set_learning_rate(self.budget.learning_rate(seen))
         self.optimizers.zero_grad()
+        loss = self._backward()
+        for optimizer in self.optimizers.parts.values():
+            self.scaler.unscale_(optimizer)
+        distributed.average_gradients(self.model, self.world)
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), config.clip))
+        state.examples_seen += config.batch_size
+        # A loss can be lost while its gradients stay finite (a clamp, a where), and in one process only.
+        if not math.isfinite(norm) or distributed.any_process(not bool(loss.isfinite()), self.world):
+            settle(self.model, keep=False)
+            precision.back_off(self.scaler)
+            self._count_bad_step(seen)
+            return 0.0
+        for optimizer in self.optimizers.parts.values():
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        settle(self.model, keep=True)
+        self.ema.update(self.model, state.examples_seen, config.batch_size)
+        state.bad_steps = 0
+        self.losses.append(loss)
+        return norm
+
+    def _backward(self) -> Tensor:
+        """Gradients of this process's share of the batch; the sum of its losses, over processes the batch's mean."""
+        config, seen = self.config, self.state.examples_seen
         first, last = self.world.share(config.batch_size)
-        total_loss = torch.zeros((), device=self.world.device)
+        total = torch.zeros((), device=self.world.device)
         for start in range(first, last, config.micro_batch or config.batch_size):
             stop = min(last, start + (config.micro_batch or config.batch_size))
             torch.manual_seed(seed_of(config.seed, "dropout", seen, start))
@@ -209,25 +220,8 @@ class _Training:
                 losses = self.objective.loss(self.forward, self.order(seen + start, seen + stop), draws)
             loss = losses.float().sum() / config.batch_size
             self.scaler.scale(loss * self.world.size).backward()
-            total_loss += loss.detach()
-        for optimizer in self.optimizers.parts.values():
-            self.scaler.unscale_(optimizer)
-        distributed.average_gradients(self.model, self.world)
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), config.clip))
-        state.examples_seen += config.batch_size
-        # A loss can be lost while its gradients stay finite (a clamp, a where), and in one process only.
-        if not math.isfinite(norm) or distributed.any_process(not bool(total_loss.isfinite()), self.world):
-            settle(self.model, keep=False)
-            precision.back_off(self.scaler)
-            self._count_bad_step(seen)
-            return None, 0.0
-        for optimizer in self.optimizers.parts.values():
-            self.scaler.step(optimizer)
-        self.scaler.update()
-        settle(self.model, keep=True)
-        self.ema.update(self.model, state.examples_seen, config.batch_size)
-        state.bad_steps = 0
-        return total_loss, norm
+            total += loss.detach()
+        return total
 
     def _count_bad_step(self, seen: int) -> None:
         self.state.bad_steps += 1
@@ -273,6 +267,7 @@ class _Training:
         pending = self.losses
         self.state.losses = distributed.sum_over_processes(torch.stack(pending)).tolist() if pending else []
         distributed.by_first(self._write, self.world)
+        self._saved_at = time.monotonic()
 
     def _write(self) -> None:
         self.state.scaler = self.scaler.state_dict()

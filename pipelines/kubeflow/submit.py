@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import io
 import logging
-import tempfile
 import warnings
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.storage import scratches
 from factory.job import AnyJob
 from factory.run_folder import new_run_id
 from pipelines.checks import read_spec
@@ -42,9 +41,9 @@ def submit_job(job: AnyJob, settings: Settings, *, cache: bool = True) -> dict[s
     from kfp_server_api.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+    with scratches.temporary_folder("kubeflow") as folder, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        package = Path(folder) / "pipeline.yaml"
+        package = folder / "pipeline.yaml"
         package.write_text(text, encoding="utf-8")
         try:
             made = client.create_run_from_pipeline_package(

@@ -35,6 +35,7 @@ class Project:
     network: str = ""
     encryption_key: str = ""
     endpoint: str = ""
+    billing_project: str = ""
 
     @classmethod
     def of(cls, settings: Settings) -> Project:
@@ -51,6 +52,7 @@ class Project:
             network=settings.network or "",
             encryption_key=settings.encryption_key or "",
             endpoint=os.environ.get(ENDPOINT, ""),
+            billing_project=settings.billing_project or "",
         )
 
     @property
@@ -78,17 +80,23 @@ class Vertex:
         """Application default credentials.
 
         Raises:
-            UserError: there are none.
+            UserError: there are none, or the file that the environment names cannot be used.
         """
         import google.auth
         from google.auth.credentials import AnonymousCredentials
         from google.auth.exceptions import DefaultCredentialsError
 
+        from core.storage.remote import CREDENTIALS, refused_credentials
+
         if self.project.endpoint:
             return AnonymousCredentials()  # type: ignore[no-untyped-call]
         try:
             return google.auth.default(scopes=[SCOPE], quota_project_id=self.project.project)[0]
-        except DefaultCredentialsError:
+        except Exception as error:  # a damaged file makes the library raise anything
+            if os.environ.get(CREDENTIALS):
+                raise UserError(refused_credentials(error)) from None
+            if not isinstance(error, DefaultCredentialsError):
+                raise
             raise UserError(f"Google Cloud: no credentials on this machine; run `{_LOGIN}`") from None
 
     @cached_property
@@ -121,6 +129,10 @@ class Vertex:
         from google.cloud import storage  # type: ignore[attr-defined]
 
         return storage.Client(project=self.project.project, credentials=self.credentials)
+
+    def bucket(self, name: str) -> Any:
+        """A bucket, not looked up; its requests are paid by `billing_project` where the requester is to pay."""
+        return self.buckets.bucket(name, user_project=self.project.billing_project or None)
 
     def _client(self, kind: str) -> Any:
         from google.cloud import aiplatform_v1

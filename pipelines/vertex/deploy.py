@@ -9,13 +9,13 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.storage.remote import PAYER
 from factory.job import AnyJob
 from factory.run_folder import new_run_id
 from pipelines import costs
 from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
 from pipelines.custom_job import options_of
-from pipelines.definitions import define
 from pipelines.findings import Finding
 from pipelines.jobs import parameters, require_remote
 from pipelines.machines import Machine, choose, load_machines
@@ -176,7 +176,7 @@ def _compiled(job: AnyJob, settings: Settings, rows: Mapping[str, Machine], opti
         image=image_name(settings.image),
         machines=rows,
         options=options_of(settings, job),
-        definition=define_retraining if options.retraining else define,
+        definition=define_retraining if options.retraining else None,
     )
     spec = read_spec(text)[0]
     if not options.cache:
@@ -188,6 +188,7 @@ def _compiled(job: AnyJob, settings: Settings, rows: Mapping[str, Machine], opti
 
 def _environment(project: Project) -> dict[str, str]:
     found = {"TEXTDIFFUSION_PROJECT": project.project, "TEXTDIFFUSION_REGION": project.region}
+    found |= {PAYER: project.billing_project} if project.billing_project else {}
     return found | ({ENDPOINT: project.endpoint} if project.endpoint else {})
 
 

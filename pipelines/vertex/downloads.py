@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.storage import CHUNK, sync_folder
+from core.names import inside
+from core.storage import CHUNK, confirm
 from pipelines.vertex.client import Vertex, one_line
 
 
@@ -24,20 +25,21 @@ def fetch_tree(vertex: Vertex, uri: str, target: Path, name: str = "") -> int:
         UserError: nothing is there, a name leads out of `target`, or a file does not arrive whole.
     """
     bucket, _, prefix = uri.removeprefix("gs://").rstrip("/").partition("/")
+    own_name = prefix.rpartition("/")[2]
     with one_line(uri):
         blobs = [
             blob
-            for blob in vertex.buckets.list_blobs(bucket, prefix=prefix, timeout=60)
-            if blob.name == prefix or blob.name.startswith(f"{prefix}/")
-        ]
+            for blob in vertex.buckets.list_blobs(vertex.bucket(bucket), prefix=prefix, timeout=60)
+            if (blob.name == prefix or blob.name.startswith(f"{prefix}/")) and not blob.name.endswith("/")
+        ]  # that would be a console's mark of a folder
     if not blobs:
         raise UserError(f"{uri}: nothing there")
-    for blob in blobs:
-        inner = blob.name.removeprefix(prefix).lstrip("/") or name or prefix.rsplit("/", 1)[-1]
-        if ".." in Path(inner).parts or Path(inner).is_absolute():
-            raise UserError(f"{uri}: refuses to copy an object named {inner!r}")
-        if not blob.name.endswith("/"):  # a placeholder for a folder
-            fetch(blob, target / inner)
+    places = [
+        inside(target, blob.name.removeprefix(f"{prefix}/") if blob.name != prefix else name or own_name)
+        for blob in blobs
+    ]
+    for blob, path in zip(blobs, places, strict=True):  # none is copied if one is refused
+        fetch(blob, path)
     return len(blobs)
 
 
@@ -64,7 +66,7 @@ def fetch(blob: Any, path: Path) -> None:
                         blob.download_to_file(sink, start=have, raw_download=True, checksum=None, timeout=120)
             if crc32c(part) == blob.crc32c:
                 part.replace(path)
-                sync_folder(path.parent)
+                confirm(path)
                 return
             part.unlink()
     raise UserError(f"gs://{blob.bucket.name}/{blob.name}: did not arrive whole: its CRC32C is not {blob.crc32c}")

@@ -1,20 +1,15 @@
-"""From an artifact back to its data, by Vertex ML Metadata: the same tree as `local.lineage` makes of run folders."""
+"""From an artifact back to its data, by Vertex ML Metadata."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from components.step import content_hash, whole
 from core.errors import UserError
-from factory.registry import Registry
-from local.lineage import FACTS, MAIN, Node
+from factory.lineage import Node, artifact_named, node, restore_ints, run_of, version_of
 from pipelines.vertex.client import Vertex, one_line
 from pipelines.vertex.monitor import plain, view
 from pipelines.vertex.submit import get_run
-
-_RUN = re.compile(r"/\d+/([a-z][-a-z0-9]*)/[^/]+_-?\d+/")  # .../PROJECT NUMBER/RUN/TASK_-ID/...
 
 
 def trace(vertex: Vertex, name: str, registry: str) -> Node:
@@ -28,20 +23,11 @@ def trace(vertex: Vertex, name: str, registry: str) -> Node:
     Raises:
         UserError: Vertex ML Metadata has no such artifact.
     """
-    if "@" in name and "/" not in name:
-        version = Registry(registry).resolve(name)
-        parents = dict(version.lineage.get("parents", {}))
-        nodes = [trace(vertex, uri, registry) for uri in parents.values() if str(uri).startswith("gs://")]
-        known = {key: version.lineage[key] for key in FACTS if key in version.lineage}
-        return {
-            "artifact": f"{version.model}@{version.version}",
-            "run": version.lineage.get("run") or None,
-            "step": "register",
-            "uri": version.uri,
-            "hash": version.weights_sha256,
-            **known,
-            "parents": nodes,
-        }
+    registered = version_of(name, registry)
+    if registered is not None:
+        version, parents = registered
+        in_cloud = [uri for uri in parents.values() if str(uri).startswith("gs://")]
+        return {**version, "parents": [trace(vertex, uri, registry) for uri in in_cloud]}
     uri = name.rstrip("/") if name.startswith("gs://") else _uri(vertex, name)
     store = f"{vertex.project.parent}/metadataStores/default"
     with one_line(f"lineage of {name}"):
@@ -72,19 +58,12 @@ class _Graph:
 
 def _node(name: str, graph: _Graph, seen: tuple[str, ...]) -> Node:
     artifact = graph.artifacts[name]
-    metadata: Mapping[str, Any] = whole(plain(artifact.metadata or {}))
+    metadata: Mapping[str, Any] = restore_ints(plain(artifact.metadata or {}))
     maker = graph.maker.get(name, "")
     inputs = [i for i in graph.inputs.get(maker, []) if i in graph.artifacts and i not in (*seen, name)]
-    run = _RUN.search(artifact.uri)
-    return {
-        "artifact": artifact.display_name,
-        "run": run[1] if run else None,
-        "step": graph.executions[maker].display_name if maker else None,
-        "uri": artifact.uri,
-        "hash": content_hash(metadata),
-        **{key: metadata[key] for key in FACTS if key in metadata},
-        "parents": [_node(parent, graph, (*seen, name)) for parent in inputs],
-    }
+    step = graph.executions[maker].display_name if maker else None
+    parents = [_node(parent, graph, (*seen, name)) for parent in inputs]
+    return node(artifact.display_name, run_of(artifact.uri) or None, step, artifact.uri, metadata, parents)
 
 
 def _uri(vertex: Vertex, name: str) -> str:
@@ -93,7 +72,4 @@ def _uri(vertex: Vertex, name: str) -> str:
         raise UserError(f"{name}: expected RUN/STEP, RUN/ARTIFACT, a gs:// URI, or MODEL@VERSION")
     shown = view(get_run(vertex, run), {})
     artifacts = {key: found for step in shown.steps for key, found in step.artifacts.items()}
-    key = part if part in artifacts else MAIN.get(part, "")
-    if key not in artifacts:
-        raise UserError(f"{shown.run}: has no artifact {part!r}; there are: {', '.join(artifacts) or 'none yet'}")
-    return str(artifacts[key]["uri"])
+    return str(artifacts[artifact_named(part, artifacts, shown.run)]["uri"])

@@ -121,7 +121,9 @@ def jobs_of(vertex: Vertex, job: Any, step: Step) -> tuple[str, ...]:
     bucket, _, root = job.runtime_config.gcs_output_directory.removeprefix("gs://").rstrip("/").partition("/")
     _, number, *_, run = job.name.split("/")
     with one_line("logs"):
-        blobs = vertex.buckets.list_blobs(bucket, prefix=f"{root}/{number}/{run}/{step.name}_", timeout=60)
+        blobs = vertex.buckets.list_blobs(
+            vertex.bucket(bucket), prefix=f"{root}/{number}/{run}/{step.name}_", timeout=60
+        )
         texts = [blob.download_as_text() for blob in blobs if blob.name.endswith("/gcp_resources")]
     return (*step.jobs, *(name for text in texts for name in launched(text) if name not in step.jobs))
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from core import jsontext
+from core.config import validate
 from core.errors import UserError
+from core.printable import printable
+from core.records import Label, Note, Record
 from pipelines import costs
 from pipelines.machines import Machine, load_machines
 from pipelines.vertex.client import Vertex
@@ -30,6 +33,15 @@ ENDED = ("succeeded", "failed", "cancelled")
 _COLOURS = {"running": "cyan", "succeeded": "green", "cached": "green", "failed": "red", "cancelled": "yellow"}
 _LAUNCHED = ("CustomJob", "HyperparameterTuningJob")
 _CAPACITY = ("RESOURCE_EXHAUSTED", "Resources are insufficient", "resources are insufficient", "quota")
+
+
+class _Resource(Record):
+    resourceType: Label = ""  # noqa: N815  # as the launcher writes it
+    resourceUri: Note = ""  # noqa: N815
+
+
+class _Launched(Record):
+    resources: tuple[_Resource, ...] = ()
 
 
 @dataclass
@@ -182,14 +194,11 @@ def plain(value: Any) -> Any:
 def launched(resources: str) -> list[str]:
     """Names of the custom and tuning jobs that a launcher started, from its `gcp_resources` output."""
     try:
-        found = json.loads(resources).get("resources", [])
-    except (ValueError, AttributeError):
+        found = validate(_Launched, jsontext.parse(resources, ""), "").resources
+    except UserError:
         return []
-    return [
-        item["resourceUri"].partition("/v1/")[2]
-        for item in found
-        if item.get("resourceType") in _LAUNCHED and "/v1/" in item.get("resourceUri", "")
-    ]
+    uris = [item.resourceUri for item in found if item.resourceType in _LAUNCHED]
+    return [uri.partition("/v1/")[2] for uri in uris if "/v1/" in uri]
 
 
 def _state(name: str) -> str:
@@ -202,8 +211,11 @@ def _seconds(start: Any, end: Any, now: datetime) -> float:
 
 def render(shown: View) -> Any:
     """The tree that is printed."""
-    from rich.markup import escape
+    from rich import markup
     from rich.tree import Tree
+
+    def escape(text: str) -> str:
+        return markup.escape(printable(text, one_line=True))
 
     head = f"[bold]{escape(shown.run)}[/] {_coloured(shown.state)}  {clock(shown.seconds)}  {shown.usd:.2f} USD so far"
     tree = Tree(head if shown.state not in ENDED else head.removesuffix(" so far"))
@@ -225,7 +237,7 @@ def render(shown: View) -> Any:
 
 def _coloured(state: str) -> str:
     colour = _COLOURS.get(state)
-    return f"[{colour}]{state}[/]" if colour else state
+    return f"[{colour}]{state}[/]" if colour else printable(state, one_line=True)
 
 
 def clock(seconds: float) -> str:

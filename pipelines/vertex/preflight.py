@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.errors import UserError
 from pipelines import costs
 from pipelines.checks import executors, machine_problems, worker_pools
-from pipelines.findings import ME, Finding
-from pipelines.vertex.client import Vertex, one_line
+from pipelines.findings import Finding
+from pipelines.vertex.buckets import bucket_findings
+from pipelines.vertex.client import Vertex
 from pipelines.vertex.places import account_findings, form_problems, tensorboard_findings
 from pipelines.vertex.regions import check_accelerator, check_region
 from pipelines.vertex.submit import RUN_ID, Submission
@@ -132,44 +132,6 @@ def fallback_findings(
     doubts = {check_accelerator(vertex.project.region, kind) for kind, _, _ in accelerators(spec)}
     for text in [*sorted(filter(None, doubts)), *(finding.text for finding in _quota(vertex, spec))]:
         yield Finding(f"{machine}: {text}", problem=False)
-
-
-def bucket_findings(vertex: Vertex) -> Iterator[Finding]:
-    """The bucket exists, stands in the run's region, and can be written to and read from."""
-    from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound
-
-    name, region = vertex.project.bucket, vertex.project.region
-    create = f"gcloud storage buckets create gs://{{}} --project={vertex.project.project} --location={region}"
-    grant = f"gcloud storage buckets add-iam-policy-binding gs://{name} --member={ME} --role=roles/storage."
-    try:
-        with one_line(f"bucket {name}"):
-            try:
-                bucket = vertex.buckets.get_bucket(name, timeout=20)
-            except NotFound:
-                mend = create.format(name)
-                yield Finding(f"bucket: gs://{name} does not exist; create it with `{mend}`", mend=mend)
-                return
-            except Forbidden:
-                yield Finding(f"bucket: gs://{name} may not be read by this account, or belongs to another project",
-                              mend=f"{grant}legacyBucketReader")  # fmt: skip
-                return
-            place = (bucket.location or "").lower()
-            if place and place != region:
-                several = bucket.location_type in ("multi-region", "dual-region")
-                other = f"{name}-{region}"
-                yield Finding(f"bucket: gs://{name} is in {place}, the run in {region};"
-                              f" set region: {place} or another bucket", problem=not several,
-                              mend=f"{create.format(other)} && sed -i 's/^bucket:.*/bucket: {other}/'"
-                              " textdiffusion.yaml")  # fmt: skip
-            probe = bucket.blob(f".textdiffusion-preflight-{uuid.uuid4().hex}")
-            try:
-                probe.upload_from_string(b"", timeout=20)
-                probe.delete(timeout=20)
-            except GoogleAPICallError as error:
-                yield Finding(f"bucket: gs://{name} cannot be written to by this account: {error.message}",
-                              mend=f"{grant}objectUser")  # fmt: skip
-    except UserError as error:
-        yield Finding(str(error))
 
 
 def _image(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:

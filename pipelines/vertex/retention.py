@@ -46,7 +46,7 @@ def candidates(vertex: Vertex, registry: str, days: float) -> list[Candidate]:
     runs = list_runs(vertex, limit=_MANY)
     oldest = datetime.now(UTC) - timedelta(days=days)
     shown = {run.name: view(run, {}) for run in runs}
-    registered = set(_registered(registry))
+    registered, unreadable = _registered(registry)
     reasons: dict[str, str] = {}
     for run in runs:
         name, state = _id(run), shown[run.name].state
@@ -56,6 +56,8 @@ def candidates(vertex: Vertex, registry: str, days: float) -> list[Candidate]:
             reasons[name] = f"is younger than {days:g} days"
         elif any(f"/{name}/" in uri for uri in registered) or name in registered:
             reasons[name] = "is where a registered version comes from"
+        elif unreadable:
+            reasons[name] = f"may be where {unreadable[0]} comes from, whose manifest cannot be read"
     # What a run that stays took from the cache keeps the run that made it, and so on.
     while True:
         used = {uri for run in runs if _id(run) in reasons for uri in _uris(shown[run.name])}
@@ -129,15 +131,18 @@ def _places(run: Any) -> tuple[str, ...]:
 
 def _blobs(vertex: Vertex, places: tuple[str, ...]) -> Iterator[Any]:
     for prefix in places:
-        yield from vertex.buckets.list_blobs(vertex.project.bucket, prefix=prefix)
+        yield from vertex.buckets.list_blobs(vertex.bucket(vertex.project.bucket), prefix=prefix)
 
 
-def _registered(registry: str) -> Iterator[str]:
-    store = Registry(registry)
+def _registered(registry: str) -> tuple[set[str], list[str]]:
+    """Runs and artifacts that registered versions come from; and the versions that do not say, as they do not parse."""
+    store, names, unreadable = Registry(registry), set(), []
     for model in store.models():
-        for version in store.versions(model):
-            yield str(version.lineage.get("run", ""))
-            yield from map(str, dict(version.lineage.get("parents", {})).values())
+        found = store.versions(model)
+        for version in found:
+            names |= {version.lineage.get("run") or "", *version.lineage.get("parents", {}).values()}
+        unreadable += store.unreadable(model, found)
+    return names, unreadable
 
 
 def _uris(shown: Any) -> Iterator[str]:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from components.step import whole
 from core.errors import UserError
+from core.printable import say
+from factory.lineage import restore_ints
 from factory.run_folder import new_run_id
 from pipelines.machines import Machine, choose, load_machines
 from pipelines.settings import Settings
@@ -95,7 +96,7 @@ def again(vertex: Vertex, run: str, identity: str = "") -> Submission:
     if not job:
         raise UserError(f"run {run}: was not submitted by TextDiffusion")
     identity = identity or new_run_id(job)
-    parameters: dict[str, Any] = whole(message["runtimeConfig"].get("parameterValues", {}))
+    parameters: dict[str, Any] = restore_ints(message["runtimeConfig"].get("parameterValues", {}))
     if "run" in parameters:
         parameters["run"] = identity
     labels = {key: value for key, value in found.labels.items() if key not in _OWN}
@@ -109,8 +110,8 @@ def again(vertex: Vertex, run: str, identity: str = "") -> Submission:
 def end(shown: View) -> int:
     """Says how a run ended when it did not succeed; returns its exit code."""
     for step in shown.failed:
-        print(f"error: step {step.name} failed: {step.error}", file=sys.stderr)
-        print(f"  its log: textdiffusion monitor {shown.run} --logs --step {step.name}", file=sys.stderr)
+        say(f"error: step {step.name} failed: {step.error}", to=sys.stderr)
+        say(f"  its log: textdiffusion monitor {shown.run} --logs --step {step.name}", to=sys.stderr)
     if shown.state == "failed":
-        print(f"  once mended, go on from there: textdiffusion retry {shown.run}", file=sys.stderr)
+        say(f"  once mended, go on from there: textdiffusion retry {shown.run}", to=sys.stderr)
     return exit_code(shown.state)

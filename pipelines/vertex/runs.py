@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.step import whole
 from core import storage
 from core.config import config_hash
 from core.errors import UserError
+from core.names import inside, single
+from factory.lineage import restore_ints
 from factory.run_folder import Run
 from pipelines.vertex.client import Vertex
 from pipelines.vertex.downloads import fetch_tree
@@ -32,7 +33,7 @@ def facts(vertex: Vertex, run: str) -> dict[str, Any]:
     job = get_run(vertex, run)
     shown = view(job)
     message = json_format.MessageToDict(aiplatform_v1.PipelineJob.pb(job))
-    parameters = whole(message.get("runtimeConfig", {}).get("parameterValues", {}))
+    parameters = restore_ints(message.get("runtimeConfig", {}).get("parameterValues", {}))
     pipeline = message.get("pipelineSpec", {}).get("pipelineInfo", {}).get("name", "")
     metadata = [artifact["metadata"] for step in shown.steps for artifact in step.artifacts.values()]
     found = {
@@ -69,10 +70,10 @@ def download(vertex: Vertex, run: str, target: Path, say: Any = lambda line: Non
         for name, artifact in step["artifacts"].items():
             if name in _IN_METADATA or not artifact["uri"].startswith("gs://"):
                 continue
-            folder = target / "steps" / step["name"]
+            folder = inside(target, f"steps/{single(step['name'], run)}")
             count = fetch_tree(vertex, artifact["uri"], folder, name)
-            single = (folder / name).is_file()  # an artifact that is one object, such as a report
-            artifact["path"] = f"steps/{step['name']}/{name}" if single else f"steps/{step['name']}"
+            one_object = inside(folder, name).is_file()  # an artifact that is one object, such as a report
+            artifact["path"] = f"steps/{step['name']}/{name}" if one_object else f"steps/{step['name']}"
             say(f"{step['name']}/{name}: {count} files")
     return _finished(target, found)
 
@@ -102,7 +103,7 @@ def _finished(folder: Path, found: Mapping[str, Any]) -> Run:
 
 def _entry(step: Any) -> dict[str, Any]:
     artifacts = {
-        name: {"path": None, "uri": artifact["uri"], "metadata": whole(artifact["metadata"])}
+        name: {"path": None, "uri": artifact["uri"], "metadata": restore_ints(artifact["metadata"])}
         for name, artifact in step.artifacts.items()
     }
     return {

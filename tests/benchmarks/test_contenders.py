@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import contenders, images
-from core.images import steps
+from tests.core.asked import Steps
+
+steps = Steps("images")
 
 
 class Digits:

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from benchmarks import sampling
-from core.images import steps
 from core.images.config import ImageSample
 from core.images.dataset import ImageDataset
 from core.images.judge import Judge
 from core.noise import karras_sigmas
 from core.samplers import sample_dpmpp
+from tests.core.asked import Steps
+
+steps = Steps("images")
 
 MODEL = {"network": {"name": "unet", "channels": [8, 16], "blocks": [1, 1]}}
 TRAIN = {"examples": 2048, "batch_size": 64, "warmup_examples": 256}

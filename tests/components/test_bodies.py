@@ -11,27 +11,31 @@ from typing import Any
 import pytest
 from kfp import dsl
 
+import core.images
 from components.evaluate import evaluate
+from components.gate import gate
 from components.import_model import import_model
 from components.prepare_data import prepare_data
-from components.sample import sample, sample_text
-from components.step import content_hash, describe, whole
+from components.sample import sample
+from components.step import describe, variant
 from components.train import train
 from core import storage
 from core.config import config_hash
+from factory.lineage import content_hash, restore_ints
 from factory.registry import Registry
 
-STAND_IN = Path(__file__).parents[1] / "local" / "standin" / "standin_steps.py"
+STAND_IN = Path(__file__).parents[1] / "local" / "standin" / "standin_modality.py"
 
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("core.images.steps", STAND_IN)
+    spec = importlib.util.spec_from_file_location("core.images.modality", STAND_IN)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setitem(sys.modules, "core.images.steps", module)
+    monkeypatch.setitem(sys.modules, "core.images.modality", module)
+    monkeypatch.setattr(core.images, "modality", module, raising=False)  # where an earlier test has imported it
     monkeypatch.setenv("TEXTDIFFUSION_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("TEXTDIFFUSION_CODE_VERSION", "abc123")
     monkeypatch.setenv("TEXTDIFFUSION_IMAGE", "repo/image:tag")
@@ -81,9 +85,37 @@ def test_evaluation_shows_its_metrics_with_their_floors(tmp_path: Path) -> None:
     metrics, classification = artifact(dsl.Metrics, tmp_path / "m"), artifact(dsl.ClassificationMetrics, tmp_path / "c")
     report = artifact(dsl.HTML, tmp_path / "report")
     evaluation = artifact(dsl.Artifact, tmp_path / "evaluation")
-    evaluate.python_func("images", {"judge_seed": 0}, *inputs, evaluation, metrics, classification, report)
+    evaluate.python_func(
+        "images", {"judge_seed": 0}, *inputs, evaluation, metrics, report, classification=classification
+    )
     assert metrics.metadata == {"frechet_distance": 2.25, "frechet_distance (floor)": 0.1}
     assert Path(report.path).read_text().lstrip().lower().startswith("<!doctype html>")
+
+
+def test_the_gate_refuses_an_evaluation_that_its_step_did_not_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("dataset", "judge", "model", "evaluation")
+    inputs = [artifact(dsl.Artifact, tmp_path / name) for name in names]
+    for made, content in zip(inputs, ({}, {}, {"weights_sha256": "w"}, {"d": {"value": 91.8}}), strict=True):
+        name = "model" if made.name == "model" else "metrics"
+        storage.write_json(Path(made.path) / f"{name}.json", content)
+        storage.write_json(Path(made.path) / "evaluation.json", {})
+        describe(made, {}, {})
+
+    def judged(verdict: str) -> str:
+        given = ({"metric": "d", "better": "lower"}, {}, {}, str(tmp_path / "registry"), "digits")
+        return str(gate.python_func("images", *given, *inputs, artifact(dsl.Artifact, tmp_path / verdict)))
+
+    assert judged("first") == "promote"
+    storage.write_json(tmp_path / "evaluation" / "metrics.json", {"d": {"value": 11.8}})
+    with pytest.raises(SystemExit) as ended:
+        judged("second")
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: evaluation: the files in ")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "second").exists()
 
 
 def test_a_registered_model_is_imported_where_it_is(tmp_path: Path) -> None:
@@ -107,13 +139,22 @@ def test_a_damaged_model_folder_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert "weights.safetensors is damaged" in capsys.readouterr().err
 
 
-def test_variants_for_text_have_the_name_of_their_step() -> None:
-    assert sample.name == sample_text.name == "sample"
-    assert sample.python_func is not sample_text.python_func
+def test_a_variant_has_the_optional_artifacts_that_it_is_given_and_none_that_is_still_optional() -> None:
+    images, text = variant(evaluate, ["classification"]), variant(evaluate, ["autoregressive"])
+    assert "autoregressive" not in images.component_spec.inputs
+    assert "classification" in images.component_spec.outputs
+    assert not text.component_spec.inputs["autoregressive"].optional
+    assert "classification" not in text.component_spec.outputs
+    assert evaluate.component_spec.inputs["autoregressive"].optional  # as it was
+    assert images.name == text.name == "evaluate"
 
 
 def test_doubles_become_integers_again_at_any_depth() -> None:
-    assert whole({"a": 16.0, "b": [1.0, 2.5, {"c": 0.0}], "d": True}) == {"a": 16, "b": [1, 2.5, {"c": 0}], "d": True}
+    assert restore_ints({"a": 16.0, "b": [1.0, 2.5, {"c": 0.0}], "d": True}) == {
+        "a": 16,
+        "b": [1, 2.5, {"c": 0}],
+        "d": True,
+    }
 
 
 def test_nested_metadata_becomes_text_and_null_is_left_out() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.__main__ import main, steps
+from components.__main__ import main
 from components.inside import checks
 from pipelines.compile import INSIDE, ROOT
 
@@ -26,7 +26,6 @@ def test_all_that_is_copied_into_the_image_counts_for_its_tag_and_reaches_the_bu
 
 
 def test_every_step_is_served_by_name_and_runs(tmp_path: Path) -> None:
-    assert {"prepare_data", "train", "sample", "evaluate", "gate", "register"} <= set(steps())
     dataset = {"name": "dataset", "type": {"schemaTitle": "system.Dataset"}, "uri": str(tmp_path / "dataset")}
     executor_input = {
         "inputs": {
@@ -37,7 +36,7 @@ def test_every_step_is_served_by_name_and_runs(tmp_path: Path) -> None:
             "outputFile": str(tmp_path / "output.json"),
         },
     }
-    assert main(["prepare_data", "--executor_input", json.dumps(executor_input)]) == 0
+    assert main(["prepare-data", "--executor_input", json.dumps(executor_input)]) == 0
     said = json.loads((tmp_path / "output.json").read_text())["artifacts"]["dataset"]["artifacts"][0]
     assert said["metadata"]["content_sha256"]
 
@@ -45,7 +44,7 @@ def test_every_step_is_served_by_name_and_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["trian", "--executor_input", "{}"], "error: step 'trian': there is none; allowed: check_data"),
+        (["trian", "--executor_input", "{}"], "error: step 'trian': there is none; allowed: check-data"),
         (["train", "--executor_input", "{"], "error: --executor_input: not JSON"),
         (["train"], "error: expected: steps | doctor"),
     ],
@@ -79,3 +78,9 @@ def test_the_bill_of_materials_is_valid_cyclonedx_and_lists_what_is_installed() 
 
     versions = {part["purl"] for part in json.loads(text)["components"]}
     assert f"pkg:pypi/torch@{torch.__version__.split('+')[0]}" in {purl.split("%2B")[0] for purl in versions}
+
+
+def test_pip_is_upgraded_before_it_installs_the_lock_as_in_the_makefile() -> None:
+    assert DOCKERFILE.index("pip install --quiet --upgrade pip") < DOCKERFILE.index(
+        "pip install --quiet --require-hashes"
+    )

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import http.server
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from pathlib import Path
 
 from tests.container.engine import PACKAGES, Engine, NoEngineError
 
-REGISTRY_BASE = "python:3.11-slim-bookworm"  # the Dockerfile's default
+DOCKERFILE = Path(__file__).parents[2] / "containers" / "Dockerfile"
+REGISTRY_BASE = re.findall(r"^ARG BASE_IMAGE=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)[0]
 DEBIAN_BASE = "debian-python:12"
 INCLUDED = "python3,python3-pip,python3-venv,ca-certificates"
 
@@ -64,7 +66,7 @@ def wheelhouse(lock: Path, cache: Path) -> Path:
         partial = folder.with_name(f"{name}.partial")
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(partial)]
         subprocess.run([*pip, "--require-hashes", "--requirement", str(lock)], check=True)
-        subprocess.run([*pip, "setuptools", "wheel"], check=True)
+        subprocess.run([*pip, "pip", "setuptools", "wheel"], check=True)
         partial.rename(folder)
     return folder
 

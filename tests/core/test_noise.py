@@ -49,7 +49,7 @@ def test_edm_gives_unit_variance_to_inputs_and_targets(log_sigma, sigma_data):
     torch.testing.assert_close(wrap.in_**2 * total, torch.ones_like(sigma))
     variance = ((1 - wrap.skip) ** 2 * sigma_data**2 + wrap.skip**2 * sigma**2) / wrap.out**2
     torch.testing.assert_close(variance, torch.ones_like(sigma))
-    weight = noise.loss_weight("output", sigma, wrap.out)
+    weight = noise.output_weight("output", sigma, wrap.out) / wrap.out**2
     torch.testing.assert_close(weight, total / (sigma * sigma_data) ** 2)  # EDM, table 1
 
 
@@ -66,8 +66,8 @@ def test_unknown_parameterisation_is_refused():
 
 
 def test_min_snr_weight_is_capped_at_low_noise():
-    sigma, out = torch.tensor([0.01, 2.0]), torch.ones(2)
-    assert noise.loss_weight("min_snr", sigma, out, sigma_data=1.0).tolist() == pytest.approx([5.0, 0.25])
+    sigma, out = torch.tensor([0.01, 2.0]), torch.tensor([3.0, 1.0])
+    assert noise.output_weight("min_snr", sigma, out, sigma_data=1.0).tolist() == pytest.approx([9 * 5.0, 0.25])
 
 
 def test_lognormal_density_has_its_quantiles():

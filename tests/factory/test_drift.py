@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.config import config_hash
-from factory.drift import SKIP, TRAIN, check, decide, listing, remember
+from factory.drift import SKIP, TRAIN, Trained, check, decide, listing, remember
 
 CONFIG = {"model": {"channels": [8]}, "train": {"seed": 0}}
 FILES = {"a.npz": "1", "b.npz": "2"}
@@ -31,7 +31,8 @@ def last(files: dict[str, str] = FILES, config: dict[str, Any] = CONFIG) -> dict
     ],
 )
 def test_decision_and_reason(files, config, before, champion, decision, words):  # type: ignore[no-untyped-def]
-    decided, reason = decide(files, config, before, champion=champion)
+    known = Trained.model_validate(before) if before else None
+    decided, reason = decide(files, config, known, champion=champion)
     assert decided == decision
     assert words in reason
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from core import storage
 from core.errors import UserError
-from factory.registry import Registry, Version
+from factory.registry import Registry
+from factory.versions import Version
 
 
 @pytest.fixture
@@ -109,5 +115,98 @@ def test_a_name_that_means_nothing_is_a_user_error(registry: Registry, name: str
 def test_a_broken_pointer_is_named(registry: Registry, tmp_path: Path) -> None:
     register(registry, tmp_path, b"one")
     storage.write_bytes(f"{registry.root}/digits/champion.json", b'{"version": "x"}')
-    with pytest.raises(UserError, match=r"champion\.json: expected"):
+    with pytest.raises(UserError, match=r"champion\.json: version: Input should be a valid integer"):
         registry.champion("digits")
+
+
+def champions(registry: Registry, tmp_path: Path) -> None:
+    for number, weights in enumerate((b"one", b"two"), 1):
+        register(registry, tmp_path, weights)
+        registry.promote("digits", number, f"better {number}")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_a_kill_between_the_pointer_and_the_history_loses_no_line(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions(registry, tmp_path)
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        write = Registry._write_line
+        calls = iter([write, killed])
+        patch.setattr(Registry, "_write_line", lambda *given: next(calls)(*given))
+        with pytest.raises(Killed):
+            registry.rollback("digits", "worse")
+    expected = [("promote", 1), ("promote", 2), ("rollback", 1)]
+    assert registry.champion("digits").version == 1  # type: ignore[union-attr]
+    assert [(line["event"], line["version"]) for line in registry.history("digits")] == expected
+    registry.promote("digits", 2, "again")
+    names = storage.list_files(f"{registry.root}/digits/history")
+    assert len(names) == len(registry.history("digits")) == 4  # the line was written before the pointer was replaced
+
+
+@contextlib.contextmanager
+def failing_sync(monkeypatch: pytest.MonkeyPatch, fails: Callable[[Path], bool]) -> Iterator[None]:
+    """fsync of these files and folders fails with EIO."""
+    sync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if fails(Path(os.readlink(f"/proc/self/fd/{descriptor}"))):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        yield
+
+
+def test_a_promotion_that_the_disk_did_not_confirm_says_that_the_champion_changed(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions(registry, tmp_path)
+    said = r"^digits: version 1 is champion now, but .*champion.json: is written, but may be lost"
+    with failing_sync(monkeypatch, lambda path: path.name == "digits"), pytest.raises(UserError, match=said):
+        registry.promote("digits", 1, "by hand")
+    assert registry.resolve("digits").version == 1
+    assert registry.history("digits")[-1]["version"] == 1
+
+
+def test_a_promotion_whose_line_cannot_be_written_says_so_and_the_line_is_not_lost(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions(registry, tmp_path)
+    said = r"version 1 is champion now, but its line in the history is not: .*cannot be written: Input/output error"
+    with failing_sync(monkeypatch, lambda path: "history" in path.parts), pytest.raises(UserError, match=said):
+        registry.promote("digits", 1, "by hand")
+    assert registry.resolve("digits").version == 1
+    assert [line["version"] for line in registry.history("digits")] == [1, 2, 1]
+
+
+def test_a_promotion_that_cannot_be_written_changes_nothing(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions(registry, tmp_path)
+    with (
+        failing_sync(monkeypatch, lambda path: path.suffix == ".tmp"),
+        pytest.raises(UserError, match="cannot be writ"),
+    ):
+        registry.promote("digits", 1, "by hand")
+    assert registry.resolve("digits").version == 2
+    assert [line["version"] for line in registry.history("digits")] == [1, 2]
+
+
+def test_of_champions_promoted_at_the_same_moment_none_is_forgotten(registry: Registry, tmp_path: Path) -> None:
+    for number in range(6):
+        register(registry, tmp_path, f"w{number}".encode())
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda number: registry.promote("digits", number, "at once"), range(1, 7)))
+    champion = registry.resolve("digits").version
+    before = [registry.rollback("digits", "back").version for _ in range(5)]
+    assert sorted([champion, *before]) == [1, 2, 3, 4, 5, 6]
+    assert len(registry.history("digits")) == 11

@@ -104,6 +104,64 @@ def test_another_plan_and_a_damaged_shard_are_refused(tmp_path: Path) -> None:
         read_manifest(out)
 
 
+def test_what_was_lost_or_damaged_is_drawn_again_and_nothing_else(out: str) -> None:
+    draw_shards(PLAN, out, numbers)
+    before = {name: storage.read_bytes(f"{out}/{name}") for name in storage.list_files(out)}
+    files = [shard["file"] for shard in read_manifest(out)["shards"]]
+    flipped = bytes([before[f"shards/{files[0]}"][0] ^ 1]) + before[f"shards/{files[0]}"][1:]
+    storage.write_bytes(f"{out}/shards/{files[0]}", flipped)
+    storage.write_bytes(f"{out}/shards/{files[1]}", before[f"shards/{files[1]}"][:-3])
+    storage.remove(f"{out}/shards/{files[2]}")
+    storage.remove(f"{out}/shards/000003.json")
+    storage.write_bytes(f"{out}/shards/000004.json", b'{"file": "../../plan.json", "sha256": 3')
+    storage.write_json(f"{out}/shards/000005.json", {"file": "../manifest.json", "sha256": "0" * 64, "bytes": 1})
+    storage.write_bytes(f"{out}/manifest.json", b"[]")
+    with pytest.raises(UserError, match="not the manifest of a set of shards"):
+        read_manifest(out)
+    calls: list[int] = []
+
+    def counted(start: int, stop: int) -> bytes:
+        calls.append(start // PLAN.size)
+        return numbers(start, stop)
+
+    assert draw_shards(PLAN, out, counted)["drawn"] == 6
+    assert sorted(calls) == [0, 1, 2, 3, 4, 5]
+    assert {name: storage.read_bytes(f"{out}/{name}") for name in storage.list_files(out)} == before
+    assert draw_shards(PLAN, out, counted)["drawn"] == 0
+
+
+def test_a_damaged_shard_that_other_hardware_draws_is_replaced_with_its_manifest(out: str) -> None:
+    draw_shards(PLAN, out, numbers)
+    [victim] = [shard["file"] for shard in read_manifest(out)["shards"] if shard["shard"] == 3]
+    storage.write_bytes(f"{out}/shards/{victim}", b"x")
+    draw_shards(PLAN, out, lambda start, stop: numbers(start, stop) + b"rounded")
+    entries = read_manifest(out)["shards"]
+    assert entries[3]["file"] != victim
+    assert victim not in storage.list_files(f"{out}/shards")
+    assert len(storage.list_files(f"{out}/shards")) == 2 * PLAN.shards
+
+
+def test_a_worker_reads_its_own_shards_and_counts_the_bytes_of_the_others(tmp_path: Path) -> None:
+    draw_shards(PLAN, str(tmp_path), numbers)
+    for shard in (2, 3):
+        victim = next((tmp_path / "shards").glob(f"{shard:06d}-*"))
+        victim.write_bytes(bytes(len(victim.read_bytes())))
+    next((tmp_path / "shards").glob("000005-*")).unlink()
+    assert draw_shards(PLAN, str(tmp_path), numbers, worker=0, workers=2)["drawn"] == 2  # shards 2 and 5
+    assert draw_shards(PLAN, str(tmp_path), numbers, worker=1, workers=2)["drawn"] == 1
+    assert whole(str(tmp_path)) == [str(i) for i in range(47)]
+
+
+def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path) -> None:
+    draw_shards(PLAN, str(tmp_path / "out"), numbers)
+    manifest = storage.read_json(tmp_path / "out" / "manifest.json")
+    for name in ("../../secret", "/etc/passwd", "a\0b", None, "deeper/x"):
+        manifest["shards"][0]["file"] = name
+        storage.write_json(tmp_path / "out" / "manifest.json", manifest)
+        with pytest.raises(UserError, match="refuses the name"):
+            read_manifest(str(tmp_path / "out"))
+
+
 def test_sharded_images_are_those_that_one_step_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset, model = tmp_path / "dataset", tmp_path / "model"
     steps.prepare_data("images", {"source": "digits"}, dataset)

@@ -51,7 +51,7 @@ class Daemon:
         return Container(command, environment)
 
     def info(self) -> dict[str, Any]:
-        return {"SecurityOptions": []}
+        return {"SecurityOptions": [], "MemTotal": 10_000_000_000}
 
     def ping(self) -> bool:
         return True
@@ -91,8 +91,20 @@ def test_steps_run_in_containers_of_the_image_with_their_folders_mounted(project
     assert mounted[str(project.folder / "runs")] is mounted[str(project.folder / "registry")] is False
     assert asked["user"].split(":")[0] != "0"
     assert (asked["read_only"], asked["cap_drop"]) == (True, ["ALL"])
+    assert (asked["pids_limit"], asked["mem_limit"]) == (4096, 9_000_000_000)
     assert asked["environment"]["TEXTDIFFUSION_WORK"] == str(project.folder / "runs" / ".work")
     assert asked["environment"]["TEXTDIFFUSION_IMAGE"] == "textdiffusion:fixed"
+
+
+def test_the_limits_of_containers_are_settings(project: Project) -> None:
+    with (project.folder / "textdiffusion.yaml").open("a") as file:
+        file.write("\ncontainer_memory: 8g\ncontainer_processes: 1000\n")
+    daemon = Daemon()
+    run(project, daemon, "--set", "data.limit=13")  # its first step is enough
+    assert (daemon.started[0]["pids_limit"], daemon.started[0]["mem_limit"]) == (1000, "8g")
+    with (project.folder / "textdiffusion.yaml").open("a") as file:
+        file.write("container_memory: much\n")
+    assert run(project, daemon)[0] == 2
 
 
 def test_a_user_error_in_a_container_is_exit_code_2(project: Project) -> None:
@@ -107,6 +119,7 @@ def test_a_missing_daemon_and_a_missing_image_are_one_line(project: Project) -> 
     code, errors = run(project, daemon)
     assert (code, errors.count("\n")) == (2, 1)
     assert "no image textdiffusion:fixed here: make image" in errors
+    assert list(project.folder.glob("runs/*/tiny-*")) == []  # refused before its first step: as if never asked
     with mock.patch.object(daemon, "ping", side_effect=docker.errors.DockerException("refused")):
         code, errors = run(project, daemon)
     assert (code, errors) == (2, "error: --runner docker: no docker daemon answers: refused\n")

@@ -272,6 +272,22 @@ def test_only_runs_one_step_on_an_earlier_runs_artifacts(project: Project, state
     assert "sample" in bad.stderr
 
 
+def test_only_a_runs_own_files_are_given_to_one_step_of_it(project: Project, states: States) -> None:
+    """Its record is somebody else's: it names a model elsewhere, and a pipeline whose folder would be."""
+    first = project.run()
+    elsewhere = project.folder / "elsewhere"
+    elsewhere.mkdir()
+    model = dict(first.step("train")["artifacts"])
+    first.update("train", artifacts={**model, "model": {**model["model"], "uri": str(elsewhere)}})
+    called = project.call("run", "tiny.yaml", "--only", "sample", "--from", first.id)
+    assert called.returncode == 0, called.stderr
+    assert states(project.latest()) == {"sample": "succeeded"}
+    first.save(pipeline="../escaped")
+    called = project.call("run", "tiny.yaml", "--only", "sample", "--from", first.id)
+    assert (called.returncode, "refuses the name '../escaped'" in called.stderr) == (2, True)
+    assert not (project.folder / "escaped").exists()
+
+
 def test_debug_stops_in_pdb_where_the_error_is(project: Project) -> None:
     first = project.run()
     command = ("run", "tiny.yaml", "--only", "sample", "--from", first.id, "--set", "sample.seed=666", "--debug")

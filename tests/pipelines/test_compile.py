@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from pipelines.checks import check_spec, read_spec, tasks, worker_pools
 from pipelines.compile import ROOT, TARGETS, compile_job, compile_to, content_tag, image_name
 from pipelines.jobs import job_names, load_job, sections
 from pipelines.machines import load_machines
+from pipelines.retraining import define_retraining
 
 IMAGE = "registry.example/textdiffusion:1234"
 BUDGET = {"examples": 100}
@@ -87,6 +90,37 @@ def test_steps_have_the_documented_names() -> None:
     assert names(spec_of(TEXT)) == rest | {"train-diffusion", "train-autoregressive"}
     drawing = {"import-model", "prepare-data", "train-judge", "sample", "evaluate"}
     assert names(spec_of(ALL[3])) == names(spec_of(ALL[4])) == drawing
+
+
+SEARCH = {"parameters": {"train.learning_rate": {"min": 1e-4, "max": 1e-2}}, "examples": 100, "trials": 2}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("values", [*ALL, {**TEXT, "search": SEARCH}], ids=lambda values: values["job"])
+def test_no_step_has_an_optional_artifact(values: dict[str, Any], target: Any) -> None:
+    """Vertex AI does not cache a step that has one (kubeflow/pipelines#11410)."""
+    for name, component in spec_of(values, target)["components"].items():
+        for artifact in component.get("inputDefinitions", {}).get("artifacts", {}).values():
+            assert not artifact.get("isOptional"), name
+
+
+def test_steps_of_text_are_given_both_models_and_steps_of_images_one() -> None:
+    def given(values: dict[str, Any]) -> dict[str, bool]:
+        steps = {name: task["inputs"].get("artifacts", {}) for _, name, task in tasks(spec_of(values))}
+        return {name: "autoregressive" in steps[name] for name in ("sample", "evaluate", "register") if name in steps}
+
+    assert given(IMAGES) == {"sample": False, "evaluate": False, "register": False}
+    assert given(TEXT) == {"sample": True, "evaluate": True, "register": True}
+    assert given(ALL[3]) == {"sample": False, "evaluate": False}
+    assert given(ALL[4]) == {"sample": True, "evaluate": True}
+
+
+@pytest.mark.parametrize("values", [IMAGES, {**TEXT, "search": SEARCH}], ids=["images", "text with a search"])
+def test_retraining_has_the_parameters_of_the_training_but_the_fingerprint(values: dict[str, Any]) -> None:
+    spec = read_spec(compile_job(job(values), image=IMAGE, definition=define_retraining))[0]
+    training = spec_of(values)["root"]["inputDefinitions"]["parameters"]
+    assert set(spec["root"]["inputDefinitions"]["parameters"]) == set(training) - {"data_fingerprint"}
+    assert {"check-data", "remember-data"} < names(spec)
 
 
 def test_warm_start_orders_the_two_trainings_and_without_it_they_are_parallel() -> None:
@@ -231,3 +265,20 @@ def test_a_fault_in_a_compiled_pipeline_is_found(message: str, break_it: Fault) 
     break_it(spec)
     found = check_spec(yaml.safe_dump(spec), job(IMAGES))
     assert any(message in problem for problem in found), found
+
+
+def test_an_installation_that_lacks_what_the_image_is_made_of_names_none_to_run(tmp_path: Path) -> None:
+    """As an installed wheel: packages alone."""
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "a.py").write_text("x = 1\n")
+    (tmp_path / "components").mkdir()
+    with pytest.raises(UserError, match=r"image: .* no containers and no requirements.lock.*work in a clone"):
+        image_name(root=tmp_path)
+    assert image_name("repo:mine", root=tmp_path) == "repo:mine"
+    assert image_name(root=tmp_path, to_run=False).startswith("textdiffusion:")  # runs here need a name, and no image
+
+
+def test_the_time_zones_and_the_patterns_of_credentials_are_dependencies() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
+    assert {"tzdata", "detect-secrets"} <= names

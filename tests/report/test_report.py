@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core import storage
 from report import build
 from report.pictures import unenlarged
 from tests.report.artifacts import image_run, text_run
@@ -173,7 +174,7 @@ def test_the_denoising_path_keeps_every_frame_and_its_noise_level(images: tuple[
 
 def test_text_path_ends_in_the_final_text(text: tuple[Path, dict]) -> None:
     facts = next(one for one in scripts(text[0].read_text(encoding="utf-8")) if isinstance(one, dict))
-    rows = [json.loads(line) for line in (text[1]["samples"] / "trajectory.jsonl").read_text().splitlines()]
+    rows = storage.read_json_lines(text[1]["samples"] / "trajectory.jsonl")
     assert "".join(facts["texts"][-1][0]) == "".join(rows[-1]["tokens"][0])
     assert len(facts["texts"]) == len(rows)
 
@@ -250,7 +251,7 @@ def test_hostile_strings_stay_text(which, tmp_path: Path) -> None:
         return HOSTILE if isinstance(value, str) and value not in ("images", "text") else value
 
     for path in [*tmp_path.rglob("*.json"), *tmp_path.rglob("*.jsonl")]:
-        lines = [json.dumps(poison(json.loads(line))) for line in path.read_text().splitlines()]
+        lines = [json.dumps(poison(json.loads(line))) for line in path.read_text().split("\n") if line]
         path.write_text("\n".join(lines))
     run["run"] = poison(run["run"])
     source = build(tmp_path / "report.html", **run).read_text(encoding="utf-8")

@@ -127,7 +127,7 @@ def test_the_completion_script_asks_this_program(shell: str, capsys: pytest.Capt
         (["init", "Bad Name"], "lower case letters"),
         (["init", "mine", "--like", "nothing"], "job 'nothing'"),
         (["show", "nothing"], "run 'nothing': there is none"),
-        (["report", 300 * "x"], "longer than a file name"),
+        (["report", 300 * "x"], "File name too long"),
         (["lineage", "nothing"], "expected RUN/STEP"),
         (["compile", "nothing"], "job 'nothing'"),
         (["promote", "digits"], "expected MODEL@NUMBER"),

@@ -119,9 +119,11 @@ def artifacts(folder: Path, root: str) -> dict[str, str]:
 
 
 def _content(name: str, data: bytes) -> str:
+    from core import jsontext
+
     if name.endswith((".json", ".jsonl")):
-        rows = data.decode().splitlines() if name.endswith(".jsonl") else [data.decode()]
-        data = json.dumps([_timeless(json.loads(row)) for row in rows], sort_keys=True).encode()
+        rows = jsontext.parse_lines(data, name) if name.endswith(".jsonl") else [jsontext.parse(data, name)]
+        data = json.dumps([_timeless(row) for row in rows], sort_keys=True).encode()
     return hashlib.sha256(data).hexdigest()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import random
@@ -102,4 +104,41 @@ def _one(folder: Path, values: list, draw: random.Random, lines: _Lines) -> None
             os.utime(victim)
 
 
-FAULTS = [Fault("damage", "checkpoint on disk: bits flipped, truncated, deleted, header of 4 GB", damaged, 0.5)]
+def shards_damaged(draw: random.Random, folder: Path) -> int:
+    """Draws shards, damages up to three of their files and draws again, again and again: the same bytes, no more."""
+    from factory.shards import Plan, draw_shards, read_manifest
+
+    plan = Plan(95, 10, ".bin", {"seed": draw.randrange(1 << 30)})
+
+    def samples(start: int, stop: int) -> bytes:
+        return b"".join(random.Random(index).randbytes(7) for index in range(start, stop))
+
+    with contextlib.redirect_stderr(io.StringIO()):
+        draw_shards(plan, str(folder), samples)
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    victims = sorted(path for path in kept if path.name != "plan.json")
+    for _ in range(CASES // 4):
+        hit = draw.sample(victims, draw.randint(1, 3))
+        for victim in hit:
+            victim.write_bytes(DAMAGES[draw.choice(sorted(DAMAGES))](kept[victim], draw))
+            if draw.random() < 0.3:
+                victim.unlink()
+        spoiled = {path.name[:6] for path in hit if path.parent.name == "shards" and _differs(path, kept[path])}
+        with contextlib.redirect_stderr(io.StringIO()):  # progress
+            done = draw_shards(plan, str(folder), samples)
+        what = f"after damage to {sorted(path.name for path in hit)}"
+        require(done["drawn"] == len(spoiled), f"{done['drawn']} of {len(spoiled)} shards were drawn {what}")
+        found = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        require(found == kept, f"the files are not the ones before {what}")
+        read_manifest(str(folder))
+    return CASES // 4
+
+
+def _differs(path: Path, before: bytes) -> bool:
+    return not path.exists() or path.read_bytes() != before
+
+
+FAULTS = [
+    Fault("damage", "checkpoint on disk: bits flipped, truncated, deleted, header of 4 GB", damaged, 0.5),
+    Fault("damage-shards", "shards on disk: the same, drawn again by one worker", shards_damaged, 0.3),
+]

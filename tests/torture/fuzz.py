@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from tests.torture import fuzz_config as config
 from tests.torture import fuzz_data as data
 from tests.torture import fuzz_models as models
+from tests.torture import fuzz_names as names
+from tests.torture import fuzz_records as records
 from tests.torture.trial import Fault, LostError, require
 
 CASES = 500  # of one trial
@@ -64,8 +66,8 @@ def fuzzed(target: Target, cases: int, draw: random.Random, folder: Path) -> int
     strategy, feed = target
     done = 0
     for module in (
-        "core.images.steps",
-        "core.text.steps",
+        "core.images.modality",
+        "core.text.modality",
         "pipelines.jobs",
         "torch._dynamo",
     ):  # they take address space
@@ -132,7 +134,23 @@ TARGETS: dict[str, tuple[str, Target, int]] = {
         (models.manifests, models.feed_manifest),
         1,
     ),
+    "fuzz-names": (
+        "names from buckets, manifests and records: absolute, .., links, control characters",
+        (names.names, names.feed_name),
+        1,
+    ),
+    "fuzz-places": ("URIs of every scheme that fsspec knows, chained too", (names.places, names.feed_place), 1),
     "fuzz-model": ("descriptions of models", (models.descriptions, models.feed_description), 1),
+    "fuzz-records": (
+        "records of runs and registries: wrong types, depth, huge numbers, not UTF-8",
+        (records.records, records.feed_records),
+        1,
+    ),
+    "fuzz-lines": (
+        "texts with separators and terminal escapes; text fields that look like numbers",
+        (records.texts, records.feed_texts),
+        1,
+    ),
     "fuzz-cli": ("arguments of the command line", (config.arguments, config.feed_arguments), 1),
 }
 

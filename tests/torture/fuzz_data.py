@@ -111,11 +111,11 @@ def text(folder: Path) -> st.SearchStrategy[Any]:
 
 def feed_text(data: bytes, folder: Path) -> None:
     from core.text import data as texts
-    from core.text import steps
+    from tests.core.asked import Steps
 
     (folder / "input.txt").write_bytes(data)
     section = {"source": "file", "data_dir": str(folder / "input.txt"), "tokenizer": {"kind": "characters"}}
-    steps.prepare_data(section, folder / "dataset")
+    Steps("text").prepare_data(section, folder / "dataset")
     texts.load(folder / "dataset")
 
 

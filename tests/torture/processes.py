@@ -14,7 +14,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from local.warm import FOR_TRAINING
+from factory.steps import STEPS
 from tests.torture.training import TERM_SECONDS, port_of, tail
 from tests.torture.trial import Fault, environment, fork, require, wait
 
@@ -48,7 +48,7 @@ def train(folder: Path, record: Path) -> int:
 
 def start(folder: Path, count: int, run: int) -> list[int]:
     """Starts `count` processes, each with its own record of this run."""
-    for module in ("components.step", "core.training.loop", "tests.core.toy", *FOR_TRAINING):
+    for module in ("components.step", "core.training.loop", "tests.core.toy", *STEPS["train"].imports("images")):
         import_module(module)
     group = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port_of()}
     pids = []

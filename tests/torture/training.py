@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from local.warm import FOR_TRAINING
+from factory.steps import STEPS
 from tests.torture.trial import Fault, environment, fork, require, wait
 
 EVERY_STEP = 1e-9  # minutes between checkpoints
@@ -73,11 +73,12 @@ def train(modality: str, folder: Path) -> int:
 
 def fingerprint(folder: Path) -> dict[str, str]:
     """Hashes of all that a finished training leaves that must be the same whatever happened on the way."""
+    from core import jsontext
     from core.storage.checkpoint import CheckpointStore
     from core.training.log import TIMING
 
     def log(data: bytes) -> bytes:
-        rows = [json.loads(line) for line in data.decode().splitlines()]
+        rows = jsontext.parse_lines(data, "log")
         return json.dumps([{key: row[key] for key in row if key not in TIMING} for row in rows]).encode()
 
     model = folder / "model"
@@ -115,7 +116,7 @@ def undisturbed(modality: str, processes: int, owner: int) -> tuple[dict[str, st
 def start(modality: str, folder: Path, processes: int = 1) -> list[int]:
     """Starts the processes of a training; with more than one they are a group of gloo, as torchrun makes it."""
     dataset(modality)
-    for module in ("components.step", f"core.{modality}.steps", *FOR_TRAINING):  # once, before the fork
+    for module in ("components.step", *STEPS["train"].imports(modality)):  # once, before the fork
         import_module(module)
     if processes == 1:
         return [fork(lambda: train(modality, folder), folder / "log.txt")]

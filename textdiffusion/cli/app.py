@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from importlib import import_module
@@ -11,7 +10,9 @@ from pkgutil import iter_modules
 import typer
 
 from core.errors import UserError
+from core.printable import say
 from textdiffusion import cli as commands
+from textdiffusion.cli.output import warnings_in_a_line
 
 _EXTRA = ("kfp", "google", "google_cloud_pipeline_components", "gcsfs", "croniter")  # of `pipelines`
 _ORDER = {"jobs": 0, "runs": 1, "models": 2}  # in --help
@@ -42,34 +43,35 @@ def make_app() -> typer.Typer:
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command; what a user is to mend becomes one line on stderr and exit code 2."""
     try:
-        code = make_app()(arguments, prog_name="textdiffusion", standalone_mode=False)
+        with warnings_in_a_line():
+            code = make_app()(arguments, prog_name="textdiffusion", standalone_mode=False)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", to=sys.stderr)
         code = error.EXIT_CODE
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
-        print(f"error: {error.name} is not installed: pip install 'textdiffusion[pipelines]'", file=sys.stderr)
+        say(f"error: {error.name} is not installed: pip install 'textdiffusion[pipelines]'", to=sys.stderr)
         code = UserError.EXIT_CODE
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # `textdiffusion runs | head`
         sys.stderr.close()
         code = 0
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:  # whichever command was given such a name
-            raise
-        print(f"error: {str(error.filename)[:60]!r}...: longer than a file name may be", file=sys.stderr)
+    except OSError as error:  # whichever file or drive a command met
+        from core.storage.faults import refusal
+
+        say(f"error: {UserError(refusal(error))}", to=sys.stderr)
         code = UserError.EXIT_CODE
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":
-            print(str(error))
+            say(error, lines=True)
             code = 2
         elif type(error).__name__ == "Abort":
             code = 130
         elif hasattr(error, "format_message"):  # click's, or typer's own copy of them
             message = " ".join(error.format_message().split()).replace("Value error, ", "", 1)
-            print(f"error: {message}", file=sys.stderr)
+            say(f"error: {message}", to=sys.stderr)
             code = 2
         else:
             raise

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from core.printable import say
 from textdiffusion.cli.output import Json, answer, examples
 
 COLUMNS = ("run", "pipeline", "created", "files", "megabytes", "kept_because")
@@ -50,4 +51,4 @@ def gc(
         total = sum(one.bytes for one in going) / 1e6
         runs = sum(one.pipeline not in BESIDE for one in going)
         beside = len(going) - runs
-        print(f"{'would remove' if dry_run else 'removed'}: {runs} runs, {beside} folders of trainings, {total:.1f} MB")
+        say(f"{'would remove' if dry_run else 'removed'}: {runs} runs, {beside} folders of trainings, {total:.1f} MB")

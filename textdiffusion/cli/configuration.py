@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from core.printable import say
 from textdiffusion.cli.output import complete_jobs, examples, print_json
 
 
@@ -32,6 +33,7 @@ def init(
     from core import storage
     from core.config import read_yaml
     from core.errors import UserError
+    from core.names import inside
     from factory.job import parse_job
     from pipelines import schema as schemas
     from pipelines.jobs import job_path
@@ -49,15 +51,15 @@ def init(
         schema_of, values = type(job).model_json_schema(), {**job.model_dump(mode="json"), "job": name}
         head = f"A job like {like}. Remove the # before what you change; the rest keeps the default that is shown."
         parse_job(values, f"init {name}")  # a bad name is refused before anything is written
-    schema_path = folder / f"{kind}.schema.json"
+    schema_path = inside(folder, f"{kind}.schema.json")
     text = schemas.commented(schema_of, values, chosen, head, schema_path.as_posix())
     if not storage.create(out, text.encode()):
         raise UserError(f"{out}: is there already; nothing was written")
     for each, make in schemas.SCHEMAS.items():
-        storage.write_json(folder / f"{each}.schema.json", make())
-    print(out)
+        storage.write_json(inside(folder, f"{each}.schema.json"), make())
+    say(out)
     if name is not None:
-        print(f"run it: textdiffusion run {out}")
+        say(f"run it: textdiffusion run {out}")
 
 
 def schema(
@@ -75,4 +77,4 @@ def schema(
         print_json(found)
         return
     storage.write_json(out, found)
-    print(out, file=sys.stderr)
+    say(out, to=sys.stderr)

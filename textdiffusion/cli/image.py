@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from core.printable import say
 from textdiffusion.cli.output import examples
 
 
@@ -29,4 +30,4 @@ def image(
             f"image: {name} names no registry; write `image: REGION-docker.pkg.dev/PROJECT/REPOSITORY/textdiffusion`"
             " into textdiffusion.yaml"
         )
-    print(name)
+    say(name)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from core.printable import say
 from textdiffusion.cli.output import Json, answer, complete_jobs, examples, metric_rows, print_json
 
 Overrides = Annotated[
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
             "run digits --set train.examples=20000 --set sample.steps=8",
             "run my-job.yaml --runner docker",
             "run digits --resume",
+            "run --resume digits-20261124-163819-e460",
             "run digits --search",
             "run digits --only sample --from latest --debug",
             "run mnist-training --runner vertex",
@@ -92,7 +94,8 @@ def compile_jobs(
 
 
 def run(
-    name: JobName,
+    name: JobName = "",
+    run_name: Annotated[str, typer.Argument(metavar="[RUN]", help="With --resume: the run to go on with.")] = "",
     runner: Annotated[
         Literal["local", "docker", "vertex", "kubeflow"], typer.Option(help="Where the pipeline is executed.")
     ] = "local",
@@ -102,7 +105,9 @@ def run(
     origin: Annotated[
         str | None, typer.Option("--from", metavar="RUN", help="With --only: the run whose artifacts it gets.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest unfinished run of the job.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an unfinished run: RUN, or the job's newest that began a step.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="With --only: under pdb.")] = False,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Serve unchanged steps from cache.")] = True,
     as_json: Json = False,
@@ -113,6 +118,10 @@ def run(
     from pipelines.settings import load_settings
 
     settings = load_settings()
+    if not name:
+        raise UserError("which job? textdiffusion run JOB (`textdiffusion jobs` lists them), or run --resume RUN")
+    if run_name and not resume:
+        raise UserError(f"{run_name}: one job at a time; to go on with a run: textdiffusion run --resume {run_name}")
     if (only is None) != (origin is None):
         raise UserError("--only STEP and --from RUN go together")
     if debug and only is None:
@@ -126,7 +135,7 @@ def run(
             raise UserError(f"--only, --resume and --debug are for runs on this machine, not for {runner}")
         _run_remote(load_job(name, overrides or (), [settings.set], search=search), runner, settings, as_json)
         return
-    _run_here(name, runner, overrides or [], search, only, origin, resume, debug, cache, as_json, settings)
+    _run_here(name, run_name, runner, overrides or [], search, only, origin, resume, debug, cache, as_json, settings)
 
 
 def _run_remote(job: Any, runner: str, settings: Any, as_json: bool) -> None:
@@ -140,18 +149,19 @@ def _run_remote(job: Any, runner: str, settings: Any, as_json: bool) -> None:
         from pipelines.vertex.client import Project, Vertex
         from pipelines.vertex.deploy import Options, deploy
 
-        say = (lambda _: None) if as_json else print
-        plan = deploy(Vertex(Project.of(settings)), job, settings, Options(), say)
+        tell = (lambda _: None) if as_json else say
+        plan = deploy(Vertex(Project.of(settings)), job, settings, Options(), tell)
         facts = {"run": plan.submission.run, "pipeline": plan.submission.pipeline, "usd": round(plan.estimate.usd, 2)}
         where = f"watch: textdiffusion monitor {facts['run']} --follow"
     if as_json:
         print_json(facts)
     else:
-        print(where)
+        say(where, lines=True)
 
 
 def _run_here(
     name: str,
+    run_name: str,
     runner: str,
     overrides: list[str],
     search: bool,
@@ -167,9 +177,8 @@ def _run_here(
 
     from rich.console import Console
 
-    from core.errors import UserError
-    from factory.run_folder import list_runs
-    from local.runner import LocalPlace, resume_job, run_job
+    from local.containers import Limits
+    from local.runner import LocalPlace, run_job
     from local.watcher import StepError
     from pipelines.jobs import load_job
 
@@ -181,8 +190,10 @@ def _run_here(
         image=settings.image,
         machines=settings.machines,
         cache=cache,
+        limits=Limits(settings.container_memory, settings.container_processes),
+        pass_variables=settings.pass_variables,
     )
-    again = f"textdiffusion run {name}{' --runner docker' if runner == 'docker' else ''} --resume"
+    again = f"textdiffusion run {name}{' --runner docker' if runner == 'docker' else ''} --resume {run_name}".rstrip()
     try:
         if only is not None:
             from local.single import run_step
@@ -191,26 +202,42 @@ def _run_here(
             job_name = name if not name.endswith((".yaml", ".yml")) else None
             finished = run_step(only, str(origin), overrides, place, job=job_name, debug=debug)
         else:
-            job = load_job(name, overrides, [settings.set], search=search)
-            unfinished = None
             if resume:
-                found = [run for run in list_runs(place.runs) if run.facts["job"] == job.job]
-                waiting = [run for run in found if run.status != "succeeded" and len(run.steps) > 1]
-                if not waiting:
-                    raise UserError(f"--resume: there is no unfinished run of {job.job} in {place.runs}")
-                unfinished, job = waiting[-1], resume_job(waiting[-1])
+                unfinished, job = _unfinished(name, run_name, place.runs.absolute(), settings)
+            else:
+                unfinished, job = None, load_job(name, overrides, [settings.set], search=search)
             finished = run_job(job, place, console, resume=unfinished)
     except StepError as error:
-        print(f"error: step {error.step} failed: {error}", file=sys.stderr)
-        print(f"  look at {_near(error.log)}", file=sys.stderr)
+        say(f"error: step {error.step} failed: {error}", to=sys.stderr)
+        say(f"  look at {_near(error.log)}", to=sys.stderr)
         if again:
-            print(f"  once mended, go on from there: {again}", file=sys.stderr)
+            say(f"  once mended, go on from there: {again}", to=sys.stderr)
         raise typer.Exit(2 if error.user_error else 1) from None
     except KeyboardInterrupt:
         if again:
-            print(f"\ninterrupted; go on with: {again}", file=sys.stderr)
+            say(f"\ninterrupted; go on with: {again}", to=sys.stderr, lines=True)
         raise typer.Exit(130) from None
     _print_result(finished, as_json)
+
+
+def _unfinished(name: str, run_name: str, runs: Any, settings: Any) -> tuple[Any, Any]:
+    """The run to go on with, and its job as it was started; `name` alone is a job, or else a run."""
+    from core.errors import UserError
+    from factory.job import parse_job
+    from factory.run_folder import unfinished_run
+    from pipelines.jobs import job_path, load_job
+
+    job: str | None = None
+    try:
+        job_path(name)
+    except UserError:
+        if run_name:
+            raise
+        run_name = name
+    else:
+        job = load_job(name, (), [settings.set]).job
+    run = unfinished_run(runs, job, run_name)
+    return run, parse_job(run.facts["config"], f"{run.id}/run.json")
 
 
 def _print_result(run: Any, as_json: bool) -> None:
@@ -222,9 +249,9 @@ def _print_result(run: Any, as_json: bool) -> None:
         answer(metric_rows(metrics), ("metric", "value", "floor", "n", "judge"), False)
     gate = run.facts.get("gate")
     if gate:
-        print(f"gate: {gate['decision']}: {gate['reason']}")
+        say(f"gate: {gate['decision']}: {gate['reason']}")
     report = run.folder / "report.html"
-    print(f"{'report' if report.exists() else 'run'}: {_near(report if report.exists() else run.folder)}")
+    say(f"{'report' if report.exists() else 'run'}: {_near(report if report.exists() else run.folder)}")
 
 
 def _near(path: Any) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from core.printable import say
 from textdiffusion.cli.output import complete_jobs, examples
 
 Overrides = Annotated[
@@ -45,4 +46,4 @@ def manifest(
     settings = load_settings()
     job = load_job(name, overrides or (), [settings.set])
     image, machines = image_name(settings.image), load_machines(settings.machines)
-    print(build(job, machines, image, out, kind=kind, namespace=settings.kubeflow_namespace or ""), end="")
+    say(build(job, machines, image, out, kind=kind, namespace=settings.kubeflow_namespace or "").rstrip(), lines=True)

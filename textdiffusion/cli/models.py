@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core.printable import say
 from textdiffusion.cli.output import Json, answer, complete_models, examples, print_json
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A registered model.", autocompletion=complete_models)]
@@ -49,14 +50,13 @@ def models(
             _mirror(store, model, always=True)
     rows = []
     for model in [name] if name else store.models():
-        champion = store.champion(model)
-        for version in store.versions(model):
+        for version, champion in store.listed(model):
             metrics = {key: entry.get("value") for key, entry in version.metrics.items()}
             rows.append(
                 {
                     "model": model,
                     "version": version.version,
-                    "alias": "champion" if champion and champion.version == version.version else None,
+                    "alias": "champion" if champion else None,
                     "created": version.created,
                     "run": version.lineage.get("run"),
                     "metrics": metrics if as_json else "  ".join(f"{key} {_short(x)}" for key, x in metrics.items()),
@@ -85,9 +85,20 @@ def promote(
     if not number.isdecimal() or len(number) > 9:
         raise UserError(f"{name}: expected MODEL@NUMBER, for example digits@3")
     store = _registry(registry)
-    version = store.promote(model, int(number), reason)
-    print(f"{model}: version {version.version} is champion")
+    version = store.promote(model, int(number), _kept(reason))
+    say(f"{model}: version {version.version} is champion")
     _mirror(store, model)
+
+
+def _kept(reason: str) -> str:
+    """`reason`, unless there is a credential in it, which the history would keep."""
+    from core.errors import UserError
+    from core.secrets import without_secrets
+
+    try:
+        return without_secrets(reason)
+    except ValueError:
+        raise UserError("--reason: holds a credential, which the history would keep; leave it out") from None
 
 
 def rollback(
@@ -97,8 +108,8 @@ def rollback(
 ) -> None:
     """Make the champion before the present one champion again."""
     store = _registry(registry)
-    version = store.rollback(name, reason)
-    print(f"{name}: version {version.version} is champion again")
+    version = store.rollback(name, _kept(reason))
+    say(f"{name}: version {version.version} is champion again")
     _mirror(store, name)
 
 
@@ -118,17 +129,17 @@ def download(
     if vertex is not None and name.startswith("gs://"):
         from pipelines.vertex.downloads import fetch_tree
 
-        print(f"{fetch_tree(vertex, name, target)} files in {target}")
+        say(f"{fetch_tree(vertex, name, target)} files in {target}")
         return
     try:
-        print(f"{fetch(name, target, Path(settings.runs), settings.registry)} files in {target}")
+        say(f"{fetch(name, target, Path(settings.runs), settings.registry)} files in {target}")
     except UserError as here:
         if vertex is None or "@" in name or "/" in name or not str(here).startswith("run "):
             raise
         from pipelines.vertex.runs import download as download_run
 
-        run = download_run(vertex, name, target, print)
-        print(f"{run.id}: {run.status}, in {target}")
+        run = download_run(vertex, name, target, say)
+        say(f"{run.id}: {run.status}, in {target}")
 
 
 def generate(
@@ -177,11 +188,11 @@ def generate(
         print_json(result)
         return
     for text in result.get("texts", []):
-        print(text)
+        say(text, lines=True)
     if picture is not None and console.is_terminal:
         console.print(terminal.picture(console, picture), end="")
     if result.get("file"):
-        print(result["file"])
+        say(result["file"])
 
 
 def _short(value: Any) -> str:
@@ -212,4 +223,4 @@ def _mirror(store: Any, model: str, *, always: bool = False) -> None:
     with one_line("Vertex AI Model Registry"):
         done = mirror(vertex.models, vertex.project.parent, store, model, image_name(settings.image))
     new = f", {len(done['uploaded'])} versions added" if done["uploaded"] else ""
-    print(f"Vertex AI Model Registry: {model}@champion is version {done['champion']}{new}")
+    say(f"Vertex AI Model Registry: {model}@champion is version {done['champion']}{new}")

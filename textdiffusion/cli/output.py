@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
+from core.printable import printable, printable_json, say
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@contextmanager
+def warnings_in_a_line() -> Iterator[None]:
+    """Warnings of the log go to stderr while a command runs: a line each, and each once."""
+    lines = _Lines(logging.WARNING)
+    logging.getLogger().addHandler(lines)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(lines)
+
+
+class _Lines(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self._said:
+            self._said.add(text)
+            say(f"warning: {text}", to=sys.stderr)
 
 
 def answer(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: bool, empty: str = "") -> None:
@@ -18,7 +45,7 @@ def answer(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: b
         print_json(rows)
         return
     if not rows:
-        print(empty or "nothing there")
+        say(empty or "nothing there")
         return
     from rich import box
     from rich.console import Console
@@ -35,7 +62,7 @@ def answer(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: b
 
 def print_json(value: Any) -> None:
     """Prints `value` as indented JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    say(printable_json(json.dumps(value, indent=2, ensure_ascii=False, default=str)), lines=True)
 
 
 def cell(value: Any) -> str:
@@ -44,7 +71,7 @@ def cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    return printable(str(value), one_line=True)
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core.printable import say
 from textdiffusion.cli.output import Json, answer, cell, complete_runs, examples, metric_rows, print_json
 
 RunName = Annotated[
@@ -91,14 +92,14 @@ def show(name: RunName = "latest", as_json: Json = False) -> None:
         print_json({**run.facts, "folder": str(run.folder), "metrics": run.metrics()})
         return
     facts = run.facts
-    print(f"{run.id}  {run.status}  {cell(facts.get('seconds'))} s  job {facts['job']}  {facts.get('created')}")
-    print(f"code {facts.get('code_version')}  image {facts.get('image')}  config {facts.get('config_hash')}")
+    say(f"{run.id}  {run.status}  {cell(facts.get('seconds'))} s  job {facts['job']}  {facts.get('created')}")
+    say(f"code {facts.get('code_version')}  image {facts.get('image')}  config {facts.get('config_hash')}")
     answer(run.steps, ("name", "state", "seconds", "error"), False)
     if run.metrics():
         answer(metric_rows(run.metrics()), ("metric", "value", "floor", "n", "judge"), False)
     if facts.get("gate"):
-        print(f"gate: {facts['gate']['decision']}: {facts['gate']['reason']}")
-    print(f"folder: {run.folder}")
+        say(f"gate: {facts['gate']['decision']}: {facts['gate']['reason']}")
+    say(f"folder: {run.folder}")
 
 
 def lineage(
@@ -137,11 +138,11 @@ def lineage(
 
 def _print_tree(node: dict[str, Any], indent: str) -> None:
     where = f"  {node['run']}/{node['step']}" if node.get("run") else ""
-    print(f"{indent}{node['artifact']}{where}  {str(node.get('hash') or '')[:16]}")
+    say(f"{indent}{node['artifact']}{where}  {str(node.get('hash') or '')[:16]}")
     keys = ("source", "config_hash", "data_hash", "code_version", "image", "seed", "examples_seen", "device")
     facts = "  ".join(f"{key} {str(node[key])[:40]}" for key in keys if node.get(key) not in (None, ""))
     if facts:
-        print(f"{indent}    {facts}")
+        say(f"{indent}    {facts}")
     for parent in node["parents"]:
         _print_tree(parent, indent + "  ")
 
@@ -170,7 +171,7 @@ def compare(first: RunName, second: RunName, as_json: Json = False) -> None:
     if as_json:
         print_json({"first": left.id, "second": right.id, "metrics": metrics, "settings": changed})
         return
-    print(f"first {left.id}, second {right.id}")
+    say(f"first {left.id}, second {right.id}")
     answer(metrics, ("metric", "first", "second", "change", "floor"), False, "neither has metrics")
     answer(changed, ("setting", "first", "second"), False, "the same settings, code and image")
 
@@ -183,7 +184,7 @@ def report(
     from factory.run_folder import find_run
 
     path = find_run(_root(), name).build_report()
-    print(path)
+    say(path)
     if show_it:
         import webbrowser
 
@@ -204,10 +205,10 @@ def gallery(
 
     settings = load_settings()
     path = pages.write(_root(), settings.registry)
-    print(path)
+    say(path)
     if publish:
         reports = pages.publish(_root(), settings.registry, publish)
-        print(f"{storage.join(publish, pages.PAGE)} with {reports} reports")
+        say(f"{storage.join(publish, pages.PAGE)} with {reports} reports")
     if show_it:
         import webbrowser
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core.printable import say
 from textdiffusion.cli.output import Json, answer, examples
 from textdiffusion.cli.vertex import MachineOption, MaxCost, Overrides, StepOption
 
@@ -88,7 +89,7 @@ def pause(name: Name) -> None:
     from pipelines.vertex import schedule
 
     schedule.pause(_vertex(), name)
-    print(f"{name}: paused")
+    say(f"{name}: paused")
 
 
 def resume(
@@ -99,7 +100,7 @@ def resume(
     from pipelines.vertex import schedule
 
     schedule.resume(_vertex(), name, catch_up=catch_up)
-    print(f"{name}: active")
+    say(f"{name}: active")
 
 
 def delete(name: Name) -> None:
@@ -107,7 +108,7 @@ def delete(name: Name) -> None:
     from pipelines.vertex import schedule
 
     schedule.delete(_vertex(), name)
-    print(f"{name}: deleted")
+    say(f"{name}: deleted")
 
 
 def print_entries(entries: list[Any], as_json: bool) -> None:
@@ -154,5 +155,5 @@ def _say(plan: Any) -> None:
     """What is worth knowing about the runs of a schedule; on stderr, beside the table or JSON."""
     several = ["the clock starts runs on the first machine; monitor --follow or retry go on with the next"]
     for note in [*plan.notes, *(several if len(plan.machines) > 1 else [])]:
-        print(f"note: {note}", file=sys.stderr)
-    print(f"each run: {plan.estimate.line()}", file=sys.stderr)
+        say(f"note: {note}", to=sys.stderr)
+    say(f"each run: {plan.estimate.line()}", to=sys.stderr)

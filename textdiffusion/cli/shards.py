@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core.printable import say
 from textdiffusion.cli.output import examples
 
 
@@ -43,4 +44,4 @@ def shards(
         raise UserError(f"--set: found {', '.join(sorted(set(values) - {'sample'}))}; allowed: sample")
     request: dict[str, Any] = {"model": model, "out": out, "count": count, "size": size, **values}
     done = draw({**request, "worker": int(number), "workers": int(of)}, os.environ)
-    print(f"{done['drawn']} of {done['shards']} shards drawn here, {done['count']} samples in all: {out}")
+    say(f"{done['drawn']} of {done['shards']} shards drawn here, {done['count']} samples in all: {out}")

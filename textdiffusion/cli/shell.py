@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from core.printable import say
 from textdiffusion.cli.output import examples
 
 
@@ -27,4 +28,7 @@ def completion(
     """Print the script that lets a shell complete commands, options, jobs, runs and models."""
     from typer._completion_shared import get_completion_script
 
-    print(get_completion_script(prog_name="textdiffusion", complete_var="_TEXTDIFFUSION_COMPLETE", shell=shell))
+    say(
+        get_completion_script(prog_name="textdiffusion", complete_var="_TEXTDIFFUSION_COMPLETE", shell=shell),
+        lines=True,
+    )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
+from core.printable import say
 from textdiffusion.cli.jobs import SearchOption
 from textdiffusion.cli.output import Json, examples, print_json
 
@@ -72,20 +74,20 @@ def deploy(
         experiment=experiment,
         labels=pairs(label or []),
     )
-    say = (lambda line: print(line, file=sys.stderr)) if as_json else print
+    tell = partial(say, to=sys.stderr) if as_json else say
     try:
         if dry_run:
             plan = deploying.prepare(vertex, job, settings, options)
             if plan.problems:
                 raise deploying.PreflightError(plan.problems)
             for note in plan.notes:
-                say(f"note: {note}")
-            say(f"estimate: {plan.estimate.line()}")
+                tell(f"note: {note}")
+            tell(f"estimate: {plan.estimate.line()}")
         else:
-            plan = deploying.deploy(vertex, job, settings, options, say)
+            plan = deploying.deploy(vertex, job, settings, options, tell)
     except deploying.PreflightError as refused:
         for problem in refused.problems[:-1]:
-            print(f"error: {problem}", file=sys.stderr)
+            say(f"error: {problem}", to=sys.stderr)
         raise type(refused)(refused.problems[-1:]) from None
     if as_json:
         print_json(
@@ -102,7 +104,7 @@ def deploy(
         return
     if follow:
         raise typer.Exit(_follow(vertex, plan.submission.run, settings, interval))
-    say(f"watch: textdiffusion monitor {plan.submission.run} --follow")
+    tell(f"watch: textdiffusion monitor {plan.submission.run} --follow")
 
 
 def monitor(
@@ -135,17 +137,17 @@ def monitor(
             before = step
             for part, entry in watch_logs(vertex, shown.run, step or "", full=full, interval=interval):
                 if part != before:
-                    print(f"--- {part}")
+                    say(f"--- {part}")
                 before = part
-                print(log_text(entry), flush=True)
+                say(log_text(entry), lines=True)
             raise typer.Exit(_ended(vertex, shown.run))
         chosen = [shown.step(step)] if step else [s for s in shown.steps if s.jobs] if full else [end_of(shown)]
         for one in chosen:
             if len(chosen) > 1:
-                print(f"--- {one.name}")
+                say(f"--- {one.name}")
             entries = log_lines(vertex, jobs_of(vertex, message, one))
             for entry in entries if full else without_executor(entries)[-100:]:
-                print(log_text(entry))
+                say(log_text(entry), lines=True)
         return
     if follow:
         raise typer.Exit(_follow(vertex, shown.run, settings, interval))
@@ -162,7 +164,7 @@ def cancel(name: CloudRun) -> None:
     from pipelines.vertex.client import Project, Vertex
 
     submit.cancel(Vertex(Project.of(load_settings())), name)
-    print(f"{name}: is being cancelled")
+    say(f"{name}: is being cancelled")
 
 
 def retry(
@@ -178,7 +180,8 @@ def retry(
     settings = load_settings()
     vertex = Vertex(Project.of(settings))
     submission = retries.retry(vertex, name, settings)
-    print(f"run: {submission.run}\nconsole: {console_url(vertex.project, submission.run)}")
+    say(f"run: {submission.run}")
+    say(f"console: {console_url(vertex.project, submission.run)}")
     if follow:
         raise typer.Exit(_follow(vertex, submission.run, settings, interval))
 
@@ -217,7 +220,7 @@ def _follow(vertex: Any, run: str, settings: Any, interval: float) -> int:
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
             shown = retries.watch(
-                vertex, run, lambda now: live.update(render(now), refresh=True), print, settings, interval=interval
+                vertex, run, lambda now: live.update(render(now), refresh=True), say, settings, interval=interval
             )
     else:
         seen: dict[str, str] = {}
@@ -226,9 +229,9 @@ def _follow(vertex: Any, run: str, settings: Any, interval: float) -> int:
             for step in now.steps:
                 if seen.get(step.name) != step.state and step.state not in ("pending", "skipped"):
                     seen[step.name] = step.state
-                    print(f"{step.name}  {step.state}", flush=True)
+                    say(f"{step.name}  {step.state}")
 
-        shown = retries.watch(vertex, run, show, print, settings, interval=interval)
+        shown = retries.watch(vertex, run, show, say, settings, interval=interval)
         console.print(render(shown))
     return retries.end(shown)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
+from core.storage import scratches
 
 
 def cloud(settings: Any) -> Any | None:
@@ -37,6 +37,6 @@ def find_anywhere(name: str) -> Any:
         from pipelines.vertex.runs import peek
 
         try:
-            return peek(vertex, name, Path(tempfile.mkdtemp(prefix="textdiffusion-")))
+            return peek(vertex, name, scratches.keep("peek")[0])
         except UserError as there:
             raise UserError(f"{here}; {there}") from None

@@ -23,6 +23,7 @@ from core.images.sources.source import (
     rows_per_batch,
     with_contiguous_classes,
 )
+from core.names import inside
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 PARTS = ("train", "validation", "test")
@@ -42,16 +43,16 @@ def open_folder(data_dir: str, config: ImageData) -> Source:
         prefix = f"{part}/" if split else ""
         below = [name[len(prefix) :] for name in names if name.startswith(prefix)]
         if below:
-            trees[part], skipped = _tree(storage.join(root, part) if split else root, below)
+            trees[part], skipped = _tree(inside(root, part, links=True) if split else root, below)
             ignored += skipped
     classes = list(trees["train"])
     pools = {}
     for part, tree in trees.items():
-        where = storage.join(root, part) if split else root
+        where = inside(root, part, links=True) if split else root
         if list(tree) != classes:
             odd = sorted(set(tree) ^ set(classes))[0]
             raise UserError(f"{where}: class folders differ from those of train: {odd!r} is only in one of them")
-        paths = [storage.join(where, name, file) for name, files in tree.items() for file in files]
+        paths = [inside(where, f"{name}/{file}", links=True) for name, files in tree.items() for file in files]
         labels = np.repeat(np.arange(len(classes)), [len(files) for files in tree.values()]).astype(np.int64)
         pools[part] = _pool(where, paths, labels, config)
     source = Source(
@@ -95,7 +96,9 @@ def _tree(where: str, names: list[str]) -> tuple[Tree, int]:
         raise UserError(f"{where}: no class folders there; expected {where}/CLASS/IMAGE.png (or .jpg, .jpeg)")
     for name, files in tree.items():
         if not files:
-            raise UserError(f"{storage.join(where, name)}: empty class: no {', '.join(SUFFIXES)} file in this folder")
+            raise UserError(
+                f"{inside(where, name, links=True)}: empty class: no {', '.join(SUFFIXES)} file in this folder"
+            )
     ordered = sorted(tree, key=natural_order)
     return {name: sorted(tree[name], key=natural_order) for name in ordered}, ignored
 

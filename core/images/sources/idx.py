@@ -28,6 +28,7 @@ from core.images.sources.source import (
     rows_per_batch,
     with_contiguous_classes,
 )
+from core.names import inside
 
 FOLDERS = ("", "MNIST/raw", "raw")  # the files themselves, or torchvision's layout
 NAME = re.compile(r"(?P<prefix>.*?)(?P<part>train|t10k|test)[-_](?P<what>images|labels)[-.]idx[134]-ubyte(?P<gz>\.gz)?")
@@ -57,7 +58,7 @@ def _find(data_dir: str) -> dict[tuple[str, str], str]:
     if not storage.exists(data_dir):
         raise UserError(f"{data_dir}: no such folder; data.data_dir must hold IDX files")
     for folder in FOLDERS:
-        where = storage.join(data_dir, folder) if folder else data_dir.rstrip("/")
+        where = inside(data_dir, folder, links=True) if folder else data_dir.rstrip("/")
         found: dict[tuple[str, str], str] = {}
         prefixes = set()
         for name in _names(where):
@@ -67,7 +68,7 @@ def _find(data_dir: str) -> dict[tuple[str, str], str]:
                 if key in found and not (match["gz"] or found[key].endswith(".gz")):
                     raise UserError(f"{where}: several {key[0]} {key[1]}: {found[key]} and {name}; allowed is one")
                 if key not in found or not match["gz"]:  # unpacked before packed
-                    found[key] = storage.join(where, name)
+                    found[key] = inside(where, name, links=True)
                 prefixes.add(match["prefix"])
         if len(prefixes) > 1:
             raise UserError(f"{where}: IDX files of several data sets, {sorted(prefixes)}; allowed is one in a folder")

@@ -28,6 +28,7 @@ from core.images.sources.source import (
     rows_per_batch,
     with_contiguous_classes,
 )
+from core.names import inside
 
 TRAIN = (("images", "labels"), ("train_images", "train_labels"), ("x_train", "y_train"))
 VALIDATION = (("validation_images", "validation_labels"), ("val_images", "val_labels"), ("x_val", "y_val"))
@@ -65,7 +66,7 @@ def _file(data_dir: str) -> str:
     found = [name for name in storage.list_files(data_dir) if name.endswith(".npz")]
     if len(found) != 1:
         raise UserError(f"{data_dir}: found {len(found)} npz files; allowed is one, or set data.data_dir to the file")
-    return storage.join(data_dir, found[0])
+    return inside(data_dir, found[0], links=True)
 
 
 @contextmanager

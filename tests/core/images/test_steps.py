@@ -8,10 +8,13 @@ import pytest
 
 from core.errors import UserError
 from core.evaluation import Sampling
-from core.images import steps
 from core.images.config import ImageSample
 from core.images.model import load_model
+from core.storage import leases, locks
 from core.storage.snapshot import is_checkpoint, write_model
+from tests.core.asked import Steps
+
+steps = Steps("images")
 
 MODEL = {"network": {"name": "unet", "channels": [16, 32], "blocks": [1, 1], "embedding": 32, "head_channels": 16}}
 TRAIN = {"examples": 256, "batch_size": 32, "learning_rate": 2e-3, "warmup_examples": 64}
@@ -198,3 +201,14 @@ def test_curves_go_where_vertex_ai_looks_and_a_refusal_there_does_not_end_the_tr
     assert there.read_bytes() == next((tmp_path / "model" / "tensorboard").iterdir()).read_bytes()
     monkeypatch.setenv("AIP_TENSORBOARD_LOG_DIR", f"{there}/not-a-folder/")
     assert steps.train(MODEL, {**TRAIN, "seed": 1}, dataset, tmp_path / "other")["examples_seen"] == 256
+
+
+def test_a_second_training_of_the_same_is_told_who_holds_its_checkpoints(dataset, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    short = {**TRAIN, "examples": 32}
+    steps.train(MODEL, short, dataset, tmp_path / "model", work=str(work))
+    (folder,) = work.iterdir()
+    monkeypatch.setattr(leases, "ENDING", 0.0)
+    with locks.held(folder / leases.LOCK, "it"), pytest.raises(UserError, match=r"checkpoints: .*, process \d+ holds"):
+        steps.train(MODEL, short, dataset, tmp_path / "again", work=str(work))
+    assert not (tmp_path / "again").exists()

@@ -20,10 +20,11 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core import steps
+from core import steps, storage
 from core.errors import UserError
 from core.processes import launch
 from core.processes.launch import Cluster
+from core.requests import SampleRequest
 from core.storage.model_folder import WEIGHTS
 
 ROOT = Path(__file__).parents[3]
@@ -170,11 +171,7 @@ def workers(tag: str) -> list[int]:
             command, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
         except OSError:
             continue
-        if (
-            b"core.processes.launch" in command
-            and b"core.processes.elastic" not in command
-            and tag.encode() in environment
-        ):
+        if b"core.modality" in command and b"core.processes.elastic" not in command and tag.encode() in environment:
             found.append(int(folder.name))
     return found
 
@@ -304,7 +301,7 @@ def distance(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
 
 
 def losses(model: Path) -> list[float]:
-    rows = [json.loads(line) for line in (model / "train_log.jsonl").read_text().splitlines()]
+    rows = storage.read_json_lines(model / "train_log.jsonl")
     return [row["loss"] for row in rows if "loss" in row]
 
 
@@ -313,3 +310,13 @@ def test_here_under_torchrun_starts_nothing_more(monkeypatch: pytest.MonkeyPatch
     assert launch.here().size == 4
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     assert launch.here().size == 1
+
+
+def test_workers_do_not_import_what_lies_in_the_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("copy", "random", "core", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "")
+    with pytest.raises(UserError, match="cannot be read"):  # which only a worker that has imported everything says
+        request = SampleRequest(modality="images", sample={}, model=tmp_path / "no", out=tmp_path)
+        launch.launch(Cluster(), "core.modality", request.step, request.model_dump_json())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.processes.world import World, replica
+from core.processes.world import World
 
 ROOT = Path(__file__).parents[3]
 WORKER = """
@@ -86,23 +86,3 @@ def test_shares_cover_the_batch_once_and_differ_by_at_most_one(total: int, size:
     assert [index for start, stop in shares for index in range(start, stop)] == list(range(total))
     counts = {stop - start for start, stop in shares}
     assert max(counts) - min(counts) <= 1
-
-
-def cluster(pool: str, index: int) -> dict[str, str]:
-    hosts = {"workerpool0": ["chief:2222"], "workerpool1": ["a:2222", "b:2222"]}
-    return {"CLUSTER_SPEC": json.dumps({"cluster": hosts, "task": {"type": pool, "index": index}})}
-
-
-def test_replicas_of_a_custom_job_are_ranked_by_pool_and_meet_at_the_first() -> None:
-    ranks = [replica(cluster(*place)) for place in (("workerpool0", 0), ("workerpool1", 0), ("workerpool1", 1))]
-    assert [found["RANK"] for found in ranks] == ["0", "1", "2"]
-    assert {(found["WORLD_SIZE"], found["MASTER_ADDR"], found["MASTER_PORT"]) for found in ranks} == {
-        ("3", "chief", "2222")
-    }
-
-
-def test_a_single_replica_and_torchrun_are_left_as_they_are() -> None:
-    alone = {"cluster": {"workerpool0": ["chief:2222"]}, "task": {"type": "workerpool0", "index": 0}}
-    assert replica({"CLUSTER_SPEC": json.dumps(alone)}) == {}
-    assert replica({}) == {}
-    assert replica({"WORLD_SIZE": "2", **cluster("workerpool1", 0)}) == {}

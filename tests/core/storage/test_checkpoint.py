@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,8 +10,11 @@ import torch
 
 from core import storage
 from core.errors import UserError
+from core.storage import snapshot
 from core.storage.checkpoint import CheckpointRaceError, CheckpointStore, deserialize, serialize
 from core.storage.faults import StorageError
+from core.storage.integrity import digest
+from core.training.log import write_records
 
 ROOT = Path(__file__).parents[3]
 
@@ -74,12 +78,42 @@ def test_a_damaged_manifest_is_passed_over(tmp_path: Path, manifest: bytes) -> N
     assert loaded.index == 0
 
 
-@pytest.mark.parametrize("path", ["../../etc/passwd", "data/../x", "/etc/passwd", "data/a/b"])
+@pytest.mark.parametrize("path", ["../secret", "data/../../secret", "/etc/passwd", "{tmp}/secret", "data//{tmp}/secret",
+                                  "secret", "data/out"])  # fmt: skip
 def test_a_manifest_cannot_reach_outside_its_folder(tmp_path: Path, path: str) -> None:
-    store = CheckpointStore(str(tmp_path))
-    entry = {"path": path, "sha256": "0" * 64, "bytes": 10}
-    storage.write_json(tmp_path / "manifest-00000000.json", {"index": 0, "files": {"x": entry}, "meta": {}})
-    assert store.load() is None
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "work" / "data").mkdir(parents=True)
+    (tmp_path / "work" / "data" / "out").symlink_to(tmp_path / "secret")
+    entry = {"path": path.format(tmp=tmp_path), "sha256": hashlib.sha256(b"secret").hexdigest(), "bytes": 6}
+    manifest = {"index": 0, "files": {"x": entry}, "meta": {}}
+    storage.write_json(tmp_path / "work/manifest-00000000.json", {**manifest, "sha256": digest(manifest)})
+    with pytest.raises(UserError, match="refuses the"):
+        CheckpointStore(str(tmp_path / "work")).at(0)
+
+
+@pytest.mark.parametrize(
+    "key", ["/{tmp}/escaped.json", "../escaped.json", "a/b.json", "..", "", "a\\b.json", "a\0b.json"]
+)
+def test_the_keys_of_a_foreign_checkpoint_write_nothing_outside(tmp_path: Path, key: str) -> None:
+    """Its manifest is made by one who knows how it is hashed, and its files are whole."""
+    good = {"model.json": b'{"modality": "images"}'}
+    CheckpointStore(str(tmp_path / "work")).save({"ema": {"w": torch.zeros(2)}}, good, {"examples_seen": 1})
+    manifest = storage.read_json(tmp_path / "work" / "manifest-00000000.json")
+    del manifest["sha256"]
+    entry = manifest["files"]["model.json"]
+    manifest |= {"index": 1, "files": {**manifest["files"], key.format(tmp=str(tmp_path).lstrip("/")): entry}}
+    storage.write_json(tmp_path / "work/manifest-00000001.json", {**manifest, "sha256": digest(manifest)})
+    with pytest.raises(UserError, match="refuses the name"):
+        snapshot.write_model(f"{tmp_path}/work/manifest-00000001.json", tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+
+
+@pytest.mark.parametrize("key", ["preview-..", "preview-/{tmp}/escaped", "../escaped", "preview-a\0b", "preview-"])
+def test_the_names_of_previews_write_nothing_outside(tmp_path: Path, key: str) -> None:
+    (tmp_path / "model").mkdir()
+    with pytest.raises(UserError, match="refuses the name"):
+        write_records([], {key.format(tmp=str(tmp_path).lstrip("/")): b"png"}, tmp_path / "model")
+    assert storage.list_files(tmp_path) == ["model/train_log.jsonl"]
 
 
 def test_of_two_writers_of_one_index_one_wins_and_the_other_is_told(tmp_path: Path, monkeypatch) -> None:

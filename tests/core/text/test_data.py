@@ -86,8 +86,10 @@ def test_a_wrong_checksum_a_missing_file_and_a_missing_place_are_refused(tmp_pat
         data.read_source(config(data_dir=str(tmp_path / "in.txt"), sha256="0" * 64))
     with pytest.raises(UserError, match="found no text"):
         data.read_source(config(data_dir=str(tmp_path / "absent")))
-    with pytest.raises(UserError, match=r"allowed: an http\(s\) address"):
+    with pytest.raises(UserError, match="allowed: an https address"):
         data.read_source(TextData(source="shakespeare", url="file:///etc/passwd"))
+    with pytest.raises(UserError, match="allowed: an https address"):
+        data.read_source(TextData(source="shakespeare", url="http://127.0.0.1:9/latest/meta-data"))
 
 
 def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:
@@ -95,6 +97,27 @@ def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:
     data.prepare(config(data_dir=str(tmp_path / "in.txt")), tmp_path / "dataset")
     (tmp_path / "dataset" / "train.txt").write_text("other")
     with pytest.raises(UserError, match="does not match the SHA-256"):
+        data.load(tmp_path / "dataset")
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "message"),
+    [
+        ("dataset.json", b'"split": "contiguous"', b'"split": "contiguouz"', r"dataset\.json: damaged"),
+        ("train.npy", b"\x01\x00\x00\x00", b"\x02\x00\x00\x00", "does not match tokens_sha256"),
+        ("tokenizer.json", b'"q"', b'"Q"', "does not match tokenizer_sha256"),
+    ],
+)
+def test_a_description_a_token_or_a_tokenizer_that_was_changed_is_refused(
+    tmp_path: Path, name: str, before: bytes, after: bytes, message: str
+) -> None:
+    (tmp_path / "in.txt").write_text(LINES)
+    data.prepare(config(data_dir=str(tmp_path / "in.txt"), tokenizer={"kind": "characters"}), tmp_path / "dataset")
+    path = tmp_path / "dataset" / name
+    content = path.read_bytes()
+    assert before in content
+    path.write_bytes(after.join(content.rsplit(before, 1)))
+    with pytest.raises(UserError, match=message):
         data.load(tmp_path / "dataset")
 
 

@@ -90,14 +90,10 @@ def test_draft_and_verify_has_the_law_of_the_autoregressive_model(model: Diffusi
 
 @torch.no_grad()
 def test_reweighting_with_a_huge_lambda_keeps_the_likeliest_candidate(model: Diffusion) -> None:
-    prompt, settings = torch.tensor([[1], [2]]), Settings(steps=2)
-    args = (6, 4, 5)  # length, block, candidates
-    chosen = fusion.reweight(
-        model.autoregressive, model, prompt, *args, 1e6, settings, torch.Generator().manual_seed(3)
-    )
-    many = fusion.generate(model, prompt.repeat_interleave(5, 0), 6, 4, settings, torch.Generator().manual_seed(3))
-    scores = fusion.total_log_prob(model.autoregressive, many).view(2, 5)
-    torch.testing.assert_close(chosen, many.view(2, 5, 6)[torch.arange(2), scores.argmax(dim=1)])
+    candidates = torch.randint(model.vocabulary, (2, 5, 6), generator=torch.Generator().manual_seed(3))
+    chosen = fusion.reweight(model.autoregressive, candidates, 1e6, torch.Generator().manual_seed(3))
+    scores = fusion.total_log_prob(model.autoregressive, candidates.view(10, 6)).view(2, 5)
+    torch.testing.assert_close(chosen, candidates[torch.arange(2), scores.argmax(dim=1)])
 
 
 @torch.no_grad()

@@ -7,22 +7,28 @@ from typing import Any
 
 import pytest
 
+from core import storage
 from core.config import GateConfig
 from core.errors import UserError
 from core.evaluation import Evaluation, Sampling
 from core.metrics import dump, find
+from core.requests import SampleRequest
 from core.storage.snapshot import write_model
-from core.text import steps
+from core.text import data
 from core.text.config import TextEvaluate, TextSample
 from core.text.data import TextSet
 from core.text.evaluation import evaluation_key
 from core.text.glossary import GLOSSARY
 from core.text.metrics import NGramJudge
 from core.text.model import load_model
+from core.text.sampling import write
 from factory.gate import Challenge, compare
 from factory.registry import Registry
 from factory.shards import read_manifest
 from factory.shards import sample_shards as draw_many
+from tests.core.asked import Steps
+
+steps = Steps("text")
 
 MODEL = {
     "context": 16,
@@ -70,7 +76,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return storage.read_json_lines(path)
 
 
 def test_sharded_texts_are_those_that_one_step_draws(run: dict[str, Any], tmp_path: Path) -> None:
@@ -106,14 +112,14 @@ def test_the_path_from_noise_to_text_ends_in_the_text(run: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("prompt", ["", "Anna said", "Anna ___ that the moon"])
-def test_a_text_is_written_alone_and_watched_while_it_resolves(prompt: str, run: dict[str, Any]) -> None:
+def test_a_text_is_written_alone_and_watched_while_it_resolves(
+    prompt: str, run: dict[str, Any], tmp_path: Path
+) -> None:
     seen: list[tuple[float, list[str]]] = []
-    rows = steps.write(
-        {"count": 5, "steps": 3, "gap": 3, "seed": 7},
-        run["place"] / "model",
-        prompt,
-        watch=lambda gamma, texts: seen.append((gamma, texts)),
-    )
+    section = {"count": 5, "steps": 3, "gap": 3, "seed": 7}
+    request = SampleRequest(modality="text", sample=section, model=run["place"] / "model", out=tmp_path / "none")
+    rows = write(request, prompt, lambda gamma, texts: seen.append((gamma, texts)))
+    assert not (tmp_path / "none").exists()
     before, _, after = prompt.partition("___")
     assert len(rows) == 5
     assert all(row["text"].startswith(before) and row["text"].endswith(after) for row in rows)
@@ -259,9 +265,62 @@ def test_mistakes_are_one_line(run: dict[str, Any], tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
+def test_a_model_with_another_tokenizer_is_refused_and_a_registered_one_and_a_checkpoint_too(run, tmp_path):
+    checkpoint = next(Path(run["work"]).iterdir())
+    write_model(str(checkpoint), tmp_path / "snapshot")
+    version = Registry(tmp_path / "registry").register(
+        "words",
+        {"model": run["place"] / "model"},
+        metrics={},
+        evaluation_key="",
+        weights_sha256=run["diffusion"]["weights_sha256"],
+        lineage={},
+    )
+    for folder in (tmp_path / "snapshot", Path(version.folder())):
+        load_model(folder)
+        path = folder / "tokenizer.json"
+        saved = json.loads(path.read_text())
+        vocabulary = saved["tokenizer"]["model"]["vocab"]
+        vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]  # loads, and writes nonsense
+        path.write_text(json.dumps(saved))
+        with pytest.raises(UserError, match=r"tokenizer\.json: content does not match tokenizer_sha256"):
+            load_model(folder)
+    with pytest.raises(UserError, match=r"model/tokenizer\.json is damaged"):
+        version.verify()
+
+
 def test_checkpoints_of_a_training_are_models_with_their_tokenizer(run, tmp_path):
     found = {}
     for folder in Path(run["work"]).iterdir():
         facts = write_model(str(folder), tmp_path / folder.name)
         found[load_model(tmp_path / folder.name).description["objective"]] = facts["weights_sha256"]
     assert found == {name: run[key]["weights_sha256"] for name, key in (("autoregressive", "ar"), ("diffusion",) * 2)}
+
+
+def test_text_with_every_separator_is_trained_written_and_measured(tmp_path: Path) -> None:
+    """JSON lines end with a line feed alone; texts may hold all that Unicode and Python call the end of a line."""
+    separators = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e"
+    line = "".join(f"{number % 7}{separators[number % 8]}{separators[number % 5]}" for number in range(40))
+    text = f"{line}\n" * 40
+    (tmp_path / "in.txt").write_text(text, newline="\n")
+    source = {"source": "file", "data_dir": str(tmp_path / "in.txt")}
+    for kind in ("bpe", "characters"):
+        steps.prepare_data({**source, "tokenizer": {"kind": kind, "vocabulary": 270}}, tmp_path / kind)
+        loaded = data.load(tmp_path / kind)
+        assert "".join(loaded.texts.values()) == text
+        assert loaded.tokenizer.decode(loaded.tokens["test"].tolist()) == loaded.texts["test"]
+    dataset, model = tmp_path / "characters", tmp_path / "model"
+    steps.train_judge(EVALUATE, dataset, tmp_path / "judge")
+    steps.train(MODEL, {**TRAIN, "examples": 16}, dataset, model, work=str(tmp_path / "work"))
+    steps.sample({"count": 3, "steps": 2, "modes": ["diffusion"]}, model, tmp_path / "samples")
+    drawn = "".join(row["text"] for row in lines(tmp_path / "samples" / "samples.jsonl"))
+    assert set(drawn) & set(separators)
+    found = steps.evaluate(
+        {**EVALUATE, "temperatures": []},
+        dataset,
+        tmp_path / "judge",
+        model,
+        tmp_path / "samples",
+        tmp_path / "evaluation",
+    )
+    assert found

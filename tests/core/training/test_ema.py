@@ -10,6 +10,14 @@ def test_exponents_are_those_printed_in_edm2(std: float, gamma: float) -> None:
     assert exponent_of_std(std) == pytest.approx(gamma, abs=0.005)
 
 
+@pytest.mark.parametrize("std", [0.01, 0.05, 0.1, 0.2, 0.288])
+def test_an_exponent_has_the_width_that_it_was_asked_for(std: float) -> None:
+    """The standard deviation of t with density proportional to t^gamma on [0, 1] (EDM2, equation 123)."""
+    gamma = exponent_of_std(std)
+    first, second = (gamma + 1) / (gamma + 2), (gamma + 1) / (gamma + 3)
+    assert (second - first**2) ** 0.5 == pytest.approx(std, rel=1e-6)
+
+
 @pytest.mark.parametrize("std", [0.05, 0.1, 0.2])
 def test_the_average_weighs_the_past_by_a_power_of_the_clock(std: float) -> None:
     """Against the definition: the weight of step k of n is the integral of t^gamma over that step."""

@@ -14,8 +14,9 @@ from core.storage.checkpoint import CheckpointStore, deserialize, serialize
 from core.training.budget import Budget
 from core.training.divergence import DivergedError
 from core.training.log import TIMING
-from core.training.loop import FitResult, InterruptedTrainingError, fit
+from core.training.loop import fit
 from core.training.optimizers import Optimizers, default_groups
+from core.training.result import FitResult, InterruptedTrainingError
 from tests.core.toy import ToyObjective
 
 CPU = World(0, 1, torch.device("cpu"))

@@ -169,7 +169,7 @@ class Trials:
                 }
                 arguments = [f"--{name}={value}" for name, value in settings.items()]
                 code = self._step.spawn_program([*command, *arguments], environment, made["name"])
-                last = json.loads(file.read_text().splitlines()[-1]) if file.exists() else {}
+                last = json.loads(file.read_text().strip().split("\n")[-1]) if file.exists() else {}
             measured = {name: float(last[name]) for name in goals if name in last} if code == 0 else {}
             failed += not measured
             error = "" if measured else f"The trial exited with status {code} and reported no metric."

@@ -59,11 +59,15 @@ def test_checksum_is_the_one_that_the_standard_gives(tmp_path):
     assert crc32c(tmp_path / "digits") == "4waSgw=="  # CRC-32C check value 0xE3069283
 
 
-def test_object_whose_name_leads_out_of_the_folder_is_refused(cloud, tmp_path):
-    cloud.gcs.client().bucket("demo-bucket").blob("evil/../../out").upload_from_string("x")
-    with pytest.raises(UserError, match="refuses to copy"):
-        fetch_tree(cloud.vertex, "gs://demo-bucket/evil", tmp_path / "in")
+@pytest.mark.parametrize("name", ["../../out", "/{tmp}/out", "a\\..\\..\\out", "a/\n"])
+def test_object_whose_name_leads_out_of_the_folder_is_refused(cloud, tmp_path, name):
+    bucket, place = cloud.gcs.client().bucket("demo-bucket"), f"evil-{len(name)}"
+    bucket.blob(f"{place}/first").upload_from_string("x")
+    bucket.blob(f"{place}/{name.format(tmp=str(tmp_path).lstrip('/'))}").upload_from_string("x")
+    with pytest.raises(UserError, match="refuses the name"):
+        fetch_tree(cloud.vertex, f"gs://demo-bucket/{place}", tmp_path / "in")
     assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "in").exists()
     with pytest.raises(UserError, match="nothing there"):
         fetch_tree(cloud.vertex, "gs://demo-bucket/absent", tmp_path / "in")
 

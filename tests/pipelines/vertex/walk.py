@@ -25,7 +25,7 @@ from tests.fakes.vertex import VertexServer
 from tests.pipelines.vertex.conftest import Cloud, make_cloud
 from textdiffusion.cli.app import main as main_command
 
-PRELOAD = ("torch", "gcsfs", "google.cloud.aiplatform_v1", "core.images.steps", "report", "components.publish")
+PRELOAD = ("torch", "gcsfs", "google.cloud.aiplatform_v1", "core.images.modality", "report", "components.publish")
 JOB = """
 job: small-mnist
 description: MNIST-like digits, a few hundred examples, to see every step work

@@ -16,6 +16,14 @@ from typing import Any
 
 from core.errors import UserError
 from core.progress import Progress
+from core.requests import (
+    EvaluateRequest,
+    Facts,
+    PrepareDataRequest,
+    SampleRequest,
+    TrainJudgeRequest,
+    TrainRequest,
+)
 
 
 def _write(folder: Path, **files: Any) -> None:
@@ -28,7 +36,8 @@ def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def prepare_data(data: Any, out: Path) -> dict[str, Any]:
+def prepare_data(request: PrepareDataRequest) -> Facts:
+    data, out = request.data, request.out
     if data.get("limit") == 13:
         raise UserError("data.limit: found 13; allowed: lucky numbers")
     facts = {"modality": "images", "content_sha256": _hash(data), "counts": {"train": 3}}
@@ -36,12 +45,13 @@ def prepare_data(data: Any, out: Path) -> dict[str, Any]:
     return {"content_sha256": facts["content_sha256"], "train_count": 3}
 
 
-def train_judge(evaluate: Any, dataset: Path, out: Path) -> dict[str, Any]:
-    _write(out, judge={"sha256": _hash(evaluate)})
-    return {"judge_sha256": _hash(evaluate)}
+def train_judge(request: TrainJudgeRequest) -> Facts:
+    _write(request.out, judge={"sha256": _hash(request.evaluate)})
+    return {"judge_sha256": _hash(request.evaluate)}
 
 
-def train(model: Any, train: Any, dataset: Path, out: Path, *, objective: str, work: Any, warm_start: Any) -> Any:
+def train(request: TrainRequest) -> Facts:
+    train, work = request.train, request.work
     root = os.environ["TEXTDIFFUSION_WORK"] if not work or "://" in work else work
     place = Path(root, _hash(train))
     place.mkdir(parents=True, exist_ok=True)
@@ -58,29 +68,31 @@ def train(model: Any, train: Any, dataset: Path, out: Path, *, objective: str, w
     if (train["learning_rate"], train.get("clip"), train.get("examples")) == (4, 13, 64) and not begun:
         os.kill(os.getpid(), 9)
     facts = {"quality": train["learning_rate"], "weights_sha256": _hash(train), "modality": "images"}
-    _write(out, model=facts)
+    _write(request.out, model=facts)
     found = {"weights_sha256": facts["weights_sha256"], "examples_seen": 512, "device": "cpu", "resumed": begun}
     return found | {"validation_loss": 1.0 / train["learning_rate"]}
 
 
-def sample(sample: Any, model: Path, out: Path, *, autoregressive: Any) -> dict[str, Any]:
+def sample(request: SampleRequest) -> Facts:
+    sample = request.sample
     if sample["seed"] == 666:
         raise RuntimeError("a bug in sampling")
-    quality = json.loads((model / "model.json").read_text())["quality"]
-    _write(out, sample={"quality": quality, "steps": sample["steps"]})
+    quality = json.loads((request.model / "model.json").read_text())["quality"]
+    _write(request.out, sample={"quality": quality, "steps": sample["steps"]})
     return {"samples_sha256": _hash([quality, sample])}
 
 
-def evaluate(
-    evaluate: Any, dataset: Path, judge: Path, model: Path, samples: Path, out: Path, *, autoregressive: Any
-) -> Any:
-    facts = json.loads((samples / "sample.json").read_text())
+def evaluate(request: EvaluateRequest) -> Facts:
+    evaluate = request.evaluate
+    facts = json.loads((request.samples / "sample.json").read_text())
     distance = 1.0 / facts["quality"] + 1.0 / facts["steps"]
     if evaluate["judge_seed"] == 7:
         distance = float("nan")
-    data = json.loads((dataset / "dataset.json").read_text())["content_sha256"]
+    data = json.loads((request.dataset / "dataset.json").read_text())["content_sha256"]
     entry = {"value": distance, "floor": 0.1, "n": 40, "judge": _hash(evaluate), "better": "lower"}
     _write(
-        out, metrics={"frechet_distance": entry}, evaluation={"evaluation_key": _hash([data, evaluate, facts["steps"]])}
+        request.out,
+        metrics={"frechet_distance": entry},
+        evaluation={"evaluation_key": _hash([data, evaluate, facts["steps"]])},
     )
     return {"frechet_distance": distance if distance == distance else None}

@@ -1,0 +1,245 @@
+"""Drawing images from a trained model: which classes, which noise levels, batches over processes, files."""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core import noise, samplers, storage
+from core.config import validate
+from core.errors import UserError
+from core.evaluation import Sampling
+from core.images import pictures
+from core.images.config import ImageSample
+from core.images.model import NoiseProcess, TrainedModel, load_model
+from core.images.objective import guided
+from core.processes import parts as parallel
+from core.processes import world as distributed
+from core.processes.world import World
+from core.randomness import seed_of
+from core.requests import Facts, SampleRequest, ShardDrawer, ShardRequest
+from core.samplers import Denoiser
+from core.training import precision
+
+GRID_ROWS = 10
+TRAJECTORY_SAMPLES, TRAJECTORY_FRAMES = 20, 40
+
+
+@dataclass(frozen=True)
+class DrawnImages:
+    """Images, and how the first of them came out of noise."""
+
+    images: NDArray[np.uint8]  # [N, H, W(, 3)]
+    frames: NDArray[np.uint8]  # [T, M, H, W(, 3)], the last one finished
+    sigmas: NDArray[np.float64]  # [T], of the frames
+
+
+def sample(request: SampleRequest) -> Facts:
+    """Draws images from a trained model: samples.npz, trajectory.npz, grid.png and sample.json.
+
+    Raises:
+        UserError: the model is damaged, or the settings ask for what it cannot do.
+    """
+    settings = validate(ImageSample, request.sample, "sample")
+    with distributed.world(distributed.LONG) as world:
+        trained = load_model(request.model, world.device)
+        labels = choose_labels(settings, trained)
+        sigmas = choose_sigmas(settings, trained.process)
+        began = time.monotonic()
+        drawn = draw(trained, settings, labels, sigmas, world)
+        facts = _facts(settings, trained, world, time.monotonic() - began)
+
+        def write() -> Facts:
+            stored = _stored(labels, trained)
+            with storage.atomic_folder(request.out) as folder:
+                storage.write_bytes(folder / "samples.npz", _npz(images=drawn.images, labels=stored))
+                storage.write_bytes(folder / "trajectory.npz", _npz(images=drawn.frames, sigmas=drawn.sigmas))
+                storage.write_bytes(folder / "grid.png", pictures.png(grid_by_class(drawn.images, stored)))
+                facts.write(folder)
+            return facts.facts()
+
+        return distributed.by_first(write, world)
+
+
+def shard_drawer(request: ShardRequest) -> ShardDrawer:
+    """Ranges of very many images, each an .npz of `images` and `labels` as samples.npz has them.
+
+    Raises:
+        UserError: the model is damaged, or the settings ask for what it cannot do.
+    """
+    settings = validate(ImageSample, {**request.sample, "count": request.size}, "sample")
+    world = World(0, 1, distributed.own_device())
+    trained = load_model(request.model, world.device)
+    sigmas = choose_sigmas(settings, trained.process)
+    turn = len(settings.labels or trained.shape.class_names) if trained.config.conditional else 1
+    cycle = choose_labels(settings.model_copy(update={"count": turn}), trained)
+
+    def shard(start: int, stop: int) -> bytes:
+        labels = cycle[np.arange(start, stop) % turn]
+        drawn = draw(trained, settings, labels, sigmas, world, first=start)
+        return _npz(images=drawn.images, labels=_stored(labels, trained))
+
+    facts = settings.model_dump(mode="json", exclude={"count", "batch_size"})
+    return ShardDrawer(shard, ".npz", {"sample": facts, "weights_sha256": trained.description["weights_sha256"]})
+
+
+def choose_labels(settings: ImageSample, trained: TrainedModel) -> NDArray[np.int64]:
+    """The class of each sample, in turn; the number of classes stands for none. int64 [count]
+
+    Raises:
+        UserError: the model does not know a class that is asked for.
+    """
+    classes = len(trained.shape.class_names)
+    wanted = settings.labels
+    if wanted is None:
+        wanted = tuple(range(classes)) if trained.config.conditional else (-1,)
+    known = classes if trained.config.conditional else 0
+    unknown = [label for label in wanted if label >= known]
+    if unknown:
+        allowed = f"-1 to {known - 1}" if known else "only -1: the model has no classes"
+        raise UserError(f"sample.labels: found {unknown[0]}; allowed: {allowed}")
+    turns = np.resize(np.array(wanted, np.int64), settings.count)
+    return np.where(turns < 0, classes, turns)
+
+
+def choose_sigmas(settings: ImageSample, process: NoiseProcess) -> Tensor:
+    """The noise levels that sampling steps through. float64 [steps + 1]"""
+    if settings.grid == "karras":
+        return noise.karras_sigmas(settings.steps, settings.sigma_min, settings.sigma_max, settings.rho)
+    if settings.grid == "flow":
+        return noise.flow_sigmas(settings.steps, settings.sigma_min, settings.sigma_max)
+    if settings.steps > len(process.table):
+        raise UserError(f"sample.steps: found {settings.steps}; the model's schedule has {len(process.table)}")
+    return noise.schedule_sigmas(settings.steps, process.table)
+
+
+def denoiser_of(
+    trained: TrainedModel, settings: ImageSample, labels: NDArray[np.int64], device: torch.device
+) -> Denoiser:
+    """The model's denoiser for `labels` [B], guided as `settings` say."""
+    return guided(
+        trained.network,
+        trained.process,
+        torch.from_numpy(labels).to(device),
+        len(trained.shape.class_names),
+        scale=settings.guidance,
+        interval=(settings.guidance_low, settings.guidance_high),
+        guide=trained.guide,
+        autoguidance=settings.autoguidance,
+    )
+
+
+@torch.inference_mode()
+def draw(
+    trained: TrainedModel,
+    settings: ImageSample,
+    labels: NDArray[np.int64],
+    sigmas: Tensor,
+    world: World,
+    first: int = 0,
+) -> DrawnImages:
+    """Images for `labels` [N], numbered from `first`, and the denoising path of the first few.
+
+    Sample i depends on (seed, i) and its label alone, not on the batch it is drawn in. Batches are divided over
+    `world`, every process gets all images.
+    """
+    if settings.autoguidance != 1 and trained.guide is None:
+        raise UserError("sample.autoguidance: the model has no guide: train it with train.guide_at, or set this to 1")
+    number_format = precision.choose(world.device)
+    seeds = [seed_of(settings.seed, "sample", i) for i in range(first, first + len(labels))]
+    path = _Path(every=max(1, -(-settings.steps // TRAJECTORY_FRAMES)))
+
+    def batch(index: int) -> parallel.Arrays:
+        part = slice(index * settings.batch_size, (index + 1) * settings.batch_size)
+        source = samplers.SampleNoise(seeds[part], trained.shape.size, world.device)
+        denoiser = denoiser_of(trained, settings, labels[part], world.device)
+        step = samplers.SAMPLERS[settings.sampler]
+        with number_format.autocast(world.device):
+            x = float(sigmas[0]) * source()
+            if settings.start == "estimate":
+                x = samplers.estimated_start(denoiser, x, float(sigmas[0]))
+            x = step(denoiser, x, sigmas, noise=source, callback=path if index == 0 else None)
+        images = pictures.to_uint8(x.cpu())
+        return {"images": images, **path.arrays(images)} if index == 0 else {"images": images}
+
+    parts = parallel.arrays(batch, -(-len(labels) // settings.batch_size), world)
+    return DrawnImages(np.concatenate([part["images"] for part in parts]), parts[0]["frames"], parts[0]["sigmas"])
+
+
+class _Path:
+    """Keeps every so many steps of the first samples, as the variance-preserving state, which fades into the image."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.frames: list[NDArray[np.uint8]] = []
+        self.sigmas: list[float] = []
+
+    def __call__(self, step: samplers.Step) -> None:
+        if step.index % self.every == 0:
+            state = step.x[:TRAJECTORY_SAMPLES] / (1 + step.sigma**2) ** 0.5
+            self.frames.append(pictures.to_uint8(state.cpu()))
+            self.sigmas.append(step.sigma)
+
+    def arrays(self, images: NDArray[np.uint8]) -> parallel.Arrays:
+        """The path with the finished images at its end."""
+        frames = np.stack([*self.frames, images[:TRAJECTORY_SAMPLES]])
+        return {"frames": frames, "sigmas": np.array([*self.sigmas, 0.0])}
+
+
+def evaluations(settings: ImageSample) -> int:
+    """Network evaluations (NFE) of an image at most.
+
+    One of the denoiser is one with the class, one without it (inside the interval of guidance) and one of the guide.
+    """
+    return denoiser_evaluations(settings) * (1 + (settings.guidance != 1) + (settings.autoguidance != 1))
+
+
+def denoiser_evaluations(settings: ImageSample) -> int:
+    """Evaluations of the denoiser, guidance and all, for an image: those of the start and of the steps."""
+    return samplers.evaluations(settings.sampler, settings.steps) + (settings.start == "estimate")
+
+
+def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: float) -> Sampling:
+    """How images were drawn."""
+    return Sampling(
+        sampler=settings.sampler,
+        steps=settings.steps,
+        nfe=evaluations(settings),
+        guidance=settings.guidance,
+        autoguidance=settings.autoguidance,
+        seed=settings.seed,
+        count=settings.count,
+        seconds=round(seconds, 2),
+        device=str(world.device),
+        processes=world.size,
+        weights_sha256=trained.description["weights_sha256"],
+        settings=settings.model_dump(mode="json"),
+    )
+
+
+def grid_by_class(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """A column for each class (twelve at most), ten rows; without classes, the first hundred."""
+    classes = np.unique(labels)[:12]
+    rows = min([GRID_ROWS, *(int((labels == c).sum()) for c in classes)])
+    if len(classes) == 1:
+        return pictures.grid(images[: GRID_ROWS * 10], columns=10)
+    chosen = [np.flatnonzero(labels == c)[row] for row in range(rows) for c in classes]
+    return pictures.grid(images[chosen], columns=len(classes))
+
+
+def _stored(labels: NDArray[np.int64], trained: TrainedModel) -> NDArray[np.int64]:
+    """Labels as files have them: -1 stands for no class."""
+    return np.where(labels == len(trained.shape.class_names), -1, labels).astype(np.int64)
+
+
+def _npz(**arrays: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()

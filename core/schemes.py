@@ -1,0 +1,57 @@
+"""Where files may be: on this machine, or behind one of the schemes of one table. Anything else is refused unasked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://[^/]")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A kind of remote storage: the fsspec implementation that speaks it, and the options it is opened with."""
+
+    implementation: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_GOOGLE = Scheme("gcs", {"consistency": "md5"})
+SCHEMES: dict[str, Scheme] = {
+    "gs": _GOOGLE,
+    "gcs": _GOOGLE,
+    "s3": Scheme("s3"),  # for Kubeflow on other clouds; needs the package s3fs
+}
+"""Scheme of a URI -> what opens it. To support another kind of storage, add its row."""
+
+
+def is_remote(uri: str | Path) -> bool:
+    """True for `gs://` and other URIs with a scheme, False for local paths."""
+    return "://" in str(uri)
+
+
+def scheme_of(uri: str | Path) -> Scheme:
+    """The row of the table that a remote URI names.
+
+    Raises:
+        ValueError: there is none, or protocols are chained (`simplecache::gs://...`).
+    """
+    match = _SCHEME.match(str(uri))
+    if match is None or match[1] not in SCHEMES or "::" in str(uri):
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        raise ValueError(f"not a place for files; allowed: a local path, {known}")
+    return SCHEMES[match[1]]
+
+
+def allowed_place(text: str) -> str:
+    """`text` as it is, for pydantic: a local path, a name, or a URI of the table.
+
+    Raises:
+        ValueError: it has another scheme.
+    """
+    if is_remote(text):
+        scheme_of(text)
+    return text

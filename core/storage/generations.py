@@ -1,0 +1,113 @@
+"""Objects of Google Cloud Storage with their generation: replaced only if nobody else has replaced them meanwhile.
+
+https://cloud.google.com/storage/docs/request-preconditions
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from core.storage import remote
+from core.storage.faults import StorageError, with_retries
+
+ABSENT = "0"
+"""The generation of an object that is not there."""
+_PART = "==textdiffusion=="
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object's content, its generation, and how long ago it was written, in seconds of the store's clock."""
+
+    data: bytes
+    generation: str
+    age: float
+
+
+def supported(uri: str) -> bool:
+    """Whether the storage of `uri` has generations."""
+    return uri.startswith(("gs://", "gcs://"))
+
+
+def look(uri: str) -> Stored | None:
+    """The object, None if there is none.
+
+    Raises:
+        StorageError: the store does not answer.
+    """
+    while True:
+        try:
+            headers, body = _get(uri)
+        except FileNotFoundError:
+            return None
+        facts = json.loads(body)
+        generation = str(facts["generation"])
+        try:
+            _, data = _get(uri, alt="media", generation=generation)
+        except FileNotFoundError:  # replaced between the two requests
+            continue
+        written = datetime.fromisoformat(facts["updated"].replace("Z", "+00:00"))
+        now = parsedate_to_datetime(headers["Date"])
+        return Stored(data, generation, max(0.0, (now - written).total_seconds()))
+
+
+def _get(uri: str, **options: str) -> tuple[Mapping[str, str], bytes]:
+    fs, path = remote.filesystem(uri)
+    bucket, _, key = path.partition("/")
+
+    def ask() -> tuple[Mapping[str, str], bytes]:
+        headers, body = fs.call("GET", "b/{}/o/{}", bucket, key, **options)
+        return headers, body
+
+    return with_retries(ask, uri, "read")
+
+
+def replace(uri: str, data: bytes, generation: str) -> str | None:
+    """Writes `data` over that generation of the object; the new generation, None if another one is there now.
+
+    Args:
+        uri: the object.
+        data: differs from what any other writer would write. When the answer to an upload is lost, trying again
+            meets the new generation: only the content tells whose it is.
+        generation: what the caller has seen; `ABSENT`: nothing.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    fs, path = remote.filesystem(uri)
+    bucket, _, key = path.partition("/")
+    body = b"\r\n".join(
+        [
+            f"--{_PART}\r\nContent-Type: application/json; charset=UTF-8\r\n".encode(),
+            json.dumps({"name": key}).encode(),
+            f"--{_PART}\r\nContent-Type: application/json\r\n".encode(),
+            data,
+            f"--{_PART}--".encode(),
+        ]
+    )
+
+    def upload() -> dict[str, Any]:
+        return dict(
+            fs.call(
+                "POST",
+                f"{fs._location}/upload/storage/v1/b/{bucket}/o",
+                uploadType="multipart",
+                ifGenerationMatch=generation,
+                headers={"Content-Type": f'multipart/related; boundary="{_PART}"'},
+                data=body,
+                json_out=True,
+            )
+        )
+
+    try:
+        return str(with_retries(upload, uri, "written")["generation"])
+    except FileNotFoundError:
+        raise StorageError(f"{uri}: cannot be written: there is no such bucket") from None
+    except FileExistsError:
+        now = look(uri)
+        return now.generation if now is not None and now.data == data else None

@@ -1,0 +1,75 @@
+"""What the model registry keeps, as it is read back: versions, the champion's pointer, lines of the history."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field
+
+from core import storage
+from core.errors import UserError
+from core.names import inside
+from core.records import Label, Note, Record
+
+Number = Annotated[int, Field(ge=0, le=10**9)]
+
+
+class Lineage(Record):
+    """Where a version came from; what else is known of it stands beside these."""
+
+    run: Label | None = None
+    parents: dict[Label, Note] = Field(default_factory=dict)
+    sample: dict[str, Any] | None = None
+
+
+def _lineage(value: dict[str, Any]) -> dict[str, Any]:
+    Lineage.model_validate(value)
+    return value
+
+
+class Event(Record):
+    """One entry of the history."""
+
+    created: Label
+    event: Label
+    reason: Note = ""
+    version: Number | None = None
+
+
+class Pointer(Record):
+    """champion.json: the version in service, and those before it."""
+
+    SEALED: ClassVar[bool] = True
+    version: Number
+    previous: Annotated[list[Number], Field(max_length=100_000)] = Field(default_factory=list)
+    history: dict[Label, Event] = Field(default_factory=dict)  # the line of this change, should it be missing there
+
+
+class Version(Record):
+    """One registered model. `metrics` is metrics.json as it was when the version was judged."""
+
+    SEALED: ClassVar[bool] = True
+    model: Label
+    version: Number
+    uri: Note
+    created: Label
+    metrics: dict[Label, dict[str, Any]]
+    evaluation_key: Note
+    weights_sha256: Label
+    lineage: Annotated[dict[str, Any], AfterValidator(_lineage)]
+    files: dict[Note, Label] = Field(repr=False)
+
+    def folder(self, part: str = "model") -> str:
+        """Where the files of `part` are; a UserError if the version has none."""
+        if not any(name.startswith(f"{part}/") for name in self.files):
+            raise UserError(f"{self.model}@{self.version}: holds no {part} model")
+        return inside(self.uri, part)
+
+    def verify(self) -> None:
+        """Raises UserError if a file is missing or is not what was registered."""
+        for name, expected in self.files.items():
+            uri = inside(self.uri, name)
+            if not storage.exists(uri):
+                raise UserError(f"{self.model}@{self.version}: {name} is missing from {self.uri}")
+            if storage.sha256(uri) != expected:
+                raise UserError(f"{self.model}@{self.version}: {name} is damaged: its SHA-256 is another one")

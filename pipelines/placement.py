@@ -1,0 +1,96 @@
+"""Where the steps of a pipeline run, and the pipeline's parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from components.step import IMAGE, variant
+from core.config import ResourcesConfig
+from factory.steps import STEPS
+from pipelines.custom_job import VertexOptions, custom_job
+from pipelines.machines import Machine, choose
+
+Target = Literal["local", "vertex"]  # "local" is also what Kubeflow runs
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where steps run: the machines that a job chose, on one of the targets."""
+
+    target: Target
+    machines: Mapping[str, Machine]
+    resources: ResourcesConfig
+    options: VertexOptions = field(default_factory=VertexOptions)
+
+    def training(self, component: Any, artifacts: Collection[str] = ()) -> Any:
+        """The component that trains: a custom job on Vertex, itself elsewhere. Call it outside of a pipeline.
+
+        Args:
+            component: one that trains.
+            artifacts: the optional artifacts that it is given.
+        """
+        given = variant(component, artifacts)
+        if self.target != "vertex":
+            return given
+        return custom_job(given, self.machine("train"), self.resources, self.options)
+
+    def step(self, component: Any, *, outputs: Collection[str] = (), **inputs: Any) -> Any:
+        """Adds a step to the pipeline, with the machine and the caching that `STEPS` says; returns its task.
+
+        Args:
+            component: of components/, or what `training` returned.
+            outputs: the optional outputs that it is to have.
+            inputs: its inputs; the optional artifacts that are not among them are no inputs of the step.
+        """
+        if not hasattr(component, "python_func"):
+            return component(**inputs)  # a custom job carries its machine; the task is only its launcher
+        step, task = STEPS[component.name], variant(component, {*inputs, *outputs})(**inputs)
+        machine = self.machine(step.machine)
+        task.set_env_variable("TEXTDIFFUSION_IMAGE", IMAGE)
+        task.set_cpu_limit(str(machine.cpu)).set_memory_limit(f"{machine.memory_gb}G")
+        if machine.accelerator_type and self.target == "vertex":
+            task.set_accelerator_type(machine.accelerator_type).set_accelerator_limit(machine.accelerator_count)
+        elif machine.accelerator_type:
+            from kfp import kubernetes
+
+            task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(machine.accelerator_count)
+            for label, value in machine.node_selector.items():
+                kubernetes.add_node_selector(task, label_key=label, label_value=value)
+        if not step.cached:
+            task.set_caching_options(enable_caching=False)
+        return task
+
+    def machine(self, kind: str) -> Machine:
+        """The row of resources.yaml for `kind`, a key of the job's resources."""
+        return choose(self.machines, str(getattr(self.resources, kind)), f"resources.{kind}")
+
+
+def pipeline(
+    name: str, *, description: str | None = None, like: Any = None, without: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Any]:
+    """Makes a KFP pipeline of a function, which is called with its parameters by name.
+
+    Args:
+        name: of the pipeline.
+        description: of the pipeline.
+        like: another pipeline, whose parameters it has; None: the function's own.
+        without: parameters that it does not have; the function gets None for them.
+    """
+    from kfp import dsl
+
+    def make(function: Callable[..., None]) -> Any:
+        own = inspect.signature(function).parameters
+        source = inspect.signature(like.pipeline_func).parameters if like is not None else own
+        kept = [parameter for key, parameter in source.items() if key not in without]
+        absent = dict.fromkeys(set(own) & set(without))
+
+        def traced(*values: Any) -> None:
+            function(**absent, **dict(zip((parameter.name for parameter in kept), values, strict=True)))
+
+        traced.__signature__ = inspect.Signature(kept, return_annotation=None)  # type: ignore[attr-defined]
+        return dsl.pipeline(name=name, description=description)(traced)
+
+    return make
