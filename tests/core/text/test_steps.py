@@ -103,6 +103,16 @@ def test_every_mode_has_its_samples_and_they_keep_what_was_given(run: dict[str, 
         assert row["text"].endswith(after)
 
 
+def test_texts_of_which_nobody_knows_how_they_were_drawn_are_not_measured(run: dict[str, Any], tmp_path: Path) -> None:
+    place = run["place"]
+    storage.copy_tree(place / "samples", tmp_path / "samples")
+    (tmp_path / "samples" / "sample.json").unlink()
+    inputs = (run["dataset"], place / "judge", place / "model", tmp_path / "samples")
+    with pytest.raises(UserError, match=r"sample\.json: settings: "):
+        steps.evaluate(EVALUATE, *inputs, tmp_path / "evaluation", autoregressive=place / "ar")
+    assert not (tmp_path / "evaluation").exists()
+
+
 def test_the_path_from_noise_to_text_ends_in_the_text(run: dict[str, Any]) -> None:
     frames = lines(run["place"] / "samples" / "trajectory.jsonl")
     assert frames[0]["gamma"] > frames[1]["gamma"]
