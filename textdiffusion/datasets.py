@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from core.text import data as texts
 from core.text.config import TextData
 from core.text.data import MIN_CHARACTERS, TextSet, prepare_text
 
+D = TypeVar("D", bound="_Dataset")
 IMAGES, TEXTS = ("digits", "mnist"), ("pydoc", "shakespeare")  # sources that have a name
 
 
@@ -34,6 +35,9 @@ class _Dataset:
     """A prepared data set in `folder`, and a temporary folder `work` for what is made of it, which ends with it."""
 
     modality: ModalityName
+
+    def __len__(self) -> int:
+        raise NotImplementedError
 
     def __init__(self, folder: Path | None = None) -> None:
         """A data set that is in `folder`, or will be in the temporary one; read and verified when it is first used."""
@@ -146,13 +150,13 @@ def images(
 
     Args:
         source: array or tensor [N, H, W], [N, H, W, 1 or 3] or [N, C, H, W] of uint8, integers 0..255 or floats 0..1;
-            or a folder with a folder of images for each class, an npz, a folder of IDX files, a folder that `save`
+            or a folder with a folder of images for each class, an npz, IDX files, a folder that `save`
             wrote; or "digits" (embedded), "mnist" (downloaded).
         labels: of arrays: integers [N] from 0 or 1; left out: images without classes.
         class_names: of arrays: one for each class.
         resolution: side in pixels to crop and scale to; left out: as they are.
         channels: 1: grey, 3: colour; auto: as they are.
-        settings: more keys of the section `data` of an image job: limit, test_fraction, validation_fraction, split_seed.
+        settings: more keys of the section `data` of an image job: limit, test_fraction, validation_fraction.
 
     Raises:
         UserError: the images cannot be read or used together.
@@ -164,8 +168,8 @@ def images(
         place = os.fspath(source)
         if isinstance(source, str) and source in IMAGES:
             section |= {"source": source}
-        elif (Path(place) / "dataset.json").is_file():
-            return Images(Path(place))
+        elif os.path.isfile(os.path.join(place, "dataset.json")):
+            return _verified(Images(Path(place)))
         else:
             section |= {"source": _kind(place), "data_dir": place}
         found = Images()
@@ -203,9 +207,9 @@ def text(
     place = os.fspath(source)
     if isinstance(source, str) and source in TEXTS:
         section |= {"source": source}
-    elif (Path(place) / "dataset.json").is_file():
-        return Texts(Path(place))
-    elif not storage.is_remote(place) and not Path(place).exists():
+    elif os.path.isfile(os.path.join(place, "dataset.json")):
+        return _verified(Texts(Path(place)))
+    elif not storage.is_remote(place) and not os.path.exists(place):  # pathlib raises for long names
         raise UserError(
             f"{place[:80]}: no such file or folder, and too short as a text: at least {MIN_CHARACTERS} characters are"
             " needed"
@@ -213,6 +217,13 @@ def text(
     else:
         section |= {"source": "file", "data_dir": place}
     steps.prepare_data("text", section, found.folder)
+    return found
+
+
+def _verified(found: D) -> D:
+    """The same, after `len` has read it."""
+    if not len(found):
+        raise UserError(f"{found.folder}: an empty data set")
     return found
 
 

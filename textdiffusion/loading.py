@@ -32,9 +32,7 @@ def load(
     settings = load_settings({"registry": registry, "runs": None if runs is None else str(runs)})
     with scratches.temporary_folder("load") as scratch:
         found = find_model(given, settings.registry, Path(settings.runs).absolute(), scratch)
-        kind: type[ImageDiffusion] | type[TextDiffusion] = (
-            ImageDiffusion if found.modality == "images" else TextDiffusion
-        )
-        model = kind.load(found.parts["model"], own_device())
+        kind = ImageDiffusion if found.modality == "images" else TextDiffusion
+        model: ImageDiffusion | TextDiffusion = kind.load(found.parts["model"], own_device())
     model.manner = found.manner
     return model

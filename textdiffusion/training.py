@@ -96,11 +96,7 @@ def train(  # one call for what a job's sections model and train say; all but `d
         raise UserError(f"start: found {type(start).__name__} for {type(data).__name__}")
     section = {**(IMAGES if images else TEXT), "seed": seed, **settings}
     section |= {key: value for key, value in (("minutes", minutes), ("examples", examples)) if value is not None}
-    described = (
-        _image_model(data, start, network, model)
-        if isinstance(data, Images)
-        else _text_model(data, start, network, model)
-    )
+    describe = _image_model if images else _text_model
     with ExitStack() as stack:
         scratch = stack.enter_context(scratches.temporary_folder("train"))
         if start is not None:

@@ -130,7 +130,7 @@ class ImageDiffusion(nn.Module):
 
         Args:
             images: uint8 [B, H, W] or [B, H, W, 3], or float [B, C, H, W] in [-1, 1].
-            labels: integers [B], 0..K-1, K for no class; None: no classes.
+            labels: integers [B], 0..K-1, -1 for no class; None: no classes.
             draws: the random numbers; left out: fresh ones, which `torch.manual_seed` repeats.
             network: what is called in the place of the network, such as the same one compiled.
 
@@ -240,8 +240,8 @@ class ImageDiffusion(nn.Module):
             return pictures.to_float(pixels)
         if not (pixels.is_floating_point() and tuple(pixels.shape[1:]) == self.shape.size):
             raise UserError(
-                f"images: found {pixels.dtype} of shape {list(pixels.shape)}; the model takes uint8 [B, {_sizes(stored)}]"
-                f" or floats in [-1, 1] [B, {_sizes(self.shape.size)}]"
+                f"images: found {pixels.dtype} of shape {list(pixels.shape)}; the model takes uint8"
+                f" [B, {_sizes(stored)}] or floats in [-1, 1] [B, {_sizes(self.shape.size)}]"
             )
         return pixels
 
@@ -251,9 +251,11 @@ class ImageDiffusion(nn.Module):
         found = torch.as_tensor(labels)
         if found.shape != (count,) or found.is_floating_point():
             raise UserError(f"labels: found {found.dtype} of {tuple(found.shape)}; expected {count} integers")
-        if found.device.type == "cpu" and not 0 <= int(found.min()) <= int(found.max()) <= self.no_class:
-            raise UserError(f"labels: found {int(found.min())} to {int(found.max())}; allowed: 0 to {self.no_class}")
-        return found.long()
+        if count and found.device.type == "cpu" and not -1 <= int(found.min()) <= int(found.max()) < self.no_class:
+            raise UserError(
+                f"labels: found {int(found.min())} to {int(found.max())}; allowed: -1 to {self.no_class - 1}"
+            )
+        return torch.where(found < 0, self.no_class, found.long())
 
 
 def _sizes(shape: Sequence[int]) -> str:

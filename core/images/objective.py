@@ -43,11 +43,8 @@ class ImageObjective:
     ) -> None:
         self.config, self.shape = config, shape
         self.diffusion = ImageDiffusion(config.network, shape, config=config, seed=seed)
-        self.model, self.process, self.no_class = (
-            self.diffusion.network,
-            self.diffusion.process,
-            self.diffusion.no_class,
-        )
+        self.model, self.process = self.diffusion.network, self.diffusion.process
+        self.no_class = self.diffusion.no_class
         self.dataset_size = len(train[0])
         self._train = train
         self._validation = tuple(array[:VALIDATION_EXAMPLES] for array in validation)
