@@ -9,8 +9,9 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.evaluation import Sampling
 from core.names import inside
-from core.records import Drawn, ModelFacts, read
+from core.records import ModelFacts, read
 from core.requests import ModalityName
 from factory.registry import Registry
 from factory.run_folder import find_run
@@ -79,7 +80,7 @@ def _of_a_run(name: str, runs: Path | None) -> FoundModel | None:
     if not parts.get("model"):
         return None
     drawn: Path | None = artifacts.get("samples", {}).get("path")
-    return FoundModel(parts, _manner(read(Drawn, str(drawn / "sample.json")).settings if drawn is not None else None))
+    return FoundModel(parts, _manner(Sampling.read(drawn).settings if drawn is not None else None))
 
 
 def _manner(settings: Mapping[str, Any] | None) -> dict[str, Any]:

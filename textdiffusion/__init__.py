@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from core.errors import UserError as UserError
-    from core.images.diffusion import ImageDiffusion as ImageDiffusion
-    from core.text.diffusion import TextDiffusion as TextDiffusion
+    from core.images.image_diffusion import ImageDiffusion as ImageDiffusion
+    from core.text.text_diffusion import TextDiffusion as TextDiffusion
     from textdiffusion.datasets import Images as Images
     from textdiffusion.datasets import Texts as Texts
     from textdiffusion.datasets import images as images
@@ -35,8 +35,8 @@ _HOMES = {
     "load": "textdiffusion.loading",
     "grid": "textdiffusion.drawing",
     "picture": "textdiffusion.drawing",
-    "ImageDiffusion": "core.images.diffusion",
-    "TextDiffusion": "core.text.diffusion",
+    "ImageDiffusion": "core.images.image_diffusion",
+    "TextDiffusion": "core.text.text_diffusion",
     "Images": "textdiffusion.datasets",
     "Texts": "textdiffusion.datasets",
     "Metrics": "textdiffusion.measuring",

@@ -13,15 +13,16 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from core import steps, storage
+from core import storage
 from core.config import validate
 from core.errors import UserError
 from core.images.config import ImageData
 from core.images.data import prepare
 from core.images.dataset import ImageDataset, Split
 from core.images.sources.arrays import EVERYTHING, open_arrays
+from core.modality import run
 from core.randomness import DataOrder
-from core.requests import ModalityName
+from core.requests import ModalityName, PrepareDataRequest
 from core.storage import scratches
 from core.text import data as texts
 from core.text.config import TextData
@@ -173,7 +174,7 @@ def images(
         else:
             section |= {"source": _kind(place), "data_dir": place}
         found = Images()
-        steps.prepare_data("images", section, found.folder)
+        run(PrepareDataRequest(modality="images", data=section, out=found.folder))
         return found
     opened, found = open_arrays(source, labels, class_names), Images()
     prepare(opened, validate(ImageData, section, "data"), found.folder, "arrays")
@@ -216,7 +217,7 @@ def text(
         )
     else:
         section |= {"source": "file", "data_dir": place}
-    steps.prepare_data("text", section, found.folder)
+    run(PrepareDataRequest(modality="text", data=section, out=found.folder))
     return found
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from core.images.diffusion import ImageDiffusion
+from core.images.image_diffusion import ImageDiffusion
 from core.processes.world import own_device
 from core.storage import scratches
-from core.text.diffusion import TextDiffusion
+from core.text.text_diffusion import TextDiffusion
 from factory.finding import find_model
 from pipelines.settings import load_settings
 

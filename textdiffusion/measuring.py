@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core import steps, storage
+from core import storage
 from core.config import config_hash
 from core.errors import UserError
-from core.images.diffusion import ImageDiffusion
+from core.images.image_diffusion import ImageDiffusion
 from core.images.sampling import sample_into
+from core.modality import run
 from core.processes.world import World
+from core.requests import EvaluateRequest, SampleRequest, TrainJudgeRequest
 from core.storage import scratches
-from core.text.diffusion import TextDiffusion
+from core.text.text_diffusion import TextDiffusion
 from textdiffusion.datasets import Images, Texts
 
 COUNT = {"images": 1000, "text": 24}
@@ -64,7 +66,7 @@ def evaluate(
     judged = {key: value for key, value in section.items() if key.startswith("judge_")}
     judge = data.work / f"judge-{config_hash(judged)}"
     if not judge.exists():
-        steps.train_judge(data.modality, judged, data.folder, judge)
+        run(TrainJudgeRequest(modality=data.modality, evaluate=judged, dataset=data.folder, out=judge))
     wanted = {"seed": 0, **(sample or {})}
     with scratches.temporary_folder("evaluate") as scratch:
         trained, drawn, measured = scratch / "model", scratch / "samples", scratch / "evaluation"
@@ -76,8 +78,18 @@ def evaluate(
         else:
             model.save(trained)
             asked_of_text = {"modes": ["diffusion"], **model.settings(count or COUNT["text"], **wanted)}
-            steps.sample("text", asked_of_text, trained, drawn)
-        steps.evaluate(data.modality, section, data.folder, judge, trained, drawn, measured)
+            run(SampleRequest(modality="text", sample=asked_of_text, model=trained, out=drawn))
+        run(
+            EvaluateRequest(
+                modality=data.modality,
+                evaluate=section,
+                dataset=data.folder,
+                judge=judge,
+                model=trained,
+                samples=drawn,
+                out=measured,
+            )
+        )
         return Metrics(storage.read_json(measured / "metrics.json"))
 
 

@@ -9,13 +9,14 @@ from typing import Any, overload
 
 from torch import nn
 
-from core import steps
 from core.errors import UserError
 from core.images.config import NetworkConfig, network_for
-from core.images.diffusion import ImageDiffusion
+from core.images.image_diffusion import ImageDiffusion
+from core.modality import run
 from core.processes.world import own_device
+from core.requests import TrainRequest
 from core.storage import scratches
-from core.text.diffusion import TextDiffusion
+from core.text.text_diffusion import TextDiffusion
 from textdiffusion.datasets import Images, Texts
 
 IMAGES = {"batch_size": 64, "optimizer": "muon", "learning_rate": 2e-3, "warmup_examples": 3000, "guide_at": 0.1}
@@ -101,16 +102,17 @@ def train(  # one call for what a job's sections model and train say; all but `d
         scratch = stack.enter_context(scratches.temporary_folder("train"))
         if start is not None:
             start.save(scratch / "start")
-        steps.train(
-            data.modality,
-            describe(data, start, network, model),
-            section,
-            data.folder,
-            scratch / "model",
+        request = TrainRequest(
+            modality=data.modality,
+            model=describe(data, start, network, model),
+            train=section,
+            dataset=data.folder,
+            out=scratch / "model",
             objective=objective,
             work=str(checkpoints or data.work / "checkpoints"),
             warm_start=scratch / "start" if start is not None else None,
         )
+        run(request)
         return (ImageDiffusion if images else TextDiffusion).load(scratch / "model", own_device())
 
 

@@ -1,4 +1,4 @@
-"""Training on a data set of images: batches for the loss of core/images/diffusion.py, validation, previews."""
+"""Training on a data set of images: batches for the loss of core/images/image_diffusion.py, validation, previews."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from core import noise
 from core.images import pictures
 from core.images.config import ImageModel
-from core.images.diffusion import ImageDiffusion
 from core.images.guidance import guided
+from core.images.image_diffusion import ImageDiffusion
 from core.images.model import ImageShape
 from core.randomness import Draws, generator_of
 from core.samplers import SampleNoise, sample_dpmpp
