@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core.text.denoiser import Diffusion, Noisy
 from core.text.reverse_steps import STEPS
+from core.text.schedule import Path
 from core.text.transformer import Cache
 
 Watch = Callable[[float, Tensor], None]  # mean gamma of a block, and the most probable tokens [B, L] of the text
@@ -109,7 +110,7 @@ def denoise_block(
     denoise = block_denoiser(model, prefix, tokens, known, settings.guidance)
     step = STEPS[settings.sampler]
     tilt = model.config.process.tilt[1] if settings.tilt is None else settings.tilt
-    grid = model.warp.grid(settings.steps, tokens.shape[1], tilt)
+    grid = Path(model.warp, tokens.shape[1], tilt).grid(settings.steps)
     shape = (*tokens.shape, model.config.process.embedding)
 
     def normal() -> Tensor:
