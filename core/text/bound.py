@@ -3,7 +3,8 @@
 `path_bound` is the variational bound in continuous time (Kingma et al. 2021, equation 18; Gulrajani & Hashimoto 2023),
 with a noise schedule for each slot of a block (Sahoo et al. 2024, MuLAN):
 
-    -log p(x) <= 1/2 sum_i int e^-gamma_i |x_i - mean_i(z_u)|^2 dgamma_i(u) + E[-log p(x | z_low)] + KL(q(z_high | x) | N)
+    -log p(x) <= 1/2 sum_i int e^-gamma_i |x_i - mean_i(z_u)|^2 dgamma_i(u)
+                 + E[-log p(x | z_low)] + KL(q(z_high | x) | N(0, I))
 
 For the exact posterior it is -log p(x) along every path; for any other its value depends on the path.
 
