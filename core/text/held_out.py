@@ -82,7 +82,9 @@ def measure(
     metrics: dict[str, Metric] = {}
     more: dict[str, Bits] = {}  # than the autoregressive model
     for name, (value, error) in bits.items():
-        definition, evaluations = find(GLOSSARY, name) or (BOUND, "")
+        known = find(GLOSSARY, name)
+        assert known is not None
+        definition, evaluations = known
         compared = own if definition in (CHAIN, BOUND) else None
         floor, count = bits[compared][0] if compared else None, windows.tokens.numel()
         metrics[name] = definition.measured(value, se=error, floor=floor, n=count)
@@ -93,10 +95,10 @@ def measure(
     if not isinstance(network, Diffusion):
         return metrics, None
     chains = [_point(count, block, bits, more) for count in sorted(settings.evaluations_per_token)]
-    known = {name: bits[metric.name][0] for name, metric in SINGLE.items() if metric.name in bits}
+    single = {name: bits[metric.name][0] for name, metric in SINGLE.items() if metric.name in bits}
     path = sampled_path(network, block, writer.settings.tilt)
     counts = {"characters": int(windows.characters.sum()), "windows": len(windows.tokens)}
-    return metrics, Likelihood(block=block, tilt=path.tilt, chains=chains, **counts, **known)
+    return metrics, Likelihood(block=block, tilt=path.tilt, chains=chains, **counts, **single)
 
 
 def _point(evaluations: float, block: int, bits: Mapping[str, Bits], more: Mapping[str, Bits]) -> ChainBits:
