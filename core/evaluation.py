@@ -11,6 +11,7 @@ Writers fill these in; gate, registry, components and report read them. Needs no
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +26,8 @@ from core.metrics import Metric, Number, dump
 from core.records import Label, Note, Record, read
 
 SAMPLING, METRICS, EVALUATION, VERDICT = "sample.json", "metrics.json", "evaluation.json", "verdict.json"
+
+log = logging.getLogger(__name__)
 
 
 class Sampling(Record):
@@ -227,10 +230,14 @@ def read_metrics(content: object, where: str) -> dict[str, Metric]:
     """The content of a metrics.json, or of what a registry keeps of one; `where` names it in errors.
 
     Raises:
-        UserError: it does not hold metrics by name.
+        UserError: it does not hold metrics by name. A single odd entry costs a warning.
     """
     if not isinstance(content, Mapping):
         raise UserError(f"{where}: expected metrics by name, found {str(content)[:60]}")
+    for name, entry in content.items():
+        value = entry.get("value") if isinstance(entry, Mapping) else entry
+        if not isinstance(entry, Mapping) or not isinstance(value, int | float | None):
+            log.warning("%s: %s: found %s, not a measurement; it counts as missing", where, name, str(value)[:60])
     return {str(name): validate(Metric, entry, f"{where}: {name}") for name, entry in content.items()}
 
 
