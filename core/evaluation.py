@@ -112,6 +112,33 @@ class GammaLoss(Record):
     no_context: float
 
 
+class ChainBits(Record):
+    """Bits per character of held-out text with a number of evaluations, and how many above the autoregressive model's.
+
+    `se` and `difference_se` are standard errors over windows; windows are the same for both models.
+    """
+
+    evaluations: float  # of the network, for a token
+    steps: int  # of a block
+    bits: float
+    se: Number = None
+    difference: Number = None
+    difference_se: Number = None
+
+
+class Likelihood(Record):
+    """Bits per character of held-out text against evaluations a token, along the noise levels that sampling takes."""
+
+    characters: int = 0
+    windows: int = 0
+    block: int = 1
+    tilt: float = 0.0
+    chains: list[ChainBits] = Field(default_factory=list)
+    bound: Number = None  # with as many evaluations as one likes
+    autoregressive: Number = None
+    inside: Number = None  # by the clean stream of the diffusion model
+
+
 class FusionExample(Record):
     """A held-out middle between its sides, and the nats of its tokens: [weights][tokens]."""
 
@@ -161,6 +188,7 @@ class Evaluation(Record):
     validation_loss: dict[str, float] | None = None
 
     # Text.
+    likelihood: Likelihood | None = None
     frontier: list[FrontierPoint] = Field(default_factory=list)
     gamma_bins: list[GammaLoss] = Field(default_factory=list)
     fusion: list[FusionCurve] = Field(default_factory=list)
