@@ -36,10 +36,11 @@ test: $(INSTALLED_DEV) lint  ## the tests, but for the longest
 test-slow: $(INSTALLED_DEV)  ## the longest tests: whole pipelines that are killed, the whole way on Vertex
 	$(PYTEST) -m slow
 
-lint: $(INSTALLED_DEV)  ## ruff and mypy
+lint: $(INSTALLED_DEV)  ## ruff, mypy, and the arrows between rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 docs: $(INSTALLED_DEV)  ## the documentation as a site in site/, built strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

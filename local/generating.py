@@ -11,8 +11,9 @@ import numpy as np
 
 from core import storage
 from core.errors import UserError
+from core.evaluation import Sampling
 from core.names import inside
-from core.records import Drawn, ModelFacts, read
+from core.records import ModelFacts, read
 from core.requests import SampleRequest
 from core.storage import scratches
 from factory.registry import Registry
@@ -124,8 +125,7 @@ def _of_a_run(name: str, runs: Path | None) -> tuple[dict[str, Path], dict[str, 
     if not found.get("model"):
         return None
     drawn: Path | None = artifacts.get("samples", {}).get("path")
-    settings = read(Drawn, str(drawn / "sample.json")).settings if drawn is not None else None
-    return found, settings or {}
+    return found, Sampling.read(drawn).settings if drawn is not None else {}
 
 
 def _save_picture(drawn: Path, out: Path) -> Path:
