@@ -10,7 +10,6 @@ from PIL import Image
 
 from core.errors import UserError
 from core.images.config import ImageData
-from core.images.sources.source import Batch
 from core.sources.summary import Tally
 
 FAINT, DIM = 8, 2  # pixels that use less than an eighth of their range are refused, less than a half warned of
@@ -29,7 +28,9 @@ class Intake:
         self._low, self._high = 1.0, 0.0  # of all pixels, as shares of what their type can hold
         self._native = (0.0, 0.0, 1.0)  # low, high and most of the type of the brightest pixels
 
-    def to_uint8(self, where: str, native: NDArray[Any], start: int = 0, most: float | None = None) -> Batch:
+    def to_uint8(
+        self, where: str, native: NDArray[Any], start: int = 0, most: float | None = None
+    ) -> NDArray[np.uint8]:
         """Pixels 0..255 of `native` [B, H, W(, 3)], images `start`.. of `where`.
 
         Args:
@@ -55,7 +56,7 @@ class Intake:
             return (native // 257).astype(np.uint8)
         return np.rint(native * (255 / most)).astype(np.uint8)
 
-    def _scaled(self, where: str, native: NDArray[Any], start: int, wanted: tuple[float, float]) -> Batch:
+    def _scaled(self, where: str, native: NDArray[Any], start: int, wanted: tuple[float, float]) -> NDArray[np.uint8]:
         low, high = wanted
         if native.dtype.kind == "f" and np.isnan(native).any():
             _require_range(where, native, start, high)

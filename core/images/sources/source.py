@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import UserError
-
-if TYPE_CHECKING:
-    from core.images.sources.intake import Intake
+from core.images.sources.intake import Intake
 
 Labels = NDArray[np.int64]
 Batch = NDArray[np.uint8]

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from pipelines.findings import Finding
-from pipelines.vertex.client.buckets import bucket_findings
+from pipelines.vertex.buckets import bucket_findings
 from pipelines.vertex.client import Project, Vertex
 
 Look = Callable[..., tuple[list[Finding], list[str]]]
