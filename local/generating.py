@@ -24,7 +24,7 @@ def generate(
     *,
     runs: Path | None = None,
     prompt: str | None = None,
-    label: int | None = None,
+    label: str | None = None,
     out: Path | None = None,
     watch: Callable[[float, list[str]], None] | None = None,
 ) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def generate(
             from a run or the registry, else the sampler's default.
         runs: folder of runs.
         prompt: for text.
-        label: class, for images; None: all classes in turn.
+        label: class by name, for images; None: all classes in turn.
         out: .png, .gif (the denoising path) or folder for images, folder for text.
         watch: for text, sees it while it is written.
 

@@ -19,7 +19,8 @@ from core.errors import UserError
 from core.images.config import ImageData
 from core.images.data import prepare
 from core.images.dataset import ImageDataset, Split
-from core.images.sources.arrays import EVERYTHING, open_arrays
+from core.images.sources.arrays import open_arrays
+from core.images.sources.source import UNLABELLED
 from core.modality import run
 from core.randomness import DataOrder
 from core.requests import ModalityName, PrepareDataRequest
@@ -86,7 +87,7 @@ class Images(_Dataset):
     @property
     def labelled(self) -> bool:
         """Whether the images were given with labels."""
-        return self.class_names != [EVERYTHING]
+        return self.class_names != [UNLABELLED]
 
     @property
     def std(self) -> float:
@@ -176,8 +177,8 @@ def images(
         found = Images()
         run(PrepareDataRequest(modality="images", data=section, out=found.folder))
         return found
-    opened, found = open_arrays(source, labels, class_names), Images()
-    prepare(opened, validate(ImageData, section, "data"), found.folder, "arrays")
+    config, found = validate(ImageData, section, "data"), Images()
+    prepare(open_arrays(config, source, labels, class_names), config, found.folder, "arrays")
     return found
 
 

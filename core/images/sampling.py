@@ -18,6 +18,7 @@ from core.config import validate
 from core.errors import UserError
 from core.evaluation import Sampling
 from core.images import pictures
+from core.images.classes import NONE, class_indices
 from core.images.config import ImageSample
 from core.images.guidance import guided
 from core.images.model import NoiseProcess, TrainedModel, load_model
@@ -106,14 +107,10 @@ def choose_labels(settings: ImageSample, trained: TrainedModel) -> NDArray[np.in
         UserError: the model does not know a class that is asked for.
     """
     classes = len(trained.shape.class_names)
-    wanted = settings.labels
-    if wanted is None:
-        wanted = tuple(range(classes)) if trained.config.conditional else (-1,)
-    known = classes if trained.config.conditional else 0
-    unknown = [label for label in wanted if label >= known]
-    if unknown:
-        allowed = f"-1 to {known - 1}" if known else "only -1: the model has no classes"
-        raise UserError(f"sample.labels: found {unknown[0]}; allowed: {allowed}")
+    known = trained.shape.class_names if trained.config.conditional else ()
+    wanted = list(range(len(known))) or [NONE]
+    if settings.labels is not None:
+        wanted = class_indices(settings.labels, known, "sample.labels")
     turns = np.resize(np.array(wanted, np.int64), settings.count)
     return np.where(turns < 0, classes, turns)
 

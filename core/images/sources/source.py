@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import UserError
+from core.images.sources.intake import Intake
 
 Labels = NDArray[np.int64]
 Batch = NDArray[np.uint8]
@@ -37,13 +38,36 @@ class Source:
 
     train: Pool
     class_names: tuple[str, ...]
+    intake: Intake
     validation: Pool | None = None
     test: Pool | None = None
-    ignored_files: int = 0
+    labelled: bool = True
+
+
+UNLABELLED = "all"
+"""The one class of images without classes."""
+
+
+def unlabelled(source: Source) -> Source:
+    """`source` as an unconditional data set: one class of all images."""
+
+    def of_one(pool: Pool) -> Pool:
+        return replace(pool, labels=np.zeros_like(pool.labels))
+
+    return replace(
+        source,
+        class_names=(UNLABELLED,),
+        labelled=False,
+        train=of_one(source.train),
+        validation=of_one(source.validation) if source.validation else None,
+        test=of_one(source.test) if source.test else None,
+    )
 
 
 def with_contiguous_classes(source: Source, where: str) -> Source:
     """`source` with labels 0..K-1. Labels may start at 0 or at 1 and must not skip a value.
+
+    Classes are named by data.class_names, by the source, or else by their labels as the source has them.
 
     Raises:
         UserError: a negative or very large label, a class without training images, or a label only seen elsewhere.
@@ -56,10 +80,13 @@ def with_contiguous_classes(source: Source, where: str) -> Source:
         raise UserError(f"{where}: found labels from {low} to {high}; allowed are 0 to {MAX_CLASSES}")
     start = 1 if low == 1 else 0
     counts = np.bincount(labels, minlength=high + 1)[start:]
+    names = source.intake.config.class_names or source.class_names
     if (counts == 0).any():
-        empty = int(np.argmin(counts != 0)) + start
+        empty = int(np.argmin(counts != 0))
+        name = f" ({names[empty]!r})" if len(names) > empty else ""
         raise UserError(
-            f"{where}: class {empty} has no images; labels run from {start} to {high} and none may be empty"
+            f"{where}: class {empty + start}{name} has no images; labels run from {start} to {high} and none may be"
+            " empty"
         )
     for pool in (source.validation, source.test):
         if (
@@ -75,7 +102,7 @@ def with_contiguous_classes(source: Source, where: str) -> Source:
     def shifted(pool: Pool) -> Pool:
         return replace(pool, labels=pool.labels - start)
 
-    names = source.class_names or tuple(str(value) for value in range(start, high + 1))
+    names = names or tuple(str(value) for value in range(start, high + 1))
     if len(names) != high + 1 - start:
         raise UserError(f"{where}: found {len(names)} class names and {high + 1 - start} classes")
     return replace(
@@ -87,10 +114,12 @@ def with_contiguous_classes(source: Source, where: str) -> Source:
     )
 
 
-def check_side(name: str, height: int, width: int) -> None:
-    """Refuses image sizes that are empty or absurd, before memory is taken for them."""
+def check_side(name: str, height: int, width: int, *, hint: str = "") -> None:
+    """Refuses image sizes that are empty or absurd, before memory is taken for them; `hint` ends the refusal."""
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-        raise UserError(f"{name}: found images of {width} x {height} pixels; allowed are 1 to {MAX_SIDE} on each side")
+        raise UserError(
+            f"{name}: found images of {width} x {height} pixels; allowed are 1 to {MAX_SIDE} on each side{hint}"
+        )
 
 
 def check_images(where: str, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
@@ -99,7 +128,7 @@ def check_images(where: str, shape: Sequence[int], dtype: np.dtype[Any]) -> None
         raise UserError(f"{where}: found shape {tuple(shape)}; allowed are [N, H, W], [N, H, W, 1] and [N, H, W, 3]")
     check_side(where, *shape[1:3])
     if dtype.kind not in "uifb":
-        raise UserError(f"{where}: found dtype {dtype}; allowed are uint8, integers 0..255 and floats 0..1")
+        raise UserError(f"{where}: found dtype {dtype}; allowed are integers and floats")
 
 
 def to_labels(where: str, values: NDArray[Any]) -> Labels:
@@ -111,24 +140,6 @@ def to_labels(where: str, values: NDArray[Any]) -> Labels:
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
         raise UserError(f"{where}: found labels that are not whole numbers")
     return values.astype(np.int64)
-
-
-def to_uint8(where: str, batch: NDArray[Any], start: int) -> Batch:
-    """`batch` as pixels 0..255; `start` is the number of its first image, for the error."""
-    if batch.dtype == np.uint8:
-        return batch
-    if batch.dtype.kind == "b":
-        return batch.astype(np.uint8) * np.uint8(255)
-    highest = 1 if batch.dtype.kind == "f" else 255
-    wrong = ~((batch >= 0) & (batch <= highest))  # true for NaN too
-    if wrong.any():
-        index = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-        found = "NaN" if np.isnan(batch[index]) else batch[index]
-        raise UserError(
-            f"{where}: image {start + int(index[0])} has the value {found}; allowed are "
-            + ("floats from 0 to 1" if highest == 1 else "integers from 0 to 255")
-        )
-    return np.rint(batch * 255).astype(np.uint8) if highest == 1 else batch.astype(np.uint8)
 
 
 def refuse_bomb(name: str, compressed: int, expanded: int) -> None:
