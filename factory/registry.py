@@ -160,6 +160,7 @@ class Registry:
             self.version(model, number).verify()
             return number, rest
 
+        step(self._pointer(model))  # refused here, it leaves no lock behind
         return self.version(model, self._point(model, step, reason, "rollback"))
 
     def record(self, model: str, event: str, reason: str, **facts: Any) -> None:
