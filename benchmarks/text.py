@@ -117,7 +117,7 @@ def bits(model: Path, texts: TextSet) -> float | None:
     found = load_model(model, own_device())
     other = found.network if isinstance(found.network, Autoregressive) else None
     limits = bounds(found, other, texts, TextEvaluate())
-    return next((round(value, 3) for value in limits.values()), None)
+    return next((round(value.mean, 3) for value in limits.values()), None)
 
 
 def row(name: str, values: dict[str, Metric], key: str, **more: Any) -> dict[str, Any]:

@@ -8,14 +8,26 @@ For the exact posterior of independent tokens it is their entropy, which is how 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World
 from core.text.schedule import alpha_sigma, diffuse
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound in nats per token: the mean over all tokens, and that of each row, float64 [B]."""
+
+    mean: float
+    rows: NDArray[np.float64]
+
 
 TokenPosterior = Callable[[Tensor, Tensor], Tensor]  # z [B, L, d] and gamma [B, L] to logits [B, L, V]
 
@@ -30,7 +42,7 @@ def variational_bound(
     generator: torch.Generator,
     draws: int = 8,
     world: World = SINGLE_PROCESS,
-) -> float:
+) -> Bound:
     """The bound in nats per token of `tokens` [B, L], given the logits of a posterior.
 
     Noise levels are divided over `world`; their terms are added in order, so the bound is the same for any number of
@@ -50,23 +62,27 @@ def variational_bound(
         levels.append(low + (high - low) * ((strata + index) / draws))
         noises.append(torch.randn(x.shape, generator=generator))
 
-    def term(index: int) -> float:
-        """Of level 0 the reconstruction, of each other one its share of the integral's mean."""
+    def term(index: int) -> tuple[float, list[float]]:
+        """Of level 0 the reconstruction, of each other one its share of the integral's mean; and that of each row."""
         gamma = levels[index].to(x.device)[:, None].expand(tokens.shape)
         logits = posterior(diffuse(x, gamma, noises[index].to(x.device)), gamma)
         if index == 0:
-            return float(F.cross_entropy(logits.flatten(0, 1).double(), tokens.flatten()))
+            flat, ids = logits.flatten(0, 1).double(), tokens.flatten()
+            each = F.cross_entropy(flat, ids, reduction="none").view(tokens.shape)
+            return float(F.cross_entropy(flat, ids)), each.mean(dim=1).tolist()
         mean = logits.softmax(dim=-1) @ embeddings
         error = (x - mean).square().sum(dim=-1)
-        return float((torch.exp(-gamma) * error).double().mean() / draws)
+        weighted = (torch.exp(-gamma) * error).double()
+        return float(weighted.mean() / draws), (weighted.mean(dim=1) / draws).tolist()
 
-    reconstruction, *terms = parallel.values(term, draws + 1, world)
-    total = sum(terms)
+    (reconstruction, first), *terms = parallel.values(term, draws + 1, world)
+    total, by_row = sum(value for value, _ in terms), np.sum([each for _, each in terms], axis=0)
     alpha, sigma = alpha_sigma(torch.tensor(high, dtype=torch.float64))
     size = embeddings.shape[1]
     squares = embeddings.double().square().sum(dim=-1)[tokens].mean()
     prior = 0.5 * (alpha**2 * squares + size * (sigma**2 - 1 - 2 * sigma.log()))
-    return float(reconstruction + 0.5 * (high - low) * total + prior)
+    half = 0.5 * (high - low)
+    return Bound(float(reconstruction + half * total + prior), np.array(first) + half * by_row + float(prior))
 
 
 def unigram_posterior(unigram: Tensor, embeddings: Tensor) -> TokenPosterior:

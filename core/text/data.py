@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,18 @@ class TextSet:
     @property
     def characters_per_token(self) -> float:
         return len(self.texts["train"]) / len(self.tokens["train"])
+
+    def retokenized(self, tokenizer: Tokenizer, splits: Sequence[str]) -> TextSet:
+        """The same texts with the tokens of `tokenizer` in `splits`, and no tokens in others; itself if the tokenizer
+        is its own.
+
+        Raises:
+            UserError: a text has a character outside the vocabulary.
+        """
+        if tokenizer.to_json() == self.tokenizer.to_json():
+            return self
+        tokens = {name: torch.tensor(tokenizer.encode(self.texts[name]), dtype=torch.long) for name in splits}
+        return replace(self, tokens=tokens, tokenizer=tokenizer)
 
 
 def read_source(config: TextData) -> tuple[str, str]:

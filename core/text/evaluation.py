@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from core.errors import UserError
 from core.evaluation import Evaluation, JudgeFacts, key_of
-from core.metrics import Metric
+from core.metrics import MOST_PARTS, Metric
 from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World
 from core.storage import integrity
@@ -76,6 +79,17 @@ def sample_metrics(
     return measured
 
 
+def _error(rows: NDArray[np.float64]) -> float | None:
+    """Standard error of the mean of rows [N], rounded; None for fewer than two."""
+    return round(float(rows.std(ddof=1) / len(rows) ** 0.5), 5) if len(rows) > 1 else None
+
+
+def _parts(rows: NDArray[np.float64]) -> list[float]:
+    """Rows [N] as means of up to MOST_PARTS neighbours, rounded."""
+    parts = np.array_split(rows, min(len(rows), MOST_PARTS))
+    return [round(float(part.mean()), 5) for part in parts]
+
+
 def _pieces(text: str, size: int, count: int) -> list[str]:
     """Up to `count` pieces of `size` characters spread evenly over `text`, not overlapping."""
     whole = max(1, len(text) // max(1, size))
@@ -100,7 +114,10 @@ def evaluate(
     for name, value in limits.items():
         floor = limits.get(glossary.AUTOREGRESSIVE_BITS.name) if name == glossary.BOUND.name else None
         count = settings.bound_windows * context
-        measured[name] = GLOSSARY[name].measured(round(value, 5), floor=floor and round(floor, 5), n=count)
+        metric = GLOSSARY[name].measured(
+            round(value.mean, 5), se=_error(value.rows), floor=round(floor.mean, 5) if floor else None, n=count
+        )
+        measured[name] = metric.model_copy(update={"parts": _parts(value.rows)})
     curves: dict[str, Any] = {
         "frontier": frontier(Writer(trained, other, sampling, world.device), judge, settings, world)
     }

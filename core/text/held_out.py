@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from core.processes import parts as parallel
@@ -14,7 +16,7 @@ from core.processes.world import SINGLE_PROCESS, World
 from core.randomness import generator_of
 from core.text import data
 from core.text.autoregressive import Autoregressive, bits_per_character
-from core.text.bound import variational_bound
+from core.text.bound import Bound, variational_bound
 from core.text.config import TextEvaluate
 from core.text.data import TextSet
 from core.text.denoiser import Diffusion
@@ -31,35 +33,45 @@ def bounds(
     texts: TextSet,
     settings: TextEvaluate,
     world: World = SINGLE_PROCESS,
-) -> dict[str, float]:
-    """Bits per character of held-out text: the bound of diffusion or masks, and the autoregressive likelihood."""
+) -> dict[str, Bound]:
+    """Bits per character of held-out text, and of each window of it: the bound of diffusion or masks, and the
+    autoregressive likelihood."""
     network, config, device = trained.network, trained.config, world.device
     tokens = data.held_out(texts.tokens["test"], config.context, settings.bound_windows).to(device)
     draws, rate = generator_of(settings.seed, "bound"), _characters_per_token(tokens, texts)
-    found: dict[str, float] = {}
+    found: dict[str, Bound] = {}
     if isinstance(network, Diffusion):
-        found[BOUND.name] = bits_per_character(diffusion_bound(network, tokens, draws, world), rate)
+        found[BOUND.name] = _bits(diffusion_bound(network, tokens, draws, world), rate)
     elif isinstance(network, Masked):
         share = (0.5 + torch.arange(len(tokens) * 8, device=device)) / (len(tokens) * 8)
         many = tokens.repeat(8, 1)
         masks = (torch.rand(many.shape, generator=draws) < share.cpu()[:, None]).to(device)
         hidden = many.masked_fill(masks, network.vocabulary)
         places = torch.arange(len(many), device=device).split(64)
-        nats = _mean(lambda i: masked_loss(network(hidden[i]), many[i], masks[i], share[i]), places, world)
-        found[BOUND.name] = bits_per_character(nats, rate)
+        losses = _losses(lambda i: masked_loss(network(hidden[i]), many[i], masks[i], share[i]), places, world)
+        found[BOUND.name] = _bits(Bound(_mean(losses), losses.reshape(8, -1).mean(0, dtype=np.float64)), rate)
     if other is not None:
-        nats = _mean(lambda part: token_losses(other(part[:, :-1]), part), tokens.split(32), world)
-        found[AUTOREGRESSIVE_BITS.name] = bits_per_character(nats, rate)
+        losses = _losses(lambda part: token_losses(other(part[:, :-1]), part), tokens.split(32), world)
+        found[AUTOREGRESSIVE_BITS.name] = _bits(Bound(_mean(losses), losses.mean(1, dtype=np.float64)), rate)
     return found
 
 
-def _mean(losses: Callable[[Tensor], Tensor], parts: Sequence[Tensor], world: World) -> float:
-    """Mean of the losses of all parts together, divided over `world`."""
+def _bits(nats: Bound, rate: float) -> Bound:
+    """Bits per character of nats per token; every window has the mean's characters per token."""
+    return Bound(bits_per_character(nats.mean, rate), nats.rows / rate / math.log(2))
+
+
+def _losses(losses: Callable[[Tensor], Tensor], parts: Sequence[Tensor], world: World) -> NDArray[np.floating]:
+    """The losses of all parts one after the other, divided over `world`."""
     found = parallel.arrays(lambda i: {"losses": losses(parts[i]).cpu().numpy()}, len(parts), world)
-    return float(np.concatenate([part["losses"] for part in found]).mean(dtype=np.float64))
+    return np.concatenate([part["losses"] for part in found])
 
 
-def diffusion_bound(network: Diffusion, tokens: Tensor, draws: torch.Generator, world: World = SINGLE_PROCESS) -> float:
+def _mean(losses: NDArray[np.floating]) -> float:
+    return float(losses.mean(dtype=np.float64))
+
+
+def diffusion_bound(network: Diffusion, tokens: Tensor, draws: torch.Generator, world: World = SINGLE_PROCESS) -> Bound:
     """Nats per token of tokens [B, L]: the sum over blocks of their bounds given the clean text before."""
     process = network.config.process
     block = process.blocks[0]
