@@ -62,7 +62,8 @@ class Definition:
     """A metric: its name in metrics.json, and how people are told about it.
 
     `better` is "floor" where the floor is the aim and neither direction is good. `variants` is the regular expression
-    of what may follow the name after an underscore, for example a mode of sampling; empty for nothing.
+    of what may follow the name after an underscore, for example a mode of sampling; empty for nothing. Where it is a
+    number, `counts` says of what.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Definition:
     better: Literal["lower", "higher", "floor"] = "lower"
     unit: str = ""
     variants: str = ""
+    counts: str = ""
 
     def measured(
         self,
@@ -85,10 +87,7 @@ class Definition:
     ) -> Metric:
         """A measurement of this metric; a `note` says what is special about it."""
         facts: dict[str, Any] = {"value": value, "floor": floor, "n": n, "judge": judge}
-        if sd is not None:
-            facts["sd"] = sd
-        if se is not None:
-            facts["se"] = se
+        facts |= {name: value for name, value in (("sd", sd), ("se", se)) if value is not None}
         if self.better != "floor":
             facts["better"] = self.better
         if note:

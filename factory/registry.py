@@ -172,7 +172,7 @@ class Registry:
     def history(self, model: str) -> list[dict[str, Any]]:
         """Promotions, rollbacks and refusals, oldest first. One that does not parse costs a warning."""
         folder = storage.join(self._model(model), "history")
-        lines = _line_of(self._pointer(model))
+        lines = _line_of(or_none(partial(self._pointer, model)))
         for name in storage.list_files(folder):
             event = or_none(partial(read, Event, inside(folder, name)))
             if event is not None:

@@ -41,11 +41,19 @@ def prepare_data(config: ImageData, out: Path) -> dict[str, Any]:
     Raises:
         UserError: the source is missing or damaged, or its images cannot be used together.
     """
-    source = open_source(config)
+    return prepare(open_source(config), config, out, config.source)
+
+
+def prepare(source: Source, config: ImageData, out: Path, name: str) -> dict[str, Any]:
+    """The same for a source that is open already; `name` says in the metadata what it is.
+
+    Raises:
+        UserError: its images cannot be used together, or are too few.
+    """
     assignment = assign_splits(source, config)
     with storage.atomic_folder(out) as folder:
         writers = _write_images(source, config, assignment, folder)
-        metadata = _describe(source, config, assignment, writers, folder)
+        metadata = {"source": name, **_describe(source, config, assignment, writers, folder)}
         images = np.load(folder / "train_images.npy", mmap_mode="r")
         labels = np.load(folder / "train_labels.npy")
         contact_sheet(images, labels, source.class_names).save(folder / "contact_sheet.png", optimize=True)
@@ -201,7 +209,6 @@ def _describe(
     return {
         "format": FORMAT,
         "modality": "images",
-        "source": config.source,
         "counts": {split: len(written.labels[split]) for split in SPLITS},
         "shape": list(written.shape),
         "value_range": [int(values[0]), int(values[-1])],

@@ -142,7 +142,15 @@ def _line_end(text: str, position: int) -> int:
 
 def prepare(config: TextData, out: Path) -> dict[str, Any]:
     """Reads, checks, splits, tokenizes and hashes a text into the folder `out`; returns its metadata."""
-    text, source = read_source(config)
+    return prepare_text(*read_source(config), config, out)
+
+
+def prepare_text(text: str, source: str, config: TextData, out: Path) -> dict[str, Any]:
+    """The same for a text that was read already; `source` names it in errors and metadata.
+
+    Raises:
+        UserError: it is too short.
+    """
     if config.limit is not None:
         text = text[: config.limit]
     if len(text.strip()) < MIN_CHARACTERS:

@@ -6,29 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from core.errors import UserError
 from core.evaluation import Evaluation, JudgeFacts, key_of
-from core.metrics import MOST_PARTS, Metric
+from core.metrics import Metric
 from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World
 from core.storage import integrity
-from core.text import data, glossary, metrics
+from core.text import data, glossary, held_out, metrics
 from core.text.autoregressive import Autoregressive
 from core.text.config import TextEvaluate, TextSample
 from core.text.curves import frontier, fusion_curves
 from core.text.data import TextSet
 from core.text.denoiser import Diffusion
 from core.text.glossary import GLOSSARY
-from core.text.held_out import bounds
 from core.text.metrics import NGramJudge
 from core.text.model import TrainedText
 from core.text.objective import gamma_losses
 from core.text.sampling import Writer
 
-VERSION = 1  # of what the metrics mean; a change makes evaluation keys differ
+VERSION = 2  # of what the metrics mean; a change makes evaluation keys differ
 
 
 def judge_description(text: str, order: int) -> dict[str, Any]:
@@ -79,17 +75,6 @@ def sample_metrics(
     return measured
 
 
-def _error(rows: NDArray[np.float64]) -> float | None:
-    """Standard error of the mean of rows [N], rounded; None for fewer than two."""
-    return round(float(rows.std(ddof=1) / len(rows) ** 0.5), 5) if len(rows) > 1 else None
-
-
-def _parts(rows: NDArray[np.float64]) -> list[float]:
-    """Rows [N] as means of up to MOST_PARTS neighbours, rounded."""
-    parts = np.array_split(rows, min(len(rows), MOST_PARTS))
-    return [round(float(part.mean()), 5) for part in parts]
-
-
 def _pieces(text: str, size: int, count: int) -> list[str]:
     """Up to `count` pieces of `size` characters spread evenly over `text`, not overlapping."""
     whole = max(1, len(text) // max(1, size))
@@ -110,17 +95,10 @@ def evaluate(
     """The evaluation of sampled `rows`, in every process of `world`, which divide the work."""
     network, context = trained.network, trained.config.context
     measured = sample_metrics(rows, texts, judge, world)
-    limits = bounds(trained, other, texts, settings, world)
-    for name, value in limits.items():
-        floor = limits.get(glossary.AUTOREGRESSIVE_BITS.name) if name == glossary.BOUND.name else None
-        count = settings.bound_windows * context
-        metric = GLOSSARY[name].measured(
-            round(value.mean, 5), se=_error(value.rows), floor=round(floor.mean, 5) if floor else None, n=count
-        )
-        measured[name] = metric.model_copy(update={"parts": _parts(value.rows)})
-    curves: dict[str, Any] = {
-        "frontier": frontier(Writer(trained, other, sampling, world.device), judge, settings, world)
-    }
+    writer = Writer(trained, other, sampling, world.device)
+    bits, likelihood = held_out.measure(writer, texts, settings, world)
+    measured |= bits
+    curves: dict[str, Any] = {"frontier": frontier(writer, judge, settings, world), "likelihood": likelihood}
     if isinstance(network, Diffusion):
         tokens = data.held_out(texts.tokens["test"], context, 32)
         curves["gamma_bins"] = gamma_losses(network, tokens, trained.config.process.blocks[0], world=world)

@@ -219,7 +219,7 @@ def test_a_provisional_version_serves_only_once_it_is_promoted(registry: Registr
         "m", {"model": tmp_path / "m"}, metrics={}, evaluation_key="", weights_sha256="w", lineage={}, provisional=True
     )
     assert [(one.state(champion=champion)) for one, champion in registry.listed("m")] == ["provisional"]
-    with pytest.raises(UserError, match="no champion in .*; m@1 is provisional: name it, or promote it"):
+    with pytest.raises(UserError, match=r"no champion in .*; m@1 is provisional: name it, or promote it"):
         registry.resolve("m")
     registry.promote("m", 1, "by hand")
     assert [(one.state(champion=champion)) for one, champion in registry.listed("m")] == ["champion"]

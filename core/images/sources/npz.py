@@ -23,9 +23,11 @@ from core.images.sources.source import (
     Labels,
     Pool,
     Source,
-    check_side,
+    check_images,
     refuse_bomb,
     rows_per_batch,
+    to_labels,
+    to_uint8,
     with_contiguous_classes,
 )
 from core.names import inside
@@ -120,11 +122,7 @@ def _member(uri: str, archive: zipfile.ZipFile, name: str) -> Iterator[tuple[IO[
 
 def _image_header(uri: str, archive: zipfile.ZipFile, name: str) -> Header:
     with _member(uri, archive, name) as (_, (shape, dtype)):
-        if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
-            raise UserError(f"{uri}[{name}]: found shape {shape}; allowed are [N, H, W], [N, H, W, 1] and [N, H, W, 3]")
-        check_side(f"{uri}[{name}]", *shape[1:3])
-        if dtype.kind not in "uifb":
-            raise UserError(f"{uri}[{name}]: found dtype {dtype}; allowed are uint8, integers 0..255 and floats 0..1")
+        check_images(f"{uri}[{name}]", shape, dtype)
         return shape, dtype
 
 
@@ -137,14 +135,7 @@ def _small_array(uri: str, name: str, kinds: str, allowed: str) -> NDArray[Any]:
 
 
 def _labels(uri: str, name: str) -> Labels:
-    values = _small_array(uri, name, "uif", "integers")
-    if values.ndim == 2 and values.shape[1] == 1:  # MedMNIST's
-        values = values[:, 0]
-    if values.ndim != 1:
-        raise UserError(f"{uri}[{name}]: found shape {values.shape}; allowed is [N], one class for each image")
-    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
-        raise UserError(f"{uri}[{name}]: found labels that are not whole numbers")
-    return values.astype(np.int64)
+    return to_labels(f"{uri}[{name}]", _small_array(uri, name, "uif", "integers"))
 
 
 def _class_names(uri: str) -> tuple[str, ...]:
@@ -164,21 +155,4 @@ def _batches(uri: str, name: str) -> Iterator[Batch]:
                         f"{uri}[{name}]: truncated after image {start + len(data) // (image * dtype.itemsize)}"
                     )
                 batch = np.frombuffer(data, dtype).reshape(rows, *shape[1:])
-                yield _to_uint8(f"{uri}[{name}]", batch[..., 0] if batch.ndim == 4 and shape[3] == 1 else batch, start)
-
-
-def _to_uint8(where: str, batch: NDArray[Any], start: int) -> Batch:
-    if batch.dtype == np.uint8:
-        return batch
-    if batch.dtype.kind == "b":
-        return batch.astype(np.uint8) * np.uint8(255)
-    highest = 1 if batch.dtype.kind == "f" else 255
-    wrong = ~((batch >= 0) & (batch <= highest))  # true for NaN too
-    if wrong.any():
-        index = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-        found = "NaN" if np.isnan(batch[index]) else batch[index]
-        raise UserError(
-            f"{where}: image {start + int(index[0])} has the value {found}; allowed are "
-            + ("floats from 0 to 1" if highest == 1 else "integers from 0 to 255")
-        )
-    return np.rint(batch * 255).astype(np.uint8) if highest == 1 else batch.astype(np.uint8)
+                yield to_uint8(f"{uri}[{name}]", batch[..., 0] if batch.ndim == 4 and shape[3] == 1 else batch, start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +91,44 @@ def check_side(name: str, height: int, width: int) -> None:
     """Refuses image sizes that are empty or absurd, before memory is taken for them."""
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise UserError(f"{name}: found images of {width} x {height} pixels; allowed are 1 to {MAX_SIDE} on each side")
+
+
+def check_images(where: str, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """Refuses what is no array of images, by its shape and type alone."""
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
+        raise UserError(f"{where}: found shape {tuple(shape)}; allowed are [N, H, W], [N, H, W, 1] and [N, H, W, 3]")
+    check_side(where, *shape[1:3])
+    if dtype.kind not in "uifb":
+        raise UserError(f"{where}: found dtype {dtype}; allowed are uint8, integers 0..255 and floats 0..1")
+
+
+def to_labels(where: str, values: NDArray[Any]) -> Labels:
+    """Labels [N], or [N, 1] as MedMNIST has them, as int64 [N]."""
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise UserError(f"{where}: found shape {values.shape}; allowed is [N], one class for each image")
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
+        raise UserError(f"{where}: found labels that are not whole numbers")
+    return values.astype(np.int64)
+
+
+def to_uint8(where: str, batch: NDArray[Any], start: int) -> Batch:
+    """`batch` as pixels 0..255; `start` is the number of its first image, for the error."""
+    if batch.dtype == np.uint8:
+        return batch
+    if batch.dtype.kind == "b":
+        return batch.astype(np.uint8) * np.uint8(255)
+    highest = 1 if batch.dtype.kind == "f" else 255
+    wrong = ~((batch >= 0) & (batch <= highest))  # true for NaN too
+    if wrong.any():
+        index = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+        found = "NaN" if np.isnan(batch[index]) else batch[index]
+        raise UserError(
+            f"{where}: image {start + int(index[0])} has the value {found}; allowed are "
+            + ("floats from 0 to 1" if highest == 1 else "integers from 0 to 255")
+        )
+    return np.rint(batch * 255).astype(np.uint8) if highest == 1 else batch.astype(np.uint8)
 
 
 def refuse_bomb(name: str, compressed: int, expanded: int) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from core.errors import IncomparableError
+from core.processes.world import SINGLE_PROCESS
 from core.storage import integrity, write_json
-from core.text import data
+from core.text import data, held_out
 from core.text import tokenizer as tokenizers
-from core.text.config import TextData, TextEvaluate
-from core.text.held_out import bounds
+from core.text.config import TextData, TextEvaluate, TextSample
 from core.text.model import TrainedText
 from core.text.objective import build
+from core.text.sampling import Writer
 from core.text.terms import equal_terms
 from core.text.tokenizer import CharacterTokenizer, Tokenizer
 from tests.core.text.conftest import MODEL, TEXT
@@ -28,10 +30,14 @@ def test_bits_per_character_are_those_of_the_models_own_tokens(texts: data.TextS
     torch.manual_seed(0)
     trained = TrainedText(build("masked", own.tokenizer.size, MODEL), own.tokenizer, MODEL, {})
     settings = TextEvaluate(bound_windows=4)
-    there = bounds(trained, None, texts.retokenized(own.tokenizer, ("test",)), settings)
-    assert (
-        there["bound_bits_per_character"].mean == bounds(trained, None, own, settings)["bound_bits_per_character"].mean
+    writer = Writer(trained, None, TextSample(), torch.device("cpu"))
+    here, there = (
+        held_out.measure(writer, one, settings, SINGLE_PROCESS)[0]["bound_bits_per_character"]
+        for one in (own, texts.retokenized(own.tokenizer, ("test",)))
     )
+    assert there == here
+    assert np.mean(there.parts) == pytest.approx(there.value, abs=1e-4)
+    assert np.std(there.parts, ddof=1) / len(there.parts) ** 0.5 == pytest.approx(there.se, rel=1e-2)
 
 
 def test_a_tokenizer_that_cannot_write_the_new_text_is_not_comparable(folder: Path, tmp_path: Path) -> None:
