@@ -110,6 +110,18 @@ class GateConfig(Frozen):
     require: dict[str, float] = Field(
         default_factory=dict, description="metric name -> the worst value that is still promoted"
     )
+    confidence: float = Field(
+        0.9, ge=0.5, lt=1, description="how sure it must be that the challenger is better: 0.9 promotes 10 % of equals"
+    )
+    first_floors: float | None = Field(
+        5.0,
+        ge=1,
+        description="without a champion to beat: at most so many floors away, else provisional; null: no limit",
+    )
+    incomparable: Literal["keep", "promote"] = Field(
+        "keep",
+        description="where the champion cannot be measured on the new data: it stays, or the challenger replaces it",
+    )
 
 
 class ResourcesConfig(Frozen):

@@ -227,6 +227,7 @@ def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: 
         processes=world.size,
         weights_sha256=trained.description.get("weights_sha256"),  # none of a network that was never saved
         settings=settings.model_dump(mode="json"),
+        class_names=list(trained.shape.class_names) if trained.config.conditional else None,
     )
 
 

@@ -20,10 +20,11 @@ from core.text.metrics import NGramJudge
 from core.text.model import TOKENIZER, begin_from, describe, load_model, load_models, save_model
 from core.text.objective import OBJECTIVES
 from core.text.sampling import Writer, shard_drawer
+from core.text.terms import equal_terms
 from core.training.fitting import Recipe, fit_into
-from core.training.result import FitResult
+from core.training.loop.result import FitResult
 
-__all__ = ["evaluate", "prepare_data", "sample", "shard_drawer", "train", "train_judge"]
+__all__ = ["equal_terms", "evaluate", "prepare_data", "sample", "shard_drawer", "train", "train_judge"]
 
 
 def prepare_data(request: PrepareDataRequest) -> Facts:
@@ -140,15 +141,12 @@ def evaluate(request: EvaluateRequest) -> Facts:
     texts = data.load(request.dataset)
     with distributed.world(distributed.LONG) as world:
         trained, other = load_models(request.model, request.autoregressive, world.device)
-        if trained.tokenizer.to_json() != texts.tokenizer.to_json():
-            raise UserError(
-                f"{request.model}: its tokenizer is not the data set's; evaluate on the data it was trained on"
-            )
         ngrams = evaluation.load_judge(request.judge, texts)
         sampling = Sampling.read(samples)
         drawn = validate(TextSample, sampling.settings or None, f"{samples / SAMPLING}: settings")
         rows = storage.read_json_lines(samples / "samples.jsonl")
-        found = evaluation.evaluate(settings, drawn, rows, texts, ngrams, trained, other, world)
+        own = texts.retokenized(trained.tokenizer, ("test",))  # measures are in characters, whatever the tokens
+        found = evaluation.evaluate(settings, drawn, rows, own, ngrams, trained, other, world)
         found = found.model_copy(update={"evaluations": sampling.nfe})
 
         def publish() -> Facts:

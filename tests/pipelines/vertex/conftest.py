@@ -25,7 +25,7 @@ description: A job whose steps are stand-ins
 modality: images
 data: {source: digits}
 train: {examples: 512}
-gate: {metric: frechet_distance}
+gate: {metric: frechet_distance, first_floors: null}
 resources: {timeout_hours: 0.5}
 """
 IMAGE = "us-central1-docker.pkg.dev/demo/factory/textdiffusion:test"
