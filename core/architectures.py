@@ -1,7 +1,7 @@
 """Which GPUs the kernels of a torch wheel run on.
 
-`torch.cuda.get_arch_list()` names what a wheel was built for. Kernels for sm_XY run on GPUs of the same major number X and
-a minor number of at least Y; compute_XY is code that the driver compiles for anything as new or newer.
+`torch.cuda.get_arch_list()` names what a wheel was built for. Kernels for sm_XY run on GPUs of the same major number X
+and a minor number of at least Y; compute_XY is code that the driver compiles for anything as new or newer.
 """
 
 from __future__ import annotations

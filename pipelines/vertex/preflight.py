@@ -143,11 +143,11 @@ def _image(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
         if "." not in image.partition("/")[0]:
             yield Finding(f"image: {image} names no registry that Vertex can pull from; set `image:"
                           f" {vertex.project.region}-docker.pkg.dev/{vertex.project.project}/REPOSITORY/textdiffusion`"
-                          " and push it with `make image`")  # fmt: skip
+                          " and push it with `make push`")  # fmt: skip
             continue
         code = image_status(vertex, image)
         if code == 404:
-            yield Finding(f"image: {image} is not in the registry; push it with `make image`")
+            yield Finding(f"image: {image} is not in the registry; push it with `make push`")
         elif code != 200:
             yield Finding(f"image: {image} could not be looked up (HTTP {code})", problem=False)
 

@@ -123,7 +123,7 @@ def test_time_zone_typo(cloud, command):
 
 def test_image_that_was_not_pushed(cloud, command, monkeypatch, submitted):
     monkeypatch.setenv("TEXTDIFFUSION_IMAGE", "us-central1-docker.pkg.dev/demo/factory/textdiffusion:other")
-    only_line(command("deploy", "digits"), "textdiffusion:other is not in the registry; push it with `make image`")
+    only_line(command("deploy", "digits"), "textdiffusion:other is not in the registry; push it with `make push`")
     assert submitted() == 0
 
 

@@ -164,7 +164,7 @@ def test_doctor_says_the_command_that_mends_what_is_missing(cloud, command, monk
         "logging.logEntries.list": f"gcloud projects add-iam-policy-binding demo {YOU} --role=roles/logging.viewer",
         "bucket": "gcloud storage buckets create gs://absent --project=demo --location=us-central1",
         "service account": "gcloud iam service-accounts create pipelines --project=demo",
-        "image": "make image",
+        "image": "make push",
     }
 
 
