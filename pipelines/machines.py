@@ -34,6 +34,8 @@ _CAPABILITY = {
 }
 ACCELERATORS = tuple(name for name, capability in _CAPABILITY.items() if runs_on(capability))
 """Those that the torch of the image runs on."""
+SPOT_ONLY = re.compile(r"a3-highgpu-[124]g")
+"""Machine types that Compute Engine gives only as spot or flex-start; of Vertex AI it is not known."""
 
 
 class Price(Frozen):

@@ -15,8 +15,8 @@ CONFIG = "containers/cloudbuild.yaml"
 def build_command(settings: Settings, image: str, *, revision: str, source: str) -> list[str]:
     """The gcloud command that builds and pushes `image`.
 
-    gcloud's own defaults need more rights: it stages the source in a bucket PROJECT_cloudbuild, which it makes, and builds
-    as the Compute Engine default account.
+    gcloud's own defaults need more rights: it stages the source in a bucket PROJECT_cloudbuild, which it makes, and
+    builds as the Compute Engine default account.
 
     Args:
         settings: name project, bucket and the account that builds.

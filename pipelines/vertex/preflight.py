@@ -11,13 +11,14 @@ from core.errors import UserError
 from pipelines import costs
 from pipelines.checks import executors, machine_problems, worker_pools
 from pipelines.findings import Finding
+from pipelines.machines import SPOT_ONLY
 from pipelines.vertex.buckets import bucket_findings
 from pipelines.vertex.client import Vertex
 from pipelines.vertex.places import account_findings, form_problems, tensorboard_findings
+from pipelines.vertex.quota import accelerators, quota_findings
 from pipelines.vertex.regions import check_accelerator, check_region
 from pipelines.vertex.submit import RUN_ID, Submission
 
-_QUOTA = "aiplatform.googleapis.com/custom_model_training_{spot}nvidia_{kind}_gpus"
 MANIFESTS = ", ".join(
     f"application/vnd.{kind}+json"
     for kind in (
@@ -67,7 +68,7 @@ def offline(
     except UserError as error:
         yield Finding(str(error))
     else:
-        doubts = [doubt, *(check_accelerator(region, kind) for kind, _, _ in accelerators(submission.spec))]
+        doubts = [doubt, *_doubts(region, submission.spec)]
         yield from (Finding(text, problem=False) for text in sorted(set(filter(None, doubts))))
     yield from (Finding(text) for text in _labels(submission.labels))
     if not RUN_ID.fullmatch(submission.run):
@@ -96,29 +97,13 @@ def parameter_problems(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -
             yield f"parameter {name}: found {_short(value)}; allowed: {words}"
 
 
-def accelerators(spec: Mapping[str, Any]) -> Iterator[tuple[str, int, bool]]:
-    """(accelerator, count, spot) of every step that has one."""
-    for step, pool in worker_pools(spec):
-        machine = pool["machine_spec"]
-        if machine.get("accelerator_type"):
-            defaults = spec["components"][f"comp-{step}"]["inputDefinitions"]["parameters"]
-            spot = defaults.get("strategy", {}).get("defaultValue") == "SPOT"
-            replicas = int(pool.get("replica_count", 1))
-            yield machine["accelerator_type"], replicas * int(machine.get("accelerator_count") or 1), spot
-    for _, container in executors(spec):
-        accelerator = container.get("resources", {}).get("accelerator", {})
-        kind = accelerator.get("resourceType") or accelerator.get("type")
-        if kind:
-            yield kind, int(accelerator.get("resourceCount") or accelerator.get("count") or 1), False
-
-
 def online(vertex: Vertex, submission: Submission) -> list[Finding]:
     """Checks that ask the project: bucket, service account, image and quota."""
     found = [*bucket_findings(vertex)]
     if not found:
         spec = submission.spec
         found += [*account_findings(vertex), *tensorboard_findings(vertex, spec)]
-        found += [*_image(vertex, spec), *_quota(vertex, spec)]
+        found += [*_image(vertex, spec), *quota_findings(vertex, spec)]
     return found
 
 
@@ -129,9 +114,20 @@ def fallback_findings(
     if max_cost is not None and estimate.usd > max_cost:
         yield Finding(f"--max-cost {max_cost:g}: on {machine} the run is estimated at {estimate.line()};"
                       " nothing was submitted")  # fmt: skip
-    doubts = {check_accelerator(vertex.project.region, kind) for kind, _, _ in accelerators(spec)}
-    for text in [*sorted(filter(None, doubts)), *(finding.text for finding in _quota(vertex, spec))]:
+    short = [finding.text for finding in quota_findings(vertex, spec)]
+    for text in [*sorted(set(_doubts(vertex.project.region, spec))), *short]:
         yield Finding(f"{machine}: {text}", problem=False)
+
+
+def _doubts(region: str, spec: Mapping[str, Any]) -> Iterator[str]:
+    """Accelerators that may not be had in the region, or not at the price that was asked for."""
+    for held in accelerators(spec):
+        yield from filter(None, [check_accelerator(region, held.kind)])
+        if not held.spot and SPOT_ONLY.fullmatch(held.machine_type):
+            yield (
+                f"{held.step}: Compute Engine gives {held.machine_type} only as spot or flex-start, and whether Vertex"
+                " AI has it on demand is not known: add --spot"
+            )
 
 
 def _image(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
@@ -157,35 +153,6 @@ def image_status(vertex: Vertex, image: str) -> int:
     host, _, rest = image.partition("/")
     name, _, tag = rest.rpartition("@") if "@" in rest else rest.rpartition(":")
     return vertex.rest(host, "GET", f"/v2/{name}/manifests/{tag}", accept=MANIFESTS)[0]
-
-
-def _quota(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
-    wanted: dict[str, int] = {}
-    for kind, count, spot in accelerators(spec):
-        name = kind.lower().removeprefix("nvidia_").removeprefix("tesla_")
-        metric = _QUOTA.format(spot="preemptible_" if spot else "", kind=name.replace("h100_80gb", "h100"))
-        wanted[metric] = max(wanted.get(metric, 0), count)
-    if not wanted:
-        return
-    path = f"/v1/projects/{vertex.project.project}/locations/global/services/aiplatform.googleapis.com/quotaInfos"
-    infos, token = [], ""
-    while True:
-        code, answer = vertex.rest("cloudquotas.googleapis.com", "GET", f"{path}?pageSize=1000&pageToken={token}")
-        if code != 200:
-            yield Finding(f"quota: could not be read (HTTP {code}); needed: {', '.join(sorted(wanted))}", problem=False)
-            return
-        infos += answer.get("quotaInfos", [])
-        token = answer.get("nextPageToken", "")
-        if not token:
-            break
-    for info in infos:
-        need = wanted.get(info.get("metric", ""))
-        for dimension in info.get("dimensionsInfos", []) if need else []:
-            region = vertex.project.region
-            value = int(dimension.get("details", {}).get("value", -1))
-            if region in dimension.get("applicableLocations", [region]) and 0 <= value < (need or 0):
-                yield Finding(f"quota: {info['metric']} in {region} is {value}, the run needs {need};"
-                              " ask for more at https://console.cloud.google.com/iam-admin/quotas")  # fmt: skip
 
 
 def _labels(labels: Mapping[str, str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from core.errors import UserError
 from pipelines import costs
 from pipelines.checks import read_spec
 from pipelines.compile import compile_job
+from pipelines.concurrency import most_at_once
 from pipelines.cron import next_times, with_zone
 from pipelines.jobs import load_job
 from pipelines.machines import load_machines
@@ -144,6 +145,41 @@ def test_quota_below_what_is_needed(cloud, command):
         only_line(command("deploy", "digits"), f"{metric} in us-central1 is 0, the run needs 1")
     finally:
         cloud.server.platform.quota.clear()
+
+
+@pytest.mark.parametrize(("parallel", "need"), [(0, 2), (1, 2), (3, 4)])
+def test_quota_is_the_sum_over_what_runs_at_once(cloud, parallel, need):
+    """train-judge runs beside train, and beside the trials of a search, which it has none of its own to wait for."""
+    metric = "aiplatform.googleapis.com/custom_model_training_nvidia_t4_gpus"
+    job = load_job("digits", [f"search.parallel={parallel}"] if parallel else [], search=bool(parallel))
+    notes = {}
+    for quota in (need - 1, need):
+        cloud.server.platform.quota[("us-central1", metric)] = quota
+        try:
+            plan = prepare(cloud.vertex, job, load_settings(), Options())
+        finally:
+            cloud.server.platform.quota.clear()
+        assert plan.problems == [], "jobs wait for each other"
+        notes[quota] = [note for note in plan.notes if note.startswith("quota:")]
+    assert notes[need] == []
+    assert f"in us-central1 is {need - 1}, the run needs {need} for all that may run at once" in notes[need - 1][0]
+
+
+def test_steps_in_a_row_need_no_more_than_the_largest_and_branches_add_up():
+    task = lambda name, *before: {"componentRef": {"name": f"comp-{name}"}, "dependentTasks": list(before)}  # noqa: E731
+    inner = {"dag": {"tasks": {"c": task("c"), "d": task("d", "c")}}}
+    spec = {"components": {"comp-inner": inner, **{f"comp-{name}": {} for name in "abcd"}},
+            "root": {"dag": {"tasks": {"a": task("a"), "b": task("b", "a"), "inner": task("inner", "a")}}}}  # fmt: skip
+    assert most_at_once(spec, {"a": 3}) == 3
+    assert most_at_once(spec, {"a": 3, "b": 2}) == 3
+    assert most_at_once(spec, {"a": 3, "b": 2, "c": 1, "d": 4}) == 6, "b beside d"
+
+
+def test_h100_on_demand_is_marked_and_on_spot_is_not(cloud):
+    words = "Compute Engine gives a3-highgpu-1g only as spot or flex-start"
+    for spot in (False, True):
+        plan = prepare(cloud.vertex, load_job("digits"), load_settings(), Options(machines=("h100",), spot=spot))
+        assert any(words in note for note in plan.notes) is not spot
 
 
 def test_data_on_this_machine_cannot_be_read_in_the_cloud(cloud, command, tmp_path):
