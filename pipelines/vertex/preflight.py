@@ -13,6 +13,7 @@ from pipelines.checks import executors, machine_problems, worker_pools
 from pipelines.findings import Finding
 from pipelines.machines import SPOT_ONLY
 from pipelines.vertex.buckets import bucket_findings
+from pipelines.vertex.caps import LEAST
 from pipelines.vertex.client import Vertex
 from pipelines.vertex.places import account_findings, form_problems, tensorboard_findings
 from pipelines.vertex.quota import accelerators, quota_findings
@@ -40,7 +41,12 @@ _PYTHON: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def preflight(
-    vertex: Vertex, submission: Submission, estimate: costs.Estimate, *, max_cost: float | None = None
+    vertex: Vertex,
+    submission: Submission,
+    estimate: costs.Estimate,
+    *,
+    max_cost: float | None = None,
+    ask: bool = True,
 ) -> list[Finding]:
     """Everything that can be known before a run starts; empty when nothing is wrong or doubtful.
 
@@ -49,10 +55,11 @@ def preflight(
         submission: what would be sent.
         estimate: its cost.
         max_cost: the most it may cost, in USD.
+        ask: ask the services too.
     """
     found = list(offline(vertex.project.region, submission, estimate, max_cost=max_cost))
     found += form_problems(vertex, submission.spec)
-    if not any(finding.problem for finding in found):
+    if ask and not any(finding.problem for finding in found):
         found += online(vertex, submission)
     return found
 
@@ -78,6 +85,23 @@ def offline(
     elif max_cost is not None and estimate.unpriced:
         yield Finding(f"--max-cost {max_cost:g}: cannot be held: no price for {', '.join(estimate.unpriced)}"
                       " in resources.yaml")  # fmt: skip
+
+
+def limit_findings(seconds: Mapping[str, int], took: Mapping[str, float], max_cost: float) -> Iterator[Finding]:
+    """Steps to which a cap leaves less than they need: next to nothing, or less than they took in an earlier run.
+
+    Args:
+        seconds: that each step may take.
+        took: hours that steps took before.
+        max_cost: the cap, in USD.
+    """
+    short = [f"{step} {max(0, limit)} s" for step, limit in sorted(seconds.items()) if limit < LEAST]
+    if short:
+        yield Finding(f"--max-cost {max_cost:g}: leaves {', '.join(short)}, the start of machines apart; raise it")
+    for step, limit in sorted(seconds.items()):
+        if step in took and took[step] * 3600 > limit:
+            yield Finding(f"--max-cost {max_cost:g}: leaves {step} {limit} s, and in an earlier run it took"
+                          f" {took[step] * 3600:.0f} s", problem=False)  # fmt: skip
 
 
 def parameter_problems(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[str]:

@@ -24,6 +24,9 @@ EXPERIMENT = "textdiffusion-experiment"
 MACHINES = "textdiffusion-machines"
 """Label of a run: the machine it trains on and those that follow if there is none to be had, joined by `_`."""
 
+MAX_COST = "textdiffusion-max-cost"
+"""Label of a run: USD that it may cost, with `_` for the point."""
+
 
 @dataclass(frozen=True)
 class Submission:

@@ -153,6 +153,11 @@ class Step:
         while code in TAKEN_AWAY and restarts:
             self._say(job, "The replica workerpool0-0 was preempted; restarting the job.")
             code = self._spawn(command, environments, job, None)
+        for _ in range(1, self.runner.order["begun"] if job != self.job else 1):
+            if code == 0:
+                break
+            self._say(job, "The replica workerpool0-0 exited with a non-zero status; restarting it.")
+            code = self._spawn(command, environments, job, None)
         self.runner.storage.upload(self.root)
         if code != 0:
             raise StepError(
