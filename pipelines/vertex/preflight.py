@@ -79,7 +79,7 @@ def offline(
         yield from (Finding(text, problem=False) for text in sorted(set(filter(None, doubts))))
     yield from (Finding(text) for text in _labels(submission.labels))
     if not RUN_ID.fullmatch(submission.run):
-        yield Finding(f"run id {submission.run!r}: allowed: lower case letters, digits and dashes, at most 128")
+        yield Finding(f"run id {submission.run!r}: allowed: lower case letters, digits and dashes, at most 127")
     if max_cost is not None and estimate.usd > max_cost:
         yield Finding(f"--max-cost {max_cost:g}: the run is estimated at {estimate.line()}; nothing was submitted")
     elif max_cost is not None and estimate.unpriced:

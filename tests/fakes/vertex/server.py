@@ -87,7 +87,7 @@ class VertexServer:
         self.host = Host({**gcs.environment, **(environment or {})}, preload)
         self.lock = threading.RLock()
         self.requests: list[tuple[str, str]] = []
-        self.begun = 1
+        self.begun: int | None = None  # how often a custom job that exits non-zero is begun, if a probe has told
         self._folder = tempfile.TemporaryDirectory(prefix="vertex-")
         self.cache = Path(self._folder.name, "cache")
         self.faults = Path(self._folder.name, "faults")
@@ -171,7 +171,7 @@ class VertexServer:
         return json.dumps(self.platform.answer(verb, path, query, content, accept))
 
     def identified(self, text: str) -> str:
-        return text.replace(f"projects/{self.number}/", f"projects/{self.project}/")
+        return re.sub(rf"projects/{self.number}/(?!global/networks/)", f"projects/{self.project}/", text)
 
     def _numbered(self, text: str) -> str:
         """Resource names carry the project's number on the way out, as the service's do."""

@@ -71,7 +71,7 @@ def test_the_probe_reports_and_the_emulator_can_be_set_to_what_it_found(
     assert "look: gpu: driver" in out
     assert command("probe")[0] == 2, "probe.json is there already, and is not overwritten"
 
-    monkeypatch.setattr(cloud.server, "begun", 1)
+    monkeypatch.setattr(cloud.server, "begun", None)
     cloud.server.set_to(found)
     code, _, err = command("probe", "--interval", "0.2", "--out", "again.json")
     assert code == 0, err
