@@ -20,7 +20,7 @@ from pipelines.jobs import parameters, require_remote
 from pipelines.machines import Machine, choose, load_machines
 from pipelines.retraining import define_retraining
 from pipelines.settings import Settings
-from pipelines.vertex.client.caps import limits, with_limits
+from pipelines.vertex.caps import limits, with_limits
 from pipelines.vertex.client import ENDPOINT, Project, Vertex
 from pipelines.vertex.monitor import view
 from pipelines.vertex.preflight import fallback_findings, limit_findings, preflight
