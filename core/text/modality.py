@@ -21,7 +21,7 @@ from core.text.model import TOKENIZER, begin_from, describe, load_model, load_mo
 from core.text.objective import OBJECTIVES
 from core.text.sampling import Writer, shard_drawer
 from core.training.fitting import Recipe, fit_into
-from core.training.loop.result import FitResult
+from core.training.result import FitResult
 
 __all__ = ["evaluate", "prepare_data", "sample", "shard_drawer", "train", "train_judge"]
 
