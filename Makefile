@@ -63,9 +63,7 @@ image: $(INSTALLED)  ## the image of all steps, by docker; its tag is the hash o
 	  --build-arg REVISION=$(REVISION) --build-arg SOURCE=$(SOURCE) --tag $(IMAGE) .
 
 push: $(INSTALLED)  ## the same by Cloud Build, into the registry that `image:` in textdiffusion.yaml names
-	$(BIN)/textdiffusion image --remote >/dev/null
-	gcloud builds submit --config containers/cloudbuild.yaml \
-	  --substitutions "_IMAGE=$(IMAGE),_REVISION=$(REVISION),_SOURCE=$(SOURCE)" .
+	$(BIN)/textdiffusion image --push --revision "$(REVISION)" --source "$(SOURCE)"
 
 test-container: $(INSTALLED_DEV)  ## the image in a real engine: the digits pipeline in it, against the same run here
 	$(BIN)/python -m tests.container

@@ -61,12 +61,13 @@ def load(name: str) -> Any:
 @contextmanager
 def step() -> Iterator[None]:
     """Runs a step's body: a `UserError` becomes its one line on stderr and exit code 2, without a traceback."""
+    from components.deadline import deadline
     from core.errors import UserError
     from core.printable import say
     from core.storage.faults import every_refusal
 
     try:
-        with every_refusal():  # a full disk shows where nobody looked for it
+        with deadline(), every_refusal():  # a full disk shows where nobody looked for it
             yield
     except UserError as error:
         say(f"error: {error}", to=sys.stderr)

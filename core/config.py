@@ -132,7 +132,11 @@ class ResourcesConfig(Frozen):
     cpu: str = "cpu"
     spot: bool = False
     replicas: int = Field(1, ge=1, le=64)
-    timeout_hours: float = Field(24, gt=0, le=168)
+    timeout_hours: float = Field(24, gt=0, le=168, description="longest that a step with accelerators may take")
+
+    def alone(self) -> ResourcesConfig:
+        """The same for a step that is no training: one machine, on demand."""
+        return self.model_copy(update={"spot": False, "replicas": 1})
 
 
 def validate(section: type[S], values: object, where: str) -> S:

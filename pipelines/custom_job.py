@@ -30,6 +30,10 @@ class VertexOptions(Frozen):
     env: dict[str, str] = Field(default_factory=dict)
     boot_disk_gb: int = Field(default=100, ge=100, le=64_000)
 
+    def without_board(self) -> VertexOptions:
+        """The same for a job that writes no curves."""
+        return self.model_copy(update={"tensorboard": "", "output": ""})
+
     def environment(self) -> list[dict[str, str]]:
         """The environment of a container, as worker pools state it."""
         return [{"name": name, "value": value} for name, value in {"TEXTDIFFUSION_IMAGE": IMAGE, **self.env}.items()]

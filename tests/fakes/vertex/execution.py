@@ -123,6 +123,7 @@ class Execution:
                 "faults": str(self._server.faults),
                 "service_account": job.service_account,
                 "labels": dict(job.labels),
+                "begun": self._server.begun,
             }
             Path(folder, "order.json").write_text(json.dumps(order))
             os.mkfifo(Path(folder, "events"))

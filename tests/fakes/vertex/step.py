@@ -136,13 +136,14 @@ class Step:
         if self.refused:
             raise self.refused
         container = self.executor.container
-        command, job, restarts = [*container.command, *container.args], self.job, False
+        command, job, restarts, attempts = [*container.command, *container.args], self.job, False, 1
         environments = [{e.name: e.value for e in container.env}]
         if tuning.MODULE in command:
             return self._tune(command)
         if launcher.MODULE in command:
             made = self._launch(command)
             command, environments, job, restarts = made.command, made.environments, made.name, made.restarts
+            attempts = self.runner.order["begun"] or 1
         for artifacts in self.message.inputs.artifacts.values():
             for artifact in artifacts.artifacts:
                 self.runner.storage.download(artifact.uri)
@@ -152,6 +153,10 @@ class Step:
         code = self._spawn(command, environments, job, fault)
         while code in TAKEN_AWAY and restarts:
             self._say(job, "The replica workerpool0-0 was preempted; restarting the job.")
+            code = self._spawn(command, environments, job, None)
+        while code > 0 and code not in TAKEN_AWAY and attempts > 1:
+            attempts -= 1
+            self._say(job, f"The replica workerpool0-0 exited with a non-zero status of {code}; restarting the worker.")
             code = self._spawn(command, environments, job, None)
         self.runner.storage.upload(self.root)
         if code != 0:
