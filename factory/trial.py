@@ -50,7 +50,7 @@ def run_trial(
     metric = str(trial["metric"])
     facts: dict[str, Any] = {"trial": trial["trial"], "parameters": trial["parameters"], "value": None, "error": None}
     began = time.monotonic()
-    with scratches.temporary_folder("trial") as scratch, storage.atomic_folder(out) as folder:
+    with scratches.temporary_folder("trial") as scratch, storage.atomic_folder(out, "trial.json") as folder:
         trained = scratch / "model"
         try:
             found = steps.train(modality, model, trial["train"], dataset, trained, work=work, warm_start=warm_start)

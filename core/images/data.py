@@ -43,7 +43,7 @@ def prepare_data(config: ImageData, out: Path) -> dict[str, Any]:
     """
     source = open_source(config)
     assignment = assign_splits(source, config)
-    with storage.atomic_folder(out) as folder:
+    with storage.atomic_folder(out, "dataset.json") as folder:
         writers = _write_images(source, config, assignment, folder)
         metadata = _describe(source, config, assignment, writers, folder)
         images = np.load(folder / "train_images.npy", mmap_mode="r")

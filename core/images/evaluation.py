@@ -97,7 +97,7 @@ def evaluate(
     facts = _facts(found, model) | {"evaluation_key": evaluation_key(config, data, opened, drawn)}
 
     def write() -> dict[str, Any]:
-        with storage.atomic_folder(out) as folder:
+        with storage.atomic_folder(out, "metrics.json") as folder:
             storage.write_json(folder / "metrics.json", values)
             storage.write_json(folder / "evaluation.json", facts)
             storage.write_bytes(folder / "neighbours.npz", _neighbours(config, found, near, real))

@@ -152,7 +152,7 @@ def prepare(config: TextData, out: Path) -> dict[str, Any]:
         "tokens_sha256": {name: hashlib.sha256(ids.tobytes()).hexdigest() for name, ids in tokens.items()},
         "content_sha256": hashlib.sha256((described + "\0" + "\0".join(texts.values())).encode()).hexdigest(),
     }
-    with storage.atomic_folder(out) as folder:
+    with storage.atomic_folder(out, "dataset.json") as folder:
         for name, part in texts.items():
             storage.write_bytes(inside(folder, f"{name}.txt"), part.encode())
             np.save(inside(folder, f"{name}.npy"), tokens[name])
