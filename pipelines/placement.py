@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from components.step import IMAGE, variant
 from core.config import ResourcesConfig
+from core.processes.accelerators import EXPECTED, IN_POD
 from factory.steps import STEPS
 from pipelines.custom_job import VertexOptions, custom_job
 from pipelines.machines import Machine, choose
@@ -50,6 +51,9 @@ class Placement:
         step, task = STEPS[component.name], variant(component, {*inputs, *outputs})(**inputs)
         machine = self.machine(step.machine)
         task.set_env_variable("TEXTDIFFUSION_IMAGE", IMAGE)
+        if machine.accelerator_type:
+            name = EXPECTED if self.target == "vertex" else IN_POD
+            task.set_env_variable(name, str(machine.accelerator_count))
         task.set_cpu_limit(str(machine.cpu)).set_memory_limit(f"{machine.memory_gb}G")
         if machine.accelerator_type and self.target == "vertex":
             task.set_accelerator_type(machine.accelerator_type).set_accelerator_limit(machine.accelerator_count)

@@ -8,7 +8,8 @@ import sys
 
 USER = 10001  # of containers/Dockerfile
 _KEEP_CAPABILITIES, _AMBIENT, _RAISE = 8, 47, 2  # of prctl(2)
-_READ_ALL = 2  # CAP_DAC_READ_SEARCH
+_SECURE_BITS, _NO_FIXUP = 28, 4  # the rights of a process stay when its user changes
+_CHOWN, _READ_ALL, _SETGID, _SETUID = 0, 2, 6, 7  # CAP_CHOWN, CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID
 _VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
 
 
@@ -30,8 +31,23 @@ def become() -> None:
     os.setgroups([])
     os.setgid(USER)
     os.setuid(USER)
-    header = (ctypes.c_uint32 * 2)(_VERSION, 0)
-    rights = (ctypes.c_uint32 * 6)(*[1 << _READ_ALL] * 3, 0, 0, 0)  # effective, permitted, inheritable; those above 31
-    if libc.capset(header, rights) or libc.prctl(_AMBIENT, _RAISE, _READ_ALL, 0, 0):
+    _keep(libc, 1 << _READ_ALL)
+    if libc.prctl(_AMBIENT, _RAISE, _READ_ALL, 0, 0):
         raise OSError(ctypes.get_errno(), "capabilities cannot be kept")
     os.environ["HOME"] = "/tmp"  # as in the image
+
+
+def begin_as_root() -> None:
+    """Lets this process, which is root, become another user by itself and still read the interpreter's folder."""
+    if not possible():
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_SECURE_BITS, _NO_FIXUP, 0, 0, 0)
+    _keep(libc, 1 << _READ_ALL | 1 << _CHOWN | 1 << _SETGID | 1 << _SETUID)
+
+
+def _keep(libc: ctypes.CDLL, rights: int) -> None:
+    header = (ctypes.c_uint32 * 2)(_VERSION, 0)
+    kept = (ctypes.c_uint32 * 6)(rights, rights, rights, 0, 0, 0)  # effective, permitted, inheritable; those above 31
+    if libc.capset(header, kept):
+        raise OSError(ctypes.get_errno(), "capabilities cannot be kept")
