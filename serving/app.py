@@ -39,7 +39,7 @@ def make_app(service: Service, give_up: Callable[[], None]) -> FastAPI:
                 "classes": list(card.classes), "sample": dict(card.manner)}  # fmt: skip
 
     async def metrics() -> Response:
-        service.metrics.ready.set(service.ready)
+        service.measure()
         return Response(service.metrics.text(), media_type=Metrics.CONTENT_TYPE)
 
     app.add_api_route("/", about, summary="The model in service")

@@ -63,7 +63,6 @@ class Engine:
         if not self.ready:
             raise GoneError("no model is ready")
         self.queue.add(order, self._seconds_a_row)
-        self._metrics.waiting.set(len(self.queue))
 
     async def drain(self) -> None:
         """Takes no more orders, draws those that wait, and ends."""
@@ -91,7 +90,6 @@ class Engine:
                     continue
                 self._idle.clear()
                 await self._draw(batch)
-                self._metrics.waiting.set(len(self.queue))
                 self._idle.set()
         except asyncio.CancelledError:
             raise

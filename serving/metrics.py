@@ -42,7 +42,6 @@ class Metrics:
         """The model in service is another one."""
         self.model.clear()
         self.model.labels(model, version).set(1)
-        self.ready.set(1)
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""

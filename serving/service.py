@@ -49,6 +49,11 @@ class Service:
         """Whether a model is warm."""
         return self._engine is not None and self._engine.ready
 
+    def measure(self) -> None:
+        """Brings what is true at this moment into the metrics."""
+        self.metrics.ready.set(self.ready)
+        self.metrics.waiting.set(len(self._engine.queue) if self._engine else 0)
+
     def run(self, give_up: Callable[[], None]) -> None:
         """Starts the model in the background; `give_up` is called if it cannot be served."""
         self._spawn(self._start(give_up))
@@ -113,7 +118,6 @@ class Service:
         while self._engine.failure is None:
             await asyncio.sleep(0.5)
         self.failure = self._engine.failure
-        self.metrics.ready.set(0)
         give_up()
 
     async def _started(self, card: ModelCard) -> Engine:

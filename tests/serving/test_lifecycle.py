@@ -74,11 +74,6 @@ def test_a_new_champion_takes_over_between_requests(shelf: Path, tmp_path: Path)
         assert server.post("/generate", ASKS[0]) == first[0]
 
 
-def test_a_version_that_is_named_is_kept(shelf: Path) -> None:
-    with served("tiny@2", "--registry", str(shelf / "registry"), "--poll", "0.1") as server:
-        assert server.get("/")["version"] == "2"
-
-
 def test_what_is_queued_is_drawn_before_the_end(shelf: Path) -> None:
     with served("tiny", "--registry", str(shelf / "registry")) as server:
         wanted = [server.post("/generate", ask) for ask in ASKS]
@@ -94,8 +89,9 @@ def test_what_is_queued_is_drawn_before_the_end(shelf: Path) -> None:
         assert gone(worker)
 
 
-def test_a_killed_server_leaves_no_worker(shelf: Path) -> None:
-    with served("tiny", "--registry", str(shelf / "registry")) as server:
+def test_a_version_that_is_named_is_served_and_a_killed_server_leaves_no_worker(shelf: Path) -> None:
+    with served("tiny@2", "--registry", str(shelf / "registry"), "--poll", "0.1") as server:
+        assert server.get("/")["version"] == "2"
         worker = server.worker()
         server.process.kill()
         assert gone(worker)

@@ -128,8 +128,7 @@ def test_the_interface_describes_itself(images_server: Served, text_server: Serv
 
 def test_json_that_is_none_is_one_line(images_server: Served) -> None:
     for path in ("/predict", "/generate"):
-        answer = httpx.post(
-            f"{images_server.client.base_url}{path}", content=b"{", headers={"content-type": "application/json"}
-        )
+        headers = {"content-type": "application/json"}
+        answer = images_server.client.post(path, content=b"{", headers=headers)
         assert answer.status_code == 422
         assert "\n" not in answer.json()["error"]

@@ -45,7 +45,7 @@ def pixels(sample: dict[str, Any]) -> np.ndarray[Any, Any]:
 def test_images_are_those_of_generate(ask: dict[str, Any], images_server: Served, shelf: Path, tmp_path: Path) -> None:
     label = ask.get("class")
     number = CLASSES.index(label) if isinstance(label, str) else label
-    wishes = {key: value for key, value in ask.items() if key != "class"}
+    wishes = {"count": 1, **{key: value for key, value in ask.items() if key != "class"}}
     generate("tiny", str(shelf / "registry"), wishes, label=number, out=tmp_path / "out")
     with np.load(tmp_path / "out" / "samples.npz") as drawn:
         wanted, labels = drawn["images"], drawn["labels"]
@@ -59,7 +59,7 @@ def test_images_are_those_of_generate(ask: dict[str, Any], images_server: Served
 
 @pytest.mark.parametrize("ask", TEXTS)
 def test_texts_are_those_of_generate(ask: dict[str, Any], text_server: Served, shelf: Path) -> None:
-    wishes = {key: value for key, value in ask.items() if key != "prompt"}
+    wishes = {"count": 1, **{key: value for key, value in ask.items() if key != "prompt"}}
     wanted = generate("words", str(shelf / "registry"), wishes, prompt=ask["prompt"])["texts"]
     assert [one["text"] for one in text_server.post("/generate", ask)["samples"]] == wanted
 
