@@ -84,10 +84,10 @@ class Service:
         """Waits for an order until its deadline; raises as `draw` does."""
         seconds = min(order.seconds or self.options.deadline, self.options.deadline)
         try:
-            async with asyncio.timeout(seconds):
-                await order.done
-        except TimeoutError:
-            raise LateError(f"not drawn within {seconds:g} s") from None
+            await asyncio.wait({order.done}, timeout=seconds)
+            if not order.done.done():
+                raise LateError(f"not drawn within {seconds:g} s")
+            order.done.result()
         finally:
             order.give_up()
             if order.began is not None:
