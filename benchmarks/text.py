@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.results import parser, publish, work_folder
 from core import storage
+from core.metrics import Metric
 from core.modality import run_here
 from core.processes.world import own_device
 from core.requests import PrepareDataRequest, SampleRequest, Section, TrainRequest
@@ -25,6 +26,7 @@ from core.text import data, evaluation
 from core.text.autoregressive import Autoregressive
 from core.text.config import TextEvaluate
 from core.text.data import TextSet
+from core.text.held_out import bounds
 from core.text.metrics import NGramJudge
 from core.text.model import load_model
 from core.training.log import TrainingLog
@@ -67,9 +69,9 @@ def ngram_texts(texts: TextSet, order: int, length: int, count: int) -> list[str
     return [texts.tokenizer.decode(row) for row in torch.stack(ids, dim=1).tolist()]
 
 
-def judged(made: list[str], texts: TextSet, judge: NGramJudge) -> dict[str, dict[str, Any]]:
+def judged(made: list[str], texts: TextSet, judge: NGramJudge) -> dict[str, Metric]:
     rows = [{"mode": "diffusion", "prompt": "", "text": text} for text in made]
-    return evaluation.sample_metrics(rows, texts, judge, "")
+    return evaluation.sample_metrics(rows, texts, judge)
 
 
 def train_text(model: Section, train: Section, dataset: Path, out: Path, **more: Any) -> None:
@@ -114,12 +116,12 @@ def bits(model: Path, texts: TextSet) -> float | None:
     """Bits per character of held-out text: exact for the autoregressive model, a bound for the others."""
     found = load_model(model, own_device())
     other = found.network if isinstance(found.network, Autoregressive) else None
-    limits = evaluation.bounds(found, other, texts, TextEvaluate())
+    limits = bounds(found, other, texts, TextEvaluate())
     return next((round(value, 3) for value in limits.values()), None)
 
 
-def row(name: str, values: dict[str, Any], key: str, **more: Any) -> dict[str, Any]:
-    return {"": name, **{column: round(values[column][key], 3) for column in COLUMNS}, **more}
+def row(name: str, values: dict[str, Metric], key: str, **more: Any) -> dict[str, Any]:
+    return {"": name, **{column: round(getattr(values[column], key), 3) for column in COLUMNS}, **more}
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.evaluation import Sampling
 from core.names import inside
-from core.records import Drawn, read
 from factory.registry import Registry
 from factory.run_folder import find_run
 from factory.versions import Version
@@ -96,5 +96,4 @@ def _of_a_run(name: str, runs: Path | None) -> ModelSource | None:
     if not parts.get("model"):
         return None
     drawn: Path | None = artifacts.get("samples", {}).get("path")
-    settings = read(Drawn, str(drawn / "sample.json")).settings if drawn is not None else None
-    return ModelSource(parts, settings or {})
+    return ModelSource(parts, Sampling.read(drawn).settings if drawn is not None else {})

@@ -24,6 +24,7 @@ from typing import Any
 from core import jsontext, storage
 from core.config import validate
 from core.errors import UserError
+from core.evaluation import Decision
 from core.names import inside, relative
 from core.records import facts, or_none, parsed, read
 from core.secrets import redact
@@ -142,7 +143,7 @@ class Registry:
             before = [pointer.version, *pointer.previous] if pointer else []
             return number, before[1:] if before[:1] == [number] else before
 
-        self._point(model, step, reason, "promote")
+        self._point(model, step, reason, Decision.PROMOTE)
         return version
 
     def rollback(self, model: str, reason: str) -> Version:

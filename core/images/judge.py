@@ -78,21 +78,26 @@ class JudgeNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Answers:
     """What the judge says of N images: `features` float64 [N, 64], `probabilities` float32 [N, K]."""
 
     features: NDArray[np.float64]
     probabilities: NDArray[np.float32]
 
-    def rows(self, order: NDArray[np.int64]) -> Verdict:
-        """The verdict of the images `order`."""
-        return Verdict(self.features[order], self.probabilities[order])
+    def rows(self, order: NDArray[np.int64]) -> Answers:
+        """The answers of the images `order`."""
+        return Answers(self.features[order], self.probabilities[order])
 
     @property
     def classes(self) -> NDArray[np.int64]:
         """The most likely class of each image, int64 [N]."""
         answer: NDArray[np.int64] = self.probabilities.argmax(axis=1).astype(np.int64)
         return answer
+
+    @property
+    def confidence(self) -> float:
+        """Mean probability of the most likely class."""
+        return float(self.probabilities.max(1).mean())
 
 
 class Judge:
@@ -128,7 +133,7 @@ class Judge:
         return str(self.description["sha256"])
 
     @torch.inference_mode()
-    def examine(self, images: NDArray[np.uint8], batch_size: int = 256, world: World = SINGLE_PROCESS) -> Verdict:
+    def examine(self, images: NDArray[np.uint8], batch_size: int = 256, world: World = SINGLE_PROCESS) -> Answers:
         """Features and class probabilities of `images`, uint8 [N, H, W] or [N, H, W, 3]; batches divided over `world`,
         the whole in every process."""
 
@@ -138,7 +143,7 @@ class Judge:
             return {"features": features.double().cpu().numpy(), "probabilities": logits.softmax(1).cpu().numpy()}
 
         parts = parallel.arrays(batch, -(-len(images) // batch_size), world)
-        return Verdict(*(np.concatenate([part[name] for part in parts]) for name in ("features", "probabilities")))
+        return Answers(*(np.concatenate([part[name] for part in parts]) for name in ("features", "probabilities")))
 
 
 def to_network(images: NDArray[np.uint8], device: torch.device) -> Tensor:

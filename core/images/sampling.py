@@ -16,6 +16,7 @@ from torch import Tensor
 from core import noise, samplers, storage
 from core.config import validate
 from core.errors import UserError
+from core.evaluation import Sampling
 from core.images import pictures
 from core.images.config import ImageSample
 from core.images.model import NoiseProcess, TrainedModel, load_model
@@ -66,8 +67,8 @@ def sample(request: SampleRequest, *, tiled: bool = False) -> Facts:
                 storage.write_bytes(folder / "samples.npz", _npz(images=drawn.images, labels=stored))
                 storage.write_bytes(folder / "trajectory.npz", _npz(images=drawn.frames, sigmas=drawn.sigmas))
                 storage.write_bytes(folder / "grid.png", pictures.png(grid_by_class(drawn.images, stored)))
-                storage.write_json(folder / "sample.json", {**facts, "settings": settings.model_dump(mode="json")})
-            return facts
+                facts.write(folder)
+            return facts.facts()
 
         return distributed.by_first(write, world)
 
@@ -252,21 +253,22 @@ def denoiser_evaluations(settings: ImageSample) -> int:
     return samplers.evaluations(settings.sampler, settings.steps) + (settings.start == "estimate")
 
 
-def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: float) -> Facts:
-    """What is worth knowing about a sampling, flat."""
-    return {
-        "sampler": settings.sampler,
-        "steps": settings.steps,
-        "nfe": evaluations(settings),
-        "guidance": settings.guidance,
-        "autoguidance": settings.autoguidance,
-        "seed": settings.seed,
-        "count": settings.count,
-        "seconds": round(seconds, 2),
-        "device": str(world.device),
-        "processes": world.size,
-        "weights_sha256": trained.description["weights_sha256"],
-    }
+def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: float) -> Sampling:
+    """How images were drawn."""
+    return Sampling(
+        sampler=settings.sampler,
+        steps=settings.steps,
+        nfe=evaluations(settings),
+        guidance=settings.guidance,
+        autoguidance=settings.autoguidance,
+        seed=settings.seed,
+        count=settings.count,
+        seconds=round(seconds, 2),
+        device=str(world.device),
+        processes=world.size,
+        weights_sha256=trained.description["weights_sha256"],
+        settings=settings.model_dump(mode="json"),
+    )
 
 
 def grid_by_class(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -22,12 +22,14 @@ JUDGE = {"count": 40, "judge_epochs": 2}
 
 def work(kind: str, folder: Path, model: Path) -> None:
     """The step, into `folder`/out."""
-    from core import steps
+    from core.modality import run
+    from tests.core.asked import Steps
 
+    steps = Steps("images", run)
     if kind == "sample":
-        steps.sample("images", SAMPLE, model, folder / "out")
+        steps.sample(SAMPLE, model, folder / "out")
     else:
-        steps.train_judge("images", JUDGE, dataset("images"), folder / "out")
+        steps.train_judge(JUDGE, dataset("images"), folder / "out")
 
 
 def fingerprint(kind: str, folder: Path) -> str:
