@@ -11,6 +11,7 @@ Writers fill these in; gate, registry, components and report read them. Needs no
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +26,8 @@ from core.metrics import Metric, Number, dump
 from core.records import Label, Note, Record, read
 
 SAMPLING, METRICS, EVALUATION, VERDICT = "sample.json", "metrics.json", "evaluation.json", "verdict.json"
+
+log = logging.getLogger(__name__)
 
 
 class Sampling(Record):
@@ -109,6 +112,33 @@ class GammaLoss(Record):
     no_context: float
 
 
+class ChainBits(Record):
+    """Bits per character of held-out text with a number of evaluations, and how many above the autoregressive model's.
+
+    `se` and `difference_se` are standard errors over windows; windows are the same for both models.
+    """
+
+    evaluations: float  # of the network, for a token
+    steps: int  # of a block
+    bits: float
+    se: Number = None
+    difference: Number = None
+    difference_se: Number = None
+
+
+class Likelihood(Record):
+    """Bits per character of held-out text against evaluations a token, along the noise levels that sampling takes."""
+
+    characters: int = 0
+    windows: int = 0
+    block: int = 1
+    tilt: float = 0.0
+    chains: list[ChainBits] = Field(default_factory=list)
+    bound: Number = None  # with as many evaluations as one likes
+    autoregressive: Number = None
+    inside: Number = None  # by the clean stream of the diffusion model
+
+
 class FusionExample(Record):
     """A held-out middle between its sides, and the nats of its tokens: [weights][tokens]."""
 
@@ -158,6 +188,7 @@ class Evaluation(Record):
     validation_loss: dict[str, float] | None = None
 
     # Text.
+    likelihood: Likelihood | None = None
     frontier: list[FrontierPoint] = Field(default_factory=list)
     gamma_bins: list[GammaLoss] = Field(default_factory=list)
     fusion: list[FusionCurve] = Field(default_factory=list)
@@ -199,10 +230,14 @@ def read_metrics(content: object, where: str) -> dict[str, Metric]:
     """The content of a metrics.json, or of what a registry keeps of one; `where` names it in errors.
 
     Raises:
-        UserError: it does not hold metrics by name.
+        UserError: it does not hold metrics by name. A single odd entry costs a warning.
     """
     if not isinstance(content, Mapping):
         raise UserError(f"{where}: expected metrics by name, found {str(content)[:60]}")
+    for name, entry in content.items():
+        value = entry.get("value") if isinstance(entry, Mapping) else entry
+        if not isinstance(entry, Mapping) or not isinstance(value, int | float | None):
+            log.warning("%s: %s: found %s, not a measurement; it counts as missing", where, name, str(value)[:60])
     return {str(name): validate(Metric, entry, f"{where}: {name}") for name, entry in content.items()}
 
 

@@ -38,6 +38,7 @@ class Metric(Record):
 
     value: Number = None
     sd: Number = None  # over groups of samples
+    se: Number = None  # standard error of the value
     floor: Number = None  # of real data against real data, at the same count
     n: int | None = None  # images, characters or tokens that were measured
     judge: Label | None = None  # SHA-256 of the judge, if it has a part in this
@@ -59,7 +60,8 @@ class Definition:
     """A metric: its name in metrics.json, and how people are told about it.
 
     `better` is "floor" where the floor is the aim and neither direction is good. `variants` is the regular expression
-    of what may follow the name after an underscore, for example a mode of sampling; empty for nothing.
+    of what may follow the name after an underscore, for example a mode of sampling; empty for nothing. Where it is a
+    number, `counts` says of what.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Definition:
     better: Literal["lower", "higher", "floor"] = "lower"
     unit: str = ""
     variants: str = ""
+    counts: str = ""
 
     def measured(
         self,
@@ -77,12 +80,12 @@ class Definition:
         floor: float | None = None,
         judge: str | None = None,
         sd: float | None = None,
+        se: float | None = None,
         note: str = "",
     ) -> Metric:
         """A measurement of this metric; a `note` says what is special about it."""
         facts: dict[str, Any] = {"value": value, "floor": floor, "n": n, "judge": judge}
-        if sd is not None:
-            facts["sd"] = sd
+        facts |= {name: value for name, value in (("sd", sd), ("se", se)) if value is not None}
         if self.better != "floor":
             facts["better"] = self.better
         if note:

@@ -15,12 +15,19 @@ from typing import Any
 import numpy as np
 from mkdocs.structure.files import File, Files
 
+from docs.library import library
+
 WIDTH, HEIGHT = 7.2, 3.0  # inches of a picture
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Adds the generated pages and pictures to the site."""
-    pages = {"reference/cli.md": cli, "reference/configuration.md": configuration, "reference/artifacts.md": artifacts}
+    pages = {
+        "reference/cli.md": cli,
+        "reference/python.md": library,
+        "reference/configuration.md": configuration,
+        "reference/artifacts.md": artifacts,
+    }
     for name, make in pages.items():
         files.append(File.generated(config, name, content="\n".join(make()) + "\n"))
     for name, draw in PICTURES.items():

@@ -11,11 +11,9 @@ import numpy as np
 
 from core import storage
 from core.errors import UserError
-from core.names import inside
-from core.records import ModelFacts, read
 from core.requests import SampleRequest
 from core.storage import scratches
-from factory.model_source import locate
+from factory.finding import find_model
 from local import terminal
 
 
@@ -26,7 +24,7 @@ def generate(
     *,
     runs: Path | None = None,
     prompt: str | None = None,
-    label: int | None = None,
+    label: str | None = None,
     out: Path | None = None,
     watch: Callable[[float, list[str]], None] | None = None,
 ) -> dict[str, Any]:
@@ -39,7 +37,7 @@ def generate(
             from a run or the registry, else the sampler's default.
         runs: folder of runs.
         prompt: for text.
-        label: class, for images; None: all classes in turn.
+        label: class by name, for images; None: all classes in turn.
         out: .png, .gif (the denoising path) or folder for images, folder for text.
         watch: for text, sees it while it is written.
 
@@ -47,10 +45,9 @@ def generate(
         UserError: there is no such model, or a wish does not suit it.
     """
     with scratches.temporary_folder("generate") as scratch:
-        source = locate(model, registry, runs, scratch)
-        folders = source.parts
-        modality = read(ModelFacts, str(inside(folders["model"], "model.json"))).modality
-        section = source.manner
+        found = find_model(model, registry, runs, scratch)
+        folders, modality = found.parts, found.modality
+        section = dict(found.manner)
         section |= {key: value for key, value in wishes.items() if value is not None}
         section.setdefault("seed", randbelow(2**31))
         result: dict[str, Any] = {"model": model, "seed": section["seed"]}

@@ -25,7 +25,8 @@ def label(name: str) -> str:
     definition, variant = known
     if not variant:
         return definition.label
-    return f"{definition.label}, {variant} characters" if variant.isdecimal() else f"{definition.label} ({variant})"
+    counts = definition.counts
+    return f"{definition.label}, {variant} {counts}" if counts else f"{definition.label} ({variant})"
 
 
 def row(name: str, metric: Metric) -> Json:
@@ -33,7 +34,7 @@ def row(name: str, metric: Metric) -> Json:
     known = find(GLOSSARY, name)
     definition = known[0] if known else None
     assert metric.value is not None
-    value, floor, deviation = metric.value, metric.floor, metric.sd
+    value, floor, deviation = metric.value, metric.floor, metric.se if metric.sd is None else metric.sd
     percent = bool(definition and definition.unit == SHARE) and max(abs(value), abs(floor or 0.0)) <= 1.0
     better = metric.better or (definition.better if definition else "")
     return {
@@ -66,7 +67,7 @@ def _place(name: str) -> tuple[bool, int]:
     if known is None:
         return False, len(ORDER)
     definition, variant = known
-    return bool(variant) and not variant.isdecimal(), ORDER[definition.name]
+    return bool(variant) and not definition.counts, ORDER[definition.name]
 
 
 def plain_names(text: str, found: Artifacts) -> str:

@@ -40,6 +40,7 @@ IMAGES: list[tuple[str, str, Builder]] = [
 TEXT: list[tuple[str, str, Builder]] = [
     ("samples", "Samples", text_sections.samples),
     ("metrics", "Metrics", metrics.metrics),
+    ("likelihood", "Likelihood", text_sections.likelihood),
     ("frontier", "Frontier", text_sections.frontier),
     ("fusion", "Fusion", text_sections.fusion),
     ("context", "Context learned", text_sections.context),

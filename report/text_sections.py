@@ -1,4 +1,4 @@
-"""Sections of a text run: samples of every mode, text resolving out of noise, frontier, fusion, context learned."""
+"""Sections of a text run: samples of every mode, text out of noise, likelihood, frontier, fusion, context learned."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from core.evaluation import FrontierPoint, FusionCurve, FusionExample
+from core.evaluation import ChainBits, FrontierPoint, FusionCurve, FusionExample, Likelihood
 from core.text.glossary import ENTROPY, JUDGE_NLL
 from report.artifacts import Artifacts, Json, number
 from report.charts import Axis, Chart, Series, line_chart
@@ -90,6 +90,56 @@ def path(found: Artifacts) -> Json | None:
         "labels": ["" if value is None else figure(value) for value, _ in frames],
         "symbol": "γ",
     }
+
+
+def likelihood(found: Artifacts) -> Section:
+    """Bits per character of held-out text against evaluations a token, beside the autoregressive model's."""
+    measured = found.measured.likelihood or Likelihood()
+    points = sorted(measured.chains, key=lambda point: point.evaluations)
+    series = [
+        Series(
+            "Diffusion",
+            [(point.evaluations, point.bits) for point in points],
+            "accent",
+            dots=True,
+            labels=[_bits(point, measured.autoregressive is not None) for point in points],
+        )
+    ]
+    if points and measured.autoregressive is not None:
+        series.append(Series("Autoregressive", [(1.0, measured.autoregressive)], "target", dots=True))
+    levels = (("autoregressive", measured.autoregressive), ("bound of many evaluations", measured.bound))
+    chart = line_chart(
+        "Bits per character by evaluations",
+        series,
+        Axis("evaluations a token", log=True, room=0.05),
+        Axis("bits per character"),
+        rules=[(value, f"{name} {figure(value)}") for name, value in levels if value is not None],
+        note=f"{count(measured.windows)} windows, {count(measured.characters)} characters of unseen text, the same for "
+        f"all models; blocks of {measured.block} tokens, tilt {compact(measured.tilt)}. Lower is better.",
+    )
+    if chart is None:
+        return absent("likelihood", "Likelihood", "Bits per character against evaluations were not measured.")
+    return Section(
+        "likelihood",
+        "Likelihood",
+        "charts.html",
+        {"charts": [[("", chart)]]},
+        lead="What a character of unseen text costs when diffusion may use so many evaluations of its network for a "
+        "token. The autoregressive model uses one.",
+    )
+
+
+def _bits(point: ChainBits, compared: bool) -> str:
+    """A point of the curve in words, with its difference to the autoregressive model and the standard errors."""
+    said = f"{figure(point.bits)}{_error(point.se)} bits per character"
+    if not compared or point.difference is None:
+        return said
+    relation = "above" if point.difference >= 0 else "below"
+    return f"{said}, {abs(point.difference):.3f}{_error(point.difference_se)} {relation} autoregressive"
+
+
+def _error(value: float | None) -> str:
+    return "" if value is None else f" ± {value:.3f}"
 
 
 def frontier(found: Artifacts) -> Section:

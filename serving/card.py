@@ -14,7 +14,7 @@ from core.storage import integrity
 from core.text import tokenizer as tokenizers
 from core.text.config import TextSample
 from core.text.tokenizer import Tokenizer
-from factory.model_source import ModelSource
+from factory.finding import FoundModel
 from serving.options import Options
 
 
@@ -57,7 +57,7 @@ class ModelCard:
         return SECTIONS[self.modality](self.manner)
 
 
-def read_card(source: ModelSource, name: str, options: Options) -> ModelCard:
+def read_card(source: FoundModel, name: str, options: Options) -> ModelCard:
     """The card of a model that was located.
 
     Raises:

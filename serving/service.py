@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.errors import UserError
-from factory.model_source import ModelSource, is_folder, locate, of_version
+from factory.finding import FoundModel, find_model, is_folder, of_version
 from factory.registry import CHAMPION, Registry
 from factory.versions import Version
 from serving.asks import Ask, order_of
@@ -39,7 +39,7 @@ class Service:
         self.options, self._scratch = options, scratch
         self.metrics = Metrics()
         self._copied = self._folder()  # of the model in service, where it is not on this machine
-        self.card = self._card(locate(options.model, options.registry, Path(options.runs).absolute(), self._copied))
+        self.card = self._card(find_model(options.model, options.registry, Path(options.runs).absolute(), self._copied))
         self.failure: Exception | None = None
         self._engine: Engine | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -170,7 +170,7 @@ class Service:
         await engine.drain()
         await asyncio.to_thread(shutil.rmtree, folder, True)
 
-    def _card(self, source: ModelSource) -> ModelCard:
+    def _card(self, source: FoundModel) -> ModelCard:
         name = source.version.model if source.version else Path(self.options.model.rstrip("/")).name
         return read_card(source, name, self.options)
 

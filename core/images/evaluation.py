@@ -192,6 +192,8 @@ def _mean(values: list[float]) -> tuple[float, float | None]:
 def _classes(found: _Sides) -> Measured:
     labels, asked, n = found.samples.labels, found.samples.labels >= 0, len(found.samples.labels)
     result: Measured = {}
+    if found.data.classes == 1:  # nothing to tell apart
+        return result
     if asked.any():
         result["class_accuracy"] = glossary.CLASS_ACCURACY.measured(
             float((found.generated.classes == labels)[asked].mean()),
@@ -230,7 +232,7 @@ def _memorisation(near: Neighbours, real: Neighbours) -> Measured:
 
 def _facts(found: _Sides, model: Path) -> dict[str, Any]:
     classes, labels = found.data.classes, found.samples.labels
-    asked = labels >= 0
+    asked = (labels >= 0) & (classes > 1)
     right = found.generated.classes == labels
     per_class = [float(right[labels == c].mean()) if (labels == c).any() else None for c in range(classes)]
     confusion = np.zeros((classes, classes), np.int64)

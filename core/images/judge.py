@@ -195,9 +195,11 @@ def train(config: ImageEvaluate, dataset: Path, out: Path) -> dict[str, Any]:
 def _fit(network: JudgeNetwork, data: ImageDataset, config: ImageEvaluate, device: torch.device) -> float:
     """AdamW with a one-cycle learning rate on randomly moved images; returns the epochs done."""
     images, labels = data.images("train"), torch.from_numpy(data.labels("train"))
+    turns = _turns_head(config, device) if data.classes == 1 else None
     total = math.ceil(config.judge_epochs * len(images) / BATCH)
     order = DataOrder(len(images), config.judge_seed)
-    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.02, fused=True)
+    parameters = [*network.parameters(), *(turns.parameters() if turns else ())]
+    optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=0.02, fused=True)
     started, step, progress = time.monotonic(), 0, 0.0
     network.train()
     while progress < 1:
@@ -206,7 +208,11 @@ def _fit(network: JudgeNetwork, data: ImageDataset, config: ImageEvaluate, devic
         indices = order(step * BATCH, (step + 1) * BATCH)
         generator = generator_of(config.judge_seed, "judge", step)
         batch = move_randomly(to_network(images[indices.numpy()], device), generator)
-        loss = F.cross_entropy(network(batch)[1], labels[indices].to(device))
+        if turns is not None:
+            batch, turned = turn(batch)
+            loss = F.cross_entropy(turns(F.relu(network(batch)[0])), turned)
+        else:
+            loss = F.cross_entropy(network(batch)[1], labels[indices].to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -214,6 +220,25 @@ def _fit(network: JudgeNetwork, data: ImageDataset, config: ImageEvaluate, devic
         minutes = (time.monotonic() - started) / 60
         progress = max(step / total, minutes / config.judge_minutes if config.judge_minutes else 0)
     return step * BATCH / len(images)
+
+
+def _turns_head(config: ImageEvaluate, device: torch.device) -> nn.Linear:
+    """Reads from features how an image was turned: what a judge of images without classes learns from instead.
+
+    Gidaris et al. 2018, arXiv:1803.07728.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(config.judge_seed)
+        return nn.Linear(FEATURES, 4).to(device)
+
+
+def turn(images: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, C, H, W] turned by 0 to 3 quarters (half turns only where H is not W), and the quarters, int64 [B]."""
+    quarters = torch.arange(len(images), device=images.device) % 4
+    if images.shape[2] != images.shape[3]:
+        quarters = quarters % 2 * 2
+    turned = [torch.rot90(image, int(quarter), (1, 2)) for image, quarter in zip(images, quarters, strict=True)]
+    return torch.stack(turned), quarters
 
 
 def _standardise(judge: Judge, data: ImageDataset) -> None:

@@ -52,7 +52,8 @@ def fusion_curves(
     network: Diffusion, other: Autoregressive, texts: TextSet, settings: TextEvaluate, world: World = SINGLE_PROCESS
 ) -> list[FusionCurve]:
     """Nats per character of held-out middles, both sides given, against alpha of (A) and w of (B), by span length."""
-    return [_curve(network, other, texts, settings, span, world) for span in settings.spans]
+    curves = [_curve(network, other, texts, settings, span, world) for span in settings.spans]
+    return [curve for curve in curves if curve.characters]  # no block has room for a longer span
 
 
 def _curve(
@@ -97,24 +98,18 @@ def _curve(
 def held_out_spans(
     config: TextModel, texts: TextSet, span: int, settings: TextEvaluate
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Tokens (left, middle, right) of held-out text, the middle about `span` characters; drawn by the seed."""
-    text, encode = texts.texts["test"], texts.tokenizer.encode
-    draws = generator_of(settings.seed, "spans", span)
-    room, parts = max(config.process.blocks), []
-    margin = min(round(config.context * texts.characters_per_token) // 2, (len(text) - span) // 2 - 1)
-    if margin < 1:
-        raise UserError(f"evaluate.spans: the test split of {len(text)} characters is too short for spans of {span}")
-    for place in torch.randint(margin, len(text) - span - margin, (settings.span_count,), generator=draws).tolist():
-        left, middle = encode(text[place - margin : place]), encode(text[place : place + span])
-        right = encode(text[place + span : place + span + margin])
-        keep = room - len(middle)
-        if keep < 1:
-            continue
-        parts.append(
-            (
-                torch.tensor(left[-(config.context // 2) :], dtype=torch.long),
-                torch.tensor(middle, dtype=torch.long),
-                torch.tensor(right[:keep], dtype=torch.long),
-            )
-        )
-    return parts
+    """Tokens (left, middle, right) of held-out text, the middle about `span` characters; places drawn by the seed.
+
+    Spans begin and end between tokens of the text: one cut inside a token would be measured in pieces that nobody was
+    trained on.
+    """
+    tokens, context, room = texts.tokens["test"], config.context, max(config.process.blocks)
+    size, side = max(1, round(span / texts.characters_per_token)), context // 2
+    last = len(tokens) - size - side
+    if last < side:
+        raise UserError(f"evaluate.spans: the test split of {len(tokens)} tokens is too short for spans of {span}")
+    if size >= room:
+        return []
+    places = torch.randint(side, last + 1, (settings.span_count,), generator=generator_of(settings.seed, "spans", span))
+    end = min(size + side, room)
+    return [(tokens[i - side : i], tokens[i : i + size], tokens[i + size : i + end]) for i in places.tolist()]

@@ -12,20 +12,19 @@ from core.metrics import Metric
 from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World
 from core.storage import integrity
-from core.text import data, glossary, metrics
+from core.text import data, glossary, held_out, metrics
 from core.text.autoregressive import Autoregressive
 from core.text.config import TextEvaluate, TextSample
 from core.text.curves import frontier, fusion_curves
 from core.text.data import TextSet
 from core.text.denoiser import Diffusion
 from core.text.glossary import GLOSSARY
-from core.text.held_out import bounds
 from core.text.metrics import NGramJudge
 from core.text.model import TrainedText
 from core.text.objective import gamma_losses
 from core.text.sampling import Writer
 
-VERSION = 1  # of what the metrics mean; a change makes evaluation keys differ
+VERSION = 2  # of what the metrics mean; a change makes evaluation keys differ
 
 
 def judge_description(text: str, order: int) -> dict[str, Any]:
@@ -96,14 +95,10 @@ def evaluate(
     """The evaluation of sampled `rows`, in every process of `world`, which divide the work."""
     network, context = trained.network, trained.config.context
     measured = sample_metrics(rows, texts, judge, world)
-    limits = bounds(trained, other, texts, settings, world)
-    for name, value in limits.items():
-        floor = limits.get(glossary.AUTOREGRESSIVE_BITS.name) if name == glossary.BOUND.name else None
-        count = settings.bound_windows * context
-        measured[name] = GLOSSARY[name].measured(round(value, 5), floor=floor and round(floor, 5), n=count)
-    curves: dict[str, Any] = {
-        "frontier": frontier(Writer(trained, other, sampling, world.device), judge, settings, world)
-    }
+    writer = Writer(trained, other, sampling, world.device)
+    bits, likelihood = held_out.measure(writer, texts, settings, world)
+    measured |= bits
+    curves: dict[str, Any] = {"frontier": frontier(writer, judge, settings, world), "likelihood": likelihood}
     if isinstance(network, Diffusion):
         tokens = data.held_out(texts.tokens["test"], context, 32)
         curves["gamma_bins"] = gamma_losses(network, tokens, trained.config.process.blocks[0], world=world)

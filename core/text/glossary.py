@@ -7,6 +7,7 @@ from core.metrics import SHARE, Definition, table
 NATS, BITS = "nats per character", "bits per character"
 MODES = "autoregressive|guided|infill"  # of sampling; metrics of diffusion have no mode in their names
 CHARACTERS = "[0-9]+"  # of a span of held-out text
+EVALUATIONS = r"[0-9]+(\.[0-9]+)?"  # of the network, for a token
 
 WORD_VALIDITY = Definition(
     "word_validity",
@@ -24,12 +25,30 @@ WORD_VALIDITY_4 = Definition(
     SHARE,
     MODES,
 )
+CHAIN = Definition(
+    "bits_per_character",
+    "Bits per character",
+    "Upper bound on the bits per character of unseen text when a token costs so many evaluations of the network, along "
+    "the noise levels that sampling takes. The floor is the autoregressive model's.",
+    unit=BITS,
+    variants=EVALUATIONS,
+    counts="evaluations a token",
+)
 BOUND = Definition(
     "bound_bits_per_character",
-    "Bits per character",
-    "Upper bound on the bits the model needs for one character of unseen text. The floor is the autoregressive "
-    "model's.",
+    "Bits per character, bound",
+    "Upper bound on the bits per character of unseen text with as many evaluations as one likes: the variational bound "
+    "along the noise levels that sampling takes. The floor is the autoregressive model's.",
     unit=BITS,
+)
+DIFFERENCE = Definition(
+    "bits_over_autoregressive",
+    "Bits above autoregressive",
+    "How many bits per character more than the autoregressive model's, on the same windows; below 0 it is better. "
+    "Without a number of evaluations, of the bound.",
+    unit=BITS,
+    variants=EVALUATIONS,
+    counts="evaluations a token",
 )
 JUDGE_NLL = Definition(
     "judge_nll",
@@ -53,6 +72,7 @@ INFILL_ALPHA, INFILL_W = (
         f"Surprise at the true middle of held-out text, given both sides, at the best weight of {how}.",
         unit=NATS,
         variants=CHARACTERS,
+        counts="characters",
     )
     for symbol, how in (("alpha", "mixing α"), ("w", "Bayes w"))
 )
@@ -77,6 +97,12 @@ AUTOREGRESSIVE_BITS = Definition(
     "What the autoregressive model of the same size needs.",
     unit=BITS,
 )
+INSIDE_BITS = Definition(
+    "inside_bits_per_character",
+    "Bits per character, autoregressive inside",
+    "What the diffusion model needs when its clean stream predicts token after token.",
+    unit=BITS,
+)
 N_GRAMS = [
     Definition(
         f"js_{order}",
@@ -95,7 +121,9 @@ GLOSSARY = table(
     [
         WORD_VALIDITY,
         WORD_VALIDITY_4,
+        CHAIN,
         BOUND,
+        DIFFERENCE,
         JUDGE_NLL,
         ENTROPY,
         INFILL_ALPHA,
@@ -103,6 +131,7 @@ GLOSSARY = table(
         COPIES_OVER_50,
         LONGEST_COPY,
         AUTOREGRESSIVE_BITS,
+        INSIDE_BITS,
         *N_GRAMS,
         DISTINCT_2,
     ]

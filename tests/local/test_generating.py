@@ -42,6 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     registry.register("tiny", {"model": root / "model"}, **made)
     registry.promote("tiny", 1, "first")
     run = new_run(root / "runs", "images", "tiny", ["train"], {})
+    run.begin("train")  # `latest` points at it
     storage.copy_tree(root / "model", run.folder / "steps/train")
     artifact = {"path": "steps/train", "uri": "", "type": "system.Model", "metadata": {}}
     run.update("train", state="succeeded", artifacts={"model": artifact})

@@ -17,6 +17,7 @@ def test_no_name_means_two_metrics_and_each_has_its_words() -> None:
 def test_variants_of_a_metric_are_named_after_it() -> None:
     assert label("judge_nll_guided") == "Judge nats per character (guided)"
     assert label("infill_w_32") == "Infill nats per character, Bayes w, 32 characters"
+    assert label("bits_per_character_0.5") == "Bits per character, 0.5 evaluations a token"
     assert label("word_validity_4") == "Real words, 4+ letters"
 
 

@@ -179,6 +179,16 @@ def test_text_path_ends_in_the_final_text(text: tuple[Path, dict]) -> None:
     assert len(facts["texts"]) == len(rows)
 
 
+def test_bits_are_drawn_against_evaluations_beside_the_autoregressive_model(text: tuple[Path, dict]) -> None:
+    words, source = page(text).text, text[0].read_text(encoding="utf-8")
+    for part in ("Likelihood", "evaluations a token", "autoregressive 2.31", "bound of many evaluations 2.24"):
+        assert part in words
+    assert "64 windows, 18,000 characters of unseen text" in words
+    assert "2.26 ± 0.021 bits per character, 0.050 ± 0.018 below autoregressive" in source.replace("\\u00b1", "±")
+    assert "Bits per character, 4 evaluations a token" in words
+    assert "± 0.02" in words
+
+
 def test_text_report_has_every_mode_and_both_fusions(text: tuple[Path, dict]) -> None:
     words = page(text).text
     for part in ("Diffusion", "Autoregressive", "Guided", "Infill", "Frontier", "Fusion, 8", "Mixing α", "Bayes w"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
-from factory.model_source import locate
+from factory.finding import find_model
 from serving.asks import ImageAsk, TextAsk, order_of
 from serving.card import ModelCard, read_card
 from serving.errors import LargeError
@@ -31,7 +31,7 @@ def test_the_command_line_goes_before_the_variables_of_a_container() -> None:
 
 def card(shelf: Path, name: str, tmp_path: Path, **more: object) -> tuple[ModelCard, Options]:
     options = options_of({"model": name, **more}, {})
-    return read_card(locate(name, str(shelf / "registry"), None, tmp_path), name, options), options
+    return read_card(find_model(name, str(shelf / "registry"), None, tmp_path), name, options), options
 
 
 @in_a_loop

@@ -116,7 +116,7 @@ def test_the_completion_script_asks_this_program(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run"], "Missing argument"),
+        (["run"], "which job?"),
         (["frobnicate"], "No such command"),
         (["run", "nothing"], "job 'nothing': there is none; allowed: digits"),
         (["run", "digits", "--runner", "moon"], "moon"),

@@ -156,7 +156,30 @@ def test_every_metric_has_its_floor_count_and_judge(run: dict[str, Any]) -> None
             assert metrics[name + suffix]["floor"] is not None
     assert metrics["judge_nll"]["judge"] is not None
     assert metrics["word_validity"]["better"] == "higher"
-    assert metrics["bound_bits_per_character"]["value"] > 0
+    for name in (
+        "bound_bits_per_character",
+        "bits_per_character_1",
+        "bits_per_character_16",
+        "autoregressive_bits_per_character",
+        "inside_bits_per_character",
+        "bits_over_autoregressive",
+        "bits_over_autoregressive_4",
+    ):
+        assert metrics[name]["n"] == 4 * 16  # tokens
+        assert metrics[name]["se"] > 0
+
+
+def test_bits_fall_with_evaluations_and_are_compared_on_the_same_windows(run: dict[str, Any]) -> None:
+    metrics = json.loads((run["place"] / "evaluation" / "metrics.json").read_text())
+    curve = json.loads((run["place"] / "evaluation" / "evaluation.json").read_text())["likelihood"]
+    assert [point["steps"] for point in curve["chains"]] == [4, 8, 16, 64]
+    assert (curve["block"], curve["windows"]) == (4, 4)
+    for point in curve["chains"]:
+        name, own = f"{point['evaluations']:g}", curve["autoregressive"]
+        entry, more = metrics[f"bits_per_character_{name}"], metrics[f"bits_over_autoregressive_{name}"]
+        assert (entry["value"], entry["se"], entry["floor"]) == (point["bits"], point["se"], own)
+        assert more["value"] == pytest.approx(point["bits"] - own, abs=2e-5)
+        assert more["se"] < entry["se"]  # paired: what windows have in common falls out
 
 
 def test_every_metric_that_is_written_has_a_label_and_an_explanation(run: dict[str, Any]) -> None:
