@@ -24,7 +24,7 @@ from pipelines.sampling import define_sampling
 from pipelines.training import define_training
 
 ROOT = Path(__file__).parents[1]
-INSIDE = ("core", "factory", "report", "components", "containers", "requirements.lock")  # what the image is made of
+INSIDE = ("core", "factory", "report", "components", "serving", "containers", "requirements.lock")  # of the image
 BUILD = Path("build") / "pipelines"
 DEFINITIONS: Mapping[str, Callable[[Any, Placement], Any]] = {"training": define_training, "sampling": define_sampling}
 TARGETS: Mapping[Target, str] = {"local": ".yaml", "vertex": ".vertex.yaml"}

@@ -13,7 +13,7 @@ import pytest
 from tests.joins import Joins
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ["core", "report", "factory", "components", "pipelines", "local", "textdiffusion"]
+ROOMS = ["core", "report", "factory", "components", "pipelines", "local", "serving", "textdiffusion"]
 JOINS = {  # with what is no name that was read
     "pipelines/jobs.py: base / Path(data_dir).expanduser()": "a place that a person chose, which may be absolute",
     "pipelines/jobs.py: base / Path(name).expanduser()": "a place that a person chose, which may be absolute",

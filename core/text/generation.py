@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.randomness import Streams, normal
 from core.text.denoiser import Diffusion, Noisy
 from core.text.reverse_steps import STEPS
 from core.text.schedule import Path
@@ -108,7 +109,7 @@ def denoise_block(
     tokens: Tensor,
     known: Tensor,
     settings: Settings,
-    generator: torch.Generator,
+    source: torch.Generator | Streams,
     watch: Watch | None = None,
 ) -> Tensor:
     """Logits [B, L, V] of a block after all its steps, given `tokens` [B, L] where `known`."""
@@ -117,10 +118,10 @@ def denoise_block(
     grid = sampled_path(model, tokens.shape[1], settings.tilt).grid(settings.steps)
     shape = (*tokens.shape, model.config.process.embedding)
 
-    def normal() -> Tensor:
-        return torch.randn(shape, generator=generator).to(tokens.device)
+    def fresh() -> Tensor:
+        return normal(source, *shape).to(tokens.device)
 
-    z, guess = normal(), None
+    z, guess = fresh(), None
     logits = torch.empty(0)
     for index in range(settings.steps):
         logits = denoise(z, grid[index], guess) / settings.temperature
@@ -128,7 +129,7 @@ def denoise_block(
         if watch is not None:
             watch(float(grid[index].mean()), torch.where(known, tokens, logits.argmax(dim=-1)))
         if index + 1 < settings.steps:
-            z = step(z, guess, grid[index, :, None], grid[index + 1, :, None], normal())
+            z = step(z, guess, grid[index, :, None], grid[index + 1, :, None], fresh())
     return logits
 
 
@@ -139,7 +140,7 @@ def generate(
     length: int,
     block: int,
     settings: Settings,
-    generator: torch.Generator,
+    source: torch.Generator | Streams,
     watch: Watch | None = None,
 ) -> Tensor:
     """Tokens after a prompt [B, P] until there are `length`, `block` at a time: int64 [B, length]."""
@@ -149,9 +150,7 @@ def generate(
         blank = torch.zeros(len(prompt), size, dtype=torch.long, device=prompt.device)
         done = prefix.ids
         seen = None if watch is None else _with_prefix(watch, done)
-        logits = denoise_block(
-            model, prefix, blank, torch.zeros_like(blank, dtype=torch.bool), settings, generator, seen
-        )
+        logits = denoise_block(model, prefix, blank, torch.zeros_like(blank, dtype=torch.bool), settings, source, seen)
         prefix.extend(logits.argmax(dim=-1), block)
     return prefix.ids[:, :length]
 
@@ -163,7 +162,7 @@ def fill(
     gap: int,
     right: Tensor,
     settings: Settings,
-    generator: torch.Generator,
+    source: torch.Generator | Streams,
     watch: Watch | None = None,
 ) -> Tensor:
     """`gap` tokens [B, gap] between left [B, P] and right [B, Q]; both are given as clean context."""
@@ -172,7 +171,7 @@ def fill(
     tokens = torch.cat((torch.zeros(len(left), gap, dtype=torch.long, device=left.device), right), dim=1)
     known = (torch.arange(size, device=left.device) >= gap).expand(tokens.shape)
     seen = None if watch is None else _with_prefix(watch, left)
-    return denoise_block(model, prefix, tokens, known, settings, generator, seen).argmax(dim=-1)[:, :gap]
+    return denoise_block(model, prefix, tokens, known, settings, source, seen).argmax(dim=-1)[:, :gap]
 
 
 def _with_prefix(watch: Watch, done: Tensor) -> Watch:
