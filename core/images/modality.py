@@ -17,7 +17,7 @@ from core.processes import world as distributed
 from core.requests import EvaluateRequest, Facts, PrepareDataRequest, TrainJudgeRequest, TrainRequest
 from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_weights
 from core.training.fitting import Recipe, fit_into
-from core.training.loop.result import FitResult
+from core.training.result import FitResult
 
 __all__ = ["equal_terms", "evaluate", "prepare_data", "sample", "shard_drawer", "train", "train_judge"]
 

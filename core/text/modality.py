@@ -22,7 +22,7 @@ from core.text.objective import OBJECTIVES
 from core.text.sampling import Writer, shard_drawer
 from core.text.terms import equal_terms
 from core.training.fitting import Recipe, fit_into
-from core.training.loop.result import FitResult
+from core.training.result import FitResult
 
 __all__ = ["equal_terms", "evaluate", "prepare_data", "sample", "shard_drawer", "train", "train_judge"]
 

@@ -20,8 +20,8 @@ from core.storage.checkpoint import CheckpointStore
 from core.storage.model_folder import WEIGHTS
 from core.training.log import write_records
 from core.training.loop import fit
-from core.training.loop.result import FitResult
 from core.training.objective import Objective
+from core.training.result import FitResult
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,14 @@ from core.processes.world import World
 from core.progress import Progress
 from core.randomness import DataOrder, Draws, seed_of
 from core.storage.checkpoint import CheckpointStore
-from core.training import divergence, precision
+from core.training import divergence, machine, precision
 from core.training.budget import Budget
 from core.training.capacity import require_memory_to_train
 from core.training.ema import PowerEMA
 from core.training.log import TrainingLog
-from core.training.loop import machine
-from core.training.loop.result import FitResult, InterruptedTrainingError
 from core.training.objective import Objective, settle
 from core.training.optimizers import Optimizers
+from core.training.result import FitResult, InterruptedTrainingError
 
 log = logging.getLogger(__name__)
 

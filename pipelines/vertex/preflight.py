@@ -15,7 +15,6 @@ from pipelines.machines import SPOT_ONLY
 from pipelines.vertex.buckets import bucket_findings
 from pipelines.vertex.caps import LEAST
 from pipelines.vertex.client import Vertex
-from pipelines.vertex.client.buckets import bucket_findings
 from pipelines.vertex.places import account_findings, form_problems, tensorboard_findings
 from pipelines.vertex.quota import accelerators, quota_findings
 from pipelines.vertex.regions import check_accelerator, check_region

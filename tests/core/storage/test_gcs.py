@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from core.training.loop.result import InterruptedTrainingError
 from gcsfs import GCSFileSystem
 
 from core import storage
@@ -15,6 +14,7 @@ from core.errors import UserError
 from core.storage.checkpoint import CheckpointStore
 from core.storage.faults import StorageError
 from core.training.loop import fit
+from core.training.result import InterruptedTrainingError
 from tests.core.toy import ToyObjective
 from tests.core.training.test_loop import CPU, SHORT, StopAfter, same, timeless, train
 from tests.fakes.faulty import FaultyProxy, without_pauses

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from core.training.loop.result import FitResult, InterruptedTrainingError
 
 from core.config import TrainConfig
 from core.errors import UserError
@@ -17,6 +16,7 @@ from core.training.divergence import DivergedError
 from core.training.log import TIMING
 from core.training.loop import fit
 from core.training.optimizers import Optimizers, default_groups
+from core.training.result import FitResult, InterruptedTrainingError
 from tests.core.toy import ToyObjective
 
 CPU = World(0, 1, torch.device("cpu"))
