@@ -12,6 +12,7 @@ from pydantic import Field
 
 from components.step import IMAGE
 from core.config import Frozen, ResourcesConfig, config_hash
+from core.processes.accelerators import EXPECTED
 from factory.job import AnyJob
 from pipelines.jobs import sections
 from pipelines.machines import Machine
@@ -34,9 +35,10 @@ class VertexOptions(Frozen):
         """The same for a job that writes no curves."""
         return self.model_copy(update={"tensorboard": "", "output": ""})
 
-    def environment(self) -> list[dict[str, str]]:
-        """The environment of a container, as worker pools state it."""
-        return [{"name": name, "value": value} for name, value in {"TEXTDIFFUSION_IMAGE": IMAGE, **self.env}.items()]
+    def environment(self, machine: Machine) -> list[dict[str, str]]:
+        """The environment of a container on `machine`, as worker pools state it."""
+        given = {"TEXTDIFFUSION_IMAGE": IMAGE, EXPECTED: str(machine.accelerator_count), **self.env}
+        return [{"name": name, "value": value} for name, value in given.items()]
 
 
 def options_of(settings: Settings, job: AnyJob) -> VertexOptions:
@@ -70,7 +72,7 @@ def custom_job(component: Any, machine: Machine, resources: ResourcesConfig, opt
         accelerator_count=machine.accelerator_count or 1,
         boot_disk_size_gb=options.boot_disk_gb,
         timeout=f"{round(resources.timeout_hours * 3600)}s",
-        restart_job_on_worker_restart=resources.spot or resources.replicas > 1,
+        restart_job_on_worker_restart=resources.spot,
         strategy="SPOT" if resources.spot else "STANDARD",
         service_account=options.service_account,
         network=options.network,
@@ -78,7 +80,16 @@ def custom_job(component: Any, machine: Machine, resources: ResourcesConfig, opt
         tensorboard=options.tensorboard,
         base_output_directory=f"{options.output}/{component.name}" if options.output else "",
         labels=options.labels,
-        env=options.environment(),
+        env=options.environment(machine),
     )
+    arguments = wrapped.component_spec.implementation.container.args
+    arguments[:] = [_without_retries(part) if not resources.spot else part for part in arguments]
     wrapped.name = wrapped.component_spec.name = component.name
     return wrapped
+
+
+def _without_retries(argument: Any) -> Any:
+    """The launcher's payload with `Scheduling.disable_retries`, for which the wrapper has no argument: else a worker
+    that exits non-zero is started again, five times, at the full price each."""
+    head = '"scheduling": {'
+    return argument.replace(head, f'{head}"disable_retries": true, ', 1) if isinstance(argument, str) else argument

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from components.step import IMAGE, variant
 from core.config import ResourcesConfig
+from core.processes.accelerators import EXPECTED, IN_POD
 from factory.steps import STEPS
 from pipelines.custom_job import VertexOptions, custom_job
 from pipelines.machines import Machine, choose
@@ -57,6 +58,9 @@ class Placement:
             return task if step.cached else task.set_caching_options(enable_caching=False)
         task = made(**inputs)
         task.set_env_variable("TEXTDIFFUSION_IMAGE", IMAGE)
+        if machine.accelerator_type:
+            name = EXPECTED if self.target == "vertex" else IN_POD
+            task.set_env_variable(name, str(machine.accelerator_count))
         task.set_cpu_limit(str(machine.cpu)).set_memory_limit(f"{machine.memory_gb}G")
         if machine.accelerator_type:
             from kfp import kubernetes

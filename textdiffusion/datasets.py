@@ -55,7 +55,7 @@ class _Dataset:
         """
         if Path(folder).exists():
             raise UserError(f"{folder}: there is something already; choose a new folder")
-        with storage.atomic_folder(Path(folder).absolute()) as new:
+        with storage.atomic_folder(Path(folder).absolute(), "dataset.json") as new:
             storage.copy_tree(self.folder, new)
 
 

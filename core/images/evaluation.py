@@ -99,7 +99,7 @@ def evaluate(
     )
 
     def write() -> dict[str, Any]:
-        with storage.atomic_folder(out) as folder:
+        with storage.atomic_folder(out, "metrics.json") as folder:
             measured.write(folder)
             storage.write_bytes(folder / "neighbours.npz", _neighbours(config, found, near, real))
         return measured.metadata()

@@ -68,7 +68,7 @@ def sample_into(out: Path, trained: TrainedModel, settings: ImageSample, world: 
 
     def write() -> Facts:
         stored = _stored(labels, trained)
-        with storage.atomic_folder(out) as folder:
+        with storage.atomic_folder(out, "sample.json") as folder:
             storage.write_bytes(folder / "samples.npz", _npz(images=drawn.images, labels=stored))
             storage.write_bytes(folder / "trajectory.npz", _npz(images=drawn.frames, sigmas=drawn.sigmas))
             storage.write_bytes(folder / "grid.png", pictures.png(grid_by_class(drawn.images, stored)))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from core.config import validate
 from core.errors import IncomparableError
+from core.images.classes import NONE, class_indices
 from core.images.config import ImageModel, ImageSample
 from core.images.model import ImageShape
 from core.requests import Section
@@ -26,11 +27,11 @@ def equal_terms(champion: Path, challenger: Path, dataset: Path, sample: Section
         return sample
     wanted = validate(ImageSample, sample, "sample").labels
     if not conditional:
-        if any(isinstance(label, str) or label >= 0 for label in wanted or ()):
+        if any(str(label) != str(NONE) for label in wanted or ()):
             raise IncomparableError("the champion knows no classes, and sample.labels asks for some")
         return sample
-    asked = range(len(ours.class_names)) if wanted is None else wanted
-    names = [label if isinstance(label, str) else ours.class_names[label] if label >= 0 else None for label in asked]
+    asked = range(len(ours.class_names)) if wanted is None else class_indices(wanted, ours.class_names, "sample.labels")
+    names = [ours.class_names[label] if label >= 0 else None for label in asked]
     unknown = sorted({name for name in names if name is not None} - set(theirs.class_names))
     if unknown:
         raise IncomparableError(f"the champion does not know the class {', '.join(unknown[:5])}")

@@ -113,7 +113,7 @@ def prepare_text(text: str, source: str, config: TextData, out: Path, tally: Tal
         "summary": facts(tally.summary()),
         "content_sha256": hashlib.sha256((described + "\0" + "\0".join(texts.values())).encode()).hexdigest(),
     }
-    with storage.atomic_folder(out) as folder:
+    with storage.atomic_folder(out, "dataset.json") as folder:
         for name, part in texts.items():
             storage.write_bytes(inside(folder, f"{name}.txt"), part.encode())
             np.save(inside(folder, f"{name}.npy"), tokens[name])

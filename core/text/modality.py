@@ -41,7 +41,7 @@ def train_judge(request: TrainJudgeRequest) -> Facts:
         "validation_nats_per_character": round(judge.nats_per_character([texts.texts["validation"][:20_000]]), 5),
         "content_sha256": texts.metadata["content_sha256"],
     }
-    with storage.atomic_folder(request.out) as folder:
+    with storage.atomic_folder(request.out, "judge.json") as folder:
         integrity.write_json(folder / "judge.json", facts)
     return facts
 
@@ -124,7 +124,7 @@ def sample(request: SampleRequest) -> Facts:
         )
 
         def publish() -> Facts:
-            with storage.atomic_folder(request.out) as folder:
+            with storage.atomic_folder(request.out, "sample.json") as folder:
                 storage.write_json_lines(folder / "samples.jsonl", rows)
                 if frames:
                     storage.write_json_lines(folder / "trajectory.jsonl", frames)
@@ -150,7 +150,7 @@ def evaluate(request: EvaluateRequest) -> Facts:
         found = found.model_copy(update={"evaluations": sampling.nfe})
 
         def publish() -> Facts:
-            with storage.atomic_folder(request.out) as folder:
+            with storage.atomic_folder(request.out, "metrics.json") as folder:
                 found.write(folder)
             return found.metadata()
 

@@ -7,6 +7,7 @@
 Every step has a time limit and no step is retried by the pipeline; all limits together cost less than `MOST`.
 """
 
+# mypy: disable-error-code="untyped-decorator"
 from collections.abc import Callable, Mapping
 from typing import Any
 

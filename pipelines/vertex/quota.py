@@ -80,8 +80,8 @@ def quota_findings(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]
             if value < single[metric]:
                 yield Finding(f"{said} {single[metric]}; {_ASK}")
             elif value < together:
-                steps = ", ".join(sorted(held[metric]))
-                yield Finding(f"{said} {together} for all that may run at once ({steps}): some wait for others; {_ASK}",
+                names = ", ".join(sorted(held[metric]))
+                yield Finding(f"{said} {together} for all that may run at once ({names}): some wait for others; {_ASK}",
                               problem=False)  # fmt: skip
 
 

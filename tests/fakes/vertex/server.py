@@ -71,6 +71,8 @@ class VertexServer:
         preload: Modules that are imported once, before runs and their steps are forked.
         environment: Variables of the image that steps run in.
         hold: Keep new pipeline jobs PENDING instead of executing them.
+        mount: A folder, with its slash, in which the buckets are really mounted; else each run has one of its own that
+            is filled and flushed around its steps and has gcsfuse's rules.
     """
 
     def __init__(
@@ -81,9 +83,10 @@ class VertexServer:
         preload: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
         hold: bool = False,
+        mount: str = "",
     ) -> None:
         self.gcs, self.project, self.number = gcs, project, "123456789012"
-        self.hold = hold
+        self.hold, self.mount = hold, mount
         self.host = Host({**gcs.environment, **(environment or {})}, preload)
         self.lock = threading.RLock()
         self.requests: list[tuple[str, str]] = []
