@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from core.training.loop.machine import present
 
 from core.config import TrainConfig
 from core.storage.checkpoint import CheckpointStore
 from core.training.loop import FitResult, fit
+from core.training.machine import present
 from core.training.precision import choose
 from tests.core.toy import ToyObjective
 from tests.core.training.test_loop import CPU, SHORT, InterruptedTrainingError, StopAfter
