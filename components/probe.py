@@ -43,9 +43,10 @@ def exit_2(attempts: str) -> None:
     from components.step import step
     from core import storage
     from core.errors import UserError
+    from core.names import inside
 
     with step():
-        storage.write_bytes(storage.join(attempts, f"begun-{uuid.uuid4().hex}"), b"")
+        storage.write_bytes(inside(attempts, f"begun-{uuid.uuid4().hex}"), b"")
         raise UserError("this step is there to fail")
 
 

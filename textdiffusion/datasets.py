@@ -43,6 +43,7 @@ class _Dataset:
 
     def __init__(self, folder: Path | None = None) -> None:
         """A data set that is in `folder`, or will be in the temporary one; read and verified when it is first used."""
+        self.work: Path
         self.work, lock = scratches.keep("data")
         self._end = weakref.finalize(self, _remove, self.work, lock)
         self.folder = self.work / "dataset" if folder is None else folder.absolute()

@@ -99,7 +99,7 @@ def train(  # one call for what a job's sections model and train say; all but `d
     section |= {key: value for key, value in (("minutes", minutes), ("examples", examples)) if value is not None}
     describe = _image_model if images else _text_model
     with ExitStack() as stack:
-        scratch = stack.enter_context(scratches.temporary_folder("train"))
+        scratch: Path = stack.enter_context(scratches.temporary_folder("train"))
         if start is not None:
             start.save(scratch / "start")
         request = TrainRequest(

@@ -89,7 +89,7 @@ def is_mounted_bucket(path: Path, mounts: Path = Path("/proc/self/mounts")) -> b
     if place.is_relative_to(VERTEX_BUCKETS):
         return True
     try:
-        rows = [line.split() for line in mounts.read_text(errors="replace").splitlines()]
+        rows = [line.split() for line in mounts.read_text(errors="replace").split("\n") if line]
     except OSError:
         return False
     found = [(row[1].replace("\\040", " "), row[2]) for row in rows if len(row) > 2]

@@ -42,14 +42,14 @@ def atomic_folder(out: Path, manifest: str) -> Iterator[Path]:
                 made = scratch / "made"
                 made.mkdir()
                 yield made
-                _require(made / manifest)
+                _require(inside(made, manifest))
                 _copy(made, out, manifest)
             return
         made = unique_beside(out)
         try:
             made.mkdir(parents=True)
             yield made
-            _require(made / manifest)
+            _require(inside(made, manifest))
             _rename(made, out, manifest)
         finally:
             shutil.rmtree(made, ignore_errors=True)
@@ -78,10 +78,10 @@ def _rename(made: Path, out: Path, manifest: str) -> None:
 
 def _copy(made: Path, out: Path, manifest: str) -> None:
     """Readers find no manifest in `out` until all its other files are there."""
-    last = (made / manifest).read_bytes()
+    last = inside(made, manifest).read_bytes()
     if out.exists():
         _clear(out, manifest)
-    (made / manifest).unlink()
+    inside(made, manifest).unlink()
     if list_files(made):
         copy_tree(made, out)
     write_bytes(inside(out, manifest), last)

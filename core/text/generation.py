@@ -11,7 +11,7 @@ from torch import Tensor
 from core.randomness import Streams, normal
 from core.text.denoiser import Diffusion, Noisy
 from core.text.reverse_steps import STEPS
-from core.text.schedule import Path
+from core.text.schedule import NoisePath
 from core.text.transformer import Cache
 
 Watch = Callable[[float, Tensor], None]  # mean gamma of a block, and the most probable tokens [B, L] of the text
@@ -28,9 +28,9 @@ class Settings:
     tilt: float | None = None  # None: the largest that was trained
 
 
-def sampled_path(model: Diffusion, block: int, tilt: float | None = None) -> Path:
+def sampled_path(model: Diffusion, block: int, tilt: float | None = None) -> NoisePath:
     """The noise levels that a block of `block` slots goes through; `tilt` None is the largest that was trained."""
-    return Path(model.warp, block, model.config.process.tilt[1] if tilt is None else tilt)
+    return NoisePath(model.warp, block, model.config.process.tilt[1] if tilt is None else tilt)
 
 
 class Prefix:

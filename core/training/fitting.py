@@ -75,7 +75,8 @@ def fit_into(recipe: Recipe) -> Facts:
     out, settings, name = recipe.request.out, recipe.settings, recipe.name
     root = inside(recipe.request.work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", recipe.key)
     with distributed.world() as world, contextlib.ExitStack() as stack:
-        events = stack.enter_context(scratches.temporary_folder("tensorboard")) / "tensorboard"
+        scratch: Path = stack.enter_context(scratches.temporary_folder("tensorboard"))
+        events = scratch / "tensorboard"
         store = CheckpointStore(root, settings.keep)
 
         def hold() -> None:
