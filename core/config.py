@@ -113,10 +113,10 @@ class GateConfig(Frozen):
     confidence: float = Field(
         0.9, ge=0.5, lt=1, description="how sure it must be that the challenger is better: 0.9 promotes 10 % of equals"
     )
-    first_floors: float | None = Field(
+    first_floors: float = Field(  # 0 and not null for none: Vertex drops nulls on the way to a custom job
         5.0,
-        ge=1,
-        description="without a champion to beat: at most so many floors away, else provisional; null: no limit",
+        ge=0,
+        description="without a champion to beat: at most so many floors away, else provisional; 0: no limit",
     )
     incomparable: Literal["keep", "promote"] = Field(
         "keep",

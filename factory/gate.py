@@ -102,7 +102,7 @@ def _first(gate: GateConfig, challenger: Metrics) -> Ruling:
     value, floor, times = _value(challenger, gate.metric), challenger[gate.metric].floor, gate.first_floors
     assert value is not None
     measured = f"first model: {gate.metric} {value:.4g}"
-    if times is not None:
+    if times > 0:
         if floor is not None and floor > 0:
             limit = times * floor if gate.better == "lower" else floor / times
             if value > limit if gate.better == "lower" else value < limit:

@@ -105,7 +105,7 @@ def test_a_first_model_far_from_its_floor_is_provisional() -> None:
     assert first(289, 57, first_floors=5) == Decision.PROVISIONAL
     assert first(0.30, 0.26) == PROMOTE
     assert first(2.0, 0.26) == Decision.PROVISIONAL
-    assert first(2.0, 0.26, first_floors=10) == first(2.0, 0.26, first_floors=None) == PROMOTE
+    assert first(2.0, 0.26, first_floors=10) == first(2.0, 0.26, first_floors=0) == PROMOTE
     assert first(2.0, None) == first(2.0, 0.0) == PROMOTE  # without a floor there is no limit
     assert first(0.1, 0.9, better="higher") == Decision.PROVISIONAL
     assert first(0.5, 0.9, better="higher") == PROMOTE
@@ -115,7 +115,7 @@ def test_a_first_model_whose_precision_is_zero_is_provisional() -> None:
     near = {"distance": Metric(value=0.3, floor=0.26)}
     ruling = decide(gate(), {**near, "precision": Metric(value=0.0)}, None)
     assert (ruling.decision, ruling.reason[-11:]) == (Decision.PROVISIONAL, "precision 0")
-    assert decide(gate(first_floors=None), {**near, "precision": Metric(value=0.0)}, None).decision == PROMOTE
+    assert decide(gate(first_floors=0), {**near, "precision": Metric(value=0.0)}, None).decision == PROMOTE
     assert decide(gate(), {**near, "precision": Metric(value=0.9)}, None).decision == PROMOTE
 
 

@@ -26,7 +26,7 @@ description: A job whose steps are stand-ins
 modality: images
 data: {source: digits}
 train: {examples: 512}
-gate: {metric: frechet_distance, first_floors: null}
+gate: {metric: frechet_distance, first_floors: 0}
 resources: {timeout_hours: 0.5}
 """
 IMAGE = "us-central1-docker.pkg.dev/demo/factory/textdiffusion:test"
