@@ -45,8 +45,8 @@ def exit_2(attempts: str) -> None:
     from core.errors import UserError
     from core.names import inside
 
+    storage.write_bytes(inside(attempts, f"begun-{uuid.uuid4().hex}"), b"")  # before a restarted step is refused
     with step():
-        storage.write_bytes(inside(attempts, f"begun-{uuid.uuid4().hex}"), b"")
         raise UserError("this step is there to fail")
 
 

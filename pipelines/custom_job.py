@@ -59,8 +59,18 @@ def options_of(settings: Settings, job: AnyJob) -> VertexOptions:
     )
 
 
-def custom_job(component: Any, machine: Machine, resources: ResourcesConfig, options: VertexOptions) -> Any:
-    """`component` as a component of the same name, inputs and outputs that runs as a Vertex custom job."""
+def custom_job(
+    component: Any, machine: Machine, resources: ResourcesConfig, options: VertexOptions, *, retries: bool = False
+) -> Any:
+    """`component` as a component of the same name, inputs and outputs that runs as a Vertex custom job.
+
+    Args:
+        component: what is wrapped.
+        machine: what it runs on.
+        resources: spot or not, replicas, the time limit.
+        options: what the project decides.
+        retries: whether the service may begin a failed worker again, on machines that are not spot.
+    """
     from google_cloud_pipeline_components.v1.custom_job import create_custom_training_job_from_component
 
     wrapped = create_custom_training_job_from_component(
@@ -83,7 +93,7 @@ def custom_job(component: Any, machine: Machine, resources: ResourcesConfig, opt
         env=options.environment(machine),
     )
     arguments = wrapped.component_spec.implementation.container.args
-    arguments[:] = [_without_retries(part) if not resources.spot else part for part in arguments]
+    arguments[:] = [part if resources.spot or retries else _without_retries(part) for part in arguments]
     wrapped.name = wrapped.component_spec.name = component.name
     return wrapped
 

@@ -123,12 +123,13 @@ def _compiled(gpu: Any, cpu: Any, options: VertexOptions, image: str) -> dict[st
 
     limits = ResourcesConfig(timeout_hours=SECONDS / 3600)
     in_job = custom_job(look, gpu, limits, options)
-    failing = custom_job(exit_2, cpu, limits, options)
+    failing = custom_job(exit_2, cpu, limits, options, retries=True)  # which it is there to count
     in_step = variant(look, [], "step")
 
     @dsl.pipeline(name="probe", description="What only the service can tell")
     def pipeline(attempts: str) -> None:
-        for task in (in_job(), in_step(), failing(attempts=attempts)):
+        looks = (in_job(), in_step())
+        for task in (*looks, failing(attempts=attempts).after(*looks)):  # the facts first, then what is there to fail
             task.set_caching_options(enable_caching=False)
 
     with scratches.temporary_folder("probe") as folder:
