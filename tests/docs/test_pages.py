@@ -106,4 +106,5 @@ def test_own_step(developer: Reader) -> None:
 
 def test_every_page_is_followed() -> None:
     followed = set(re.findall(r'follow\("(\w+\.md)"\)', Path(__file__).read_text(encoding="utf-8")))
-    assert followed == {path.name for path in (ROOT / "docs/own").glob("*.md")}
+    reference = {"files.md"}  # tables and settings: nothing to type
+    assert followed == {path.name for path in (ROOT / "docs/own").glob("*.md")} - reference

@@ -131,7 +131,7 @@ def test_a_gallery_in_a_bucket_is_served_as_pages(place: Path, bucket: str) -> N
     [
         ("nothing", {}, "no champion"),
         ("tiny", {"prompt": "x"}, "--prompt is for models of text"),
-        ("tiny", {"label": 10}, "allowed: -1 to 9"),
+        ("tiny", {"label": 10}, "found '10'"),
         ("tiny@9", {}, "no such version"),
     ],
 )

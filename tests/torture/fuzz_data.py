@@ -94,11 +94,11 @@ def read_images(data: dict[str, Any]) -> None:
     from core.images.sources import open_source
 
     config = validate(ImageData, data, "data")
-    source = open_source(config)
-    for pool in (source.train, source.validation, source.test):
-        if pool is not None:
-            count = sum(len(conform(batch, config)) for batch in pool.batches())
-            require(count == len(pool.labels), f"{count} images for {len(pool.labels)} labels")
+    with open_source(config) as source:
+        for pool in (source.train, source.validation, source.test):
+            if pool is not None:
+                count = sum(len(conform(batch, config)) for batch in pool.batches())
+                require(count == len(pool.labels), f"{count} images for {len(pool.labels)} labels")
 
 
 def text(folder: Path) -> st.SearchStrategy[Any]:
