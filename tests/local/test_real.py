@@ -59,7 +59,7 @@ def test_digits_go_from_data_to_a_registered_model_and_back_to_a_picture(tmp_pat
     version.verify()
     assert version.lineage["run"] == run.id
     card = (run.folder / "steps/register/card.md").read_text()
-    assert card.startswith("# few-digits version 1\n\nPromoted: first model")
+    assert card.startswith("# few-digits version 1\n\nChampion: first model")
     assert {name for name in run.metrics() if f"| {name} | " in card} == set(run.metrics())
     for key in ("data_hash", "code_version", "image", "config", "run"):
         assert f"- {key}: {json.dumps(version.lineage[key])}" in card

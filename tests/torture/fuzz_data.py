@@ -97,7 +97,7 @@ def read_images(data: dict[str, Any]) -> None:
     with open_source(config) as source:
         for pool in (source.train, source.validation, source.test):
             if pool is not None:
-                count = sum(len(conform(batch, config)) for batch in pool.batches())
+                count = sum(len(conform(batch, config, source.intake.tally)) for batch in pool.batches())
                 require(count == len(pool.labels), f"{count} images for {len(pool.labels)} labels")
 
 
