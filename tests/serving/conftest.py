@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
@@ -85,7 +86,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     @wraps(test)
     def run(*arguments: Any, **named: Any) -> None:
-        asyncio.run(test(*arguments, **named))  # type: ignore[arg-type]
+        with ThreadPoolExecutor(1) as thread:  # the browser's tests leave a loop running in this one
+            thread.submit(asyncio.run, test(*arguments, **named)).result()  # type: ignore[arg-type]
 
     return run
 

@@ -177,7 +177,8 @@ def workers(tag: str) -> list[int]:
             command, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
         except OSError:
             continue
-        if b"-m\0core.modality\0" in command and b"core.processes.elastic" not in command and tag.encode() in environment:
+        worker = b"-m\0core.modality\0" in command and b"core.processes.elastic" not in command
+        if worker and tag.encode() in environment:
             found.append(int(folder.name))
     return found
 
