@@ -27,6 +27,7 @@ from torch import Tensor
 
 from benchmarks.results import parser, publish
 from core import noise, samplers
+from core.evaluation import Sampling
 from core.images import metrics, pictures
 from core.images import sampling as drawing
 from core.images.config import ImageSample
@@ -155,7 +156,7 @@ class Yardstick:
 
     def measure(self, images: Images) -> tuple[float, float]:
         """(Fréchet distance, class accuracy) of as many images as there are labels."""
-        drawn = Samples(images, self.labels, {}, None).interleaved()
+        drawn = Samples(images, self.labels, Sampling()).interleaved()
         verdict = self.judge.examine(drawn.images)
         whole = range(0, len(images) - self.n + 1, self.n)
         parts = [metrics.frechet_distance(verdict.features[at : at + self.n], self.train) for at in whole]
