@@ -21,20 +21,6 @@ from tests.fakes.faulty import FaultyProxy, without_pauses
 from tests.fakes.gcs import GcsServer
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[GcsServer]:
-    with GcsServer() as gcs:
-        gcs.create_bucket("bucket")
-        yield gcs
-
-
-@pytest.fixture
-def bucket(server: GcsServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    return f"gs://bucket/{request.node.name[:40].replace('[', '-').replace(']', '')}"
-
-
 def test_files_come_back_as_they_went(bucket: str, tmp_path: Path) -> None:
     storage.write_bytes(f"{bucket}/a/b.bin", bytes(range(256)))
     storage.write_json(f"{bucket}/a/c.json", {"x": [1, None]})

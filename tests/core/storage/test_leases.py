@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,24 +15,14 @@ from core.storage import generations, leases, locks
 from core.storage.exchange import exchange
 from core.storage.leases import Lease
 from core.storage.locks import Holder, LockedError
-from tests.fakes.gcs import GcsServer
 
 ELSEWHERE = replace(Holder.here(), host="elsewhere", boot="another", pid=1)
 DEAD = replace(Holder.here(), started="1")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[GcsServer]:
-    with GcsServer() as gcs:
-        gcs.create_bucket("bucket")
-        yield gcs
-
-
 @pytest.fixture
-def uri(server: GcsServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    return f"gs://bucket/{request.node.name}/training.lease"
+def uri(bucket: str) -> str:
+    return f"{bucket}/training.lease"
 
 
 def held_by(uri: str, owner: Holder) -> None:
