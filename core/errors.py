@@ -3,6 +3,8 @@
 from core.printable import printable
 from core.secrets import redact
 
+LONGEST = 2_000  # characters of an error's line: more than any of ours, whatever input it repeats
+
 
 class UserError(Exception):
     """Input that cannot be used: one line naming the file or key, what was found and what is allowed.
@@ -13,7 +15,8 @@ class UserError(Exception):
     EXIT_CODE: int = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(redact(" ".join(str(message).split()))))  # one line, whatever a library put into it
+        line = " ".join(str(message)[: 2 * LONGEST].split())  # one line, whatever a library put into it
+        super().__init__(printable(redact(line, LONGEST)))
 
 
 class IncomparableError(UserError):

@@ -107,7 +107,7 @@ def _run_held(
             _call(function, arguments, debug)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         refused = isinstance(error, SystemExit) and error.code == UserError.EXIT_CODE
-        message = "refused its input (see above)" if refused else redact(f"{type(error).__name__}: {error}")
+        message = "refused its input (see above)" if refused else redact(f"{type(error).__name__}: {error}", 500)
         run.update(step, state="failed", error=message, seconds=round(time.monotonic() - began, 3))
         run.save(status="failed", seconds=round(time.monotonic() - began, 3))
         if isinstance(error, KeyboardInterrupt):
