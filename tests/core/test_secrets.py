@@ -103,7 +103,7 @@ def test_a_configuration_takes_no_credential_and_does_not_repeat_it(uri: str, se
     assert SECRET not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["eyJ" * 100_000, "?" + "token" * 60_000, "https://hooks.slack.com/services/T" * 9_000])
+@pytest.mark.parametrize("text", ["eyJ" * 100_000, "?" + "token" * 60_000, "https://hooks.slack.com/T" * 9_000])
 def test_a_word_that_would_be_looked_at_for_minutes_is_struck_out(text: str) -> None:
     assert redact(f"a {text} b") == "a *** b"
 
