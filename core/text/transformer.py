@@ -99,7 +99,7 @@ class Transformer(nn.Module):
             positions: [L], of x.
             mask: boolean [L, P + L], true where a row may look at a column; P is the length of `past`.
             causal: look at no later position (without `past` and `mask`).
-            past: keys and values of P earlier positions, which all may be looked at.
+            past: keys and values of P earlier positions, all of which may be attended to.
             keep: an empty list that takes the keys and values of past and x.
         """
         x = self.first_norm(x)
