@@ -132,7 +132,8 @@ class TokenTransformer(nn.Module):
         super().__init__()
         width, size = config.transformer.width, config.process.embedding
         self.vocabulary, self.context = vocabulary, config.context
-        self.directions = nn.Parameter(0.02 * torch.randn(vocabulary + 1, size))
+        self.directions = nn.Parameter(torch.empty(vocabulary + 1, size))
+        nn.init.normal_(self.directions, std=0.02)
         self.embed = nn.Linear(size, width, bias=False)
         self.transformer = Transformer(config.transformer)
         self.head = nn.Linear(width, vocabulary)
