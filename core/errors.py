@@ -4,6 +4,7 @@ from core.printable import printable
 from core.secrets import redact
 
 LONGEST = 2_000  # characters of an error's line: more than any of ours, whatever input it repeats
+_MARGIN = 1_000  # a token that begins before a cut is not longer
 
 
 class UserError(Exception):
@@ -15,8 +16,10 @@ class UserError(Exception):
     EXIT_CODE: int = 2
 
     def __init__(self, message: str) -> None:
-        line = " ".join(str(message)[: 2 * LONGEST].split())  # one line, whatever a library put into it
-        super().__init__(printable(redact(line, LONGEST)))
+        text = str(message)
+        if len(text) > LONGEST + _MARGIN:  # the reason is often behind what it repeats
+            text = f"{redact(text[: LONGEST + _MARGIN], LONGEST)} {redact(text[-2 * _MARGIN :])[-_MARGIN:]}"
+        super().__init__(printable(redact(" ".join(text.split()))))  # one line, whatever a library put into it
 
 
 class IncomparableError(UserError):

@@ -111,6 +111,7 @@ def test_a_word_that_would_be_looked_at_for_minutes_is_struck_out(text: str) -> 
 def test_no_more_is_looked_at_than_is_shown() -> None:
     spaced = "https://hooks.slack.com/services/T " * 40_000
     assert len(redact(spaced, 100)) == 103
-    assert len(str(UserError(spaced))) < 2_100
+    assert len(str(UserError(spaced))) < 3_100
+    assert str(UserError(f"job.yaml: {'x' * 100_000}: the reason")).endswith("*** the reason")
     assert SECRET not in redact(f"{'a ' * 48}https://user:{SECRET}@host/data", 100)  # cut in the middle
     assert str(UserError("a b")) == "a b"
