@@ -7,6 +7,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from core.transfer import to_device
+
 
 def seed_of(*parts: int | str) -> int:
     """A 63-bit seed from any parts; unlike sums of seeds, different parts never collide by design."""
@@ -31,7 +33,7 @@ class Draws:
         self._start, self._stop, self._total, self.device = start, stop, total, device
 
     def _cut(self, numbers: Tensor) -> Tensor:
-        return numbers[self._start : self._stop].to(self.device)
+        return to_device(numbers[self._start : self._stop], self.device)
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normals, [stop - start, *shape]."""

@@ -17,6 +17,7 @@ from core.images.model import ImageShape, NoiseProcess, build_network
 from core.randomness import Draws, generator_of
 from core.samplers import Denoiser, SampleNoise, sample_dpmpp
 from core.training import optimizers as optim
+from core.transfer import to_device
 
 VALIDATION_BINS = 8
 VALIDATION_EXAMPLES = 1024
@@ -74,8 +75,8 @@ class ImageDiffusion:
         sigma = self.process.density.quantile(draws.stratified())  # [b]
         unit = draws.normal(*self.shape.size)  # [b, C, H, W]
         dropped = draws.uniform() < (self.config.label_dropout if self.config.conditional else 1.0)
-        labels = torch.where(dropped, self.no_class, labels.to(sigma.device))
-        return self.denoising_loss(model, pictures.to_float(images).to(sigma.device), labels, sigma, unit)
+        labels = torch.where(dropped, self.no_class, to_device(labels, draws.device))
+        return self.denoising_loss(model, pictures.to_float(to_device(images, draws.device)), labels, sigma, unit)
 
     def denoising_loss(
         self, model: Callable[..., Any], clean: Tensor, labels: Tensor, sigma: Tensor, unit: Tensor
@@ -114,10 +115,8 @@ class ImageDiffusion:
             [
                 self.denoising_loss(
                     model,
-                    pictures.to_float(images[part]).to(device),
-                    labels[part].to(device),
-                    levels[bins[part]].to(device),
-                    unit[part].to(device),
+                    pictures.to_float(to_device(images[part], device)),
+                    *(to_device(values, device) for values in (labels[part], levels[bins[part]], unit[part])),
                 ).cpu()
                 for part in torch.arange(len(images)).split(256)
             ]
@@ -135,7 +134,7 @@ class ImageDiffusion:
         labels = torch.arange(classes).repeat(4) if self.config.conditional else torch.full((32,), self.no_class)
         sigmas = noise.karras_sigmas(PREVIEW_STEPS, 0.02, 40.0)
         x = float(sigmas[0]) * SampleNoise(range(len(labels)), self.shape.size, device)()
-        denoiser = guided(model, self.process, labels.to(device), self.no_class)
+        denoiser = guided(model, self.process, labels, self.no_class, device=device)
         images = pictures.to_uint8(sample_dpmpp(denoiser, x, sigmas).cpu())
         return ".png", pictures.png(pictures.grid(images, columns=classes))
 
@@ -146,12 +145,13 @@ def guided(
     labels: Tensor,
     no_class: int,
     *,
+    device: torch.device | str = "cpu",
     scale: float = 1.0,
     interval: tuple[float, float] = (0.0, float("inf")),
     guide: nn.Module | None = None,
     autoguidance: float = 1.0,
 ) -> Denoiser:
-    """A denoiser for `labels` [B], guided away from what knows less: from no class and from a worse network.
+    """A denoiser on `device` for `labels` [B] of the host, guided away from what knows less: no class, a worse network.
 
     D = D_class + (scale - 1) (D_class - D_none) + (autoguidance - 1) (D_class - D_guide)
 
@@ -160,11 +160,13 @@ def guided(
     doubled batch. The second is autoguidance (Karras et al. 2024, "Guiding a diffusion model with a bad version of
     itself"), above interval[0]: where both networks err alike, the worse one errs further, and shows the way back.
     """
+    unconditional = bool((labels == no_class).all())
+    labels = to_device(labels, device)
     nothing = torch.full_like(labels, no_class)
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
         level = float(sigma)
-        if scale == 1 or not interval[0] < level <= interval[1] or bool((labels == no_class).all()):
+        if scale == 1 or not interval[0] < level <= interval[1] or unconditional:
             denoised = with_class = process.denoise(network, x, sigma, labels)
         else:
             both = process.denoise(network, torch.cat([x, x]), sigma, torch.cat([labels, nothing]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +26,10 @@ from core.processes.world import World
 from core.randomness import seed_of
 from core.requests import Facts, SampleRequest, ShardDrawer, ShardRequest
 from core.samplers import Denoiser
-from core.training import precision
+from core.training import numerics, precision
+from core.training.precision import Precision
 
+log = logging.getLogger(__name__)
 GRID_ROWS = 10
 TRAJECTORY_SAMPLES, TRAJECTORY_FRAMES = 20, 40
 
@@ -126,8 +129,9 @@ def denoiser_of(
     return guided(
         trained.network,
         trained.process,
-        torch.from_numpy(labels).to(device),
+        torch.from_numpy(labels),
         len(trained.shape.class_names),
+        device=device,
         scale=settings.guidance,
         interval=(settings.guidance_low, settings.guidance_high),
         guide=trained.guide,
@@ -151,25 +155,46 @@ def draw(
     """
     if settings.autoguidance != 1 and trained.guide is None:
         raise UserError("sample.autoguidance: the model has no guide: train it with train.guide_at, or set this to 1")
-    number_format = precision.choose(world.device)
+    chosen = precision.choose(world.device, settings.precision or trained.description.get("train_precision", "auto"))
     seeds = [seed_of(settings.seed, "sample", i) for i in range(first, first + len(labels))]
-    path = _Path(every=max(1, -(-settings.steps // TRAJECTORY_FRAMES)))
 
     def batch(index: int) -> parallel.Arrays:
         part = slice(index * settings.batch_size, (index + 1) * settings.batch_size)
-        source = samplers.SampleNoise(seeds[part], trained.shape.size, world.device)
-        denoiser = denoiser_of(trained, settings, labels[part], world.device)
-        step = samplers.SAMPLERS[settings.sampler]
-        with number_format.autocast(world.device):
-            x = float(sigmas[0]) * source()
-            if settings.start == "estimate":
-                x = samplers.estimated_start(denoiser, x, float(sigmas[0]))
-            x = step(denoiser, x, sigmas, noise=source, callback=path if index == 0 else None)
-        images = pictures.to_uint8(x.cpu())
-        return {"images": images, **path.arrays(images)} if index == 0 else {"images": images}
+        path = _Path(every=max(1, -(-settings.steps // TRAJECTORY_FRAMES))) if index == 0 else None
+        for number_format in [chosen, precision.FP32] if chosen.dtype == torch.float16 else [chosen]:
+            x = _solved(trained, settings, labels[part], sigmas, seeds[part], number_format, world.device, path).cpu()
+            if x.isfinite().all():
+                break
+            log.warning("images %d to %d are not finite (%s)", part.start, part.stop - 1, number_format.reason)
+        else:
+            raise UserError("sample: the network's images are not finite; set sample.precision: fp32, or train again")
+        images = pictures.to_uint8(x)
+        return {"images": images, **(path.arrays(images) if path else {})}
 
     parts = parallel.arrays(batch, -(-len(labels) // settings.batch_size), world)
     return DrawnImages(np.concatenate([part["images"] for part in parts]), parts[0]["frames"], parts[0]["sigmas"])
+
+
+def _solved(
+    trained: TrainedModel,
+    settings: ImageSample,
+    labels: NDArray[np.int64],
+    sigmas: Tensor,
+    seeds: list[int],
+    number_format: Precision,
+    device: torch.device,
+    path: _Path | None,
+) -> Tensor:
+    """The samples [B, C, H, W] of `seeds` [B] on `device`; no step waits for it."""
+    source = samplers.SampleNoise(seeds, trained.shape.size, device)
+    denoiser = denoiser_of(trained, settings, labels, device)
+    if path is not None:
+        path.begin()
+    with numerics.switched(number_format, device), number_format.autocast(device):
+        x = float(sigmas[0]) * source()
+        if settings.start == "estimate":
+            x = samplers.estimated_start(denoiser, x, float(sigmas[0]))
+        return samplers.SAMPLERS[settings.sampler](denoiser, x, sigmas, noise=source, callback=path)
 
 
 class _Path:
@@ -177,18 +202,22 @@ class _Path:
 
     def __init__(self, every: int) -> None:
         self.every = every
-        self.frames: list[NDArray[np.uint8]] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Forgets what was kept."""
+        self.states: list[Tensor] = []  # on the device until the end
         self.sigmas: list[float] = []
 
     def __call__(self, step: samplers.Step) -> None:
         if step.index % self.every == 0:
-            state = step.x[:TRAJECTORY_SAMPLES] / (1 + step.sigma**2) ** 0.5
-            self.frames.append(pictures.to_uint8(state.cpu()))
+            self.states.append(step.x[:TRAJECTORY_SAMPLES] / (1 + step.sigma**2) ** 0.5)
             self.sigmas.append(step.sigma)
 
     def arrays(self, images: NDArray[np.uint8]) -> parallel.Arrays:
         """The path with the finished images at its end."""
-        frames = np.stack([*self.frames, images[:TRAJECTORY_SAMPLES]])
+        states = torch.stack(self.states).cpu()
+        frames = np.stack([*map(pictures.to_uint8, states), images[:TRAJECTORY_SAMPLES]])
         return {"frames": frames, "sigmas": np.array([*self.sigmas, 0.0])}
 
 

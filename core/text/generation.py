@@ -11,6 +11,7 @@ from torch import Tensor
 from core.text.denoiser import Diffusion, Noisy
 from core.text.reverse_steps import STEPS
 from core.text.transformer import Cache
+from core.transfer import to_device
 
 Watch = Callable[[float, Tensor], None]  # mean gamma of a block, and the most probable tokens [B, L] of the text
 
@@ -80,8 +81,7 @@ def block_denoiser(
         guidance: w of (1 - w) x unconditional + w x conditional logits (Ho & Salimans 2022), where unconditional is
             without the prefix. 1 is none.
     """
-    begins = torch.zeros(tokens.shape[1], dtype=torch.bool, device=tokens.device)
-    begins[0] = True
+    begins = torch.arange(tokens.shape[1], device=tokens.device) == 0
     before = prefix.before[:, None].expand(tokens.shape)
 
     def denoise(z: Tensor, gamma: Tensor, guess: Tensor | None) -> Tensor:
@@ -113,7 +113,7 @@ def denoise_block(
     shape = (*tokens.shape, model.config.process.embedding)
 
     def normal() -> Tensor:
-        return torch.randn(shape, generator=generator).to(tokens.device)
+        return to_device(torch.randn(shape, generator=generator), tokens.device)
 
     z, guess = normal(), None
     logits = torch.empty(0)

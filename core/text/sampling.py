@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from core.text.generation import Settings, Watch
 from core.text.masked import Masked
 from core.text.model import TrainedText, load_model, load_models
 from core.text.original import Original
+from core.training import numerics, precision
 
 FRAMES, FRAME_TEXTS = 64, 4
 
@@ -139,9 +141,17 @@ class Writer:
         if len(ids) > self.trained.config.context // 2:
             ids = ids[-(self.trained.config.context // 2) :]
         start = ids.expand(count, -1)
-        drawn = self._tokens(mode, start, self.length + len(ids), draws, watch)
-        made = [prompt + self.trained.tokenizer.decode(row[len(ids) :].tolist()) for row in drawn]
+        with self._number_format():
+            drawn = self._tokens(mode, start, self.length + len(ids), draws, watch)
+        made = [prompt + self.trained.tokenizer.decode(row) for row in drawn[:, len(ids) :].tolist()]
         return [{"mode": mode, "prompt": prompt, "text": text, "seed": self.settings.seed} for text in made]
+
+    @contextmanager
+    def _number_format(self) -> Iterator[None]:
+        """The number format that is asked for."""
+        chosen = precision.choose(self.device, self.settings.precision)
+        with numerics.switched(chosen, self.device), chosen.autocast(self.device):
+            yield
 
     def _tokens(self, mode: str, start: Tensor, length: int, draws: torch.Generator, watch: Watch | None) -> Tensor:
         s, network = self.settings, self.trained.network
@@ -187,11 +197,12 @@ class Writer:
             torch.tensor(tokenizer.encode(after), dtype=torch.long)[: room - s.gap].to(self.device).expand(count, -1)
         )
         draws = generator_of(s.seed, "sample", mode, place)
-        if mode == "infill":
-            ids = generation.fill(network, left, s.gap, right, self.denoising, draws, watch)
-        else:
-            other = self.other or network.autoregressive
-            ids = fusion.fill(other, network, left, s.gap, right, self._join, draws)
+        with self._number_format():
+            if mode == "infill":
+                ids = generation.fill(network, left, s.gap, right, self.denoising, draws, watch)
+            else:
+                other = self.other or network.autoregressive
+                ids = fusion.fill(other, network, left, s.gap, right, self._join, draws)
         made = [before + tokenizer.decode(row) + after for row in ids.tolist()]
         return [{"mode": mode, "prompt": prompt, "text": text, "seed": s.seed} for text in made]
 
