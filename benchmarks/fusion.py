@@ -17,12 +17,13 @@ from typing import Any
 
 from benchmarks.results import parser, publish
 from core.processes.world import own_device
-from core.text import data, evaluation
+from core.text import data
 from core.text.config import TextEvaluate
+from core.text.curves import fusion_curves
 from core.text.denoiser import Diffusion
 from core.text.model import load_models
 
-Curves = list[dict[str, Any]]  # one of evaluation.fusion_curves for each seed
+Curves = list[dict[str, Any]]  # one of fusion_curves for each seed
 
 
 def held_out(curves: Curves, name: str) -> list[float]:
@@ -72,9 +73,8 @@ def main() -> None:
         trained, other = load_models(model, chosen.autoregressive, own_device())
         assert isinstance(trained.network, Diffusion), "fusion needs a diffusion model"
         settings = TextEvaluate(seed=seed, span_count=chosen.count, weights=weights)
-        for curve in evaluation.fusion_curves(
-            trained.network, other or trained.network.autoregressive, texts, settings
-        ):
+        for measured in fusion_curves(trained.network, other or trained.network.autoregressive, texts, settings):
+            curve = measured.model_dump()
             inside = [place for place, alpha in enumerate(curve["alpha"]) if alpha <= 1]
             curve["alpha"] = [curve["alpha"][place] for place in inside]
             curve["nats_alpha"] = [curve["nats_alpha"][place] for place in inside]

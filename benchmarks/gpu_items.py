@@ -28,7 +28,7 @@ from core.images import sampling
 from core.images.dataset import ImageDataset
 from core.images.judge import Judge
 from core.images.model import ImageShape, NoiseProcess, TrainedModel
-from core.images.objective import ImageDiffusion
+from core.images.objective import ImageObjective
 from core.modality import run_here
 from core.processes.world import World, average_gradients
 from core.randomness import Draws
@@ -71,13 +71,13 @@ class Slot:
         assert isinstance(job, TextTrainingJob)
         return job
 
-    def images(self, job: ImageTrainingJob | None = None) -> ImageDiffusion:
+    def images(self, job: ImageTrainingJob | None = None) -> ImageObjective:
         """Of images of MNIST's shape that are noise: the speed is the same."""
         side, rng = 8 if self.tiny else 28, np.random.default_rng(0)
         split = rng.integers(0, 256, (2000 if self.tiny else 60_000, side, side), dtype=np.uint8)
         labels = rng.integers(0, 10, len(split))
         shape = ImageShape(channels=1, height=side, width=side, class_names=tuple("0123456789"))
-        return ImageDiffusion((job or self.job).model, shape, (split, labels), (split[:64], labels[:64]))
+        return ImageObjective((job or self.job).model, shape, (split, labels), (split[:64], labels[:64]))
 
     def texts(self, name: str) -> Objective:
         class Tokens:

@@ -34,7 +34,7 @@ from core.config import TrainConfig
 from core.images import sampling
 from core.images.config import ImageModel, ImageSample
 from core.images.model import ImageShape, NoiseProcess, TrainedModel, build_network
-from core.images.objective import ImageDiffusion
+from core.images.objective import ImageObjective
 from core.modality import run_here
 from core.processes import world as distributed
 from core.processes.world import World, own_device
@@ -192,7 +192,7 @@ def image_objective(spec: Spec) -> Objective:
     pixels = np.random.default_rng(0).integers(0, 256, (1024, spec["side"], spec["side"]), np.uint8)
     labels = np.arange(len(pixels)) % len(CLASSES)
     held_out = (pixels[:8], labels[:8])
-    return ImageDiffusion(image_model(spec["width"]), image_shape(spec["side"]), (pixels, labels), held_out)
+    return ImageObjective(image_model(spec["width"]), image_shape(spec["side"]), (pixels, labels), held_out)
 
 
 def text_objective(spec: Spec, scratch: Path) -> Objective:

@@ -26,7 +26,7 @@ from benchmarks.devices import synchronize
 from benchmarks.results import parser, publish, work_folder
 from core.images import metrics
 from core.images.dataset import ImageDataset
-from core.images.judge import Judge, Verdict
+from core.images.judge import Answers, Judge
 from core.modality import run_here
 from core.processes.world import own_device
 from core.requests import PrepareDataRequest, TrainJudgeRequest
@@ -73,7 +73,7 @@ def ceiling(seconds: float = 1.0) -> float:
     return count * 2 * side**3 / (time.monotonic() - began) / 1e9
 
 
-def quality(trained: Trained, one: Contender, data: ImageDataset, judge: Judge, train: Verdict, count: int) -> Any:
+def quality(trained: Trained, one: Contender, data: ImageDataset, judge: Judge, train: Answers, count: int) -> Any:
     """Fréchet distance, class accuracy and samples a second of what a contender learned."""
     labels = np.arange(count) % data.classes
     began = time.monotonic()

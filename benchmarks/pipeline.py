@@ -64,41 +64,46 @@ def main() -> None:
 
 def run_directly(job_file: str, folder: str) -> None:
     """The steps of a training job by function calls, without a pipeline."""
-    from core import steps
-    from factory.gate import compare, evaluation_key
+    from core.config import GateConfig
+    from core.evaluation import Evaluation
+    from core.metrics import dump
+    from core.modality import run
+    from core.requests import (
+        EvaluateRequest,
+        PrepareDataRequest,
+        SampleRequest,
+        Section,
+        TrainJudgeRequest,
+        TrainRequest,
+    )
+    from factory.gate import Challenge, compare
     from factory.registry import Registry
     from pipelines.jobs import load_job, sections
 
-    job, place = sections(load_job(job_file)), Path(folder)
+    job: dict[str, Section] = sections(load_job(job_file))
+    place = Path(folder)
     dataset, judge, model, samples, evaluation = (place / name for name in ("dataset", "judge", "model", "s", "e"))
-    steps.prepare_data("images", job["data"], dataset)
-    steps.train_judge("images", job["evaluate"], dataset, judge)
-    trained = steps.train("images", job["model"], job["train"], dataset, model, work=str(place / "work"))
-    steps.sample("images", job["sample"], model, samples)
-    steps.evaluate("images", job["evaluate"], dataset, judge, model, samples, evaluation)
+    run(PrepareDataRequest(modality="images", data=job["data"], out=dataset))
+    run(TrainJudgeRequest(modality="images", evaluate=job["evaluate"], dataset=dataset, out=judge))
+    training = {"model": job["model"], "train": job["train"], "work": str(place / "work")}
+    trained = run(TrainRequest(modality="images", **training, dataset=dataset, out=model))
+    run(SampleRequest(modality="images", sample=job["sample"], model=model, out=samples))
+    folders = {"dataset": dataset, "judge": judge, "model": model, "samples": samples}
+    run(EvaluateRequest(modality="images", evaluate=job["evaluate"], **folders, out=evaluation))
     registry = Registry(place / "registry")
-    verdict = compare(
-        "images",
-        gate=job["gate"],
-        sample=job["sample"],
-        evaluate=job["evaluate"],
-        registry=registry.root,
-        model_name="overhead",
-        scratch=place,
-        dataset=dataset,
-        judge=judge,
-        model=model,
-        evaluation=evaluation,
-    )
+    challenge = Challenge("images", model, evaluation, dataset, judge, job["sample"], job["evaluate"])
+    champion = registry.champion("overhead")
+    verdict = compare(GateConfig.model_validate(job["gate"]), challenge, champion, place)
+    measured = Evaluation.read(evaluation)
     version = registry.register(
         "overhead",
         {"model": model},
-        metrics=json.loads((evaluation / "metrics.json").read_text()),
-        evaluation_key=evaluation_key(evaluation),
+        metrics=dump(measured.metrics),
+        evaluation_key=measured.evaluation_key,
         weights_sha256=trained["weights_sha256"],
         lineage={},
     )
-    registry.promote("overhead", version.version, str(verdict["reason"]))
+    registry.promote("overhead", version.version, verdict.reason)
 
 
 def overheads(repeats: int) -> list[dict[str, Any]]:
@@ -110,12 +115,12 @@ def overheads(repeats: int) -> list[dict[str, Any]]:
         direct, cached, compiled = list(pipeline), list(pipeline), list(pipeline)
         for number in range(repeats):
             place = folder / str(number)
-            run = ["textdiffusion", "run", "overhead.yaml"]
+            run = ["textdiffusion.cli.app", "run", "overhead.yaml"]
             here = {"TEXTDIFFUSION_RUNS": str(place / "runs"), "TEXTDIFFUSION_REGISTRY": str(place / "registry")}
             direct.append(timed(["benchmarks.pipeline", "--direct", "overhead.yaml", str(place / "direct")], folder))
             pipeline.append(timed(run, folder, here))
             cached.append(timed(run, folder, here))
-            compiled.append(timed(["textdiffusion", "compile", "all"], folder))
+            compiled.append(timed(["textdiffusion.cli.app", "compile", "all"], folder))
     whole, alone = median(pipeline), median(direct)
     overhead = Seconds((whole.wall - alone.wall) / STEPS, (whole.cpu - alone.cpu) / STEPS)
     return [
@@ -197,11 +202,13 @@ def generate(path: Path, count: int) -> None:
 def prepare(source: str, folder: str) -> None:
     """prepare-data on one file, in this process; prints its seconds and its peak of memory as JSON."""
     import core.images.modality  # noqa: F401 - its imports are not what is timed
-    from core import steps
+    from core.modality import run
+    from core.requests import PrepareDataRequest
 
+    request = PrepareDataRequest(modality="images", data={"source": "npz", "data_dir": source}, out=Path(folder))
     before = peak_bytes(torch.device("cpu"))
     began, spent = time.perf_counter(), time.process_time()
-    steps.prepare_data("images", {"source": "npz", "data_dir": source}, Path(folder))
+    run(request)
     wall, cpu = time.perf_counter() - began, time.process_time() - spent
     print(json.dumps({"wall": wall, "cpu": cpu, "bytes": peak_bytes(torch.device("cpu")), "before": before}))
 

@@ -18,15 +18,18 @@ import torch
 
 from benchmarks.results import parser, publish, work_folder
 from core import storage
+from core.metrics import Metric
 from core.modality import run_here
-from core.processes.world import own_device
+from core.processes.world import SINGLE_PROCESS, own_device
 from core.requests import PrepareDataRequest, SampleRequest, Section, TrainRequest
-from core.text import data, evaluation
+from core.text import data, evaluation, held_out
 from core.text.autoregressive import Autoregressive
-from core.text.config import TextEvaluate
+from core.text.config import TextEvaluate, TextSample
 from core.text.data import TextSet
+from core.text.glossary import AUTOREGRESSIVE_BITS, BOUND
 from core.text.metrics import NGramJudge
 from core.text.model import load_model
+from core.text.sampling import Writer
 from core.training.log import TrainingLog
 
 SHARED = {"batch_size": 8, "optimizer": "muon", "learning_rate": 2e-3, "weight_decay": 0.05, "warmup_examples": 400}
@@ -67,9 +70,9 @@ def ngram_texts(texts: TextSet, order: int, length: int, count: int) -> list[str
     return [texts.tokenizer.decode(row) for row in torch.stack(ids, dim=1).tolist()]
 
 
-def judged(made: list[str], texts: TextSet, judge: NGramJudge) -> dict[str, dict[str, Any]]:
+def judged(made: list[str], texts: TextSet, judge: NGramJudge) -> dict[str, Metric]:
     rows = [{"mode": "diffusion", "prompt": "", "text": text} for text in made]
-    return evaluation.sample_metrics(rows, texts, judge, "")
+    return evaluation.sample_metrics(rows, texts, judge)
 
 
 def train_text(model: Section, train: Section, dataset: Path, out: Path, **more: Any) -> None:
@@ -110,16 +113,18 @@ def drawn(name: str, model: Path, out: Path) -> list[str]:
     return [row["text"] for row in storage.read_json_lines(out / "samples.jsonl")]
 
 
-def bits(model: Path, texts: TextSet) -> float | None:
+def bits(name: str, model: Path, texts: TextSet) -> float | None:
     """Bits per character of held-out text: exact for the autoregressive model, a bound for the others."""
     found = load_model(model, own_device())
     other = found.network if isinstance(found.network, Autoregressive) else None
-    limits = evaluation.bounds(found, other, texts, TextEvaluate())
-    return next((round(value, 3) for value in limits.values()), None)
+    writer = Writer(found, other, TextSample.model_validate(ROWS[name][4]), own_device())
+    measured, _ = held_out.measure(writer, texts, TextEvaluate(evaluations_per_token=()), SINGLE_PROCESS)
+    values = [measured[one.name].value for one in (BOUND, AUTOREGRESSIVE_BITS) if one.name in measured]
+    return round(values[0], 3) if values and values[0] is not None else None
 
 
-def row(name: str, values: dict[str, Any], key: str, **more: Any) -> dict[str, Any]:
-    return {"": name, **{column: round(values[column][key], 3) for column in COLUMNS}, **more}
+def row(name: str, values: dict[str, Metric], key: str, **more: Any) -> dict[str, Any]:
+    return {"": name, **{column: round(getattr(values[column], key), 3) for column in COLUMNS}, **more}
 
 
 def main() -> None:
@@ -145,7 +150,7 @@ def main() -> None:
         for name in names:
             work = place / name.replace(" ", "-")
             model = trained(name, chosen.minutes, speeds, place / "dataset", work)
-            more = {"bits/char": bits(model, texts), "tokens/s": round(speeds[name] * 128)}
+            more = {"bits/char": bits(name, model, texts), "tokens/s": round(speeds[name] * 128)}
             rows.append(row(name, judged(drawn(name, model, work / "samples"), texts, judge), "value", **more))
             print(rows[-1], flush=True)
         rows[0] |= {"bits/char": None, "tokens/s": None}

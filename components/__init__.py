@@ -1,1 +1,1 @@
-"""KFP components: thin typed wrappers over `core.steps`, one file a step."""
+"""KFP components: thin typed wrappers over `core.modality`, one file a step."""

@@ -70,5 +70,5 @@ def remember_data(registry: str, model_name: str, found: dsl.Input[dsl.Artifact]
     from factory import drift
 
     with step():
-        facts = storage.read_json(verified(found) / "found.json")
+        facts = storage.read_json(storage.join(verified(found), "found.json"))
         drift.remember(facts, datetime.now(UTC).isoformat(timespec="seconds"), registry, model_name)

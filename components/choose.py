@@ -34,6 +34,6 @@ def choose(
         if gcp_resources:
             found = trials_of(gcp_resources, search_config)
         else:
-            found = [storage.read_json(verified(one) / "trial.json") for one in trials]
+            found = [storage.read_json(storage.join(verified(one), "trial.json")) for one in trials]
         section = publish_search(search_config, train_config, found, search, table)
     return section

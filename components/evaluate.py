@@ -31,7 +31,8 @@ def evaluate(
     import report as reports
     from components.publish import publish_metrics
     from components.step import describe, step, verified
-    from core import steps
+    from core.modality import run
+    from core.requests import EvaluateRequest, modality_name
 
     with step():
         inputs = {"dataset": dataset, "judge": judge, "model": model, "samples": samples}
@@ -40,7 +41,7 @@ def evaluate(
         for artifact in (judge, samples):
             verified(artifact)
         out = Path(evaluation.path)
-        metadata = steps.evaluate(modality, evaluate_config, **paths, out=out)
+        metadata = run(EvaluateRequest(modality=modality_name(modality), evaluate=evaluate_config, **paths, out=out))
         describe(evaluation, metadata, {"evaluate": evaluate_config}, inputs)
         publish_metrics(out, metrics, classification)
         reports.build(Path(report.path), **paths, evaluation=out)

@@ -37,26 +37,29 @@ def gate(
     from pathlib import Path
 
     from components.step import describe, step, verified
-    from core import storage
+    from core.config import GateConfig, validate
     from core.printable import say
-    from factory.gate import compare
+    from core.requests import modality_name
+    from factory.gate import Challenge, compare
+    from factory.registry import Registry
 
     with step(), tempfile.TemporaryDirectory() as scratch:
         inputs = {"dataset": dataset, "judge": judge, "model": model, "evaluation": evaluation}
         decided = compare(
-            modality,
-            gate=gate_config,
-            sample=sample_config,
-            evaluate=evaluate_config,
-            registry=registry,
-            model_name=model_name,
-            scratch=Path(scratch),
-            dataset=Path(dataset.path),
-            judge=verified(judge),
-            model=Path(model.path),
-            evaluation=verified(evaluation),
+            validate(GateConfig, gate_config, "gate"),
+            Challenge(
+                modality_name(modality),
+                model=Path(model.path),
+                evaluation=verified(evaluation),
+                dataset=Path(dataset.path),
+                judge=verified(judge),
+                sample=sample_config,
+                evaluate=evaluate_config,
+            ),
+            Registry(registry).champion(model_name),
+            Path(scratch),
         )
-        storage.write_json(Path(verdict.path) / "verdict.json", decided)
-        describe(verdict, decided, {"gate": gate_config}, inputs)
-        say(f"{decided['decision']}: {decided['reason']}")
-    return str(decided["decision"])
+        decided.write(Path(verdict.path))
+        describe(verdict, decided.facts(), {"gate": gate_config}, inputs)
+        say(f"{decided.decision}: {decided.reason}")
+    return str(decided.decision)

@@ -21,12 +21,14 @@ def keep(
 
     from components.step import describe, step, verified
     from core import storage
+    from core.evaluation import Decision, Verdict
     from factory.lineage import run_of
     from factory.registry import Registry
 
     with step():
         run = run or run_of(kept.uri)
-        decided = storage.read_json(verified(verdict) / "verdict.json")
-        Registry(registry).record(model_name, "keep", decided["reason"], run=run, challenger=decided["challenger"])
-        storage.write_json(Path(kept.path) / "kept.json", {"model": model_name, "run": run, **decided})
-        describe(kept, {"reason": decided["reason"]}, {}, {"verdict": verdict})
+        decided = Verdict.read(verified(verdict))
+        facts = decided.facts()
+        Registry(registry).record(model_name, Decision.KEEP, decided.reason, run=run, challenger=facts["challenger"])
+        storage.write_json(Path(kept.path) / "kept.json", {"model": model_name, "run": run, **facts})
+        describe(kept, {"reason": decided.reason}, {}, {"verdict": verdict})

@@ -18,9 +18,11 @@ def prepare_data(modality: str, data_config: dict, data_fingerprint: str, datase
     from pathlib import Path
 
     from components.step import describe, step
-    from core import steps
+    from core.modality import run
+    from core.requests import PrepareDataRequest, modality_name
 
     with step():
-        metadata = steps.prepare_data(modality, data_config, Path(dataset.path))
+        request = PrepareDataRequest(modality=modality_name(modality), data=data_config, out=Path(dataset.path))
+        metadata = run(request)
         metadata = {"data_hash": metadata.get("content_sha256"), **metadata, "data_fingerprint": data_fingerprint}
         describe(dataset, metadata, {"data": data_config})

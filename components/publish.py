@@ -1,7 +1,6 @@
 """Between KFP artifacts and core: metrics for the console, versions for the registry, models out of it."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from components.step import describe, verified
 from components.vertex_registry import mirror_from_step
 from core import storage
 from core.errors import UserError
-from core.records import Measured, ModelFacts, Verdict, read, read_metrics
+from core.evaluation import Evaluation, Verdict
+from core.metrics import Metrics, dump
+from core.records import ModelFacts, read
 from core.storage import integrity
-from factory.gate import evaluation_key
 from factory.lineage import run_of
 from factory.registry import Registry
 
@@ -27,17 +27,16 @@ def publish_metrics(evaluation: Path, metrics: Any, classification: Any | None) 
         metrics: the `dsl.Metrics` output.
         classification: the `dsl.ClassificationMetrics` output, or None.
     """
-    for name, entry in read_metrics(str(evaluation / "metrics.json")).items():
-        for key in ("value", "floor"):
-            number = entry.get(key)
-            if isinstance(number, int | float) and math.isfinite(number):
-                metrics.log_metric(name if key == "value" else f"{name} (floor)", float(number))
+    measured = Evaluation.read(evaluation)
+    for name, metric in measured.metrics.items():
+        for label, number in ((name, metric.value), (f"{name} (floor)", metric.floor)):
+            if number is not None:
+                metrics.log_metric(label, number)
     _leave_file(metrics)
-    confusion = read(Measured, str(evaluation / "evaluation.json")).confusion
     if classification is not None:
-        if confusion:
-            names = [str(index) for index in range(len(confusion))]
-            classification.log_confusion_matrix(names, confusion)
+        if measured.confusion:
+            names = [str(index) for index in range(len(measured.confusion))]
+            classification.log_confusion_matrix(names, measured.confusion)
         _leave_file(classification)
 
 
@@ -70,21 +69,18 @@ def publish_version(
     """
     model = parts["model"]
     folders = {name: verified(artifact) for name, artifact in parts.items()}
-    evaluated = verified(evaluation)
-    metrics = read_metrics(storage.join(evaluated, "metrics.json"))
-    measured = read(Measured, storage.join(evaluated, "evaluation.json"))
-    decided = read(Verdict, storage.join(verified(verdict), "verdict.json"))
+    measured, decided = Evaluation.read(verified(evaluation)), Verdict.read(verified(verdict))
     weights = read(ModelFacts, storage.join(folders["model"], "model.json")).weights_sha256
     lineage = {key: model.metadata[key] for key in _LINEAGE if key in model.metadata}
-    lineage["sample"] = measured.sample or {}  # whoever draws from it later draws what was measured
+    lineage["sample"] = measured.sample  # whoever draws from it later draws what was measured
     lineage["run"] = run or run_of(registered.uri)
     lineage["parents"] = {name: artifact.uri for name, artifact in parts.items()}
     store = Registry(registry)
     version = store.register(
         model_name,
         folders,
-        metrics=metrics,
-        evaluation_key=evaluation_key(evaluated),
+        metrics=dump(measured.metrics),
+        evaluation_key=measured.evaluation_key,
         weights_sha256=weights,
         lineage=lineage,
     )
@@ -94,7 +90,7 @@ def publish_version(
     inputs = {**parts, "evaluation": evaluation}
     storage.write_json(Path(registered.path) / "version.json", facts)
     describe(registered, {**facts, "weights_sha256": weights}, {}, inputs)
-    storage.write_bytes(Path(card.path), _card(facts, metrics, lineage).encode())
+    storage.write_bytes(Path(card.path), _card(facts, measured.metrics, lineage).encode())
     describe(card, facts, {}, inputs)
 
 
@@ -134,12 +130,10 @@ def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
     describe(artifact, facts, {"source": name})
 
 
-def _card(facts: Mapping[str, Any], metrics: Mapping[str, Any], lineage: Mapping[str, Any]) -> str:
+def _card(facts: Mapping[str, Any], metrics: Metrics, lineage: Mapping[str, Any]) -> str:
     rows = "\n".join(
-        "| {} | {} | {} | {} | {} |".format(
-            name, *(entry.get(key) for key in ("value", "floor", "n")), str(entry.get("judge") or "")[:8]
-        )
-        for name, entry in metrics.items()
+        f"| {name} | {metric.value} | {metric.floor} | {metric.n} | {(metric.judge or '')[:8]} |"
+        for name, metric in metrics.items()
     )
     origin = "\n".join(f"- {key}: {json.dumps(value)}" for key, value in lineage.items())
     return (

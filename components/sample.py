@@ -23,10 +23,18 @@ def sample(
     from pathlib import Path
 
     from components.step import describe, step
-    from core import steps
+    from core.modality import run
+    from core.requests import SampleRequest, modality_name
 
     with step():
-        start = Path(autoregressive.path) if autoregressive else None
-        metadata = steps.sample(modality, sample_config, Path(model.path), Path(samples.path), autoregressive=start)
+        metadata = run(
+            SampleRequest(
+                modality=modality_name(modality),
+                sample=sample_config,
+                model=Path(model.path),
+                out=Path(samples.path),
+                autoregressive=Path(autoregressive.path) if autoregressive else None,
+            )
+        )
         parents = {"model": model, "autoregressive": autoregressive}
         describe(samples, metadata, {"sample": sample_config}, parents)

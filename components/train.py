@@ -24,17 +24,20 @@ def train(
     from pathlib import Path
 
     from components.step import describe, step
-    from core import steps
+    from core.modality import run
+    from core.requests import TrainRequest, modality_name
 
     with step():
-        metadata = steps.train(
-            modality,
-            model_config,
-            train_config,
-            Path(dataset.path),
-            Path(model.path),
-            work=work or None,
-            warm_start=Path(autoregressive.path) if autoregressive else None,
+        metadata = run(
+            TrainRequest(
+                modality=modality_name(modality),
+                model=model_config,
+                train=train_config,
+                dataset=Path(dataset.path),
+                out=Path(model.path),
+                work=work or None,
+                warm_start=Path(autoregressive.path) if autoregressive else None,
+            )
         )
         parents = {"dataset": dataset, "autoregressive": autoregressive}
         describe(model, metadata, {"model": model_config, "train": train_config}, parents)
@@ -53,17 +56,20 @@ def train_autoregressive(
     from pathlib import Path
 
     from components.step import describe, step
-    from core import steps
+    from core.modality import run
+    from core.requests import TrainRequest, modality_name
 
     with step():
-        metadata = steps.train(
-            modality,
-            model_config,
-            train_config,
-            Path(dataset.path),
-            Path(autoregressive.path),
-            objective="autoregressive",
-            work=work or None,
+        metadata = run(
+            TrainRequest(
+                modality=modality_name(modality),
+                model=model_config,
+                train=train_config,
+                dataset=Path(dataset.path),
+                out=Path(autoregressive.path),
+                objective="autoregressive",
+                work=work or None,
+            )
         )
         config = {"model": model_config, "autoregressive": train_config}
         describe(autoregressive, metadata, config, {"dataset": dataset})

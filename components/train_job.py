@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from core import steps, storage
+from core import storage
 from core.errors import UserError
+from core.modality import run
 from core.processes import launch
+from core.requests import PrepareDataRequest, TrainRequest
 from core.storage import scratches
 from factory.job import AnyJob, ImageTrainingJob, TextTrainingJob
 
@@ -34,19 +36,34 @@ def train_job(job: AnyJob, out: str) -> dict[str, Any]:
     work = storage.join(out, ".work")
     with scratches.temporary_folder("job") as folder:
         data = folder / "dataset"
-        steps.prepare_data(job.modality, sections["data"], data)
+        run(PrepareDataRequest(modality=job.modality, data=sections["data"], out=data))
         start: Path | None = None
         if isinstance(job, TextTrainingJob):
             first = folder / "autoregressive"
-            steps.train(
-                job.modality, sections["model"], sections["autoregressive"], data, first,
-                objective="autoregressive", work=work,
-            )  # fmt: skip
+            run(
+                TrainRequest(
+                    modality=job.modality,
+                    model=sections["model"],
+                    train=sections["autoregressive"],
+                    dataset=data,
+                    out=first,
+                    objective="autoregressive",
+                    work=work,
+                )
+            )
             _shared(first, storage.join(out, "autoregressive"))
             start = first if job.warm_start else None
         model = folder / "model"
-        facts = steps.train(
-            job.modality, sections["model"], sections["train"], data, model, work=work, warm_start=start
+        facts = run(
+            TrainRequest(
+                modality=job.modality,
+                model=sections["model"],
+                train=sections["train"],
+                dataset=data,
+                out=model,
+                work=work,
+                warm_start=start,
+            )
         )
         if model.exists():
             storage.copy_tree(model, storage.join(out, "model"))

@@ -19,8 +19,16 @@ def train_judge(
     from pathlib import Path
 
     from components.step import describe, step
-    from core import steps
+    from core.modality import run
+    from core.requests import TrainJudgeRequest, modality_name
 
     with step():
-        metadata = steps.train_judge(modality, evaluate_config, Path(dataset.path), Path(judge.path))
+        metadata = run(
+            TrainJudgeRequest(
+                modality=modality_name(modality),
+                evaluate=evaluate_config,
+                dataset=Path(dataset.path),
+                out=Path(judge.path),
+            )
+        )
         describe(judge, metadata, {"evaluate": evaluate_config}, {"dataset": dataset})

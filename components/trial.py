@@ -38,13 +38,14 @@ def trial(
 
     from components.step import describe, step
     from core.printable import printable_json, say
+    from core.requests import modality_name
     from factory.trial import run_trial
 
     with step():
         settings = json.loads(suggestion)
         start = Path(autoregressive.path) if autoregressive else None
         facts = run_trial(
-            modality,
+            modality_name(modality),
             model_config,
             settings,
             Path(dataset.path),

@@ -16,6 +16,7 @@ from core import storage
 from core.config import canonical_json, parse_override, validate
 from core.errors import UserError
 from core.printable import printable_json, say
+from core.requests import modality_name
 from core.storage import scratches
 from factory.lineage import describe, restore_ints
 from factory.search import SearchConfig, choose, counted, make_trial
@@ -75,7 +76,7 @@ def tuned_trial(uri: str, arguments: Sequence[str]) -> None:
     limit.start()
     with scratches.temporary_folder("tuned") as folder:
         facts = run_trial(
-            request["modality"],
+            modality_name(request["modality"]),
             request["model"],
             trial,
             inputs["dataset"],

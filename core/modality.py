@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
-from core.errors import UserError
 from core.processes import launch
 from core.requests import (
     EvaluateRequest,
@@ -23,6 +22,7 @@ from core.requests import (
     ShardRequest,
     TrainJudgeRequest,
     TrainRequest,
+    modality_name,
     parse_request,
 )
 
@@ -49,7 +49,7 @@ def modality(name: str) -> Modality:
     Raises:
         UserError: there is no such modality.
     """
-    match name:
+    match modality_name(name):
         case "images":
             from core.images import modality as images
 
@@ -58,7 +58,6 @@ def modality(name: str) -> Modality:
             from core.text import modality as text
 
             return text
-    raise UserError(f"modality: found {name!r}; allowed: images, text")
 
 
 def run(request: Request) -> Facts:

@@ -26,8 +26,8 @@ def inside(folder: F, name: object, *, links: bool = False) -> F:
     Args:
         folder: a local folder or a remote prefix; it need not be there yet.
         name: relative, with `/` between its parts.
-        links: local links may lead out of `folder`. Only for reading a person's own data, which tools for data sets
-            keep elsewhere.
+        links: local links may lead out of `folder`. Only for names of our own making, and for a person's own data,
+            whose links are checked where they are listed (core/sources/listing.py).
 
     Raises:
         UserError: the name would lead out of `folder`, or is no plain name.

@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from core.printable import say
+from core.printable import printable, say
 
 EVENTS_VARIABLE = "TEXTDIFFUSION_EVENTS"  # file to which events are appended, one JSON object a line
 TASK_VARIABLE = "TEXTDIFFUSION_TASK"  # whose work it is, where several steps append to one file of events
@@ -47,7 +47,8 @@ class Progress:
         left = f"  {eta:.0f} s left" if eta else ""
         line = f"{self.step}: {done}{of} {self.unit}  {rate:.0f}/s  {text}{left}"
         if self._live:
-            print(f"\r{line.ljust(self._line_length)}", end="", file=sys.stderr, flush=True)
+            sys.stderr.write(f"\r{printable(line, one_line=True).ljust(self._line_length)}")
+            sys.stderr.flush()
             self._line_length = len(line)
         elif finished or now - self._last_plain >= PLAIN_SECONDS:
             self._last_plain = now
@@ -66,4 +67,4 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._line_length:
-            print(file=sys.stderr)
+            sys.stderr.write("\n")

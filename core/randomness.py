@@ -32,6 +32,11 @@ class Draws:
         self.generator = generator_of(seed, "batch", examples_seen)
         self._start, self._stop, self._total, self.device = start, stop, total, device
 
+    @classmethod
+    def fresh(cls, total: int, device: torch.device) -> Draws:
+        """Numbers for a batch of its own, seeded by torch's global generator, which `torch.manual_seed` sets."""
+        return cls(int(torch.randint(2**62, ())), 0, 0, total, total, device)
+
     def _cut(self, numbers: Tensor) -> Tensor:
         return to_device(numbers[self._start : self._stop], self.device)
 

@@ -35,25 +35,6 @@ class Record(BaseModel):
     SEALED: ClassVar[bool] = False  # whether it states its own hash (core/storage/integrity.py)
 
 
-class Metric(Record):
-    """One entry of metrics.json. A value that is no number is one that never promotes."""
-
-    model_config = ConfigDict(allow_inf_nan=True)
-
-    value: Real | None = None
-    floor: Real | None = None
-    n: Real | None = None
-    judge: Label | None = None
-    better: Label | None = None
-
-
-class Verdict(Record):
-    """What a gate decided: verdict.json, and `gate` of run.json."""
-
-    decision: Label
-    reason: Note = ""
-
-
 class Search(Record):
     """What of search.json a run's record keeps."""
 
@@ -72,28 +53,11 @@ class ModelFacts(Record):
     weights_sha256: Label = ""
 
 
-class Drawn(Record):
-    """What of sample.json says how the samples were drawn."""
-
-    settings: dict[str, Any] | None = None
-
-
-class Measured(Record):
-    """What of evaluation.json is read beside its metrics."""
-
-    sample: dict[str, Any] | None = None
-    confusion: list[list[Real]] | None = None
-
-
 class Parent(Record):
     """One entry of `parents` in an artifact's metadata."""
 
     uri: Note
     hash: Label = ""
-
-
-class _Metrics(Record):
-    metrics: Annotated[dict[Label, Metric], Field(max_length=10_000)]
 
 
 class _Parents(Record):
@@ -115,23 +79,16 @@ def parsed(kind: type[R], value: Any, uri: str) -> R:
     Raises:
         UserError: it is not such a record, or not what was written.
     """
-    if kind.SEALED and isinstance(value, dict):
-        value = integrity.unsealed(value, uri)
-    return validate(kind, value, uri)
+    if not (kind.SEALED and isinstance(value, dict)):
+        return validate(kind, value, uri)
+    found = validate(kind, {key: item for key, item in value.items() if key != integrity.OWN_HASH}, uri)
+    integrity.unsealed(value, uri)  # after it: what is no such record at all is one line, not two
+    return found
 
 
 def facts(record: Record) -> dict[str, Any]:
     """A record as it was written: its keys, and what a later version added, without defaults."""
     return record.model_dump(exclude_unset=True)
-
-
-def read_metrics(uri: str) -> dict[str, Any]:
-    """metrics.json.
-
-    Raises:
-        UserError: it cannot be read, or is not metrics by name.
-    """
-    return dict(facts(validate(_Metrics, {"metrics": storage.read_json(uri)}, uri))["metrics"])
 
 
 def parse_parents(text: object, where: str) -> dict[str, Parent]:

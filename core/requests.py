@@ -15,11 +15,26 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from core.config import Frozen
+from core.errors import UserError
 
 Section = dict[str, Any]
 Facts = dict[str, Any]
 """Flat metadata for the artifact that a step wrote."""
 ModalityName = Literal["images", "text"]
+
+
+def modality_name(name: str) -> ModalityName:
+    """`name`, if it is one of a modality.
+
+    Raises:
+        UserError: there is no such modality.
+    """
+    match name:
+        case "images":
+            return "images"
+        case "text":
+            return "text"
+    raise UserError(f"modality: found {name!r}; allowed: images, text")
 
 
 class PrepareDataRequest(Frozen):

@@ -15,12 +15,19 @@ from typing import Any
 import numpy as np
 from mkdocs.structure.files import File, Files
 
+from docs.library import library
+
 WIDTH, HEIGHT = 7.2, 3.0  # inches of a picture
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Adds the generated pages and pictures to the site."""
-    pages = {"reference/cli.md": cli, "reference/configuration.md": configuration, "reference/artifacts.md": artifacts}
+    pages = {
+        "reference/cli.md": cli,
+        "reference/python.md": library,
+        "reference/configuration.md": configuration,
+        "reference/artifacts.md": artifacts,
+    }
     for name, make in pages.items():
         files.append(File.generated(config, name, content="\n".join(make()) + "\n"))
     for name, draw in PICTURES.items():
@@ -112,7 +119,7 @@ def artifacts() -> Iterator[str]:
     from pipelines.compile import compile_job
     from pipelines.jobs import load_job
     from pipelines.machines import load_machines
-    from report.words import MEANINGS
+    from report.metrics import DIRECTIONS, GLOSSARY, SHARE
 
     yield "# Artifacts\n\nMade from the compiled pipelines.\n\n## A run's folder\n"
     yield "```text\nruns/<pipeline>/<run id>/      in the cloud gs://BUCKET/<pipeline>/<run id>/"
@@ -132,9 +139,10 @@ def artifacts() -> Iterator[str]:
                     yield _row(f"`{step}`", f"`{artifact}`", kind["artifactType"]["schemaTitle"])
         yield ""
     yield "## Metrics\n\nEvery one stands beside its floor: the same metric for real data at the same count.\n"
-    yield "| a name that contains | means | better |\n|---|---|---|"
-    for key, meaning in MEANINGS.items():
-        yield _row(f"`{key}`", f"**{meaning.title}** {meaning.text}", meaning.better)
+    yield "| metric | means | unit | direction |\n|---|---|---|---|"
+    for one in GLOSSARY.values():
+        meaning = f"**{one.label}.** {one.explanation}"
+        yield _row(f"`{one.name}`", meaning, "%" if one.unit == SHARE else one.unit, DIRECTIONS[one.better])
 
 
 def _row(*cells: str) -> str:

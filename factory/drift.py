@@ -13,6 +13,7 @@ from core import storage
 from core.config import config_hash
 from core.names import inside
 from core.records import Label, Note, Record, or_none, read
+from core.sources.listing import listing as own_files
 from core.storage import remote
 from factory.registry import Registry
 
@@ -44,7 +45,7 @@ def listing(data_dir: str | None) -> dict[str, str]:
     root = Path(data_dir)
     if root.is_file():
         return {root.name: storage.sha256(root)}
-    return {name: storage.sha256(inside(root, name, links=True)) for name in storage.list_files(root)}
+    return {name: storage.sha256(inside(root, name, links=True)) for name in own_files(root).files}
 
 
 def decide(

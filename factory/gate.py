@@ -2,151 +2,155 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from core import steps, storage
-from core.config import GateConfig, canonical_json, validate
-from core.errors import UserError
+from core import storage
+from core.config import GateConfig
+from core.evaluation import Contender, Decision, Evaluation, Verdict, read_metrics
+from core.metrics import Metrics
+from core.modality import run
 from core.names import inside
-from core.records import ModelFacts, read, read_metrics
-from factory.registry import Registry
+from core.records import ModelFacts, read
+from core.requests import EvaluateRequest, ModalityName, SampleRequest, Section
 from factory.versions import Version
 
-Metrics = Mapping[str, Any]
-PROMOTE, KEEP = "promote", "keep"
 
-
-def decide(gate: GateConfig, challenger: Metrics, champion: Metrics | None) -> tuple[str, str]:
-    """("promote" or "keep", the reason), from two metrics.json contents; `champion` is None if there is none.
+def decide(gate: GateConfig, challenger: Metrics, champion: Metrics | None) -> tuple[Decision, str]:
+    """The decision and its reason, from the metrics of both; `champion` is None if there is none.
 
     A metric that is missing or not finite never promotes.
     """
     for name, worst in gate.require.items():
         value = _value(challenger, name)
         if value is None:
-            return KEEP, f"required metric {name} is missing or not a finite number"
+            return Decision.KEEP, f"required metric {name} is missing or not a finite number"
         better = _direction(gate, name, challenger)
         if better is None:
-            return KEEP, f"required metric {name} does not state whether lower or higher is better"
+            return Decision.KEEP, f"required metric {name} does not state whether lower or higher is better"
         if value > worst if better == "lower" else value < worst:
             relation = "above" if better == "lower" else "below"
-            return KEEP, f"{name} {value:.4g} is {relation} the required {worst:.4g}"
+            return Decision.KEEP, f"{name} {value:.4g} is {relation} the required {worst:.4g}"
     new = _value(challenger, gate.metric)
     if new is None:
-        return KEEP, f"metric {gate.metric} of the challenger is missing or not a finite number"
+        return Decision.KEEP, f"metric {gate.metric} of the challenger is missing or not a finite number"
     if champion is None:
-        return PROMOTE, f"first model: {gate.metric} {new:.4g}, no champion to beat"
+        return Decision.PROMOTE, f"first model: {gate.metric} {new:.4g}, no champion to beat"
     old = _value(champion, gate.metric)
     if old is None:
-        return KEEP, f"metric {gate.metric} of the champion is missing or not a finite number: they cannot be compared"
+        return (
+            Decision.KEEP,
+            f"metric {gate.metric} of the champion is missing or not a finite number: they cannot be compared",
+        )
     gain = old - new if gate.better == "lower" else new - old
     needed = gate.min_improvement * abs(old)
     against = f"{gate.metric} {new:.4g} against the champion's {old:.4g} ({gate.better} is better)"
     if gain <= 0:
-        return KEEP, f"no improvement: {against}"
+        return Decision.KEEP, f"no improvement: {against}"
     if gain < needed:
-        return KEEP, f"improvement below {gate.min_improvement:.2%}: {against}"
-    return PROMOTE, f"improved: {against}"
+        return Decision.KEEP, f"improvement below {gate.min_improvement:.2%}: {against}"
+    return Decision.PROMOTE, f"improved: {against}"
 
 
-def compare(
-    modality: str,
-    *,
-    gate: Mapping[str, Any],
-    sample: Mapping[str, Any],
-    evaluate: Mapping[str, Any],
-    registry: str,
-    model_name: str,
-    dataset: Path,
-    judge: Path,
-    model: Path,
-    evaluation: Path,
-    scratch: Path,
-) -> dict[str, Any]:
-    """Judges the challenger in `model`, measured in `evaluation`, against the registered champion on equal terms.
+@dataclass(frozen=True)
+class Challenge:
+    """A trained model, and all that a champion needs to be measured on equal terms.
+
+    Paths are local folders: the model and its `evaluation`, the data set and the judge. `sample` and `evaluate` are
+    the job's sections.
+    """
+
+    modality: ModalityName
+    model: Path
+    evaluation: Path
+    dataset: Path
+    judge: Path
+    sample: Section
+    evaluate: Section
+
+
+def compare(gate: GateConfig, challenge: Challenge, champion: Version | None, scratch: Path) -> Verdict:
+    """Judges a challenger against the registered champion on equal terms.
 
     If both were measured by the same evaluation (same data, judge, sampling and settings, so the same evaluation
     key), recorded metrics are compared. Otherwise the champion draws new samples with the challenger's settings and
     is measured on the challenger's data by its judge, in the folder `scratch`.
 
-    Returns:
-        {"decision", "reason", "challenger": {...}, "champion": {...} or None}
+    Raises:
+        UserError: an evaluation or a model does not hold what it should.
     """
-    config = validate(GateConfig, dict(gate), "gate")
-    metrics = storage.read_json(evaluation / "metrics.json")
-    if not isinstance(metrics, Mapping):
-        raise UserError(f"{evaluation / 'metrics.json'}: expected metrics by name; this evaluation is not whole")
-    key = evaluation_key(evaluation)
-    weights = read(ModelFacts, str(model / "model.json")).weights_sha256
-    champion = Registry(registry).champion(model_name)
-    challenger_facts = {"weights_sha256": weights, "evaluation_key": key, "metric": _value(metrics, config.metric)}
+    new = Evaluation.read(challenge.evaluation)
+    weights = read(ModelFacts, str(challenge.model / "model.json")).weights_sha256
+    challenger = Contender(
+        weights_sha256=weights, evaluation_key=new.evaluation_key, metric=_value(new.metrics, gate.metric)
+    )
     if champion is None:
-        decision, reason = decide(config, metrics, None)
-        return {"decision": decision, "reason": reason, "challenger": challenger_facts, "champion": None}
-    same = bool(key) and key == champion.evaluation_key
-    if champion.weights_sha256 == weights:
-        decision, reason = KEEP, f"the challenger is the champion: the same weights as version {champion.version}"
-        champion_metrics: Metrics = champion.metrics
+        decision, reason = decide(gate, new.metrics, None)
+        return Verdict(decision=decision, reason=reason, challenger=challenger)
+    same = bool(new.evaluation_key) and new.evaluation_key == champion.evaluation_key
+    measured_again = not same and champion.weights_sha256 != weights
+    if measured_again:
+        old: Metrics = _measure_again(challenge, champion, scratch)
     else:
-        champion_metrics = champion.metrics
-        if not same:
-            champion_metrics = _measure_again(modality, champion, sample, evaluate, dataset, judge, scratch)
-        decision, reason = decide(config, metrics, champion_metrics)
-        if not same:
-            reason += "; the champion was sampled and measured again, its evaluation was another one"
-    champion_facts = {
-        "version": champion.version,
-        "weights_sha256": champion.weights_sha256,
-        "evaluation_key": champion.evaluation_key,
-        "metric": _value(champion_metrics, config.metric),
-        "measured_again": not same and champion.weights_sha256 != weights,
-    }
-    return {"decision": decision, "reason": reason, "challenger": challenger_facts, "champion": champion_facts}
+        old = read_metrics(champion.metrics, f"{champion.model}@{champion.version}: metrics")
+    if champion.weights_sha256 == weights:
+        decision, reason = (
+            Decision.KEEP,
+            f"the challenger is the champion: the same weights as version {champion.version}",
+        )
+    else:
+        decision, reason = decide(gate, new.metrics, old)
+    if measured_again:
+        reason += "; the champion was sampled and measured again, its evaluation was another one"
+    return Verdict(
+        decision=decision,
+        reason=reason,
+        challenger=challenger,
+        champion=Contender(
+            version=champion.version,
+            weights_sha256=champion.weights_sha256,
+            evaluation_key=champion.evaluation_key,
+            metric=_value(old, gate.metric),
+            measured_again=measured_again,
+        ),
+    )
 
 
-def evaluation_key(evaluation: Path) -> str:
-    """What makes two evaluations comparable, as the evaluation itself states it; empty if it states nothing."""
-    facts = storage.read_json(evaluation / "evaluation.json")
-    if not isinstance(facts, Mapping):
-        raise UserError(f"{evaluation / 'evaluation.json'}: expected facts by name; this evaluation is not whole")
-    key = facts.get("evaluation_key") or facts.get("key") or ""
-    return key if isinstance(key, str) else canonical_json(key)
-
-
-def _measure_again(
-    modality: str,
-    champion: Version,
-    sample: Mapping[str, Any],
-    evaluate: Mapping[str, Any],
-    dataset: Path,
-    judge: Path,
-    scratch: Path,
-) -> Metrics:
+def _measure_again(challenge: Challenge, champion: Version, scratch: Path) -> Metrics:
     champion.verify()
     paths: dict[str, Path] = {}
     for part in sorted({name.split("/")[0] for name in champion.files}):
         paths[part] = inside(scratch, part)
         storage.copy_tree(champion.folder(part), paths[part])
+    model, autoregressive = paths["model"], paths.get("autoregressive")
     samples, out = scratch / "samples", scratch / "evaluation"
-    autoregressive = paths.get("autoregressive")
-    steps.sample(modality, sample, paths["model"], samples, autoregressive=autoregressive)
-    steps.evaluate(modality, evaluate, dataset, judge, paths["model"], samples, out, autoregressive=autoregressive)
-    return read_metrics(str(out / "metrics.json"))
+    run(
+        SampleRequest(
+            modality=challenge.modality,
+            sample=challenge.sample,
+            model=model,
+            out=samples,
+            autoregressive=autoregressive,
+        )
+    )
+    run(
+        EvaluateRequest(
+            modality=challenge.modality,
+            evaluate=challenge.evaluate,
+            dataset=challenge.dataset,
+            judge=challenge.judge,
+            model=model,
+            samples=samples,
+            out=out,
+            autoregressive=autoregressive,
+        )
+    )
+    return Evaluation.read(out).metrics
 
 
 def _value(metrics: Metrics, name: str) -> float | None:
-    entry = metrics.get(name)
-    value = entry.get("value") if isinstance(entry, Mapping) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+    return metrics[name].value if name in metrics else None
 
 
 def _direction(gate: GateConfig, name: str, metrics: Metrics) -> str | None:
-    if name == gate.metric:
-        return gate.better
-    better = metrics[name].get("better")
-    return better if better in ("lower", "higher") else None
+    return gate.better if name == gate.metric else metrics[name].better

@@ -10,7 +10,9 @@ from pydantic import Field
 from core.config import Frozen, GateConfig, Place, ResourcesConfig, TrainConfig, validate
 from core.errors import UserError
 from core.images.config import ImageData, ImageEvaluate, ImageModel, ImageSample
+from core.metrics import find
 from core.text.config import TextData, TextEvaluate, TextModel, TextSample
+from core.text.glossary import CHAIN, DIFFERENCE, GLOSSARY
 from factory.search import SearchConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="lower case letters, digits and dashes")]
@@ -109,4 +111,17 @@ def parse_job(values: Mapping[str, Any], where: str) -> AnyJob:
             f"{where}: modality {modality!r} with kind {kind!r};"
             " allowed: modality images or text, kind training or sampling"
         )
-    return validate(section, dict(values), where)
+    job: AnyJob = validate(section, dict(values), where)
+    if isinstance(job, TextTrainingJob):
+        _require_measured(job, where)
+    return job
+
+
+def _require_measured(job: TextTrainingJob, where: str) -> None:
+    """Raises UserError if the gate reads bits per character at evaluations that are not measured."""
+    measured = [f"{evaluations:g}" for evaluations in job.evaluate.evaluations_per_token]
+    for name in (job.gate.metric, *job.gate.require):
+        definition, evaluations = find(GLOSSARY, name) or (None, "")
+        if definition in (CHAIN, DIFFERENCE) and evaluations and evaluations not in measured:
+            allowed = ", ".join(measured) or "none"
+            raise UserError(f"{where}: gate: found {name}; measured are evaluate.evaluations_per_token: {allowed}")

@@ -24,6 +24,7 @@ from typing import Any
 from core import jsontext, storage
 from core.config import validate
 from core.errors import UserError
+from core.evaluation import Decision
 from core.names import inside, relative
 from core.records import facts, or_none, parsed, read
 from core.secrets import redact
@@ -142,7 +143,7 @@ class Registry:
             before = [pointer.version, *pointer.previous] if pointer else []
             return number, before[1:] if before[:1] == [number] else before
 
-        self._point(model, step, reason, "promote")
+        self._point(model, step, reason, Decision.PROMOTE)
         return version
 
     def rollback(self, model: str, reason: str) -> Version:
@@ -159,6 +160,7 @@ class Registry:
             self.version(model, number).verify()
             return number, rest
 
+        step(self._pointer(model))  # refused here, it leaves no lock behind
         return self.version(model, self._point(model, step, reason, "rollback"))
 
     def record(self, model: str, event: str, reason: str, **facts: Any) -> None:
@@ -169,7 +171,7 @@ class Registry:
     def history(self, model: str) -> list[dict[str, Any]]:
         """Promotions, rollbacks and refusals, oldest first. One that does not parse costs a warning."""
         folder = storage.join(self._model(model), "history")
-        lines = _line_of(self._pointer(model))
+        lines = _line_of(or_none(partial(self._pointer, model)))
         for name in storage.list_files(folder):
             event = or_none(partial(read, Event, inside(folder, name)))
             if event is not None:

@@ -14,8 +14,10 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.evaluation import METRICS, read_metrics
+from core.metrics import dump
 from core.names import inside, single
-from core.records import or_none, read_metrics
+from core.records import or_none
 from core.storage import locks
 from core.storage.locks import Holder
 from factory.run_record import read_run
@@ -108,8 +110,9 @@ class Run:
 
     def metrics(self) -> dict[str, Any]:
         """Content of metrics.json; empty if the run was not evaluated, or with a warning if it does not parse."""
-        path = self.folder / "metrics.json"
-        return (or_none(lambda: read_metrics(str(path))) or {}) if path.exists() else {}
+        path = self.folder / METRICS
+        found = or_none(lambda: read_metrics(storage.read_json(path), str(path))) if path.exists() else None
+        return dump(found or {})
 
     def folders(self) -> dict[str, Path | None]:
         """The folders of the artifacts that a report reads, by name."""

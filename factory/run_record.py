@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from core.records import Label, Note, Record, Search, Seconds, Verdict, facts, read
+from core.evaluation import Verdict
+from core.records import Label, Note, Record, Search, Seconds, facts, read
 
 MOST_STEPS = 10_000
 MOST_PIDS = 2**31 - 1

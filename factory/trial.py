@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core import steps, storage
+from core import storage
 from core.errors import UserError
+from core.evaluation import Evaluation
+from core.metrics import Metrics
+from core.modality import run
+from core.requests import EvaluateRequest, ModalityName, SampleRequest, Section, TrainRequest
 from core.storage import scratches
 from factory.search import VALIDATION_LOSS
 
@@ -20,16 +23,16 @@ METRIC_FILE = "CLOUD_ML_HP_METRIC_FILE"
 
 
 def run_trial(
-    modality: str,
-    model: Mapping[str, Any],
+    modality: ModalityName,
+    model: Section,
     trial: Mapping[str, Any],
     dataset: Path,
     out: Path,
     *,
     work: str | None = None,
     warm_start: Path | None = None,
-    sample: Mapping[str, Any] | None = None,
-    evaluate: Mapping[str, Any] | None = None,
+    sample: Section | None = None,
+    evaluate: Section | None = None,
     judge: Path | None = None,
     autoregressive: Path | None = None,
 ) -> dict[str, Any]:
@@ -53,7 +56,17 @@ def run_trial(
     with scratches.temporary_folder("trial") as scratch, storage.atomic_folder(out) as folder:
         trained = scratch / "model"
         try:
-            found = steps.train(modality, model, trial["train"], dataset, trained, work=work, warm_start=warm_start)
+            found = run(
+                TrainRequest(
+                    modality=modality,
+                    model=model,
+                    train=trial["train"],
+                    dataset=dataset,
+                    out=trained,
+                    work=work,
+                    warm_start=warm_start,
+                )
+            )
         except UserError as error:
             if error.EXIT_CODE != UserError.EXIT_CODE:  # stopped by a signal
                 raise
@@ -68,13 +81,15 @@ def run_trial(
                 facts["value"] = found[VALIDATION_LOSS]
             else:
                 assert judge is not None
-                samples, evaluation = scratch / "samples", scratch / "evaluation"
-                steps.sample(modality, sample or {}, trained, samples, autoregressive=autoregressive)
-                steps.evaluate(
-                    modality, evaluate or {}, dataset, judge, trained, samples, evaluation,
+                asked = SampleRequest(
+                    modality=modality,
+                    sample=sample or {},
+                    model=trained,
+                    out=scratch / "samples",
                     autoregressive=autoregressive,
-                )  # fmt: skip
-                facts["value"] = _metric(storage.read_json(evaluation / "metrics.json"), metric)
+                )
+                measured = _measured(asked, evaluate or {}, dataset, judge, scratch / "evaluation")
+                facts["value"] = _metric(measured, metric)
             if facts["value"] is None:
                 facts["error"] = f"{metric} is not a finite number"
         facts["seconds"] = round(time.monotonic() - began, 1)
@@ -82,11 +97,28 @@ def run_trial(
     return facts
 
 
-def _metric(metrics: Mapping[str, Any], name: str) -> float | None:
+def _measured(asked: SampleRequest, evaluate: Section, dataset: Path, judge: Path, out: Path) -> Metrics:
+    """Metrics of the samples that are asked for."""
+    run(asked)
+    run(
+        EvaluateRequest(
+            modality=asked.modality,
+            evaluate=evaluate,
+            dataset=dataset,
+            judge=judge,
+            model=asked.model,
+            samples=asked.out,
+            out=out,
+            autoregressive=asked.autoregressive,
+        )
+    )
+    return Evaluation.read(out).metrics
+
+
+def _metric(metrics: Metrics, name: str) -> float | None:
     if name not in metrics:
         raise UserError(f"search.metric: found {name!r}; allowed: {VALIDATION_LOSS}, {', '.join(metrics)}")
-    value = metrics[name]["value"]
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return metrics[name].value
 
 
 def report_metric(name: str, value: float, examples: int, environment: Mapping[str, str] = os.environ) -> None:

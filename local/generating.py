@@ -11,17 +11,10 @@ import numpy as np
 
 from core import storage
 from core.errors import UserError
-from core.names import inside
-from core.records import Drawn, ModelFacts, read
 from core.requests import SampleRequest
 from core.storage import scratches
-from factory.registry import Registry
-from factory.run_folder import find_run
+from factory.finding import find_model
 from local import terminal
-
-MANNER = {"sampler", "steps", "grid", "sigma_min", "sigma_max", "rho", "guidance", "guidance_low", "guidance_high"}
-MANNER |= {"start", "autoguidance", "block", "temperature", "tilt"}
-"""The settings that say how samples are drawn, and not how many, which or from what seed; of both modalities."""
 
 
 def generate(
@@ -31,7 +24,7 @@ def generate(
     *,
     runs: Path | None = None,
     prompt: str | None = None,
-    label: int | None = None,
+    label: str | None = None,
     out: Path | None = None,
     watch: Callable[[float, list[str]], None] | None = None,
 ) -> dict[str, Any]:
@@ -44,7 +37,7 @@ def generate(
             from a run or the registry, else the sampler's default.
         runs: folder of runs.
         prompt: for text.
-        label: class, for images; None: all classes in turn.
+        label: class by name, for images; None: all classes in turn.
         out: .png, .gif (the denoising path) or folder for images, folder for text.
         watch: for text, sees it while it is written.
 
@@ -52,9 +45,9 @@ def generate(
         UserError: there is no such model, or a wish does not suit it.
     """
     with scratches.temporary_folder("generate") as scratch:
-        folders, measured = _found(model, registry, runs, scratch)
-        modality = read(ModelFacts, str(inside(folders["model"], "model.json"))).modality
-        section = {key: value for key, value in measured.items() if key in MANNER}
+        found = find_model(model, registry, runs, scratch)
+        folders, modality = found.parts, found.modality
+        section = dict(found.manner)
         section |= {key: value for key, value in wishes.items() if value is not None}
         section.setdefault("seed", randbelow(2**31))
         result: dict[str, Any] = {"model": model, "seed": section["seed"]}
@@ -86,46 +79,6 @@ def generate(
         with np.load(drawn / "samples.npz") as samples:
             result["picture"] = _in_a_row(samples["images"][:10])
         return result
-
-
-def _found(model: str, registry: str, runs: Path | None, scratch: Path) -> tuple[dict[str, Path], dict[str, Any]]:
-    """The model's folders by part, and how the samples were drawn by which it was measured, if that is known."""
-    if "/" in model or (Path(model) / "model.json").exists():
-        if not storage.is_remote(model):
-            return {"model": Path(model)}, {}
-        storage.copy_tree(model, scratch / "model")
-        return {"model": scratch / "model"}, {}
-    try:
-        version = Registry(registry).resolve(model)
-    except UserError:
-        found = _of_a_run(model, runs)
-        if found is None:
-            raise
-        return found
-    version.verify()
-    parts = sorted({name.split("/")[0] for name in version.files})
-    measured = version.lineage.get("sample") or {}
-    if not storage.is_remote(version.uri):
-        return {part: Path(version.folder(part)) for part in parts}, measured
-    for part in parts:
-        storage.copy_tree(version.folder(part), inside(scratch, part))
-    return {part: inside(scratch, part) for part in parts}, measured
-
-
-def _of_a_run(name: str, runs: Path | None) -> tuple[dict[str, Path], dict[str, Any]] | None:
-    """The models that a run trained, by part, and how it drew from them; None if there is no such run."""
-    try:
-        artifacts = find_run(runs, name).artifacts() if runs is not None else {}
-    except UserError:
-        return None
-    found: dict[str, Path] = {
-        part: artifacts[part]["path"] for part in ("model", "autoregressive") if part in artifacts
-    }
-    if not found.get("model"):
-        return None
-    drawn: Path | None = artifacts.get("samples", {}).get("path")
-    settings = read(Drawn, str(drawn / "sample.json")).settings if drawn is not None else None
-    return found, settings or {}
 
 
 def _save_picture(drawn: Path, out: Path) -> Path:

@@ -24,7 +24,8 @@ from rich.console import Console
 from core import storage
 from core.config import config_hash
 from core.errors import UserError
-from core.records import Search, Verdict, facts, read
+from core.evaluation import VERDICT, Verdict
+from core.records import Search, read
 from core.storage import scratches
 from core.storage.locks import Holder
 from factory.job import AnyJob
@@ -210,9 +211,9 @@ def _finish(run: Run) -> None:
     metrics = run.folder / "steps" / "evaluate" / "metrics.json"
     if metrics.exists():
         storage.write_bytes(run.folder / "metrics.json", storage.read_bytes(metrics))
-    verdict = run.folder / "steps" / "gate" / "verdict.json"
-    if verdict.exists():
-        run.save(gate=facts(read(Verdict, str(verdict))))
+    gate = run.folder / "steps" / "gate"
+    if (gate / VERDICT).exists():
+        run.save(gate=Verdict.read(gate).facts())
     search = run.folder / "steps" / "choose" / "search.json"
     if search.exists():
         run.save(search=read(Search, str(search)).model_dump(include=set(Search.model_fields)))

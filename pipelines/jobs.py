@@ -12,6 +12,7 @@ from core import storage
 from core.config import merge, read_written, with_overrides
 from core.errors import UserError
 from core.names import inside
+from core.sources.listing import listing
 from core.storage import remote
 from factory.job import AnyJob, parse_job
 from factory.search import require_trials
@@ -139,10 +140,9 @@ def _local_entries(root: Path) -> list[list[Any]]:
     if root.is_file():
         return [[root.name, root.stat().st_size, root.stat().st_mtime_ns]]
     found = []
-    for path in root.rglob("*"):
-        if path.is_file():
-            facts = path.stat()
-            found.append([path.relative_to(root).as_posix(), facts.st_size, facts.st_mtime_ns])
+    for name in listing(root).files:
+        facts = inside(root, name, links=True).stat()
+        found.append([name, facts.st_size, facts.st_mtime_ns])
     return found
 
 

@@ -8,6 +8,9 @@
     set: {train: {batch_size: 64}}      # laid over every job that has such a section
 
 In the environment, TEXTDIFFUSION_REGION sets `region` and TEXTDIFFUSION_TRAIN__BATCH_SIZE a key of the jobs.
+
+Layered by hand and not by pydantic-settings: keys of jobs share the prefix, and text stays as written until its field's
+type is known (core/yamltext.py).
 """
 
 from __future__ import annotations

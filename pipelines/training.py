@@ -24,6 +24,7 @@ from components.sample import sample as sample_step
 from components.train import train as train_step
 from components.train import train_autoregressive, train_diffusion
 from components.train_judge import train_judge
+from core.evaluation import Decision
 from factory.job import AnyJob, ImageTrainingJob, TextTrainingJob
 from pipelines.jobs import SECTIONS, sections
 from pipelines.placement import Placement, pipeline
@@ -84,7 +85,7 @@ def define_training(job: ImageTrainingJob | TextTrainingJob, place: Placement) -
             evaluation=evaluation,
         )
         decided = {"registry": registry, "model_name": model_name, "run": run, "verdict": gated.outputs["verdict"]}
-        with dsl.If(gated.outputs["Output"] == "promote", name="promote"):
+        with dsl.If(gated.outputs["Output"] == Decision.PROMOTE.value, name="promote"):
             place.step(register, evaluation=evaluation, **decided, **models)
         with dsl.Else(name="refuse"):
             place.step(keep, **decided)

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
+from pydantic import ValidationError
 
 from core import jsontext
 from core.errors import UserError
+from core.evaluation import EVALUATION, METRICS, SAMPLING, Evaluation, JudgeFacts, Sampling, Verdict
+from core.metrics import Metric
 from core.names import inside
+from core.records import Record
 
 Json = dict[str, Any]
-FOLDERS = ("dataset", "judge", "model", "autoregressive", "samples", "evaluation", "search")
+Known = TypeVar("Known", bound=Record)
+
+
+class Folders(TypedDict, total=False):
+    """The artifact folders that a report reads; any of them may be missing."""
+
+    dataset: Path | None
+    judge: Path | None
+    model: Path | None
+    autoregressive: Path | None
+    samples: Path | None
+    evaluation: Path | None
+    search: Path | None
+
+
+FOLDERS = tuple(Folders.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,19 @@ class Folder:
             self.faults.append(f"{path.name} does not hold a JSON object.")
             return {}
         return content
+
+    def typed(self, name: str, kind: type[Known]) -> Known:
+        """The JSON object in `name` as a `kind`; what doesn't fit is left out, with a note."""
+        content = self.json(name)
+        try:
+            return kind.model_validate(content)
+        except ValidationError as error:
+            odd = {str(one["loc"][0]) for one in error.errors() if one["loc"]}
+            self.faults.append(f"{name}: {', '.join(sorted(odd))} could not be read.")
+        try:
+            return kind.model_validate({key: value for key, value in content.items() if key not in odd})
+        except ValidationError:
+            return kind()
 
     def lines(self, name: str) -> list[Json]:
         """The JSON objects of a .jsonl file; broken lines (a run killed while writing) are skipped and counted."""
@@ -114,9 +147,9 @@ class Artifacts:
     def data_facts(self) -> Json:
         return self.dataset.json("dataset.json")
 
-    @property
-    def judge_facts(self) -> Json:
-        return self.judge.json("judge.json")
+    @cached_property
+    def judge_facts(self) -> JudgeFacts:
+        return self.judge.typed("judge.json", JudgeFacts)
 
     @property
     def model_facts(self) -> Json:
@@ -124,23 +157,39 @@ class Artifacts:
 
     @property
     def model_notes(self) -> Json:
-        """The plain values of model.json, whether they stand in it or in its `metadata`."""
-        facts = self.model_facts
-        inner = facts.get("metadata")
-        nested = inner if isinstance(inner, dict) else {}
-        return {key: value for key, value in {**facts, **nested}.items() if isinstance(value, (str, int, float))}
+        """The plain values of model.json."""
+        return {key: value for key, value in self.model_facts.items() if isinstance(value, (str, int, float))}
 
-    @property
-    def sample_facts(self) -> Json:
-        return self.samples.json("sample.json")
+    @cached_property
+    def sampling(self) -> Sampling:
+        return self.samples.typed(SAMPLING, Sampling)
 
-    @property
-    def metrics(self) -> Json:
-        return self.evaluation.json("metrics.json")
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """Metrics by name; one that can't be read is left out, with a note."""
+        metrics = {}
+        for name, entry in self.evaluation.json(METRICS).items():
+            try:
+                metrics[name] = Metric.model_validate(entry)
+            except ValidationError:
+                self.faults.append(f"{METRICS}: {name} could not be read.")
+        return metrics
 
-    @property
-    def evaluation_facts(self) -> Json:
-        return self.evaluation.json("evaluation.json")
+    @cached_property
+    def measured(self) -> Evaluation:
+        """evaluation.json: everything but the metrics."""
+        return self.evaluation.typed(EVALUATION, Evaluation)
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """The gate's, from run.json; None if it has not decided."""
+        if not self.run.get("gate"):
+            return None
+        try:
+            return Verdict.model_validate(self.run["gate"])
+        except ValidationError:
+            self.faults.append("run.json: gate could not be read.")
+            return None
 
     @property
     def modality(self) -> str:
@@ -151,11 +200,11 @@ class Artifacts:
         return "text" if self.samples.file("samples.jsonl") else "images"
 
 
-def read(run: Json | None = None, **folders: Path | None) -> Artifacts:
+def read(run: Json | None = None, **folders: Unpack[Folders]) -> Artifacts:
     """Open the artifact directories of a run, by the names of FOLDERS; all of them share one list of faults."""
     faults: list[str] = []
-    given = {name: folders.get(name) for name in FOLDERS}
-    opened = {name: Folder(None if path is None else Path(path), faults) for name, path in given.items()}
+    given = cast(dict[str, Path | None], folders)
+    opened = {name: Folder(None if (path := given.get(name)) is None else Path(path), faults) for name in FOLDERS}
     return Artifacts(run=dict(run or {}), faults=faults, **opened)
 
 

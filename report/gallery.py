@@ -22,9 +22,10 @@ from core import storage
 from report import image_sections, text_sections
 from report.artifacts import Artifacts, Json, number
 from report.lineage import Node, draw, graph
+from report.metrics import heading, metric_rows
 from report.page import fill
 from report.pictures import as_pixels, png, sheet
-from report.sections import Section, flatten, heading, mapping, metric_rows
+from report.sections import Section, flatten, mapping
 from report.words import count, duration, moment
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ def card(entry: Entry, version: Registered | None, *, pictures: bool) -> Json:
             "id": entry.id,
             "title": f"{head['title']}, {when}" if when else head["title"],
             "job": head["title"],
-            "key": str(found.evaluation_facts.get("key") or found.evaluation_facts.get("evaluation_key") or ""),
+            "key": found.measured.evaluation_key,
             "metrics": [
                 [row["name"], row["title"], row["value"], row["floor"], row["better"], row["number"]] for row in rows
             ],

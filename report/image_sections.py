@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from report.artifacts import Artifacts, Json, number
-from report.classes import class_names, histograms, shares
+from report.artifacts import Artifacts, Json, number, numbers
+from report.classes import class_names, shares
 from report.pictures import TILE_PIXELS, as_pixels, columns_for, png, png_file, sheet, within
 from report.sections import Section, absent, mapping
 from report.words import count, figure
@@ -104,8 +104,8 @@ def data(found: Artifacts) -> Section:
         except Exception as error:  # an unreadable picture is only left out
             found.faults.append(f"contact_sheet.png could not be read ({type(error).__name__}).")
     # The classes section shows the real shares beside the generated ones.
-    shown = histograms(found.evaluation_facts.get("class_histogram"), {})[0]
-    portions = [] if shown else shares(facts.get("class_histogram"))
+    shown = found.measured.class_histogram is not None
+    portions = [] if shown else shares(numbers(mapping(facts.get("class_histogram")).get("train")))
     names = class_names(found, len(portions))
     top = max(portions, default=1.0)
     balance = [

@@ -48,8 +48,7 @@ def draw(nodes: list[Node], edges: list[tuple[str, str]]) -> list[Json]:
 def graph(found: Artifacts) -> tuple[list[Node], list[tuple[str, str]]]:
     """The nodes that exist and all edges that could."""
     data, judge, model = found.data_facts, found.judge_facts, found.model_facts
-    sample, control = found.sample_facts, found.autoregressive.json("model.json")
-    gate, nodes = verdict(found.run), []
+    control, nodes = found.autoregressive.json("model.json"), []
     unit = "images" if found.modality == "images" else "characters"
 
     def add(id: str, title: str, digest: object, detail: str, column: int, row: float, href: str) -> None:
@@ -58,24 +57,24 @@ def graph(found: Artifacts) -> tuple[list[Node], list[tuple[str, str]]]:
     if data:
         total = sum(number(value) or 0 for value in mapping(data.get("counts")).values())
         add("data", "Data", data.get("content_sha256"), f"{count(total)} {unit}", 0, 1, "#data")
-    if judge:
-        accuracy = number(judge.get("accuracy"))
-        detail = f"{figure(accuracy, percent=True)} accurate" if accuracy is not None else "frozen"
-        add("judge", "Judge", judge.get("sha256"), detail, 1, 0, "#metrics")
+    if judge.sha256:
+        detail = f"{figure(judge.accuracy, percent=True)} accurate" if judge.accuracy is not None else "frozen"
+        add("judge", "Judge", judge.sha256, detail, 1, 0, "#metrics")
     if model:
         seen = count(model["examples_seen"]) + " seen" if number(model.get("examples_seen")) is not None else ""
         add("model", "Model", model.get("weights_sha256"), seen, 1, 1, "#training")
     if control:
         add("control", "Autoregressive", control.get("weights_sha256"), "control", 1, 2, "#training")
     if found.samples:
-        made = count(sample["count"]) + " made" if number(sample.get("count")) is not None else ""
-        add("samples", "Samples", sample.get("sha256") or _content(found), made, 2, 1, "#samples")
+        made = f"{count(found.sampling.count)} made" if found.sampling.count is not None else ""
+        add("samples", "Samples", _content(found), made, 2, 1, "#samples")
     if found.metrics:
-        key = found.evaluation_facts.get("key") or found.evaluation_facts.get("evaluation_key")
+        key = found.measured.evaluation_key
         add("evaluation", "Evaluation", key, f"{len(found.metrics)} metrics", 3, 1, "#metrics")
-    if mapping(found.run.get("gate")).get("decision"):
-        champion = _name(mapping(found.run["gate"]).get("champion"))
-        add("gate", gate["word"], None, f"against {champion}" if champion else "", 4, 1, "#top")
+    if found.verdict is not None:
+        champion = found.verdict.champion
+        against = f"against version {champion.version}" if champion and champion.version is not None else ""
+        add("gate", verdict(found)["word"], None, against, 4, 1, "#top")
     edges = [
         ("data", "judge"),
         ("data", "model"),
@@ -95,14 +94,6 @@ def _content(found: Artifacts) -> str:
     if path is None or path.stat().st_size > 64 * 2**20:
         return ""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _name(value: object) -> str:
-    """A champion's name, however it was recorded."""
-    facts = mapping(value)
-    if facts:
-        value = facts.get("version") or facts.get("name") or facts.get("run") or facts.get("weights_sha256")
-    return str(value or "")[:18]
 
 
 def _wide(nodes: list[Node], edges: list[tuple[Node, Node]]) -> Json:

@@ -19,16 +19,16 @@ def neighbours(found: Artifacts) -> Section:
     """Samples beside the training images closest to them, and all distances against the test set's own."""
     arrays = found.evaluation.arrays("neighbours.npz")
     title = "Nearest training images"
-    made = _first_images(arrays, "samples", "images", "sample_images")
-    near = _first_images(arrays, "neighbours", "nearest", "train_images", "neighbour_images", "training")
-    distances = _first_values(arrays, "distances", "sample_distances")
-    real = _first_values(arrays, "test_distances", "real_distances", "floor_distances")
+    made = _images(arrays, "samples")
+    near = _images(arrays, "neighbours")
+    distances = _values(arrays, "distances")
+    real = _values(arrays, "test_distances")
     chart = distance_chart(distances, real)
     if made is None or near is None or len(made) != len(near):
         if chart is None:
             return absent("neighbours", title, "Neighbours in the training set were not looked up.")
         return Section("neighbours", title, "neighbours.html", {"pairs": [], "charts": [[("", chart)]]})
-    shown = _first_values(arrays, "pair_distances")
+    shown = _values(arrays, "pair_distances")
     if len(shown) != len(made):
         shown = distances if len(distances) >= len(made) else np.zeros(0)
     middle = float(np.median(real)) if len(real) else None
@@ -76,13 +76,11 @@ def distance_chart(made: Pixels, real: Pixels) -> Chart | None:
     )
 
 
-def _first_images(arrays: Mapping[str, Pixels], *keys: str) -> Pixels | None:
-    found = next((arrays[key] for key in keys if key in arrays and arrays[key].ndim in (3, 4)), None)
-    return None if found is None else as_pixels(found)
+def _images(arrays: Mapping[str, Pixels], name: str) -> Pixels | None:
+    return as_pixels(arrays[name]) if name in arrays else None
 
 
-def _first_values(arrays: Mapping[str, Pixels], *keys: str) -> Pixels:
-    found = next((arrays[key] for key in keys if key in arrays), np.zeros(0)).astype(float)
-    flat = found[..., 0].ravel() if found.ndim > 1 else found
-    result: Pixels = flat[np.isfinite(flat)]
-    return result
+def _values(arrays: Mapping[str, Pixels], name: str) -> Pixels:
+    """The finite numbers of an array [N]; none where it is missing."""
+    values: Pixels = arrays.get(name, np.zeros(0)).astype(float)
+    return values[np.isfinite(values)]

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from core.names import inside
-from report import classes, image_sections, neighbours, search, sections, text_sections
+from report import classes, image_sections, metrics, neighbours, search, sections, text_sections
 from report.artifacts import Artifacts
 from report.lineage import lineage
 from report.sections import Section, absent
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 SEARCH: tuple[str, str, Builder] = ("search", search.TITLE, search.search)
 IMAGES: list[tuple[str, str, Builder]] = [
     ("samples", "Samples", image_sections.samples),
-    ("metrics", "Metrics", sections.metrics),
+    ("metrics", "Metrics", metrics.metrics),
     ("classes", "Classes", classes.classes),
     ("neighbours", "Nearest training images", neighbours.neighbours),
     SEARCH,
@@ -39,7 +39,8 @@ IMAGES: list[tuple[str, str, Builder]] = [
 ]
 TEXT: list[tuple[str, str, Builder]] = [
     ("samples", "Samples", text_sections.samples),
-    ("metrics", "Metrics", sections.metrics),
+    ("metrics", "Metrics", metrics.metrics),
+    ("likelihood", "Likelihood", text_sections.likelihood),
     ("frontier", "Frontier", text_sections.frontier),
     ("fusion", "Fusion", text_sections.fusion),
     ("context", "Context learned", text_sections.context),
@@ -58,7 +59,7 @@ def render(found: Artifacts) -> str:
     text = found.modality == "text"
     wanted = [one for one in (TEXT if text else IMAGES) if one is not SEARCH or found.search]
     built = [_guarded(found, *one) for one in wanted]
-    head = _or_fault(found, "The heading", sections.heading) or {
+    head = _or_fault(found, "The heading", metrics.heading) or {
         "title": "Run",
         "description": "",
         "facts": [],
@@ -66,7 +67,7 @@ def render(found: Artifacts) -> str:
         "run_id": "",
     }
     path = _or_fault(found, "The denoising path", text_sections.path if text else image_sections.path)
-    rows = _or_fault(found, "The metrics", sections.metric_rows) or []
+    rows = _or_fault(found, "The metrics", metrics.metric_rows) or []
     return fill(
         "page.html",
         scripts=("page.js", "parts.js", "report.js"),
@@ -75,7 +76,7 @@ def render(found: Artifacts) -> str:
         modality=found.modality,
         head=head,
         path=path,
-        key_metrics=[row for row in rows if row["rank"] < 50][:4] or rows[:4],
+        key_metrics=rows[:4],
         sections=built,
         faults=list(dict.fromkeys(found.faults)),
     )

@@ -1,11 +1,13 @@
-"""Sections of a text run: samples of every mode, text resolving out of noise, frontier, fusion, context learned."""
+"""Sections of a text run: samples of every mode, text out of noise, likelihood, frontier, fusion, context learned."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
 
+from core.evaluation import ChainBits, FrontierPoint, FusionCurve, FusionExample, Likelihood
+from core.text.glossary import ENTROPY, JUDGE_NLL
 from report.artifacts import Artifacts, Json, number
 from report.charts import Axis, Chart, Series, line_chart
 from report.sections import Section, absent, mapping
@@ -70,12 +72,12 @@ def parts(text: str, prompt: str) -> list[tuple[str, bool]]:
 
 
 def path(found: Artifacts) -> Json | None:
-    """Texts at each noise level. A frame may hold `texts` (or `text`), or `tokens`: one list of pieces a text."""
+    """Texts at each noise level, as the pieces that their tokens stand for."""
     frames = []
     for row in found.samples.lines("trajectory.jsonl"):
-        texts = _texts(row)
-        if texts:
-            frames.append((number(row.get("gamma", row.get("sigma"))), texts[:PATH_TEXTS]))
+        tokens = row.get("tokens")
+        if isinstance(tokens, list) and tokens and all(isinstance(one, list) for one in tokens):
+            frames.append((number(row.get("gamma")), [[str(piece) for piece in one] for one in tokens[:PATH_TEXTS]]))
     if len(frames) < 2:
         return None
     if len(frames) > PATH_FRAMES:
@@ -90,39 +92,73 @@ def path(found: Artifacts) -> Json | None:
     }
 
 
-def _texts(row: Json) -> list[list[str]]:
-    """The texts of one frame as pieces: given tokens, or single characters."""
-    tokens: Any = row.get("tokens")
-    if isinstance(tokens, list) and tokens:
-        many = tokens if isinstance(tokens[0], list) else [tokens]
-        return [[str(piece) for piece in one] for one in many if isinstance(one, list)]
-    texts: Any = row.get("texts", row.get("text"))
-    many = texts if isinstance(texts, list) else [texts]
-    return [list(one) for one in many if isinstance(one, str)]
+def likelihood(found: Artifacts) -> Section:
+    """Bits per character of held-out text against evaluations a token, beside the autoregressive model's."""
+    measured = found.measured.likelihood or Likelihood()
+    points = sorted(measured.chains, key=lambda point: point.evaluations)
+    series = [
+        Series(
+            "Diffusion",
+            [(point.evaluations, point.bits) for point in points],
+            "accent",
+            dots=True,
+            labels=[_bits(point, measured.autoregressive is not None) for point in points],
+        )
+    ]
+    if points and measured.autoregressive is not None:
+        series.append(Series("Autoregressive", [(1.0, measured.autoregressive)], "target", dots=True))
+    levels = (("autoregressive", measured.autoregressive), ("bound of many evaluations", measured.bound))
+    chart = line_chart(
+        "Bits per character by evaluations",
+        series,
+        Axis("evaluations a token", log=True, room=0.05),
+        Axis("bits per character"),
+        rules=[(value, f"{name} {figure(value)}") for name, value in levels if value is not None],
+        note=f"{count(measured.windows)} windows, {count(measured.characters)} characters of unseen text, the same for "
+        f"all models; blocks of {measured.block} tokens, tilt {compact(measured.tilt)}. Lower is better.",
+    )
+    if chart is None:
+        return absent("likelihood", "Likelihood", "Bits per character against evaluations were not measured.")
+    return Section(
+        "likelihood",
+        "Likelihood",
+        "charts.html",
+        {"charts": [[("", chart)]]},
+        lead="What a character of unseen text costs when diffusion may use so many evaluations of its network for a "
+        "token. The autoregressive model uses one.",
+    )
+
+
+def _bits(point: ChainBits, compared: bool) -> str:
+    """A point of the curve in words, with its difference to the autoregressive model and the standard errors."""
+    said = f"{figure(point.bits)}{_error(point.se)} bits per character"
+    if not compared or point.difference is None:
+        return said
+    relation = "above" if point.difference >= 0 else "below"
+    return f"{said}, {abs(point.difference):.3f}{_error(point.difference_se)} {relation} autoregressive"
+
+
+def _error(value: float | None) -> str:
+    return "" if value is None else f" ± {value:.3f}"
 
 
 def frontier(found: Artifacts) -> Section:
     """Judge NLL against entropy while the temperature changes, one curve a mode."""
-    rows = _objects(found.evaluation_facts.get("frontier"))
-    by_mode: dict[str, list[tuple[float, float, float | None]]] = {}
-    for row in rows:
-        x, y = number(row.get("entropy")), number(row.get("judge_nll"))
-        if x is not None and y is not None:
-            point = (x, y, number(row.get("temperature")))
-            by_mode.setdefault(str(row.get("mode") or "diffusion"), []).append(point)
+    by_mode: dict[str, list[FrontierPoint]] = {}
+    for point in found.measured.frontier:
+        by_mode.setdefault(point.mode, []).append(point)
     styles = ["accent", "ink", "dashed", "faint"]
     order = sorted(by_mode, key=lambda mode: list(MODES).index(mode) if mode in MODES else 99)
     series = []
     for index, mode in enumerate(order):
-        points = sorted(by_mode[mode], key=lambda point: (point[2] is None, point[2] or 0.0))
-        labels = [
-            f"{figure(y)} nats" + (f", temperature {compact(heat)}" if heat is not None else "")
-            for _, y, heat in points
-        ]
-        pairs = [(x, y) for x, y, _ in points]
+        points = sorted(by_mode[mode], key=lambda point: point.temperature)
+        labels = [f"{figure(one.judge_nll)} nats, temperature {compact(one.temperature)}" for one in points]
+        pairs = [(one.entropy, one.judge_nll) for one in points]
         title = MODES.get(mode, (mode.replace("_", " ").capitalize(), ""))[0]
         series.append(Series(title, pairs, styles[min(index, 3)], dots=True, labels=labels))
-    real_x, real_y = _floor(found, "entropy"), _floor(found, "judge_nll")
+    real_x, real_y = (
+        found.metrics[name].floor if name in found.metrics else None for name in (ENTROPY.name, JUDGE_NLL.name)
+    )
     if real_x is not None and real_y is not None and series:
         series.append(Series("Real text", [(real_x, real_y)], "target", dots=True))
     chart = line_chart(
@@ -137,18 +173,9 @@ def frontier(found: Artifacts) -> Section:
     return Section("frontier", "Frontier", "charts.html", {"charts": [[("", chart)]]})
 
 
-def _floor(found: Artifacts, part: str) -> float | None:
-    """The floor of the first metric whose name contains `part`."""
-    for name, entry in found.metrics.items():
-        if part in str(name):
-            return number(mapping(entry).get("floor"))
-    return None
-
-
 def fusion(found: Artifacts) -> Section:
     """Nats per character of the true middle against alpha and against w, for every span length, with a slider."""
-    raw = found.evaluation_facts.get("fusion")
-    spans = [_explorer(facts) for facts in (_objects(raw) if isinstance(raw, list) else [mapping(raw)])]
+    spans = [_explorer(curve) for curve in found.measured.fusion]
     kept = [span for span in spans if span is not None]
     if not kept:
         return absent("fusion", "Fusion", "Fusion of the two models was not measured.")
@@ -162,51 +189,42 @@ def fusion(found: Artifacts) -> Section:
     )
 
 
-def _explorer(facts: Json) -> Json | None:
+def _explorer(curve: FusionCurve) -> Json | None:
     """The curves of one span length, the weights that the slider steps through, and the held-out middles."""
-    span = f", {count(facts['span'])} characters" if number(facts.get("span")) is not None else ""
+    title = f"Fusion, {count(curve.span)} characters"
     variants: list[tuple[str, Chart]] = []
     measured: dict[str, list[str]] = {}
     starts: list[int] = []
-    for name, title, x_key, label, ends in (
-        ("Mixing α", f"Fusion{span}", "alpha", "α", ("autoregressive", "diffusion")),
-        ("Bayes w", f"Fusion{span}", "w", "w", ("autoregressive", "")),
+    for name, key, label, weights, nats, ends in (
+        ("Mixing α", "nats_alpha", "α", curve.alpha, curve.nats_alpha, ("autoregressive", "diffusion")),
+        ("Bayes w", "nats_w", "w", curve.w, curve.nats_w, ("autoregressive", "")),
     ):
-        points = _weights(facts, x_key, f"nats_{x_key}")
+        points = sorted(zip(weights, nats, strict=False))
         chart = _fusion_chart(title, points, label, ends)
         if chart is not None:
             variants.append((name, chart))
-            readings = [
+            measured[key] = [
                 f"{label} = {compact(x)}: {figure(y)} nats per character, {_gain(points, y)}" for x, y in points
             ]
-            measured[f"nats_{x_key}"] = readings
             starts.append(min(range(len(points)), key=[y for _, y in points].__getitem__))
     if not variants:
         return None
-    examples = []
-    for one in _objects(facts.get("examples")):
-        tokens = one.get("tokens")
-        if isinstance(tokens, list) and tokens:
-            left, right = str(one.get("left") or ""), str(one.get("right") or "")
-            if len(left) > SIDE:
-                left = "… " + left[-SIDE:].partition(" ")[2]
-            if len(right) > SIDE:
-                right = right[:SIDE].rpartition(" ")[0] + " …"
-            shades = {key: _shades(one.get(key), len(readings), len(tokens)) for key, readings in measured.items()}
-            examples.append(
-                {"left": left, "right": right, "tokens": [str(token) for token in tokens], "shades": shades}
-            )
+    examples = [_example(one, measured) for one in curve.examples if one.tokens]
     data = {"methods": list(measured.items()), "shades": [example["shades"] for example in examples]}
     last = len(next(iter(measured.values()))) - 1
     return {"variants": variants, "last": last, "start": starts[0], "examples": examples, "facts": data}
 
 
-def _weights(facts: Json, x_key: str, y_key: str) -> list[tuple[float, float]]:
-    xs, ys = facts.get(x_key), facts.get(y_key)
-    if not isinstance(xs, list) or not isinstance(ys, list):
-        return []
-    pairs = [(number(x), number(y)) for x, y in zip(xs, ys, strict=False)]
-    return sorted((x, y) for x, y in pairs if x is not None and y is not None)
+def _example(one: FusionExample, measured: Mapping[str, Sequence[str]]) -> Json:
+    """A held-out middle between the nearest words of its sides, and the shades of its tokens at each weight."""
+    left, right = one.left, one.right
+    if len(left) > SIDE:
+        left = "… " + left[-SIDE:].partition(" ")[2]
+    if len(right) > SIDE:
+        right = right[:SIDE].rpartition(" ")[0] + " …"
+    nats = {"nats_alpha": one.nats_alpha, "nats_w": one.nats_w}
+    shades = {key: _shades(nats[key], len(readings), len(one.tokens)) for key, readings in measured.items()}
+    return {"left": left, "right": right, "tokens": one.tokens, "shades": shades}
 
 
 def _gain(points: list[tuple[float, float]], value: float) -> str:
@@ -217,12 +235,11 @@ def _gain(points: list[tuple[float, float]], value: float) -> str:
     return f"{figure(abs(change))} {'less' if change < 0 else 'more'} than the autoregressive model alone"
 
 
-def _shades(nats: object, steps: int, tokens: int) -> list[list[float]]:
+def _shades(rows: list[list[float]], steps: int, tokens: int) -> list[list[float]]:
     """The probability of each true token at each weight, 0 to 1; empty when it was not recorded."""
-    rows = nats if isinstance(nats, list) else []
-    if len(rows) != steps or any(not isinstance(row, list) or len(row) != tokens for row in rows):
+    if len(rows) != steps or any(len(row) != tokens for row in rows):
         return []
-    return [[round(math.exp(-max(0.0, number(one) or 0.0)), 3) for one in row] for row in rows]
+    return [[round(math.exp(-max(0.0, nats)), 3) for nats in row] for row in rows]
 
 
 def _fusion_chart(title: str, points: list[tuple[float, float]], label: str, ends: tuple[str, str]) -> Chart | None:
@@ -245,17 +262,12 @@ def _fusion_chart(title: str, points: list[tuple[float, float]], label: str, end
 
 def context(found: Artifacts) -> Section:
     """Loss per gamma against the posterior that knows no context: the gap is what was learned."""
-    rows = _objects(found.evaluation_facts.get("gamma_bins"))
-
-    def points(key: str) -> list[tuple[float, float]]:
-        pairs = [(number(row.get("gamma")), number(row.get(key))) for row in rows]
-        return sorted((x, y) for x, y in pairs if x is not None and y is not None)
-
+    rows = sorted(found.measured.gamma_bins, key=lambda row: row.gamma)
     chart = line_chart(
         "Loss by noise level",
         [
-            Series("no context (exact posterior)", points("no_context"), "dashed"),
-            Series("this model", points("loss"), "accent", dots=True),
+            Series("no context (exact posterior)", [(row.gamma, row.no_context) for row in rows], "dashed"),
+            Series("this model", [(row.gamma, row.loss) for row in rows], "accent", dots=True),
         ],
         Axis("γ = log σ²/α²"),
         Axis("nats per token", include=(0.0,)),
@@ -284,7 +296,3 @@ def data(found: Artifacts) -> Section:
         if facts.get(key) is not None and not isinstance(facts[key], (dict, list)):
             rows.append((key.replace("_", " "), str(facts[key])))
     return Section("data", "Data", "data.html", {"rows": rows, "grid": [], "picture": None, "balance": []})
-
-
-def _objects(value: object) -> list[Json]:
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []

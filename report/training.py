@@ -152,23 +152,12 @@ def previews(folder: Folder) -> list[Json]:
 
 
 def _noise_level(key: str) -> float | None:
-    """The noise level a validation key speaks of: `loss/0.5`, `loss/sigma=0.5`, `loss/0.3-0.9` (the middle)."""
-    if not key.startswith("loss/"):
-        return None
-    text = key.removeprefix("loss/").split("=")[-1].removeprefix("sigma").removeprefix("gamma").strip("_ []()")
+    """The noise level a validation key speaks of: `loss/sigma=0.5` of images, `loss/-3` (gamma) of text."""
+    kind, _, level = key.partition("/")
     try:
-        return float(text)
+        return float(level.removeprefix("sigma=")) if kind == "loss" else None
     except ValueError:
-        pass
-    for separator in ("..", ",", ":", "-"):
-        left, found, right = text.partition(separator)
-        if found:
-            try:
-                low, high = float(left), float(right)
-            except ValueError:
-                continue
-            return float((low * high) ** 0.5) if low > 0 and high > 0 else (low + high) / 2
-    return None
+        return None
 
 
 def _lead(rows: list[Json], model: Json) -> str:

@@ -13,23 +13,45 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
 from core.config import Frozen, Place
+from core.sources.config import HubPlace
 
 
-class ImageData(Frozen):
+class ImageData(HubPlace):
     """Which images, from where, and how they are split."""
 
-    source: Literal["digits", "mnist", "idx", "folder", "npz"] = Field(
+    source: Literal["digits", "mnist", "idx", "folder", "npz", "huggingface"] = Field(
         "digits", description="digits: scikit-learn's 1,797 scans; mnist: IDX files or torchvision; or your own"
     )
-    data_dir: Place | None = Field(default=None, description="Folder, file or gs:// prefix that holds the source")
+    data_dir: Place | None = Field(
+        default=None, description="Folder, file, zip or tar archive, or gs:// prefix that holds the source"
+    )
+    image_column: str | None = Field(None, description="For huggingface; null: the only column of images")
+    label_column: str | None = Field(None, description="For huggingface; null: the only column of classes")
     resolution: int | None = Field(default=None, ge=4, le=512, description="Side in pixels; null keeps the native size")
     channels: Literal["auto", 1, 3] = Field(default="auto", description="auto: 1 for grey images, 3 for coloured ones")
+    background: Annotated[str, Field(pattern=r"^(white|black|#[0-9a-fA-F]{6})$")] | None = Field(
+        None, description="white, black or '#rrggbb': what shows through transparent pixels; null refuses them"
+    )
+    value_range: tuple[float, float] | None = Field(
+        None, description="Pixel values that become black and white; null: 0 and the most that the format holds"
+    )
+    class_names: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] | None = Field(
+        None, max_length=100_001, description="Names in the order of the labels; null: those of the source"
+    )
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.5, description="Share of the training images held out")
     test_fraction: float = Field(
         default=0.2, gt=0, lt=0.5, description="Used when the source has no test split of its own"
     )
     split_seed: int = Field(default=0, ge=0)
     limit: int | None = Field(default=None, ge=10, description="Use only that many training images (for quick trials)")
+
+    @model_validator(mode="after")
+    def _usable(self) -> ImageData:
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError(f"value_range is {list(self.value_range)}; the first value must be below the second")
+        if self.class_names is not None and len(set(self.class_names)) < len(self.class_names):
+            raise ValueError("class_names has a name twice")
+        return self
 
 
 Channels = Annotated[int, Field(ge=4, le=2048)]
@@ -81,6 +103,26 @@ class DDPMUNetConfig(NetworkConfig):
     @property
     def divisor(self) -> int:
         return 2
+
+
+def network_for(height: int, width: int) -> UNetConfig:
+    """A UNet for images of this size that runs in minutes on a CPU: most of its work is done at 14x14 and less."""
+    side = max(height, width)
+    plans: list[tuple[tuple[int, ...], tuple[int, ...], Literal[1, 2, 4]]] = [((64, 96), (1, 2), 1)]
+    if side <= 16:
+        plans = [((32, 64), (1, 2), 1)]
+    elif side <= 48:
+        plans.insert(0, ((64, 96), (1, 2), 2))
+    else:
+        plans.insert(0, ((64, 96, 128), (1, 1, 2), 1))
+        plans.insert(0, ((64, 96, 128), (1, 1, 2), 2))
+    if side > 96:
+        plans.insert(0, ((64, 96, 128), (1, 1, 2), 4))
+    for channels, blocks, patch in plans:
+        found = UNetConfig(channels=channels, blocks=blocks, patch=patch)
+        if height % found.divisor == 0 == width % found.divisor:
+            return found
+    return UNetConfig(channels=(64,), blocks=(2,), attention=height * width <= 1024)  # odd sides: one level
 
 
 NETWORKS = {
@@ -162,8 +204,8 @@ class ImageSample(Frozen):
     autoguidance: float = Field(
         default=1.0, ge=0, le=50, description="1 is none; w is D_guide + w (D - D_guide); needs train.guide_at"
     )
-    labels: tuple[Annotated[int, Field(ge=-1, le=100_000)], ...] | None = Field(
-        None, description="Classes to draw, in turn; null: all of them; -1: without a class"
+    labels: tuple[Annotated[int, Field(ge=-1, le=100_000)] | Annotated[str, Field(max_length=200)], ...] | None = Field(
+        None, description="Classes to draw by name, in turn; null: all of them; -1: without a class"
     )
     seed: int = Field(default=0, ge=0)
     batch_size: int = Field(default=250, ge=1, le=100_000)

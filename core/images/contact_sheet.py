@@ -24,7 +24,7 @@ def contact_sheet(
     height, width = images.shape[1:3]
     scale = max(1, TILE // max(height, width))
     reduce = max(1, -(-max(height, width) // (2 * TILE)))
-    tile = (width * scale // reduce, height * scale // reduce)
+    tile = (max(1, width * scale // reduce), max(1, height * scale // reduce))
     font, small = ImageFont.load_default(16), ImageFont.load_default(12)
     shown = list(class_names)[:MAX_ROWS]
     gutter = int(max([*(font.getlength(name[:16]) for name in shown), small.getlength("000,000")])) + 16

@@ -1,6 +1,7 @@
 """The data set artifact: prepared once from any source, then opened memory-mapped by training and evaluation.
 
-    dataset.json             counts, shape, value range, class names and histogram, hashes of content and split
+    dataset.json             counts, shape, value range, class names and histogram, hashes of content and split, and
+                             `summary`: what was read, what was skipped and why (core/sources/summary.py)
     {split}_images.npy       uint8 [N, H, W] or [N, H, W, 3], for the splits train, validation and test
     {split}_labels.npy       int64 [N]
     contact_sheet.png        some training images of each class
@@ -11,6 +12,7 @@ A million images stream through one batch at a time: one pass over the source, m
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,8 +30,11 @@ from core.images.config import ImageData
 from core.images.contact_sheet import contact_sheet
 from core.images.dataset import FORMAT, SPLITS, ImageDataset, Split
 from core.images.sources import Batch, Labels, Pool, Source, open_source
-from core.images.split import assign_splits
+from core.images.split import UNUSED, assign_splits
 from core.names import inside
+from core.printable import say
+from core.records import facts, parsed
+from core.sources.summary import Summary, Tally
 from core.storage import integrity
 
 __all__ = ["ImageDataset", "prepare_data"]
@@ -41,16 +46,46 @@ def prepare_data(config: ImageData, out: Path) -> dict[str, Any]:
     Raises:
         UserError: the source is missing or damaged, or its images cannot be used together.
     """
-    source = open_source(config)
-    assignment = assign_splits(source, config)
+    with open_source(config) as source:
+        return prepare(source, config, out, config.source)
+
+
+def prepare(source: Source, config: ImageData, out: Path, name: str) -> dict[str, Any]:
+    """The same for a source that is open already; `name` says in the metadata what it is.
+
+    Raises:
+        UserError: its images cannot be used together, or are too few.
+    """
     with storage.atomic_folder(out) as folder:
-        writers = _write_images(source, config, assignment, folder)
-        metadata = _describe(source, config, assignment, writers, folder)
+        assignment = assign_splits(source, config)
+        written = _write_images(source, config, assignment, folder)
+        source.intake.check(source.train.name)
+        metadata = {"source": name, **_describe(source, config, assignment, written)}
         images = np.load(folder / "train_images.npy", mmap_mode="r")
         labels = np.load(folder / "train_labels.npy")
         contact_sheet(images, labels, source.class_names).save(folder / "contact_sheet.png", optimize=True)
         integrity.write_json(folder / "dataset.json", metadata)
+    for line in summary_lines(metadata):
+        say(line, to=sys.stderr)
     return flat_metadata(metadata)
+
+
+def summary_lines(metadata: Mapping[str, Any]) -> list[str]:
+    """What became of the source, for a person: images and classes, the split, what was skipped and changed."""
+    names, counts = metadata["class_names"], metadata["counts"]
+    by_class = np.sum([metadata["class_histogram"][split] for split in SPLITS], axis=0)
+    shown = ", ".join(f"{name} {count:,}" for name, count in zip(names[:CLASSES_SHOWN], by_class, strict=False))
+    more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
+    classes = (
+        f"{len(names)} classes: {shown}{more}" if metadata["labelled"] else "no classes: an unconditional data set"
+    )
+    shape = metadata["shape"]
+    colour = "grey" if len(shape) == 2 else "coloured"
+    return [
+        f"data: {sum(counts.values()):,} {colour} images of {shape[1]} x {shape[0]} pixels; {classes}",
+        "split: " + ", ".join(f"{split} {counts[split]:,}" for split in SPLITS),
+        *parsed(Summary, metadata["summary"], "summary").lines("image"),
+    ]
 
 
 def flat_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,6 +99,9 @@ def flat_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "content_sha256": metadata["content_sha256"],
         "split_sha256": metadata["split_sha256"],
     }
+
+
+CLASSES_SHOWN = 12
 
 
 class _NpyWriter:
@@ -105,6 +143,25 @@ class _Tee:
         return int(self.stream.write(data))
 
 
+class _Contents:
+    """Which images were seen before, by eight bytes of a hash of each: 8 MB for a million."""
+
+    def __init__(self) -> None:
+        self._parts: list[NDArray[np.uint64]] = []
+        self._training: list[NDArray[np.bool_]] = []
+
+    def add(self, batch: Batch, training: NDArray[np.bool_]) -> None:
+        hashes = b"".join(hashlib.blake2b(image, digest_size=8).digest() for image in np.ascontiguousarray(batch))
+        self._parts.append(np.frombuffer(hashes, np.uint64))
+        self._training.append(training)
+
+    def count(self, tally: Tally) -> None:
+        """Tells `tally` how many images equal an earlier one, and how many held-out ones equal one of training."""
+        hashes, training = np.concatenate(self._parts), np.concatenate(self._training)
+        tally.count("duplicates", len(hashes) - len(np.unique(hashes)))
+        tally.count("leaked", int(np.isin(hashes[~training], hashes[training]).sum()))
+
+
 @dataclass
 class _Written:
     files: dict[str, dict[str, Any]]
@@ -127,6 +184,7 @@ def _write_images(
     }
     pixels = np.zeros(256, np.int64)
     shape: tuple[int, ...] | None = None
+    contents, tally = _Contents(), source.intake.tally
     with ExitStack() as stack:
         writers = [_NpyWriter(inside(folder, f"{split}_images.npy"), len(labels[split])) for split in SPLITS]
         for writer in writers:
@@ -134,7 +192,7 @@ def _write_images(
         for pool, codes in pools:
             done = 0
             for native in pool.batches():
-                batch = conform(native, config)
+                batch = conform(native, config, tally)
                 if shape is not None and batch.shape[1:] != shape:
                     found, expected = _size(batch.shape[1:]), _size(shape)
                     raise UserError(f"{pool.name}: images of {found}, while {source.train.name} has {expected}")
@@ -145,6 +203,9 @@ def _write_images(
                     if (part == index).any():
                         writer.append(batch[part == index])
                 pixels += np.bincount(batch[part == 0].ravel(), minlength=256)
+                contents.add(batch[part != UNUSED], part[part != UNUSED] == 0)
+                tally.count("read", len(batch))
+    contents.count(tally)
     assert shape is not None
     assert all(writer.written == writer.count for writer in writers), "a reader's batches differ from its labels"
     files = {writer.path.name: {"sha256": writer.sha256, "bytes": writer.path.stat().st_size} for writer in writers}
@@ -155,7 +216,7 @@ def _write_images(
     return _Written(files, shape, pixels, labels)
 
 
-def conform(batch: Batch, config: ImageData) -> Batch:
+def conform(batch: Batch, config: ImageData, tally: Tally) -> Batch:
     """`batch` with the channels and resolution that `config` asks for."""
     if config.channels == 1 and batch.ndim == 4:
         luma = batch.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
@@ -163,7 +224,10 @@ def conform(batch: Batch, config: ImageData) -> Batch:
     elif config.channels == 3 and batch.ndim == 3:
         batch = np.repeat(batch[..., None], 3, axis=3)
     side = config.resolution
-    return batch if side is None or batch.shape[1:3] == (side, side) else _resized(batch, side)
+    if side is None or batch.shape[1:3] == (side, side):
+        return batch
+    tally.count("cropped", len(batch) if batch.shape[1] != batch.shape[2] else 0)
+    return _resized(batch, side)
 
 
 def _resized(batch: Batch, side: int) -> Batch:
@@ -188,7 +252,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _describe(
-    source: Source, config: ImageData, assignment: Mapping[Split, NDArray[np.uint8]], written: _Written, folder: Path
+    source: Source, config: ImageData, assignment: Mapping[Split, NDArray[np.uint8]], written: _Written
 ) -> dict[str, Any]:
     split_digest = hashlib.sha256()
     for split, codes in assignment.items():
@@ -201,13 +265,13 @@ def _describe(
     return {
         "format": FORMAT,
         "modality": "images",
-        "source": config.source,
         "counts": {split: len(written.labels[split]) for split in SPLITS},
         "shape": list(written.shape),
         "value_range": [int(values[0]), int(values[-1])],
         "mean": round(mean, 6),
         "std": round(float(np.sqrt(share @ (levels - mean) ** 2)), 6),
         "class_names": list(source.class_names),
+        "labelled": source.labelled,
         "class_histogram": {
             split: np.bincount(written.labels[split], minlength=len(source.class_names)).tolist() for split in SPLITS
         },
@@ -215,6 +279,6 @@ def _describe(
         "split_sha256": split_digest.hexdigest(),
         "split_seed": config.split_seed,
         "config_hash": config_hash(config),
-        "ignored_files": source.ignored_files,
+        "summary": facts(source.intake.tally.summary()),
         "files": written.files,
     }

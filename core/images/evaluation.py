@@ -6,16 +6,13 @@ images are taken in the proportions of the classes that were asked for, so n is 
 test split; with several times n samples the value is the mean over disjoint groups of n. Fréchet distance falls with
 n even for perfect samples, so it is only comparable at equal n.
 
-    metrics.json       {"name": {"value", "floor", "n", "judge", "better", "sd"}}
-    evaluation.json    by class, by noise level, and the evaluation key: equal keys mean comparable numbers
+    metrics.json, evaluation.json    an `Evaluation` (core/evaluation.py)
     neighbours.npz     samples beside their nearest training images; distances, and the test split's own
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,33 +21,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import storage
-from core.config import canonical_json
 from core.errors import UserError
-from core.images import metrics
+from core.evaluation import Evaluation, key_of
+from core.images import glossary, metrics
 from core.images.config import ImageEvaluate
 from core.images.dataset import ImageDataset
-from core.images.judge import FEATURES, Judge, Verdict, wilson
+from core.images.judge import FEATURES, Answers, Judge, wilson
 from core.images.neighbours import Neighbours, closest_of_each_class, nearest_images
 from core.images.samples import Samples, in_proportion, read_samples
+from core.metrics import Metric
 from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World, by_first
 
 VERSION = 1  # of what the metrics mean; a change makes evaluation keys differ
 REFERENCE = 20_000  # training images, at most, whose features stand for the real ones
 PIXEL_QUERIES = 1000  # samples, and test images, whose nearest training image is looked up
-Metrics = dict[str, dict[str, Any]]
+Measured = dict[str, Metric]
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _Sides:
     """Samples and real images, each with what the judge says of them; every contiguous part has the same classes."""
 
     data: ImageDataset
     judge: Judge
     samples: Samples
-    generated: Verdict
-    train: Verdict  # in the samples' class proportions
-    test: Verdict  # of the whole test split
+    generated: Answers
+    train: Answers  # in the samples' class proportions
+    test: Answers  # of the whole test split
     test_labels: NDArray[np.int64]
     matched: NDArray[np.int64]  # indices into test, in the samples' class proportions
     world: World
@@ -93,32 +91,29 @@ def evaluate(
     n_pixels = min(PIXEL_QUERIES, len(drawn.images))
     near = nearest_images(drawn.images[:n_pixels], data.images("train"), world)
     real = nearest_images(data.images("test")[found.matched[:n_pixels]], data.images("train"), world)
-    values = {**_features(config, found), **_classes(found), **_memorisation(near, real)}
-    facts = _facts(found, model) | {"evaluation_key": evaluation_key(config, data, opened, drawn)}
+    measured = Evaluation(
+        modality="images",
+        metrics={**_features(config, found), **_classes(found), **_memorisation(near, real)},
+        **_facts(found, model),
+        evaluation_key=evaluation_key(config, data, opened, drawn),
+    )
 
     def write() -> dict[str, Any]:
         with storage.atomic_folder(out) as folder:
-            storage.write_json(folder / "metrics.json", values)
-            storage.write_json(folder / "evaluation.json", facts)
+            measured.write(folder)
             storage.write_bytes(folder / "neighbours.npz", _neighbours(config, found, near, real))
-        return {name: entry["value"] for name, entry in values.items()}
+        return measured.metadata()
 
-    return {
-        **by_first(write, world),
-        "judge_sha256": opened.sha256,
-        "evaluation_key": facts["evaluation_key"],
-        "count": len(drawn.images),
-    }
+    return by_first(write, world)
 
 
 def evaluation_key(config: ImageEvaluate, data: ImageDataset, judge: Judge, samples: Samples) -> str:
     """Equal for two evaluations whose numbers may be compared: same data, judge, sampling settings and measures."""
     settings = config.model_dump(mode="json", include={"count", "nearest"})
-    parts = [VERSION, data.content_sha256, judge.sha256, samples.settings, settings]
-    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+    return key_of(VERSION, data.content_sha256, judge.sha256, samples.sampling.terms(), settings)
 
 
-def _measure(config: ImageEvaluate, data: ImageDataset, judge: Judge, samples: Samples, world: World) -> _Measured:
+def _measure(config: ImageEvaluate, data: ImageDataset, judge: Judge, samples: Samples, world: World) -> _Sides:
     if (samples.labels >= 0).all():
         shares = np.bincount(samples.labels, minlength=data.classes)
     else:
@@ -128,7 +123,7 @@ def _measure(config: ImageEvaluate, data: ImageDataset, judge: Judge, samples: S
     if min(len(reference), len(matched)) < 2:
         raise UserError("evaluate: the test split has too few images of the classes that were sampled; add test images")
     training = data.images("train")[np.sort(reference)]
-    return _Measured(
+    return _Sides(
         data=data,
         judge=judge,
         samples=samples,
@@ -149,7 +144,7 @@ def _rank(values: NDArray[np.int64]) -> NDArray[np.int64]:
 # --- metrics
 
 
-def _features(config: ImageEvaluate, found: _Measured) -> Metrics:
+def _features(config: ImageEvaluate, found: _Sides) -> Measured:
     n, k = found.n, config.nearest
     real, train = found.test.features[found.matched[:n]], found.train.features
     m, judge = min(n, len(train)), found.judge.sha256
@@ -172,101 +167,80 @@ def _features(config: ImageEvaluate, found: _Measured) -> Metrics:
         values[place * len(sides) : (place + 1) * len(sides)] for place in range(len(measures))
     )
 
-    def entry(values: list[float], floor: float, n: int, better: str, sd: float | None = None) -> dict[str, Any]:
-        return {**_mean(values, sd), "floor": floor, "n": n, "judge": judge, "better": better}
-
-    few = f" Fewer samples than the {FEATURES} features: not comparable with anything." if n <= FEATURES else ""
-    said = "How far the samples' cloud of judge features lies from that of real training images." + few
-    spread = estimates[0][1] if len(estimates) == 1 else None
-    result: Metrics = {
-        "frechet_distance": {**entry(distances, floor, n, "lower"), "text": said},
-        "kernel_distance": entry([value for value, _ in estimates], kernel_floor[0], n, "lower", spread),
+    few = f"Fewer samples than the {FEATURES} features: not comparable with anything." if n <= FEATURES else ""
+    value, sd = _mean(distances)
+    result = {
+        "frechet_distance": glossary.FRECHET_DISTANCE.measured(value, sd=sd, floor=floor, n=n, judge=judge, note=few)
     }
+    value, sd = _mean([estimate[0] for estimate in estimates])
+    spread = estimates[0][1] if len(estimates) == 1 else sd
+    result["kernel_distance"] = glossary.KERNEL_DISTANCE.measured(
+        value, sd=spread, floor=kernel_floor[0], n=n, judge=judge
+    )
     if m > k:
-        for place, name in enumerate(("precision", "recall")):
-            result[name] = entry([pair[place] for pair in pairs], floors[place], m, "higher")
+        for place, metric in enumerate((glossary.PRECISION, glossary.RECALL)):
+            value, sd = _mean([pair[place] for pair in pairs])
+            result[metric.name] = metric.measured(value, sd=sd, floor=floors[place], n=m, judge=judge)
     return result
 
 
-def _mean(values: list[float], sd: float | None = None) -> dict[str, float]:
-    """Mean over groups of samples, with their standard deviation if there are several."""
-    if len(values) > 1:
-        sd = float(np.std(values, ddof=1))
-    return {"value": float(np.mean(values)), **({} if sd is None else {"sd": sd})}
+def _mean(values: list[float]) -> tuple[float, float | None]:
+    """Mean over groups of samples, and their standard deviation if there are several."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _classes(found: _Measured) -> Metrics:
-    judge, labels, asked = found.judge.sha256, found.samples.labels, found.samples.labels >= 0
-    result: Metrics = {}
-    right = found.generated.classes == labels
-    count = int(asked.sum())
-    if count:
-        result["class_accuracy"] = {
-            "value": float(right[asked].mean()),
-            "floor": float((found.test.classes == found.test_labels).mean()),
-            "n": count,
-            "judge": judge,
-            "better": "higher",
-        }
+def _classes(found: _Sides) -> Measured:
+    labels, asked, n = found.samples.labels, found.samples.labels >= 0, len(found.samples.labels)
+    result: Measured = {}
+    if found.data.classes == 1:  # nothing to tell apart
+        return result
+    if asked.any():
+        result["class_accuracy"] = glossary.CLASS_ACCURACY.measured(
+            float((found.generated.classes == labels)[asked].mean()),
+            floor=float((found.test.classes == found.test_labels).mean()),
+            n=int(asked.sum()),
+            judge=found.judge.sha256,
+        )
     classes = found.data.classes
     training = np.asarray(found.data.metadata["class_histogram"]["train"], np.float64)
     conditional = bool(asked.all())
     expected = np.bincount(labels, minlength=classes) if conditional else training
     real_expected = np.bincount(found.test_labels, minlength=classes) if conditional else training
-    chi2 = metrics.histogram_chi2(np.bincount(found.generated.classes, minlength=classes), expected)
-    result["class_chi2"] = {
-        "value": chi2 if math.isfinite(chi2) else None,  # a class that was not asked for was drawn
-        "floor": metrics.histogram_chi2(np.bincount(found.test.classes, minlength=classes), real_expected),
-        "n": len(labels),
-        "judge": judge,
-        "better": "lower",
-    }
-    if not math.isfinite(result["class_chi2"]["floor"]):
-        result["class_chi2"]["floor"] = None
-    result["confidence"] = {
-        "value": float(found.generated.probabilities.max(1).mean()),
-        "floor": float(found.test.probabilities.max(1).mean()),
-        "n": len(labels),
-        "judge": judge,
-        "better": "higher",
-    }
+    chi2, floor = (  # infinite, so None, where a class was drawn that was not asked for
+        metrics.histogram_chi2(np.bincount(drawn, minlength=classes), share)
+        for drawn, share in ((found.generated.classes, expected), (found.test.classes, real_expected))
+    )
+    result["class_chi2"] = glossary.CLASS_CHI2.measured(chi2, floor=floor, n=n, judge=found.judge.sha256)
+    result["confidence"] = glossary.CONFIDENCE.measured(
+        found.generated.confidence, floor=found.test.confidence, n=n, judge=found.judge.sha256
+    )
     return result
 
 
-def _memorisation(near: Neighbours, real: Neighbours) -> Metrics:
+def _memorisation(near: Neighbours, real: Neighbours) -> Measured:
     n = len(near.distances)
+    nearest, floor = (float(np.median(side.distances)) for side in (near, real))
+    copies, real_copies = (float(side.copies().mean()) for side in (near, real))
     return {
-        "nearest_neighbour": {
-            "value": float(np.median(near.distances)),
-            "floor": float(np.median(real.distances)),
-            "n": n,
-            "judge": None,
-        },
-        "memorised": {
-            "value": float(near.copies().mean()),
-            "floor": float(real.copies().mean()),
-            "n": n,
-            "judge": None,
-            "better": "lower",
-            "text": "Share of samples whose nearest training image is at least three times closer than the next.",
-        },
+        "nearest_neighbour": glossary.NEAREST_NEIGHBOUR.measured(nearest, floor=floor, n=n),
+        "memorised": glossary.MEMORISED.measured(copies, floor=real_copies, n=n),
     }
 
 
 # --- everything else
 
 
-def _facts(found: _Measured, model: Path) -> dict[str, Any]:
+def _facts(found: _Sides, model: Path) -> dict[str, Any]:
     classes, labels = found.data.classes, found.samples.labels
-    asked = labels >= 0
+    asked = (labels >= 0) & (classes > 1)
     right = found.generated.classes == labels
     per_class = [float(right[labels == c].mean()) if (labels == c).any() else None for c in range(classes)]
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels[asked], found.generated.classes[asked]), 1)
     count = int(asked.sum())
     return {
-        "modality": "images",
-        "sample": found.samples.settings,
+        "sample": found.samples.sampling.terms(),
+        "evaluations": found.samples.sampling.nfe,
         "count": len(labels),
         "class_names": found.data.class_names,
         "per_class_accuracy": per_class if count else None,
@@ -277,13 +251,13 @@ def _facts(found: _Measured, model: Path) -> dict[str, Any]:
             "real": found.data.metadata["class_histogram"]["test"],
         },
         "mean_confidence": {
-            "samples": float(found.generated.probabilities.max(1).mean()),
-            "real": float(found.test.probabilities.max(1).mean()),
+            "samples": found.generated.confidence,
+            "real": found.test.confidence,
         },
         "validation_loss": validation_loss(model),
         "judge": {key: found.judge.description[key] for key in ("sha256", "accuracy", "n", "interval")},
         "data_sha256": found.data.content_sha256,
-        "weights_sha256": found.samples.weights_sha256,
+        "weights_sha256": found.samples.sampling.weights_sha256,
     }
 
 
@@ -300,7 +274,7 @@ def validation_loss(model: Path) -> dict[str, float] | None:
         raise UserError(f"{path}: validation: expected losses by name, found {str(found[-1])[:60]}") from None
 
 
-def _neighbours(config: ImageEvaluate, found: _Measured, near: Neighbours, real: Neighbours) -> bytes:
+def _neighbours(config: ImageEvaluate, found: _Sides, near: Neighbours, real: Neighbours) -> bytes:
     labels = found.samples.labels[: len(near.distances)]
     read = np.where(labels >= 0, labels, found.generated.classes[: len(labels)])
     shown = closest_of_each_class(near.distances, read, config.neighbours)

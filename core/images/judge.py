@@ -78,21 +78,26 @@ class JudgeNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Answers:
     """What the judge says of N images: `features` float64 [N, 64], `probabilities` float32 [N, K]."""
 
     features: NDArray[np.float64]
     probabilities: NDArray[np.float32]
 
-    def rows(self, order: NDArray[np.int64]) -> Verdict:
-        """The verdict of the images `order`."""
-        return Verdict(self.features[order], self.probabilities[order])
+    def rows(self, order: NDArray[np.int64]) -> Answers:
+        """The answers of the images `order`."""
+        return Answers(self.features[order], self.probabilities[order])
 
     @property
     def classes(self) -> NDArray[np.int64]:
         """The most likely class of each image, int64 [N]."""
         answer: NDArray[np.int64] = self.probabilities.argmax(axis=1).astype(np.int64)
         return answer
+
+    @property
+    def confidence(self) -> float:
+        """Mean probability of the most likely class."""
+        return float(self.probabilities.max(1).mean())
 
 
 class Judge:
@@ -128,7 +133,7 @@ class Judge:
         return str(self.description["sha256"])
 
     @torch.inference_mode()
-    def examine(self, images: NDArray[np.uint8], batch_size: int = 256, world: World = SINGLE_PROCESS) -> Verdict:
+    def examine(self, images: NDArray[np.uint8], batch_size: int = 256, world: World = SINGLE_PROCESS) -> Answers:
         """Features and class probabilities of `images`, uint8 [N, H, W] or [N, H, W, 3]; batches divided over `world`,
         the whole in every process."""
 
@@ -138,7 +143,7 @@ class Judge:
             return {"features": features.double().cpu().numpy(), "probabilities": logits.softmax(1).cpu().numpy()}
 
         parts = parallel.arrays(batch, -(-len(images) // batch_size), world)
-        return Verdict(*(np.concatenate([part[name] for part in parts]) for name in ("features", "probabilities")))
+        return Answers(*(np.concatenate([part[name] for part in parts]) for name in ("features", "probabilities")))
 
 
 def to_network(images: NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -190,9 +195,11 @@ def train(config: ImageEvaluate, dataset: Path, out: Path) -> dict[str, Any]:
 def _fit(network: JudgeNetwork, data: ImageDataset, config: ImageEvaluate, device: torch.device) -> float:
     """AdamW with a one-cycle learning rate on randomly moved images; returns the epochs done."""
     images, labels = data.images("train"), torch.from_numpy(data.labels("train"))
+    turns = _turns_head(config, device) if data.classes == 1 else None
     total = math.ceil(config.judge_epochs * len(images) / BATCH)
     order = DataOrder(len(images), config.judge_seed)
-    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.02, fused=True)
+    parameters = [*network.parameters(), *(turns.parameters() if turns else ())]
+    optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=0.02, fused=True)
     started, step, progress = time.monotonic(), 0, 0.0
     network.train()
     while progress < 1:
@@ -201,7 +208,11 @@ def _fit(network: JudgeNetwork, data: ImageDataset, config: ImageEvaluate, devic
         indices = order(step * BATCH, (step + 1) * BATCH)
         generator = generator_of(config.judge_seed, "judge", step)
         batch = move_randomly(to_network(images[indices.numpy()], device), generator)
-        loss = F.cross_entropy(network(batch)[1], labels[indices].to(device))
+        if turns is not None:
+            batch, turned = turn(batch)
+            loss = F.cross_entropy(turns(F.relu(network(batch)[0])), turned)
+        else:
+            loss = F.cross_entropy(network(batch)[1], labels[indices].to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -209,6 +220,25 @@ def _fit(network: JudgeNetwork, data: ImageDataset, config: ImageEvaluate, devic
         minutes = (time.monotonic() - started) / 60
         progress = max(step / total, minutes / config.judge_minutes if config.judge_minutes else 0)
     return step * BATCH / len(images)
+
+
+def _turns_head(config: ImageEvaluate, device: torch.device) -> nn.Linear:
+    """Reads from features how an image was turned: what a judge of images without classes learns from instead.
+
+    Gidaris et al. 2018, arXiv:1803.07728.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(config.judge_seed)
+        return nn.Linear(FEATURES, 4).to(device)
+
+
+def turn(images: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, C, H, W] turned by 0 to 3 quarters (half turns only where H is not W), and the quarters, int64 [B]."""
+    quarters = torch.arange(len(images), device=images.device) % 4
+    if images.shape[2] != images.shape[3]:
+        quarters = quarters % 2 * 2
+    turned = [torch.rot90(image, int(quarter), (1, 2)) for image, quarter in zip(images, quarters, strict=True)]
+    return torch.stack(turned), quarters
 
 
 def _standardise(judge: Judge, data: ImageDataset) -> None:

@@ -10,7 +10,7 @@ from core.errors import UserError
 from core.images.config import ImageData, ImageEvaluate, ImageModel
 from core.images.dataset import ImageDataset
 from core.images.model import ImageShape, describe, save_model
-from core.images.objective import ImageDiffusion
+from core.images.objective import ImageObjective
 from core.images.sampling import sample, shard_drawer
 from core.processes import world as distributed
 from core.requests import EvaluateRequest, Facts, PrepareDataRequest, TrainJudgeRequest, TrainRequest
@@ -47,7 +47,7 @@ def train(request: TrainRequest) -> Facts:
     data = ImageDataset.open(request.dataset)
     shape = shape_of(data)
     train_split, validation_split = ((data.images(split), data.labels(split)) for split in ("train", "validation"))
-    objective = ImageDiffusion(config, shape, train_split, validation_split, seed=settings.seed)
+    objective = ImageObjective(config, shape, train_split, validation_split, seed=settings.seed)
     if (start := request.warm_start) is not None:
         load_weights(objective.model, read_weights(start, read_description(start, "images")), str(start))
 

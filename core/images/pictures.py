@@ -37,9 +37,14 @@ def grid(images: NDArray[np.uint8], columns: int, *, gap: int = 1, shade: int = 
     return canvas
 
 
-def png(image: NDArray[np.uint8], *, smallest_side: int = 320) -> bytes:
-    """PNG bytes of [H, W] or [H, W, 3], enlarged by whole pixels until its smaller side has `smallest_side`."""
+def enlarged(image: NDArray[np.uint8], smallest_side: int = 320) -> Image.Image:
+    """[H, W] or [H, W, 3] enlarged by whole pixels until its smaller side has `smallest_side`."""
     factor = max(1, math.ceil(smallest_side / min(image.shape[:2])))
+    return Image.fromarray(image.repeat(factor, 0).repeat(factor, 1))
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """PNG bytes of [H, W] or [H, W, 3], enlarged likewise."""
     buffer = io.BytesIO()
-    Image.fromarray(image.repeat(factor, 0).repeat(factor, 1)).save(buffer, "PNG", optimize=True)
+    enlarged(image).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

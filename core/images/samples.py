@@ -6,17 +6,13 @@ import zipfile
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core import storage
 from core.errors import UserError
+from core.evaluation import Sampling
 from core.images.dataset import ImageDataset
-
-# Of sample.json, where it doesn't hold the whole section: what decides which images are drawn.
-SETTINGS = ("sampler", "steps", "nfe", "guidance", "autoguidance", "seed", "count")
 
 
 @dataclass(frozen=True)
@@ -25,8 +21,7 @@ class Samples:
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
-    settings: dict[str, Any]
-    weights_sha256: str | None
+    sampling: Sampling
 
     def interleaved(self) -> Samples:
         """The same samples in an order in which every contiguous part has the same mixture of classes."""
@@ -81,8 +76,4 @@ def read_samples(folder: Path, data: ImageDataset, count: int) -> Samples:
         )
     if labels.min() < -1 or labels.max() >= data.classes:
         raise UserError(f"{path}: labels from {labels.min()} to {labels.max()}; allowed are -1 to {data.classes - 1}")
-    facts = storage.read_json(folder / "sample.json") if (folder / "sample.json").is_file() else {}
-    if not isinstance(facts, dict):
-        raise UserError(f"{folder / 'sample.json'}: expected facts by name, found {type(facts).__name__}")
-    settings = facts.get("settings") or {key: facts.get(key) for key in SETTINGS}
-    return Samples(images, labels, settings, facts.get("weights_sha256"))
+    return Samples(images, labels, Sampling.read(folder))

@@ -6,6 +6,7 @@ import io
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from torch import Tensor
 from core import noise, samplers, storage
 from core.config import validate
 from core.errors import UserError
+from core.evaluation import Sampling
 from core.images import pictures
+from core.images.classes import NONE, class_indices
 from core.images.config import ImageSample
+from core.images.guidance import guided
 from core.images.model import NoiseProcess, TrainedModel, load_model
-from core.images.objective import guided
 from core.processes import parts as parallel
 from core.processes import world as distributed
 from core.processes.world import World
@@ -51,23 +54,31 @@ def sample(request: SampleRequest) -> Facts:
     """
     settings = validate(ImageSample, request.sample, "sample")
     with distributed.world(distributed.LONG) as world:
-        trained = load_model(request.model, world.device)
-        labels = choose_labels(settings, trained)
-        sigmas = choose_sigmas(settings, trained.process)
-        began = time.monotonic()
-        drawn = draw(trained, settings, labels, sigmas, world)
-        facts = _facts(settings, trained, world, time.monotonic() - began)
+        return sample_into(request.out, load_model(request.model, world.device), settings, world)
 
-        def write() -> Facts:
-            stored = _stored(labels, trained)
-            with storage.atomic_folder(request.out) as folder:
-                storage.write_bytes(folder / "samples.npz", _npz(images=drawn.images, labels=stored))
-                storage.write_bytes(folder / "trajectory.npz", _npz(images=drawn.frames, sigmas=drawn.sigmas))
-                storage.write_bytes(folder / "grid.png", pictures.png(grid_by_class(drawn.images, stored)))
-                storage.write_json(folder / "sample.json", {**facts, "settings": settings.model_dump(mode="json")})
-            return facts
 
-        return distributed.by_first(write, world)
+def sample_into(out: Path, trained: TrainedModel, settings: ImageSample, world: World) -> Facts:
+    """Draws images from a model in memory, and writes what `sample` writes into the folder `out`.
+
+    Raises:
+        UserError: the settings ask for what the model cannot do.
+    """
+    labels = choose_labels(settings, trained)
+    sigmas = choose_sigmas(settings, trained.process)
+    began = time.monotonic()
+    drawn = draw(trained, settings, labels, sigmas, world)
+    facts = _facts(settings, trained, world, time.monotonic() - began)
+
+    def write() -> Facts:
+        stored = _stored(labels, trained)
+        with storage.atomic_folder(out) as folder:
+            storage.write_bytes(folder / "samples.npz", _npz(images=drawn.images, labels=stored))
+            storage.write_bytes(folder / "trajectory.npz", _npz(images=drawn.frames, sigmas=drawn.sigmas))
+            storage.write_bytes(folder / "grid.png", pictures.png(grid_by_class(drawn.images, stored)))
+            facts.write(folder)
+        return facts.facts()
+
+    return distributed.by_first(write, world)
 
 
 def shard_drawer(request: ShardRequest) -> ShardDrawer:
@@ -99,14 +110,10 @@ def choose_labels(settings: ImageSample, trained: TrainedModel) -> NDArray[np.in
         UserError: the model does not know a class that is asked for.
     """
     classes = len(trained.shape.class_names)
-    wanted = settings.labels
-    if wanted is None:
-        wanted = tuple(range(classes)) if trained.config.conditional else (-1,)
-    known = classes if trained.config.conditional else 0
-    unknown = [label for label in wanted if label >= known]
-    if unknown:
-        allowed = f"-1 to {known - 1}" if known else "only -1: the model has no classes"
-        raise UserError(f"sample.labels: found {unknown[0]}; allowed: {allowed}")
+    known = trained.shape.class_names if trained.config.conditional else ()
+    wanted = list(range(len(known))) or [NONE]
+    if settings.labels is not None:
+        wanted = class_indices(settings.labels, known, "sample.labels")
     turns = np.resize(np.array(wanted, np.int64), settings.count)
     return np.where(turns < 0, classes, turns)
 
@@ -234,21 +241,22 @@ def denoiser_evaluations(settings: ImageSample) -> int:
     return samplers.evaluations(settings.sampler, settings.steps) + (settings.start == "estimate")
 
 
-def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: float) -> Facts:
-    """What is worth knowing about a sampling, flat."""
-    return {
-        "sampler": settings.sampler,
-        "steps": settings.steps,
-        "nfe": evaluations(settings),
-        "guidance": settings.guidance,
-        "autoguidance": settings.autoguidance,
-        "seed": settings.seed,
-        "count": settings.count,
-        "seconds": round(seconds, 2),
-        "device": str(world.device),
-        "processes": world.size,
-        "weights_sha256": trained.description["weights_sha256"],
-    }
+def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: float) -> Sampling:
+    """How images were drawn."""
+    return Sampling(
+        sampler=settings.sampler,
+        steps=settings.steps,
+        nfe=evaluations(settings),
+        guidance=settings.guidance,
+        autoguidance=settings.autoguidance,
+        seed=settings.seed,
+        count=settings.count,
+        seconds=round(seconds, 2),
+        device=str(world.device),
+        processes=world.size,
+        weights_sha256=trained.description.get("weights_sha256"),  # none of a network that was never saved
+        settings=settings.model_dump(mode="json"),
+    )
 
 
 def grid_by_class(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.uint8]:

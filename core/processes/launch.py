@@ -4,6 +4,9 @@
     Vertex AI          CLUSTER_SPEC of a custom job with several replicas
     Kubeflow           PET_* (TrainJob, PyTorchJob), or MASTER_ADDR, WORLD_SIZE and RANK of an older PyTorchJob
 
+torchrun runs as a process and not in this one by torch.distributed.launcher: its agent can wait for minutes in its
+store without hearing a signal (docs/trust.md), and only another process can then end it in time.
+
 Every node calls `launch` with the same arguments and gets the same facts back. A lost worker ends in a restart of all
 of them, on all nodes: training goes on from the last checkpoint, sampling and evaluation begin anew.
 """

@@ -37,6 +37,20 @@ def write_model(
     return whole
 
 
+def require_model_or_nothing(folder: str | Path) -> Path:
+    """`folder` as an absolute path, if a model may be written there.
+
+    Raises:
+        UserError: it is in a bucket, or holds something else, which would be lost.
+    """
+    if storage.is_remote(folder):
+        raise UserError(f"{folder}: a model is saved to a folder of this machine; copy it from there")
+    out = Path(folder).absolute()
+    if out.exists() and not (out / DESCRIPTION).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{folder}: holds something that is no model; choose another folder")
+    return out
+
+
 def write_weights(
     folder: Path, weights: Mapping[str, Tensor], guide: Mapping[str, Tensor] | None = None
 ) -> dict[str, str]:

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.text.config import TextModel
-from core.text.transformer import Cache, Transformer
+from core.text.transformer import Cache, TokenTransformer
 from core.training.optimizers import ParameterGroup
 from core.transfer import to_device
 
@@ -23,32 +22,8 @@ class NextToken(Protocol):
         """Logits [B, L + 1, V] for ids [B, L]: entry i is the law of token i given the tokens before it."""
 
 
-class Autoregressive(nn.Module):
-    """A causal transformer over embeddings of fixed length, with a learned start token.
-
-    Embeddings lie on the sphere of radius sqrt(d), because diffusion puts noise on the same ones.
-
-    Args:
-        vocabulary: tokens.
-        config: sizes.
-        unigram: log-probabilities [V] of single tokens, where the output bias starts: the first loss is their entropy.
-    """
-
-    def __init__(self, vocabulary: int, config: TextModel, unigram: Tensor) -> None:
-        super().__init__()
-        width, size = config.transformer.width, config.process.embedding
-        self.vocabulary, self.context = vocabulary, config.context
-        self.directions = nn.Parameter(0.02 * torch.randn(vocabulary + 1, size))  # the last is the start token
-        self.embed = nn.Linear(size, width, bias=False)
-        self.transformer = Transformer(config.transformer)
-        self.head = nn.Linear(width, vocabulary)
-        nn.init.zeros_(self.head.weight)
-        with torch.no_grad():
-            self.head.bias.copy_(unigram)
-
-    def embeddings(self) -> Tensor:
-        """Embeddings of all tokens and of the start: [V + 1, d], each of length sqrt(d)."""
-        return F.normalize(self.directions, dim=-1) * math.sqrt(self.directions.shape[1])
+class Autoregressive(TokenTransformer):
+    """A causal transformer; the last row of its table is a learned start token."""
 
     def shifted(self, ids: Tensor) -> Tensor:
         """The start token followed by ids [B, L]: [B, L + 1]."""

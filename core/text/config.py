@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from core.config import Frozen, Place
+from core.sources.config import HubPlace
 
 GAP = "___"  # stands for the missing part of an infill prompt
 
@@ -18,13 +19,19 @@ class TokenizerConfig(Frozen):
     vocabulary: int = Field(512, ge=257, le=65_536, description="tokens of byte-level BPE, 256 of them single bytes")
 
 
-class TextData(Frozen):
+class TextData(HubPlace):
     """Which text, from where, and how it is split."""
 
-    source: Literal["pydoc", "shakespeare", "file"] = Field(
+    source: Literal["pydoc", "shakespeare", "file", "huggingface"] = Field(
         "pydoc", description="pydoc: the topics of Python's help(); shakespeare: Tiny Shakespeare; file: your own"
     )
-    data_dir: Place | None = Field(None, description="file, folder of .txt files or gs:// prefix that holds the source")
+    data_dir: Place | None = Field(
+        None, description="file, folder of files, zip or tar archive, or gs:// prefix that holds the source"
+    )
+    suffixes: tuple[Annotated[str, Field(pattern=r"^\.\w[\w.]*$", max_length=20)], ...] = Field(
+        (".txt",), min_length=1, max_length=50, description="how the files of a folder end that are read"
+    )
+    text_column: str | None = Field(None, description="for huggingface; null: `text`, or the only column of text")
     url: str | None = Field(
         None, description="https address that Tiny Shakespeare is downloaded from; null: the usual place"
     )
@@ -38,6 +45,8 @@ class TextData(Frozen):
     def _has_a_place(self) -> TextData:
         if self.source == "file" and self.data_dir is None:
             raise ValueError("source file needs data_dir: the file, folder or gs:// prefix that holds the text")
+        if self.source == "huggingface" and self.data_dir is None and self.dataset is None:
+            raise ValueError("source huggingface needs dataset, a name, or data_dir: a saved data set or parquet files")
         return self
 
 
@@ -147,5 +156,9 @@ class TextEvaluate(Frozen):
     weights: tuple[Annotated[float, Field(ge=0, le=50)], ...] = Field(
         (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), description="alpha and w of the fusion curves"
     )
-    bound_windows: int = Field(64, ge=1, le=100_000, description="held-out contexts of the variational bound")
+    bound_windows: int = Field(64, ge=1, le=100_000, description="held-out contexts whose bits are measured")
+    bound_draws: int = Field(8, ge=1, le=10_000, description="noise levels of each block: fewer steps are all measured")
+    evaluations_per_token: tuple[Annotated[float, Field(gt=0, le=10_000)], ...] = Field(
+        (1, 2, 4, 16), max_length=16, description="at which bits per character are measured"
+    )
     seed: int = Field(0, ge=0)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import urllib.request
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,16 @@ from torch import Tensor
 from core import storage
 from core.errors import UserError
 from core.names import inside
+from core.printable import say
+from core.records import facts, parsed
+from core.sources.summary import Summary, Tally
 from core.storage import integrity
 from core.text import tokenizer as tokenizers
 from core.text.config import TextData
+from core.text.source import read_source
 from core.text.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation", "test")
-SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
-SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-MAX_BYTES = 1 << 30
 MIN_CHARACTERS = 1000  # less cannot be split into three parts that say anything
 
 
@@ -47,74 +49,6 @@ class TextSet:
         return len(self.texts["train"]) / len(self.tokens["train"])
 
 
-def read_source(config: TextData) -> tuple[str, str]:
-    """The whole text of a source, and its name.
-
-    Raises:
-        UserError: it is missing, not UTF-8, or not what its checksum says.
-    """
-    if config.source == "pydoc":
-        return _pydoc(), "Python's pydoc_data.topics"
-    if config.data_dir is not None:
-        data, where = _read_place(config.data_dir), config.data_dir
-        expected = config.sha256
-    else:
-        where = config.url or SHAKESPEARE_URL
-        data = _download(where)
-        expected = config.sha256 or (SHAKESPEARE_SHA256 if config.url is None else None)
-    if expected is not None and (found := hashlib.sha256(data).hexdigest()) != expected:
-        raise UserError(f"{where}: SHA-256 is {found}, expected {expected} (data.sha256)")
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n"), where
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{where}: not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}; save it as UTF-8"
-        ) from None
-
-
-def _pydoc() -> str:
-    from pydoc_data import topics
-
-    return "\n\n".join(topics.topics[name].strip() for name in sorted(topics.topics)) + "\n"
-
-
-def _read_place(place: str) -> bytes:
-    """One file, or all .txt files below a folder or prefix in the order of their names."""
-    if not storage.is_remote(place) and Path(place).is_file():
-        return storage.read_bytes(place, limit=MAX_BYTES)
-    names = [name for name in storage.list_files(place) if name.endswith(".txt")]
-    if names:
-        return b"\n".join(storage.read_bytes(inside(place, name, links=True), limit=MAX_BYTES) for name in names)
-    if storage.is_remote(place) and storage.exists(place):
-        return storage.read_bytes(place, limit=MAX_BYTES)
-    raise UserError(f"data.data_dir: {place}: found no text; allowed: a file, or a folder or prefix with .txt files")
-
-
-class _HttpsOnly(urllib.request.HTTPRedirectHandler):
-    """Follows no answer that leads to another scheme."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        _require_https(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _require_https(url: str) -> None:
-    if not url.startswith("https://"):
-        raise UserError(f"data.url: found {url!r}; allowed: an https address, or use data.data_dir for files")
-
-
-def _download(url: str) -> bytes:
-    _require_https(url)
-    try:
-        with urllib.request.build_opener(_HttpsOnly).open(url, timeout=60) as reply:
-            data: bytes = reply.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{url}: download failed ({error}); set data.data_dir to a copy of the file") from None
-    if len(data) > MAX_BYTES:
-        raise UserError(f"{url}: larger than {MAX_BYTES} bytes")
-    return data
-
-
 def split(text: str, validation: float, test: float) -> dict[str, str]:
     """Three contiguous blocks of `text`, cut after line ends where there is one near: nothing lost, nothing twice."""
     first = _line_end(text, round(len(text) * (1 - validation - test)))
@@ -129,14 +63,28 @@ def _line_end(text: str, position: int) -> int:
 
 def prepare(config: TextData, out: Path) -> dict[str, Any]:
     """Reads, checks, splits, tokenizes and hashes a text into the folder `out`; returns its metadata."""
-    text, source = read_source(config)
+    tally = Tally()
+    return prepare_text(*read_source(config, tally), config, out, tally)
+
+
+def prepare_text(text: str, source: str, config: TextData, out: Path, tally: Tally | None = None) -> dict[str, Any]:
+    """The same for a text that was read already; `source` names it in errors and metadata.
+
+    A vocabulary of characters is that of all the text: held out is text at other places, not in other letters. The
+    merges of BPE are learned from the training split alone.
+
+    Raises:
+        UserError: it is too short.
+    """
+    tally = tally or Tally()
     if config.limit is not None:
         text = text[: config.limit]
     if len(text.strip()) < MIN_CHARACTERS:
         raise UserError(f"{source}: found {len(text.strip())} characters of text; at least {MIN_CHARACTERS} are needed")
     texts = split(text, config.validation_fraction, config.test_fraction)
-    tokenizer = tokenizers.train_tokenizer(texts["train"], config.tokenizer)
-    tokens = {name: _encode(tokenizer, part, f"{source} ({name} split)") for name, part in texts.items()}
+    learned_from = text if config.tokenizer.kind == "characters" else texts["train"]
+    tokenizer = tokenizers.train_tokenizer(learned_from, config.tokenizer)
+    tokens = {name: tokenizers.encode_long(tokenizer, part) for name, part in texts.items()}
     described = json.dumps(tokenizer.to_json(), sort_keys=True)
     metadata: dict[str, Any] = {
         "modality": "text",
@@ -150,6 +98,7 @@ def prepare(config: TextData, out: Path) -> dict[str, Any]:
         "split_sha256": {name: hashlib.sha256(part.encode()).hexdigest() for name, part in texts.items()},
         "tokenizer_sha256": tokenizers.sha256(tokenizer.to_json()),
         "tokens_sha256": {name: hashlib.sha256(ids.tobytes()).hexdigest() for name, ids in tokens.items()},
+        "summary": facts(tally.summary()),
         "content_sha256": hashlib.sha256((described + "\0" + "\0".join(texts.values())).encode()).hexdigest(),
     }
     with storage.atomic_folder(out) as folder:
@@ -158,14 +107,21 @@ def prepare(config: TextData, out: Path) -> dict[str, Any]:
             np.save(inside(folder, f"{name}.npy"), tokens[name])
         storage.write_json(folder / "tokenizer.json", tokenizer.to_json())
         integrity.write_json(folder / "dataset.json", metadata)
-    return metadata
+    for line in summary_lines(metadata):
+        say(line, to=sys.stderr)
+    return {key: value for key, value in metadata.items() if key != "summary"}
 
 
-def _encode(tokenizer: Tokenizer, text: str, where: str) -> np.ndarray:
-    try:
-        return np.asarray(tokenizer.encode(text), dtype=np.int32)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+def summary_lines(metadata: Mapping[str, Any]) -> list[str]:
+    """What became of the source, for a person: its size, the split, the tokens, what was skipped and changed."""
+    counts = metadata["counts"]
+    return [
+        f"data: {sum(counts.values()):,} characters of {metadata['source']};"
+        f" {metadata['vocabulary_size']:,} tokens ({metadata['tokenizer']}),"
+        f" {metadata['characters_per_token']:g} characters each",
+        "split: " + ", ".join(f"{split} {counts[split]:,}" for split in SPLITS) + " characters, by position",
+        *parsed(Summary, metadata["summary"], "summary").lines("file"),
+    ]
 
 
 def load(folder: Path) -> TextSet:

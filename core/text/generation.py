@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core.text.denoiser import Diffusion, Noisy
 from core.text.reverse_steps import STEPS
+from core.text.schedule import Path
 from core.text.transformer import Cache
 from core.transfer import to_device
 
@@ -25,6 +26,11 @@ class Settings:
     temperature: float = 1.0
     guidance: float = 1.0
     tilt: float | None = None  # None: the largest that was trained
+
+
+def sampled_path(model: Diffusion, block: int, tilt: float | None = None) -> Path:
+    """The noise levels that a block of `block` slots goes through; `tilt` None is the largest that was trained."""
+    return Path(model.warp, block, model.config.process.tilt[1] if tilt is None else tilt)
 
 
 class Prefix:
@@ -108,8 +114,7 @@ def denoise_block(
     """Logits [B, L, V] of a block after all its steps, given `tokens` [B, L] where `known`."""
     denoise = block_denoiser(model, prefix, tokens, known, settings.guidance)
     step = STEPS[settings.sampler]
-    tilt = model.config.process.tilt[1] if settings.tilt is None else settings.tilt
-    grid = model.warp.grid(settings.steps, tokens.shape[1], tilt)
+    grid = sampled_path(model, tokens.shape[1], settings.tilt).grid(settings.steps)
     shape = (*tokens.shape, model.config.process.embedding)
 
     def normal() -> Tensor:

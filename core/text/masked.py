@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.text.autoregressive import draw
-from core.text.config import TextModel
-from core.text.transformer import Transformer
+from core.text.transformer import TokenTransformer
 from core.transfer import to_device
 
 
-class Masked(nn.Module):
+class Masked(TokenTransformer):
     """Predicts masked tokens from the others, both ways. The last row of the table is the mask."""
-
-    def __init__(self, vocabulary: int, config: TextModel, unigram: Tensor) -> None:
-        super().__init__()
-        width, size = config.transformer.width, config.process.embedding
-        self.vocabulary, self.context = vocabulary, config.context
-        self.directions = nn.Parameter(0.02 * torch.randn(vocabulary + 1, size))
-        self.embed = nn.Linear(size, width, bias=False)
-        self.transformer = Transformer(config.transformer)
-        self.head = nn.Linear(width, vocabulary)
-        nn.init.zeros_(self.head.weight)
-        with torch.no_grad():
-            self.head.bias.copy_(unigram)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Logits [B, L, V] of ids [B, L], in which `vocabulary` stands for a mask."""
-        table = F.normalize(self.directions, dim=-1) * math.sqrt(self.directions.shape[1])
         positions = torch.arange(ids.shape[1], device=ids.device)
-        logits: Tensor = self.head(self.transformer(self.embed(table[ids]), positions))
+        logits: Tensor = self.head(self.transformer(self.embed(self.embeddings()[ids]), positions))
         return logits
 
 

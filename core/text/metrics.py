@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections import Counter, defaultdict
@@ -64,6 +65,11 @@ def longest_copy(text: str, source: str) -> int:
     return longest
 
 
+def judge_sha256(text: str, order: int) -> str:
+    """What identifies the n-gram judge of a training text."""
+    return hashlib.sha256(f"{order}\0{text}".encode()).hexdigest()
+
+
 class NGramJudge:
     """A character n-gram model with Witten-Bell smoothing: a judge that no trained model can please by accident.
 
@@ -73,7 +79,7 @@ class NGramJudge:
     """
 
     def __init__(self, text: str, order: int) -> None:
-        self.order = order
+        self.order, self.sha256 = order, judge_sha256(text, order)
         self._uniform = 1 / (len(set(text)) + 1)
         self._counts: list[dict[str, Counter[str]]] = []
         for length in range(order):

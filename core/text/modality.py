@@ -9,9 +9,8 @@ from pathlib import Path
 from core import storage
 from core.config import TrainConfig, validate
 from core.errors import UserError
+from core.evaluation import SAMPLING, Sampling
 from core.processes import world as distributed
-from core.records import Drawn, read
-from core.records import facts as facts_of
 from core.requests import EvaluateRequest, Facts, PrepareDataRequest, SampleRequest, TrainJudgeRequest, TrainRequest
 from core.storage import integrity
 from core.storage.model_folder import DESCRIPTION
@@ -107,29 +106,29 @@ def sample(request: SampleRequest) -> Facts:
         writer = Writer(trained, other, settings, world.device)
         began = time.monotonic()
         rows, frames = writer.rows(world)
-        blocks = -(-writer.length // writer.block)
-        facts = {
-            "sampler": settings.sampler,
-            "steps": settings.steps,
-            "block": writer.block,
-            "nfe": blocks * settings.steps * (2 if settings.guidance != 1 else 1),
-            "temperature": settings.temperature,
-            "guidance": settings.guidance,
-            "seed": settings.seed,
-            "count": len(rows),
-            "seconds": round(time.monotonic() - began, 2),
-            "device": str(world.device),
-            "processes": world.size,
-            "weights_sha256": trained.description["weights_sha256"],
-        }
+        drawn = Sampling(
+            sampler=settings.sampler,
+            steps=settings.steps,
+            nfe=-(-writer.length // writer.block) * settings.steps * (2 if settings.guidance != 1 else 1),
+            guidance=settings.guidance,
+            temperature=settings.temperature,
+            block=writer.block,
+            seed=settings.seed,
+            count=len(rows),
+            seconds=round(time.monotonic() - began, 2),
+            device=str(world.device),
+            processes=world.size,
+            weights_sha256=trained.description["weights_sha256"],
+            settings=settings.model_dump(mode="json"),
+        )
 
         def publish() -> Facts:
             with storage.atomic_folder(request.out) as folder:
                 storage.write_json_lines(folder / "samples.jsonl", rows)
                 if frames:
                     storage.write_json_lines(folder / "trajectory.jsonl", frames)
-                storage.write_json(folder / "sample.json", {**facts, "settings": settings.model_dump(mode="json")})
-            return facts
+                drawn.write(folder)
+            return drawn.facts()
 
         return distributed.by_first(publish, world)
 
@@ -145,18 +144,16 @@ def evaluate(request: EvaluateRequest) -> Facts:
             raise UserError(
                 f"{request.model}: its tokenizer is not the data set's; evaluate on the data it was trained on"
             )
-        ngrams, judge_sha256 = evaluation.load_judge(request.judge, texts)
-        sampling = facts_of(read(Drawn, str(samples / "sample.json")))
-        drawn = validate(TextSample, sampling.get("settings"), f"{samples / 'sample.json'}: settings")
+        ngrams = evaluation.load_judge(request.judge, texts)
+        sampling = Sampling.read(samples)
+        drawn = validate(TextSample, sampling.settings or None, f"{samples / SAMPLING}: settings")
         rows = storage.read_json_lines(samples / "samples.jsonl")
-        found, facts = evaluation.evaluate(settings, drawn, rows, texts, ngrams, judge_sha256, trained, other, world)
-        facts["sample"] = drawn.model_dump(mode="json")
-        facts["sampling"] = {name: value for name, value in sampling.items() if name != "settings"}
+        found = evaluation.evaluate(settings, drawn, rows, texts, ngrams, trained, other, world)
+        found = found.model_copy(update={"evaluations": sampling.nfe})
 
         def publish() -> Facts:
             with storage.atomic_folder(request.out) as folder:
-                storage.write_json(folder / "metrics.json", found)
-                storage.write_json(folder / "evaluation.json", facts)
-            return {name: entry["value"] for name, entry in found.items()}
+                found.write(folder)
+            return found.metadata()
 
         return distributed.by_first(publish, world)

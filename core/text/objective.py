@@ -15,12 +15,13 @@ from core.processes.world import SINGLE_PROCESS, World
 from core.randomness import Draws, generator_of
 from core.text import data, generation, masked, original
 from core.text.autoregressive import Autoregressive, generate, parameter_groups, unigram_log_probs
+from core.text.bound import TokenPosterior
 from core.text.config import TextModel
 from core.text.data import TextSet
 from core.text.denoiser import Diffusion, Noisy
 from core.text.masked import Masked, masked_loss
 from core.text.original import Original
-from core.text.schedule import diffuse, evidence, tilted
+from core.text.schedule import Path, diffuse, evidence
 from core.training.capacity import build_within_memory
 from core.training.objective import Objective
 from core.training.optimizers import ParameterGroup
@@ -127,7 +128,7 @@ class DiffusionObjective(_TextObjective):
         low, high = (torch.tensor(value) for value in self.config.process.tilt)
         count = self.config.context // block
         u = (draws.stratified()[:, None] + torch.arange(count, device=draws.device) / count) % 1  # [b, blocks]
-        return self.model.warp.gamma(tilted(u, block, float(torch.lerp(low, high, pick))).flatten(1))
+        return Path(self.model.warp, block, float(torch.lerp(low, high, pick))).gamma(u).flatten(1)
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -230,6 +231,18 @@ def noisy_windows(
     before = network.autoregressive.shifted(tokens)[:, :-1]
     begins = torch.arange(tokens.shape[1], device=tokens.device) % block == 0
     return Noisy(z, gamma, tokens, known, before, begins, has_prefix, guess)
+
+
+def block_posterior(network: Diffusion, block: int) -> TokenPosterior:
+    """Logits [B, L, V] of clean tokens in blocks, each after the clean text before it, for the bounds."""
+
+    def logits(tokens: Tensor, z: Tensor, gamma: Tensor) -> Tensor:
+        known = torch.zeros_like(tokens, dtype=torch.bool)
+        noisy = noisy_windows(network, tokens, gamma, torch.zeros_like(z), known, block)
+        denoised: Tensor = network(replace(noisy, z=z), block)[0]
+        return denoised
+
+    return logits
 
 
 def hidden_spans(draws: Draws, count: int, block: int, share: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -218,15 +218,32 @@ def write(request: SampleRequest, prompt: str, watch: Callable[[float, list[str]
     Raises:
         UserError: the model is damaged, or the settings ask for what it cannot do.
     """
-    asked = {"modes": ["infill" if GAP in prompt else "diffusion"], "prompts": [prompt] if prompt else []}
-    settings = validate(TextSample, {**request.sample, **asked}, "sample")
     device = own_device()
-    writer = Writer(*load_models(request.model, request.autoregressive, device), settings, device)
+    trained, other = load_models(request.model, request.autoregressive, device)
+    return written(trained, other, request.sample, prompt, device, watch)
+
+
+def written(
+    trained: TrainedText,
+    other: Autoregressive | None,
+    sample: Mapping[str, Any],
+    prompt: str,
+    device: torch.device,
+    watch: Callable[[float, list[str]], None] | None = None,
+) -> list[Facts]:
+    """The same from models in memory; `sample` are keys of the section `sample`.
+
+    Raises:
+        UserError: the settings ask for what the model cannot do.
+    """
+    asked = {"modes": ["infill" if GAP in prompt else "diffusion"], "prompts": [prompt] if prompt else []}
+    settings = validate(TextSample, {**sample, **asked}, "sample")
+    writer = Writer(trained, other, settings, device)
     writer.require_modes()
 
     def show(gamma: float, tokens: Tensor) -> None:
         if watch is not None:
-            watch(gamma, [writer.trained.tokenizer.decode(row) for row in tokens.tolist()])
+            watch(gamma, [trained.tokenizer.decode(row) for row in tokens.tolist()])
 
     if GAP in prompt:
         return writer.filled("infill", prompt, settings.count, 0, show)

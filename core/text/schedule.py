@@ -5,6 +5,8 @@ gamma = log(sigma^2 / alpha^2) of the variance-preserving process z = alpha x + 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -127,11 +129,41 @@ class Warp(Statistic):
     def gamma(self, u: Tensor) -> Tensor:
         """The noise level at quantile u in [0, 1]: the inverse of F, by linear interpolation."""
         distribution = self.distribution()
-        bins = len(self.losses)
-        index = (torch.searchsorted(distribution, u.contiguous(), right=True) - 1).clamp(0, bins - 1)
+        index = self._bin(distribution, u)
         inside = (u - distribution[index]) / (distribution[index + 1] - distribution[index])
-        return self.low + (self.high - self.low) * (index + inside.clamp(0, 1)) / bins
+        return self.low + (self.high - self.low) * (index + inside.clamp(0, 1)) / len(self.losses)
 
-    def grid(self, steps: int, block: int = 1, tilt: float = 0.0) -> Tensor:
-        """Noise levels [steps + 1, block] of a block's slots, from gamma_max down to gamma_min."""
-        return self.gamma(tilted(torch.linspace(1, 0, steps + 1, device=self.losses.device), block, tilt))
+    def slope(self, u: Tensor) -> Tensor:
+        """d gamma / d u at quantile u in [0, 1]."""
+        distribution = self.distribution()
+        index = self._bin(distribution, u)
+        return (self.high - self.low) / len(self.losses) / (distribution[index + 1] - distribution[index])
+
+    def _bin(self, distribution: Tensor, u: Tensor) -> Tensor:
+        return (torch.searchsorted(distribution, u.contiguous(), right=True) - 1).clamp(0, len(self.losses) - 1)
+
+
+@dataclass(frozen=True)
+class Path:
+    """How the slots of a block get from noise to clean, over the block's time u from 1 to 0.
+
+    Training draws its noise levels on paths, sampling goes along one, and a bound is an integral along one.
+    """
+
+    warp: Warp
+    block: int = 1
+    tilt: float = 0.0
+
+    def gamma(self, u: Tensor) -> Tensor:
+        """Noise levels [..., block] at times u [...]."""
+        return self.warp.gamma(tilted(u, self.block, self.tilt))
+
+    def slope(self, u: Tensor) -> Tensor:
+        """d gamma / d u [..., block] at times u [...]; 0 where a slot waits or is done."""
+        time = tilted(u, self.block, self.tilt)
+        moves = (time > 0) & (time < 1)
+        return (1 + self.tilt) * self.warp.slope(time) * moves
+
+    def grid(self, steps: int) -> Tensor:
+        """Noise levels [steps + 1, block] of so many equal steps, from gamma_max down to gamma_min."""
+        return self.gamma(torch.linspace(1, 0, steps + 1, device=self.warp.losses.device))

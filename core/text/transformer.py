@@ -6,11 +6,13 @@ Pre-RMSNorm, rotary positions (Su et al. 2021), normalised queries and keys (Hen
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.text.config import TransformerConfig
+from core.text.config import TextModel, TransformerConfig
 
 Cache = list[tuple[Tensor, Tensor]]  # keys and values [B, heads, L, D / heads] of each layer
 
@@ -112,3 +114,32 @@ class Transformer(nn.Module):
 
 def _normalise(x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],))
+
+
+class TokenTransformer(nn.Module):
+    """What the autoregressive model and the masked one share: embeddings of fixed length, the backbone, and a head.
+
+    Embeddings lie on the sphere of radius sqrt(d), because diffusion puts noise on the same ones. The table has one row
+    more than there are tokens, for the start token or the mask.
+
+    Args:
+        vocabulary: tokens.
+        config: sizes.
+        unigram: log-probabilities [V] of single tokens, where the output bias starts: the first loss is their entropy.
+    """
+
+    def __init__(self, vocabulary: int, config: TextModel, unigram: Tensor) -> None:
+        super().__init__()
+        width, size = config.transformer.width, config.process.embedding
+        self.vocabulary, self.context = vocabulary, config.context
+        self.directions = nn.Parameter(0.02 * torch.randn(vocabulary + 1, size))
+        self.embed = nn.Linear(size, width, bias=False)
+        self.transformer = Transformer(config.transformer)
+        self.head = nn.Linear(width, vocabulary)
+        nn.init.zeros_(self.head.weight)
+        with torch.no_grad():
+            self.head.bias.copy_(unigram)
+
+    def embeddings(self) -> Tensor:
+        """Embeddings of all rows of the table: [V + 1, d], each of length sqrt(d)."""
+        return F.normalize(self.directions, dim=-1) * math.sqrt(self.directions.shape[1])

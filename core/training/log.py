@@ -70,3 +70,9 @@ def write_records(rows: list[dict[str, Any]], previews: Mapping[str, bytes], out
     storage.write_bytes(out / "train_log.jsonl", TrainingLog(rows, None).to_bytes())
     for name, data in previews.items():
         storage.write_bytes(inside(out / "previews", name.removeprefix("preview-")), data)
+
+
+def read_records(folder: str | Path) -> list[dict[str, Any]]:
+    """The rows of train_log.jsonl in a model folder; none if the model was saved without."""
+    uri = storage.join(folder, "train_log.jsonl")
+    return TrainingLog.parse(storage.read_bytes(uri)) if storage.exists(uri) else []

@@ -10,8 +10,8 @@ from typing import Any
 from core.errors import UserError
 from pipelines.findings import ME
 from pipelines.settings import Settings
-from pipelines.vertex.buckets import bucket_findings
 from pipelines.vertex.client import Project, Vertex, one_line
+from pipelines.vertex.client.buckets import bucket_findings
 from pipelines.vertex.preflight import image_status
 from pipelines.vertex.regions import check_region
 

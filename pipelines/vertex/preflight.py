@@ -11,8 +11,8 @@ from core.errors import UserError
 from pipelines import costs
 from pipelines.checks import executors, machine_problems, worker_pools
 from pipelines.findings import Finding
-from pipelines.vertex.buckets import bucket_findings
 from pipelines.vertex.client import Vertex
+from pipelines.vertex.client.buckets import bucket_findings
 from pipelines.vertex.places import account_findings, form_problems, tensorboard_findings
 from pipelines.vertex.regions import check_accelerator, check_region
 from pipelines.vertex.submit import RUN_ID, Submission

@@ -72,6 +72,15 @@ def test_a_user_error_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err == "error: data.limit: found 13; allowed: lucky numbers\n"
 
 
+def test_a_modality_that_is_none_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        prepare_data.python_func("sound", {}, "", artifact(dsl.Dataset, tmp_path / "dataset"))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: modality: found 'sound'; allowed: images, text\n"
+
+
 def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
     model = artifact(dsl.Model, tmp_path / "model")
     with pytest.raises(RuntimeError, match="a bug in sampling"):

@@ -40,6 +40,7 @@ def test_the_site_has_every_command_and_setting(site: Path) -> None:
     assert "textdiffusion generate --model digits --class 7" in re.sub("<[^>]+>", "", pages["cli"])
     assert "process.sigma_data" in pages["configuration"]
     assert "system.HTML" in pages["artifacts"]
+    assert all(f'id="td{name.lower()}"' in pages["python"] for name in ("images", "train", "imagediffusion"))
     assert "<math" in (site / "explanation/text.html").read_text(encoding="utf-8")
     assert (site / "pictures/gamma.svg").stat().st_size > 5_000
 
@@ -96,10 +97,29 @@ def test_the_notebook_trains_and_samples_with_core_alone(tmp_path: Path) -> None
     assert all(not cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
     quick = [cell.replace("EXAMPLES = 20_000", "EXAMPLES = 640").replace("STEPS = 16", "STEPS = 4") for cell in cells]
     assert quick != cells
-    script = BLOCKED + f"sys.path.insert(0, {str(ROOT)!r})\n" + "\n".join(quick) + "\nprint(sevens.shape)"
+    script = BLOCKED + f"sys.path.insert(0, {str(ROOT)!r})\n" + "\n".join(quick) + "\nprint(by_hand.shape)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip().endswith("torch.Size([4, 1, 8, 8])")
-    assert (tmp_path / "notebook-run/samples/grid.png").is_file()
+    assert (tmp_path / "digits-model/model.json").is_file()
+
+
+def test_the_page_of_the_python_api_runs_as_it_stands(tmp_path: Path) -> None:
+    page = (ROOT / "docs/how-to/core-alone.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S))
+    for long, quick in (
+        ("(data, minutes=5)", "(data, examples=64)"),
+        ("(model, data)", "(model, data, 20, judge_epochs=0.2, sample={'steps': 2})"),
+        ("examples=20_000", "examples=64"),
+        ("(text, minutes=5)", "(text, examples=8, network={'width': 16, 'depth': 1, 'heads': 1})"),
+    ):
+        assert long in code
+        code = code.replace(long, quick)
+    script = BLOCKED + f"sys.path.insert(0, {str(ROOT)!r})\n" + code
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "sevens.png").read_bytes().startswith(b"\x89PNG")

@@ -10,12 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import GateConfig
-from factory.gate import KEEP, PROMOTE, decide
+from core.evaluation import Decision, read_metrics
+from core.metrics import Metric
+from factory.gate import decide
+
+PROMOTE, KEEP = Decision.PROMOTE, Decision.KEEP
 
 
-def metrics(**values: Any) -> dict[str, Any]:
+def metrics(**values: Any) -> dict[str, Metric]:
+    """Metrics as they are read from a file that holds `values`."""
     better = {"accuracy": "higher", "distance": "lower"}
-    return {name: {"value": value, "floor": 0, "n": 1, "better": better.get(name)} for name, value in values.items()}
+    content = {name: {"value": value, "floor": 0, "n": 1, "better": better.get(name)} for name, value in values.items()}
+    return read_metrics(content, "metrics.json")
 
 
 def gate(**settings: Any) -> GateConfig:
@@ -61,8 +67,9 @@ def test_what_is_not_a_finite_number_never_promotes(value: Any) -> None:
 
 @pytest.mark.parametrize("found", [{}, {"distance": None}, {"distance": 3.0}, {"distance": {}}])
 def test_a_missing_or_partial_metric_never_promotes(found: dict[str, Any]) -> None:
-    assert decide(gate(), found, None)[0] == KEEP
-    assert decide(gate(), metrics(distance=1.0), found)[0] == KEEP
+    read = read_metrics(found, "metrics.json")
+    assert decide(gate(), read, None)[0] == KEEP
+    assert decide(gate(), metrics(distance=1.0), read)[0] == KEEP
 
 
 def test_a_requirement_whose_direction_is_unknown_never_promotes() -> None:

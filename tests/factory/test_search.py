@@ -17,6 +17,7 @@ from factory.job import parse_job
 from factory.search import choose, require_trials, suggest
 from factory.trial import METRIC_FILE, report_metric, run_trial
 from pipelines.jobs import load_job
+from tests.core.asked import Steps
 
 JOB: dict[str, Any] = {
     "job": "searched", "description": "d", "modality": "images", "data": {}, "train": {"examples": 1000},
@@ -141,9 +142,8 @@ def test_a_search_in_which_nothing_finished_says_why() -> None:
 
 
 def test_a_diverging_trial_is_a_result_and_a_missing_metric_is_an_error(tmp_path: Path) -> None:
-    from core import steps
-
-    steps.prepare_data("images", {"source": "digits", "limit": 200}, tmp_path / "data")
+    steps = Steps("images")
+    steps.prepare_data({"source": "digits", "limit": 200}, tmp_path / "data")
     model = {"network": {"channels": [8, 16], "blocks": [0, 1], "head_channels": 8, "embedding": 16}}
     values = {"learning_rate": 9.0, "clip": 1e9, "batch_size": 16, "examples": 1024, "log_every": 1}
     one: dict[str, Any] = {"trial": 1, "parameters": {}, "train": values, "metric": "validation_loss"}
@@ -152,7 +152,7 @@ def test_a_diverging_trial_is_a_result_and_a_missing_metric_is_an_error(tmp_path
     assert "lower train.learning_rate" in facts["error"]
     assert json.loads((tmp_path / "diverged" / "trial.json").read_text()) == facts
 
-    steps.train_judge("images", {"judge_epochs": 1}, tmp_path / "data", tmp_path / "judge")
+    steps.train_judge({"judge_epochs": 1}, tmp_path / "data", tmp_path / "judge")
     one |= {"train": {"batch_size": 16, "examples": 32}, "metric": "no_such_metric"}
     with pytest.raises(UserError, match=r"search.metric: found 'no_such_metric'; allowed: validation_loss, .*frechet"):
         run_trial(

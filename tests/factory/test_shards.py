@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 
 from components.__main__ import main
-from core import steps, storage
+from core import storage
 from core.errors import UserError
 from factory.shards import Plan, draw_shards, read_manifest
+from tests.core.asked import Steps
 from tests.core.processes.test_launch import MODEL, TRAIN
 from tests.fakes.gcs import GcsServer
+
+steps = Steps("images")
 
 PLAN = Plan(47, 5, ".txt", {"seed": 1})
 
@@ -164,10 +167,10 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path) -> Non
 
 def test_sharded_images_are_those_that_one_step_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset, model = tmp_path / "dataset", tmp_path / "model"
-    steps.prepare_data("images", {"source": "digits"}, dataset)
-    steps.train("images", MODEL, {**TRAIN, "examples": 60}, dataset, model, work=str(tmp_path / "work"))
+    steps.prepare_data({"source": "digits"}, dataset)
+    steps.train(MODEL, {**TRAIN, "examples": 60}, dataset, model, work=str(tmp_path / "work"))
     sample: dict[str, Any] = {"steps": 2, "seed": 3, "labels": [4, 7, 1]}
-    steps.sample("images", {**sample, "count": 23}, model, tmp_path / "together")
+    steps.sample({**sample, "count": 23}, model, tmp_path / "together")
     out = tmp_path / "out"
     request = {"model": str(model), "out": str(out), "count": 23, "size": 8, "sample": sample, "workers": 2}
     for worker in (1, 0):

@@ -15,14 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import steps, storage
+from core import storage
 from core.errors import UserError
 from core.images.config import ImageSample
 from factory.registry import Registry
 from factory.run_folder import new_run
 from local import gallery
 from local.generating import generate
+from tests.core.asked import Steps
 from tests.fakes.gcs import GcsServer
+
+steps = Steps("images")
 
 TINY = {"network": {"name": "unet", "channels": [8], "blocks": [0], "embedding": 16, "attention": False}}
 QUICK = {"count": 4, "steps": 2, "seed": 3}
@@ -32,13 +35,14 @@ QUICK = {"count": 4, "steps": 2, "seed": 3}
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model of digits as a folder, as the champion of a registry, and as what a run left."""
     root = tmp_path_factory.mktemp("place")
-    steps.prepare_data("images", {"source": "digits", "limit": 200}, root / "data")
-    facts = steps.train("images", TINY, {"examples": 64, "batch_size": 32}, root / "data", root / "model")
+    steps.prepare_data({"source": "digits", "limit": 200}, root / "data")
+    facts = steps.train(TINY, {"examples": 64, "batch_size": 32}, root / "data", root / "model")
     registry = Registry(root / "registry")
     made = {"metrics": {}, "evaluation_key": "k", "weights_sha256": facts["weights_sha256"], "lineage": {"run": "r"}}
     registry.register("tiny", {"model": root / "model"}, **made)
     registry.promote("tiny", 1, "first")
     run = new_run(root / "runs", "images", "tiny", ["train"], {})
+    run.begin("train")  # `latest` points at it
     storage.copy_tree(root / "model", run.folder / "steps/train")
     artifact = {"path": "steps/train", "uri": "", "type": "system.Model", "metadata": {}}
     run.update("train", state="succeeded", artifacts={"model": artifact})

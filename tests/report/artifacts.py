@@ -100,7 +100,7 @@ def run_json(job: str, steps: list[str], config: Json) -> Json:
             "decision": "promote",
             "reason": "improved: frechet_distance 2.31 against the champion's 2.74 (lower is better)",
             "challenger": {"weights_sha256": _digest("weights")},
-            "champion": {"version": "v3"},
+            "champion": {"version": 3},
         },
     }
 
@@ -121,7 +121,7 @@ def image_run(root: Path, *, seed: int = 0, frames: int = 19) -> Json:
             "shape": [16, 16],
             "value_range": [0, 255],
             "class_names": [str(i) for i in range(10)],
-            "class_histogram": histogram,
+            "class_histogram": {"train": histogram},
             "content_sha256": content,
             "split_seed": 0,
         },
@@ -138,15 +138,13 @@ def image_run(root: Path, *, seed: int = 0, frames: int = 19) -> Json:
             "objective": "diffusion",
             "examples_seen": 76800,
             "weights_sha256": weights,
-            "metadata": {
-                "device": "cpu, 2 threads",
-                "precision": "fp32: no native bf16",
-                "torch": "2.14.1",
-                "python": "3.11.2",
-                "parameters": 1153537,
-                "seconds": 187.3,
-                "effective_batch_size": 128,
-            },
+            "device": "cpu, 2 threads",
+            "precision": "fp32: no native bf16",
+            "torch": "2.14.1",
+            "python": "3.11.2",
+            "parameters": 1153537,
+            "train_seconds": 187.3,
+            "effective_batch_size": 128,
         },
     )
     _write(root / "model/train_log.jsonl", train_log(sigmas, 76800, random))
@@ -189,12 +187,11 @@ def image_run(root: Path, *, seed: int = 0, frames: int = 19) -> Json:
         root / "evaluation/metrics.json",
         {
             "frechet_distance": {"value": 2.31, "floor": 1.42, "n": 400, "judge": judge, "better": "lower"},
-            "kid": {"value": 0.00412, "floor": 0.00031, "n": 400, "judge": judge, "sd": 0.0008},
+            "kernel_distance": {"value": 0.00412, "floor": 0.00031, "n": 400, "judge": judge, "sd": 0.0008},
             "precision": {"value": 0.912, "floor": 0.958, "n": 400, "judge": judge},
             "recall": {"value": 0.874, "floor": 0.951, "n": 400, "judge": judge},
             "class_accuracy": {"value": 0.9725, "floor": 0.9861, "n": 400, "judge": judge},
-            "nearest_distance": {"value": 3.91, "floor": 3.44, "n": 400, "judge": None, "better": "higher"},
-            "validation_loss": {"value": 0.1207, "floor": None, "n": 143, "judge": None},
+            "nearest_neighbour": {"value": 3.91, "floor": 3.44, "n": 400, "judge": None},
         },
     )
     _write(
@@ -255,7 +252,7 @@ def text_run(root: Path, *, seed: int = 0) -> Json:
         },
     )
     _write(root / "judge/judge.json", {"sha256": judge, "nats_per_character": 1.41})
-    metadata = {"device": "cpu, 2 threads", "torch": "2.14.1", "seconds": 181.0}
+    metadata = {"device": "cpu, 2 threads", "torch": "2.14.1", "train_seconds": 181.0}
     gammas = [float(gamma) for gamma in range(-1, 9)]
     for name, total in (("model", 51200), ("autoregressive", 25600)):
         _write(
@@ -265,7 +262,7 @@ def text_run(root: Path, *, seed: int = 0) -> Json:
                 "objective": name,
                 "examples_seen": total,
                 "weights_sha256": weights,
-                "metadata": metadata,
+                **metadata,
             },
         )
         _write(root / name / "train_log.jsonl", train_log([math.exp(g) for g in gammas], total, random))
@@ -299,7 +296,7 @@ def text_run(root: Path, *, seed: int = 0) -> Json:
             )
             for text, moments in zip(finals, when, strict=True)
         ]
-        frames.append({"step": index, "gamma": 8 - 9 * share, "texts": texts})
+        frames.append({"gamma": 8 - 9 * share, "tokens": [list(text) for text in texts]})
     _write(root / "samples/trajectory.jsonl", frames)
     _write(
         root / "samples/sample.json",
@@ -309,12 +306,14 @@ def text_run(root: Path, *, seed: int = 0) -> Json:
         root / "evaluation/metrics.json",
         {
             "word_validity": {"value": 0.861, "floor": 0.943, "n": 64, "judge": None, "better": "higher"},
-            "word_validity_long": {"value": 0.793, "floor": 0.902, "n": 64, "judge": None, "better": "higher"},
-            "bits_per_character": {"value": 2.94, "floor": None, "n": 128, "judge": None},
+            "word_validity_4": {"value": 0.793, "floor": 0.902, "n": 64, "judge": None, "better": "higher"},
+            "bits_per_character_4": {"value": 2.26, "se": 0.021, "floor": 2.31, "n": 8192, "judge": None},
+            "bits_over_autoregressive_4": {"value": -0.05, "se": 0.018, "floor": None, "n": 8192, "judge": None},
+            "bound_bits_per_character": {"value": 2.24, "se": 0.03, "floor": 2.31, "n": 8192, "judge": None},
             "judge_nll": {"value": 2.11, "floor": 1.66, "n": 64, "judge": judge},
             "entropy": {"value": 3.28, "floor": 3.33, "n": 64, "judge": None},
-            "js_1gram": {"value": 0.012, "floor": 0.009, "n": 64, "judge": None},
-            "js_4gram": {"value": 0.534, "floor": 0.458, "n": 64, "judge": None},
+            "js_1": {"value": 0.012, "floor": 0.009, "n": 64, "judge": None},
+            "js_4": {"value": 0.534, "floor": 0.458, "n": 64, "judge": None},
             "distinct_2": {"value": 0.41, "floor": 0.44, "n": 64, "judge": None},
             "longest_copy": {"value": 31, "floor": 38, "n": 64, "judge": None},
         },
@@ -323,6 +322,25 @@ def text_run(root: Path, *, seed: int = 0) -> Json:
     _write(
         root / "evaluation/evaluation.json",
         {
+            "likelihood": {
+                "characters": 18_000,
+                "windows": 64,
+                "block": 8,
+                "tilt": 4.0,
+                "bound": 2.24,
+                "autoregressive": 2.31,
+                "chains": [
+                    {
+                        "evaluations": evaluations,
+                        "steps": 8 * evaluations,
+                        "bits": bits,
+                        "se": 0.021,
+                        "difference": round(bits - 2.31, 3),
+                        "difference_se": 0.018,
+                    }
+                    for evaluations, bits in ((1, 2.47), (2, 2.3), (4, 2.26), (16, 2.245))
+                ],
+            },
             "frontier": [
                 {
                     "mode": mode,

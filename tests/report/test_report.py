@@ -149,7 +149,7 @@ def test_metrics_stand_beside_floor_count_and_judge(images: tuple[Path, dict]) -
     assert "Fréchet distance" in text
     assert "1.63×" in text  # 2.31 / 1.42
     assert "97.2 %" in text or "97.3 %" in text
-    assert metrics["kid"]["judge"][:10] in text
+    assert metrics["kernel_distance"]["judge"][:10] in text
 
 
 def test_samples_of_a_class_stand_in_its_row(images: tuple[Path, dict]) -> None:
@@ -175,8 +175,18 @@ def test_the_denoising_path_keeps_every_frame_and_its_noise_level(images: tuple[
 def test_text_path_ends_in_the_final_text(text: tuple[Path, dict]) -> None:
     facts = next(one for one in scripts(text[0].read_text(encoding="utf-8")) if isinstance(one, dict))
     rows = storage.read_json_lines(text[1]["samples"] / "trajectory.jsonl")
-    assert "".join(facts["texts"][-1][0]) == rows[-1]["texts"][0]
+    assert "".join(facts["texts"][-1][0]) == "".join(rows[-1]["tokens"][0])
     assert len(facts["texts"]) == len(rows)
+
+
+def test_bits_are_drawn_against_evaluations_beside_the_autoregressive_model(text: tuple[Path, dict]) -> None:
+    words, source = page(text).text, text[0].read_text(encoding="utf-8")
+    for part in ("Likelihood", "evaluations a token", "autoregressive 2.31", "bound of many evaluations 2.24"):
+        assert part in words
+    assert "64 windows, 18,000 characters of unseen text" in words
+    assert "2.26 ± 0.021 bits per character, 0.050 ± 0.018 below autoregressive" in source.replace("\\u00b1", "±")
+    assert "Bits per character, 4 evaluations a token" in words
+    assert "± 0.02" in words
 
 
 def test_text_report_has_every_mode_and_both_fusions(text: tuple[Path, dict]) -> None:

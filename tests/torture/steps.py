@@ -12,7 +12,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from local.warm import FOR_TRAINING
+from factory.steps import STEPS
 from tests.torture.training import HANG_SECONDS, dataset, train
 from tests.torture.trial import Fault, fork, require, wait
 
@@ -22,12 +22,14 @@ JUDGE = {"count": 40, "judge_epochs": 2}
 
 def work(kind: str, folder: Path, model: Path) -> None:
     """The step, into `folder`/out."""
-    from core import steps
+    from core.modality import run
+    from tests.core.asked import Steps
 
+    steps = Steps("images", run)
     if kind == "sample":
-        steps.sample("images", SAMPLE, model, folder / "out")
+        steps.sample(SAMPLE, model, folder / "out")
     else:
-        steps.train_judge("images", JUDGE, dataset("images"), folder / "out")
+        steps.train_judge(JUDGE, dataset("images"), folder / "out")
 
 
 def fingerprint(kind: str, folder: Path) -> str:
@@ -52,7 +54,7 @@ def undisturbed(kind: str, owner: int) -> tuple[Path, str, float]:
 
 def killed(kind: str, draw: random.Random, folder: Path) -> int:
     """Kills the step up to four times, then lets it end; what it makes is what it makes undisturbed."""
-    for name in ("torch", "core.images.modality", "core.images.judge", *FOR_TRAINING):  # before the forks, once
+    for name in ("torch", "core.images.judge", *STEPS["train"].imports("images")):  # before the forks, once
         import_module(name)
     dataset("images")
     model, expected, seconds = undisturbed(kind, os.getpid())

@@ -1,6 +1,6 @@
 """Training killed at a random moment and resumed: weights, average, optimizer, log and previews bit for bit.
 
-Tiny but real models of digits and of text, through `core.steps.train` as a pipeline calls it, with a checkpoint after
+Tiny but real models of digits and of text, through `core.modality.run` as a pipeline calls it, with a checkpoint after
 every step, so that half of all moments fall into the writing of one.
 """
 
@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from core.requests import ModalityName
 from factory.steps import STEPS
 from tests.torture.trial import Fault, environment, fork, require, wait
 
@@ -45,29 +46,31 @@ JOBS: dict[str, dict[str, Any]] = {
 }
 
 
-def dataset(modality: str) -> Path:
+def dataset(modality: ModalityName) -> Path:
     """The prepared data set of a modality, made once a process."""
     return _prepared(modality, os.getpid())
 
 
 @cache
-def _prepared(modality: str, owner: int) -> Path:
-    from core import steps
+def _prepared(modality: ModalityName, owner: int) -> Path:
+    from tests.core.asked import Steps
 
     folder = Path(tempfile.mkdtemp(prefix=f"torture-{modality}-")) / "dataset"
-    steps.prepare_data(modality, JOBS[modality]["data"], folder)
+    Steps(modality).prepare_data(JOBS[modality]["data"], folder)
     return folder
 
 
-def train(modality: str, folder: Path) -> int:
+def train(modality: ModalityName, folder: Path) -> int:
     """Trains into `folder`/model with checkpoints in `folder`/work, as a step does; the exit code of the step."""
     from components.step import step
-    from core import steps
+    from core.modality import run
+    from tests.core.asked import Steps
 
     job = JOBS[modality]
     settings = {**job["train"], "checkpoint_minutes": EVERY_STEP, "precision": "fp32"}
     with step():
-        steps.train(modality, job["model"], settings, dataset(modality), folder / "model", work=str(folder / "work"))
+        steps = Steps(modality, run)
+        steps.train(job["model"], settings, dataset(modality), folder / "model", work=str(folder / "work"))
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 from pkgutil import iter_modules
@@ -24,7 +23,6 @@ def make_app() -> typer.Typer:
         name="textdiffusion",
         help="Train, sample and judge small diffusion models: here, on Kubeflow and on Vertex AI Pipelines.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -33,10 +31,6 @@ def make_app() -> typer.Typer:
         add = getattr(import_module(f"textdiffusion.cli.{module.name}"), "register", None)
         if add is not None:  # every module there that has commands adds them by `register(app)`
             add(app)
-    if "_TEXTDIFFUSION_COMPLETE" in os.environ:  # a shell asks; see commands/shell.py
-        from typer._completion_classes import completion_init
-
-        completion_init()
     return app
 
 

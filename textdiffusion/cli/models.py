@@ -154,7 +154,9 @@ def generate(
     prompt: Annotated[
         str | None, typer.Option(help="Text to continue; ___ stands for what is to be filled in.")
     ] = None,
-    label: Annotated[int | None, typer.Option("--class", min=-1, help="Class of the image; -1: none.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--class", help="Class of the image by name, as prepare-data lists them; -1: none.")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="Left out: another one each time.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Of the sampler. Left out: as measured.")] = None,

@@ -7,6 +7,8 @@ one batch. Everything wrong with the input is a `UserError` that names the file.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,45 +16,65 @@ import numpy as np
 from core.errors import UserError
 from core.images.config import ImageData
 from core.images.sources.folder import open_folder
+from core.images.sources.huggingface import open_huggingface
 from core.images.sources.idx import open_idx
+from core.images.sources.intake import Intake
 from core.images.sources.npz import open_npz
 from core.images.sources.source import Batch, Labels, Pool, Source
+from core.sources.archives import unpacked
 
 __all__ = ["Batch", "Labels", "Pool", "Source", "open_source"]
 
 
-def open_source(config: ImageData) -> Source:
-    """The source that `config` names.
+@contextmanager
+def open_source(config: ImageData) -> Iterator[Source]:
+    """The source that `config` names; an archive is unpacked while it is open.
 
     Raises:
         UserError: it is missing, damaged, or holds what cannot be used.
     """
+    intake = Intake(config)
     if config.source == "digits":
         if config.data_dir is not None:
             raise UserError(
                 f"data.data_dir: found {config.data_dir!r}, but the source `digits` is embedded and reads no folder; "
-                "set data.source to mnist, idx, folder or npz"
+                "set data.source to mnist, idx, folder, npz or huggingface"
             )
-        return _digits()
-    if config.source == "mnist" and config.data_dir is None:
-        return open_idx(_download_mnist(), need_test=True)
-    if config.data_dir is None:
-        raise UserError(f"data.data_dir: not set; the source `{config.source}` needs a path or a gs:// prefix")
-    if config.source == "folder":
-        return open_folder(config.data_dir, config)
-    if config.source == "npz":
-        return open_npz(config.data_dir)
-    return open_idx(config.data_dir, need_test=config.source == "mnist")
+        yield _digits(intake)
+    elif config.source == "mnist" and config.data_dir is None:
+        yield open_idx(_download_mnist(), intake, need_test=True)
+    elif config.data_dir is not None:
+        with unpacked(config.data_dir, intake.tally) as place:
+            if config.source == "huggingface":
+                with open_huggingface(place, intake) as source:
+                    yield source
+            else:
+                yield _open(place, config, intake)
+    elif config.source == "huggingface" and config.dataset is not None:
+        with open_huggingface(None, intake) as source:
+            yield source
+    else:
+        name = " or data.dataset names one of huggingface.co" if config.source == "huggingface" else ""
+        raise UserError(f"data.data_dir: not set; the source `{config.source}` needs a path or a gs:// prefix{name}")
 
 
-def _digits() -> Source:
+def _open(place: str, config: ImageData, intake: Intake) -> Source:
+    match config.source:
+        case "folder":
+            return open_folder(place, intake)
+        case "npz":
+            return open_npz(place, intake)
+    return open_idx(place, intake, need_test=config.source == "mnist")
+
+
+def _digits(intake: Intake) -> Source:
     """scikit-learn's copy of the UCI optical digits: 1,797 scans of 8x8 pixels with values 0..16."""
     from sklearn.datasets import load_digits
 
     scans = load_digits()
     images = np.rint(scans.images * (255 / 16)).astype(np.uint8)
     pool = Pool("digits", scans.target.astype(np.int64), lambda: iter([images]))
-    return Source(train=pool, class_names=tuple(str(digit) for digit in range(10)))
+    return Source(train=pool, class_names=tuple(str(digit) for digit in range(10)), intake=intake)
 
 
 def _download_mnist() -> str:

@@ -18,6 +18,7 @@ import numpy as np
 
 from core import storage
 from core.errors import UserError
+from core.images.sources.intake import Intake
 from core.images.sources.source import (
     Batch,
     Labels,
@@ -26,9 +27,11 @@ from core.images.sources.source import (
     check_side,
     refuse_bomb,
     rows_per_batch,
+    unlabelled,
     with_contiguous_classes,
 )
 from core.names import inside
+from core.sources.listing import listing
 
 FOLDERS = ("", "MNIST/raw", "raw")  # the files themselves, or torchvision's layout
 NAME = re.compile(r"(?P<prefix>.*?)(?P<part>train|t10k|test)[-_](?P<what>images|labels)[-.]idx[134]-ubyte(?P<gz>\.gz)?")
@@ -36,9 +39,14 @@ PART = {"train": "train", "t10k": "test", "test": "test"}
 MAX_IMAGES = 1_000_000_000
 
 
-def open_idx(data_dir: str, *, need_test: bool) -> Source:
-    """The IDX files in `data_dir`, in `data_dir/MNIST/raw` or in `data_dir/raw`: images and labels, train and test."""
+def open_idx(data_dir: str, intake: Intake, *, need_test: bool) -> Source:
+    """The IDX files in `data_dir`, in `data_dir/MNIST/raw` or in `data_dir/raw`: images and labels, train and test.
+
+    Images without any labels are an unconditional data set, unless `need_test`: that is MNIST, which has them.
+    """
     found = _find(data_dir)
+    if not need_test and ("train", "images") in found and not any(what == "labels" for _, what in found):
+        return unlabelled(_source(found, intake))
     wanted = [("train", "images"), ("train", "labels")]
     if need_test or any(part == "test" for part, _ in found):
         wanted += [("test", "images"), ("test", "labels")]
@@ -49,9 +57,15 @@ def open_idx(data_dir: str, *, need_test: bool) -> Source:
                 f"{data_dir}: no IDX file of the {part} {what} there, in MNIST/raw or in raw; "
                 f"expected {name} or {name}.gz"
             )
-    test = _pool(found["test", "images"], found["test", "labels"]) if ("test", "images") in found else None
-    source = Source(train=_pool(found["train", "images"], found["train", "labels"]), test=test, class_names=())
-    return with_contiguous_classes(source, found["train", "labels"])
+    return with_contiguous_classes(_source(found, intake), found["train", "labels"])
+
+
+def _source(found: dict[tuple[str, str], str], intake: Intake) -> Source:
+    def pool(part: str) -> Pool:
+        return _pool(found[part, "images"], found.get((part, "labels")), intake)
+
+    test = pool("test") if ("test", "images") in found else None
+    return Source(train=pool("train"), test=test, class_names=(), intake=intake)
 
 
 def _find(data_dir: str) -> dict[tuple[str, str], str]:
@@ -78,15 +92,15 @@ def _find(data_dir: str) -> dict[tuple[str, str], str]:
 
 
 def _names(where: str) -> list[str]:
-    return [name for name in storage.list_files(where) if "/" not in name] if storage.exists(where) else []
+    return [name for name in listing(where).files if "/" not in name] if storage.exists(where) else []
 
 
-def _pool(images: str, labels: str) -> Pool:
+def _pool(images: str, labels: str | None, intake: Intake) -> Pool:
     shape = _image_shape(images)
-    values = _read_labels(labels)
+    values = _read_labels(labels) if labels else np.zeros(shape[0], np.int64)
     if shape[0] != len(values):
         raise UserError(f"{images}: {shape[0]} images, but {len(values)} labels in {labels}; the counts must be equal")
-    return Pool(images, values, lambda: _batches(images))
+    return Pool(images, values, lambda: _batches(images, intake))
 
 
 def _image_shape(uri: str) -> tuple[int, ...]:
@@ -94,7 +108,7 @@ def _image_shape(uri: str) -> tuple[int, ...]:
         shape = _read_header(uri, stream, (3, 4))
     if not 1 <= shape[0] <= MAX_IMAGES:
         raise UserError(f"{uri}: header says {shape[0]} images; allowed are 1 to {MAX_IMAGES}")
-    check_side(uri, *shape[1:3])
+    check_side(uri, shape[1], shape[2])
     if len(shape) == 4 and shape[3] != 3:
         raise UserError(f"{uri}: header says {shape[3]} channels; allowed are 3, or images without that dimension")
     expanded = int(np.prod(shape)) + 4 + 4 * len(shape)
@@ -122,7 +136,7 @@ def _read_labels(uri: str) -> Labels:
     return np.frombuffer(data, np.uint8).astype(np.int64)
 
 
-def _batches(uri: str) -> Iterator[Batch]:
+def _batches(uri: str, intake: Intake) -> Iterator[Batch]:
     with _open(uri) as stream:
         shape = _read_header(uri, stream, (3, 4))
         image_bytes, left = int(np.prod(shape[1:])), shape[0]
@@ -132,7 +146,7 @@ def _batches(uri: str) -> Iterator[Batch]:
             if len(data) != rows * image_bytes:
                 missing = left * image_bytes - len(data)
                 raise UserError(f"{uri}: truncated: {missing} bytes short of the {shape[0]} images its header says")
-            yield np.frombuffer(data, np.uint8).reshape(rows, *shape[1:])
+            yield intake.to_uint8(uri, np.frombuffer(data, np.uint8).reshape(rows, *shape[1:]), shape[0] - left)
             left -= rows
         if stream.read(1):
             raise UserError(f"{uri}: too long: more bytes follow the {shape[0]} images its header says")

@@ -1,7 +1,8 @@
 """An npz of `images` and `labels`, streamed from the zip without loading it; nothing in it is ever unpickled.
 
 Also read: `train_images`/`x_train` with `test_*` and, if there, `val_*` (the names of MedMNIST and Keras), and
-`class_names`. Pixels are uint8, other integers 0..255, or floats 0..1.
+`class_names`. Without labels it is an unconditional data set. Pixels are uint8, other integers 0..255, or floats 0..1,
+or what data.value_range says.
 """
 
 from __future__ import annotations
@@ -18,17 +19,21 @@ from numpy.typing import NDArray
 
 from core import storage
 from core.errors import UserError
+from core.images.sources.intake import Intake
 from core.images.sources.source import (
     Batch,
     Labels,
     Pool,
     Source,
-    check_side,
+    check_images,
     refuse_bomb,
     rows_per_batch,
+    to_labels,
+    unlabelled,
     with_contiguous_classes,
 )
 from core.names import inside
+from core.sources.listing import listing
 
 TRAIN = (("images", "labels"), ("train_images", "train_labels"), ("x_train", "y_train"))
 VALIDATION = (("validation_images", "validation_labels"), ("val_images", "val_labels"), ("x_val", "y_val"))
@@ -37,33 +42,37 @@ _DAMAGED = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedErr
 Header = tuple[tuple[int, ...], np.dtype[Any]]
 
 
-def open_npz(data_dir: str) -> Source:
+def open_npz(data_dir: str, intake: Intake) -> Source:
     """The npz file at `data_dir`, or the only one in the folder `data_dir`."""
-    uri = _file(data_dir)
+    uri = _file(data_dir, intake)
     with _archive(uri) as archive:
         names = {name.removesuffix(".npy") for name in archive.namelist()}
-    train = _pool(uri, names, TRAIN)
+    labelled = any(labels in names for _, labels in (*TRAIN, *VALIDATION, *TEST))
+    train = _pool(uri, names, TRAIN, labelled, intake)
     if train is None:
         raise UserError(
             f"{uri}: found {sorted(names)[:8]}; allowed are `images` and `labels` (see core/images/sources/npz.py)"
         )
     source = Source(
         train=train,
-        validation=_pool(uri, names, VALIDATION),
-        test=_pool(uri, names, TEST),
+        validation=_pool(uri, names, VALIDATION, labelled, intake),
+        test=_pool(uri, names, TEST, labelled, intake),
         class_names=_class_names(uri) if "class_names" in names else (),
+        intake=intake,
     )
-    return with_contiguous_classes(source, uri)
+    return unlabelled(source) if not labelled else with_contiguous_classes(source, uri)
 
 
-def _file(data_dir: str) -> str:
+def _file(data_dir: str, intake: Intake) -> str:
     if data_dir.endswith(".npz"):
         if not storage.exists(data_dir):
             raise UserError(f"{data_dir}: no such file; data.data_dir must name an npz of images and labels")
         return data_dir
     if not storage.exists(data_dir):
         raise UserError(f"{data_dir}: no such folder; data.data_dir must name an npz or a folder that holds one")
-    found = [name for name in storage.list_files(data_dir) if name.endswith(".npz")]
+    listed = listing(data_dir)
+    intake.tally.skip_all(listed.skipped)
+    found = [name for name in listed.files if name.endswith(".npz")]
     if len(found) != 1:
         raise UserError(f"{data_dir}: found {len(found)} npz files; allowed is one, or set data.data_dir to the file")
     return inside(data_dir, found[0], links=True)
@@ -79,17 +88,17 @@ def _archive(uri: str) -> Iterator[zipfile.ZipFile]:
             raise UserError(f"{uri}: damaged or not an npz file: {error}") from None
 
 
-def _pool(uri: str, names: set[str], pairs: tuple[tuple[str, str], ...]) -> Pool | None:
+def _pool(uri: str, names: set[str], pairs: tuple[tuple[str, str], ...], labelled: bool, intake: Intake) -> Pool | None:
     for images, labels in pairs:
-        if images in names and labels not in names:
+        if images in names and labelled and labels not in names:
             raise UserError(f"{uri}: holds `{images}` but not `{labels}`")
         if images in names:
             with _archive(uri) as archive:
                 shape, _ = _image_header(uri, archive, images)
-            values = _labels(uri, labels)
+            values = _labels(uri, labels) if labelled else np.zeros(shape[0], np.int64)
             if shape[0] != len(values):
                 raise UserError(f"{uri}: {shape[0]} `{images}`, but {len(values)} `{labels}`; the counts must be equal")
-            return Pool(f"{uri}[{images}]", values, lambda: _batches(uri, images))  # noqa: B023  returned at once
+            return Pool(f"{uri}[{images}]", values, lambda: _batches(uri, images, intake))  # noqa: B023  returned at once
     return None
 
 
@@ -120,11 +129,7 @@ def _member(uri: str, archive: zipfile.ZipFile, name: str) -> Iterator[tuple[IO[
 
 def _image_header(uri: str, archive: zipfile.ZipFile, name: str) -> Header:
     with _member(uri, archive, name) as (_, (shape, dtype)):
-        if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
-            raise UserError(f"{uri}[{name}]: found shape {shape}; allowed are [N, H, W], [N, H, W, 1] and [N, H, W, 3]")
-        check_side(f"{uri}[{name}]", *shape[1:3])
-        if dtype.kind not in "uifb":
-            raise UserError(f"{uri}[{name}]: found dtype {dtype}; allowed are uint8, integers 0..255 and floats 0..1")
+        check_images(f"{uri}[{name}]", shape, dtype)
         return shape, dtype
 
 
@@ -137,21 +142,14 @@ def _small_array(uri: str, name: str, kinds: str, allowed: str) -> NDArray[Any]:
 
 
 def _labels(uri: str, name: str) -> Labels:
-    values = _small_array(uri, name, "uif", "integers")
-    if values.ndim == 2 and values.shape[1] == 1:  # MedMNIST's
-        values = values[:, 0]
-    if values.ndim != 1:
-        raise UserError(f"{uri}[{name}]: found shape {values.shape}; allowed is [N], one class for each image")
-    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
-        raise UserError(f"{uri}[{name}]: found labels that are not whole numbers")
-    return values.astype(np.int64)
+    return to_labels(f"{uri}[{name}]", _small_array(uri, name, "uif", "integers"))
 
 
 def _class_names(uri: str) -> tuple[str, ...]:
     return tuple(str(name) for name in _small_array(uri, "class_names", "U", "text").ravel())
 
 
-def _batches(uri: str, name: str) -> Iterator[Batch]:
+def _batches(uri: str, name: str, intake: Intake) -> Iterator[Batch]:
     with _archive(uri) as archive:
         _image_header(uri, archive, name)
         with _member(uri, archive, name) as (stream, (shape, dtype)):
@@ -164,21 +162,5 @@ def _batches(uri: str, name: str) -> Iterator[Batch]:
                         f"{uri}[{name}]: truncated after image {start + len(data) // (image * dtype.itemsize)}"
                     )
                 batch = np.frombuffer(data, dtype).reshape(rows, *shape[1:])
-                yield _to_uint8(f"{uri}[{name}]", batch[..., 0] if batch.ndim == 4 and shape[3] == 1 else batch, start)
-
-
-def _to_uint8(where: str, batch: NDArray[Any], start: int) -> Batch:
-    if batch.dtype == np.uint8:
-        return batch
-    if batch.dtype.kind == "b":
-        return batch.astype(np.uint8) * np.uint8(255)
-    highest = 1 if batch.dtype.kind == "f" else 255
-    wrong = ~((batch >= 0) & (batch <= highest))  # true for NaN too
-    if wrong.any():
-        index = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-        found = "NaN" if np.isnan(batch[index]) else batch[index]
-        raise UserError(
-            f"{where}: image {start + int(index[0])} has the value {found}; allowed are "
-            + ("floats from 0 to 1" if highest == 1 else "integers from 0 to 255")
-        )
-    return np.rint(batch * 255).astype(np.uint8) if highest == 1 else batch.astype(np.uint8)
+                grey = batch.ndim == 4 and shape[3] == 1
+                yield intake.to_uint8(f"{uri}[{name}]", batch[..., 0] if grey else batch, start)

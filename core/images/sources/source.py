@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import UserError
+from core.images.sources.intake import Intake
 
 Labels = NDArray[np.int64]
 Batch = NDArray[np.uint8]
@@ -36,13 +38,36 @@ class Source:
 
     train: Pool
     class_names: tuple[str, ...]
+    intake: Intake
     validation: Pool | None = None
     test: Pool | None = None
-    ignored_files: int = 0
+    labelled: bool = True
+
+
+UNLABELLED = "all"
+"""The one class of images without classes."""
+
+
+def unlabelled(source: Source) -> Source:
+    """`source` as an unconditional data set: one class of all images."""
+
+    def of_one(pool: Pool) -> Pool:
+        return replace(pool, labels=np.zeros_like(pool.labels))
+
+    return replace(
+        source,
+        class_names=(UNLABELLED,),
+        labelled=False,
+        train=of_one(source.train),
+        validation=of_one(source.validation) if source.validation else None,
+        test=of_one(source.test) if source.test else None,
+    )
 
 
 def with_contiguous_classes(source: Source, where: str) -> Source:
     """`source` with labels 0..K-1. Labels may start at 0 or at 1 and must not skip a value.
+
+    Classes are named by data.class_names, by the source, or else by their labels as the source has them.
 
     Raises:
         UserError: a negative or very large label, a class without training images, or a label only seen elsewhere.
@@ -55,10 +80,13 @@ def with_contiguous_classes(source: Source, where: str) -> Source:
         raise UserError(f"{where}: found labels from {low} to {high}; allowed are 0 to {MAX_CLASSES}")
     start = 1 if low == 1 else 0
     counts = np.bincount(labels, minlength=high + 1)[start:]
+    names = source.intake.config.class_names or source.class_names
     if (counts == 0).any():
-        empty = int(np.argmin(counts != 0)) + start
+        empty = int(np.argmin(counts != 0))
+        name = f" ({names[empty]!r})" if len(names) > empty else ""
         raise UserError(
-            f"{where}: class {empty} has no images; labels run from {start} to {high} and none may be empty"
+            f"{where}: class {empty + start}{name} has no images; labels run from {start} to {high} and none may be"
+            " empty"
         )
     for pool in (source.validation, source.test):
         if (
@@ -74,7 +102,7 @@ def with_contiguous_classes(source: Source, where: str) -> Source:
     def shifted(pool: Pool) -> Pool:
         return replace(pool, labels=pool.labels - start)
 
-    names = source.class_names or tuple(str(value) for value in range(start, high + 1))
+    names = names or tuple(str(value) for value in range(start, high + 1))
     if len(names) != high + 1 - start:
         raise UserError(f"{where}: found {len(names)} class names and {high + 1 - start} classes")
     return replace(
@@ -86,10 +114,32 @@ def with_contiguous_classes(source: Source, where: str) -> Source:
     )
 
 
-def check_side(name: str, height: int, width: int) -> None:
-    """Refuses image sizes that are empty or absurd, before memory is taken for them."""
+def check_side(name: str, height: int, width: int, *, hint: str = "") -> None:
+    """Refuses image sizes that are empty or absurd, before memory is taken for them; `hint` ends the refusal."""
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-        raise UserError(f"{name}: found images of {width} x {height} pixels; allowed are 1 to {MAX_SIDE} on each side")
+        raise UserError(
+            f"{name}: found images of {width} x {height} pixels; allowed are 1 to {MAX_SIDE} on each side{hint}"
+        )
+
+
+def check_images(where: str, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """Refuses what is no array of images, by its shape and type alone."""
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
+        raise UserError(f"{where}: found shape {tuple(shape)}; allowed are [N, H, W], [N, H, W, 1] and [N, H, W, 3]")
+    check_side(where, *shape[1:3])
+    if dtype.kind not in "uifb":
+        raise UserError(f"{where}: found dtype {dtype}; allowed are integers and floats")
+
+
+def to_labels(where: str, values: NDArray[Any]) -> Labels:
+    """Labels [N], or [N, 1] as MedMNIST has them, as int64 [N]."""
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise UserError(f"{where}: found shape {values.shape}; allowed is [N], one class for each image")
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
+        raise UserError(f"{where}: found labels that are not whole numbers")
+    return values.astype(np.int64)
 
 
 def refuse_bomb(name: str, compressed: int, expanded: int) -> None:

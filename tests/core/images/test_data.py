@@ -135,7 +135,8 @@ def test_folders_are_classes_in_natural_order(tmp_path: Path, mode: str) -> None
     (tmp_path / "in" / "notes.txt").write_text("not an image")
     data = prepared(tmp_path / "out", source="folder", data_dir=str(tmp_path / "in"))
     assert data.class_names == ["class2", "class10"]
-    assert (data.channels, data.metadata["ignored_files"]) == (1 if mode == "L" else 3, 1)
+    assert data.channels == (1 if mode == "L" else 3)
+    assert data.metadata["summary"]["skipped"] == {"no images": {"count": 1, "examples": ["notes.txt"]}}
     with Image.open(tmp_path / "in" / "class10" / "3.png") as image:
         pixels = np.asarray(image)
     found = [
@@ -299,7 +300,7 @@ def colour_among_grey(folder: Path) -> None:
 
 
 def transparent(folder: Path) -> None:
-    Image.new("RGBA", (8, 8), (250, 0, 0, 100)).save(folder / "dog" / "5.png")
+    Image.new("LA", (8, 8), (250, 100)).save(folder / "dog" / "5.png")
 
 
 def picture_bomb(folder: Path) -> None:
@@ -319,7 +320,7 @@ def picture_bomb(folder: Path) -> None:
         (other_size, "dog/5.png: 9 x 8 pixels, while"),
         (empty_class, "owl: empty class"),
         (colour_among_grey, "dog/5.png: is coloured"),
-        (transparent, "dog/5.png: has transparent pixels"),
+        (transparent, "1 images have transparent pixels ("),
         (picture_bomb, "dog/5.png: found images of 6000 x 6000 pixels"),
     ],
 )
@@ -352,7 +353,8 @@ def with_value(value: float) -> np.ndarray:
         ({"images": with_value(1.5), "labels": LABELS}, "image 3 has the value 1.5"),
         ({"images": np.full((40, 6, 6), -1), "labels": LABELS}, "image 0 has the value -1; allowed are integers"),
         ({"images": IMAGES, "labels": LABELS[:-1]}, "40 `images`, but 39 `labels`"),
-        ({"images": IMAGES}, "holds `images` but not `labels`"),
+        ({"images": IMAGES, "x_test": IMAGES, "y_test": LABELS}, "holds `images` but not `labels`"),
+        ({"images": IMAGES, "labels": LABELS}, "every pixel is 0.5; there is nothing to learn"),
         ({"pictures": IMAGES}, "allowed are `images` and `labels`"),
         ({"images": IMAGES, "labels": LABELS + 0.5}, "labels that are not whole numbers"),
         ({"images": IMAGES, "labels": LABELS * 2}, "class 1 has no images"),

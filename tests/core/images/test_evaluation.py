@@ -13,6 +13,7 @@ from core.images.config import ImageData, ImageEvaluate
 from core.images.data import prepare_data
 from core.images.dataset import ImageDataset
 from core.images.evaluation import evaluate
+from core.images.glossary import GLOSSARY
 from core.images.judge import train
 from core.images.neighbours import closest_of_each_class, nearest_images
 from core.images.samples import in_proportion
@@ -85,6 +86,7 @@ def test_every_metric_states_floor_count_and_judge(world: Path, measure: Callabl
         assert {"value", "floor", "n", "judge"} <= set(entry), name
         assert entry["judge"] == (None if name in ("nearest_neighbour", "memorised") else judge)
         assert entry["n"] > 1
+        assert name in GLOSSARY
 
 
 def test_noise_shows_in_distances_and_precision(world: Path, measure: Callable[..., dict]) -> None:

@@ -11,22 +11,23 @@ from torch import nn
 from core import noise
 from core.errors import UserError
 from core.images.config import ImageModel, Process, UNetConfig
+from core.images.guidance import guided
 from core.images.model import ImageShape, NoiseProcess, load_model, save_model
-from core.images.objective import ImageDiffusion, guided
+from core.images.objective import ImageObjective
 from core.randomness import Draws
 
 NETWORK = UNetConfig(channels=(8, 16), blocks=(1, 1), embedding=16, head_channels=8)
 SHAPE = ImageShape(channels=1, height=8, width=8, class_names=("a", "b", "c"))
 
 
-def objective(images: torch.Tensor | None = None, count: int = 600, **options) -> ImageDiffusion:
+def objective(images: torch.Tensor | None = None, count: int = 600, **options) -> ImageObjective:
     generator = torch.Generator().manual_seed(0)
     if images is None:
         images = torch.randint(0, 256, (count, 8, 8), generator=generator, dtype=torch.uint8)
     labels = torch.arange(len(images)) % 3
     config = ImageModel(**{"network": NETWORK, **options})
     split = images.numpy(), labels.numpy()
-    return ImageDiffusion(config, SHAPE, split, (split[0][:64], split[1][:64]))
+    return ImageObjective(config, SHAPE, split, (split[0][:64], split[1][:64]))
 
 
 def draws(start: int = 0, stop: int = 600, total: int = 600, seen: int = 0) -> Draws:

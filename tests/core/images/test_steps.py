@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from core.errors import UserError
+from core.evaluation import Sampling
 from core.images.config import ImageSample
 from core.images.model import load_model
 from core.storage import leases, locks
@@ -58,6 +59,38 @@ def test_a_trained_model_draws_the_class_it_is_asked_for(dataset, tmp_path):
     assert labels.tolist() == [0, 1] * 10
 
 
+def test_classes_are_drawn_by_their_names(model, tmp_path):
+    steps.sample({"count": 4, "labels": ["lower", -1, 0]}, model, tmp_path / "samples")
+    assert samples_of(tmp_path / "samples")[1].tolist() == [1, -1, 0, 1]
+    with pytest.raises(
+        UserError, match=r"sample\.labels: found 'lowr'; did you mean 'lower'\? allowed: left, lower, or"
+    ):
+        steps.sample({"count": 4, "labels": ["lowr"]}, model, tmp_path / "samples")
+
+
+def test_class_1_of_labels_from_one_to_three_is_the_one_called_1(tmp_path):
+    images, labels = shapes(96)
+    np.savez(tmp_path / "shapes.npz", images=images, labels=labels + 1)
+    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz")}, tmp_path / "dataset")
+    steps.train(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "model")
+    steps.sample({"count": 4, "labels": [1]}, tmp_path / "model", tmp_path / "samples")
+    assert samples_of(tmp_path / "samples")[1].tolist() == [0] * 4
+    with pytest.raises(UserError, match=r"found '0'; allowed: 1, 2, or -1"):
+        steps.sample({"count": 4, "labels": [0]}, tmp_path / "model", tmp_path / "samples")
+
+
+def test_images_without_classes_go_through_every_step(tmp_path):
+    np.savez(tmp_path / "shapes.npz", images=shapes(96)[0])
+    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz")}, tmp_path / "dataset")
+    steps.train_judge({"judge_epochs": 1}, tmp_path / "dataset", tmp_path / "judge")
+    steps.train(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "model")
+    steps.sample({"count": 12}, tmp_path / "model", tmp_path / "samples")
+    places = (tmp_path / name for name in ("dataset", "judge", "model", "samples", "evaluation"))
+    metrics = steps.evaluate({"count": 12}, *places)
+    assert np.isfinite(metrics["frechet_distance"])
+    assert "class_accuracy" not in metrics
+
+
 def test_a_killed_training_ends_with_the_same_weights(dataset, tmp_path, monkeypatch):
     whole = steps.train(MODEL, TRAIN, dataset, tmp_path / "whole", work=str(tmp_path / "a"))
     from core.training.loop import _Training
@@ -107,8 +140,9 @@ def test_sampling_leaves_samples_a_path_a_picture_and_facts(model, tmp_path):
     assert started["nfe"] == 10
     assert not np.array_equal(samples_of(tmp_path / "start")[0], images)
     kept = json.loads((tmp_path / "out" / "sample.json").read_text())
+    assert kept.keys() == Sampling.model_fields.keys()
     assert ImageSample(**kept.pop("settings")) == ImageSample(count=30, steps=5, guidance=2.0)
-    assert kept == facts
+    assert {name: value for name, value in kept.items() if value is not None} == facts
     assert facts["weights_sha256"] == load_model(model).description["weights_sha256"]
 
 

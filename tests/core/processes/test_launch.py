@@ -20,13 +20,16 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core import steps, storage
+from core import storage
 from core.errors import UserError
+from core.modality import run
 from core.processes import launch
 from core.processes.launch import Cluster
 from core.requests import SampleRequest
 from core.storage.model_folder import WEIGHTS
+from tests.core.asked import Steps
 
+steps = Steps("images", run)
 ROOT = Path(__file__).parents[3]
 MODEL = {"network": {"name": "unet", "channels": [8, 8], "blocks": [1, 1]}}
 TRAIN = {"examples": 480, "batch_size": 30, "micro_batch": 8, "warmup_examples": 60, "log_every": 1,
@@ -34,9 +37,12 @@ TRAIN = {"examples": 480, "batch_size": 30, "micro_batch": 8, "warmup_examples":
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from core import steps
+from core.modality import run
+from core.requests import TrainRequest
 model, train, dataset, out, work, facts = sys.argv[1:]
-found = steps.train("images", json.loads(model), json.loads(train), Path(dataset), Path(out), work=work)
+sections = {"model": json.loads(model), "train": json.loads(train)}
+request = TrainRequest(modality="images", **sections, dataset=Path(dataset), out=Path(out), work=work)
+found = run(request)
 Path(facts).write_text(json.dumps(found))
 """
 
@@ -95,7 +101,7 @@ def test_an_incomplete_environment_is_one_line(environment: dict[str, str], said
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "dataset"
-    steps.prepare_data("images", {"source": "digits"}, folder)
+    steps.prepare_data({"source": "digits"}, folder)
     return folder
 
 
@@ -105,7 +111,7 @@ def test_an_error_of_the_users_ends_all_processes_once(dataset: Path, tmp_path: 
     monkeypatch.chdir(ROOT)
     alone = {**TRAIN, "batch_size": 1, "micro_batch": 1}
     with pytest.raises(UserError, match=r"batch_size: 1 is less than one example for each of 2 processes"):
-        steps.train("images", MODEL, alone, dataset, tmp_path / "model", work=str(tmp_path / "work"))
+        steps.train(MODEL, alone, dataset, tmp_path / "model", work=str(tmp_path / "work"))
     assert not (tmp_path / "model").exists()
 
 
@@ -215,7 +221,7 @@ def test_two_nodes_train_as_one_process_does_and_survive_the_loss_of_a_worker(
     assert facts[0] == facts[1]
     assert (facts[0]["processes"], facts[0]["effective_batch_size"], facts[0]["examples_seen"]) == (2, 30, 480)
 
-    alone = steps.train("images", MODEL, TRAIN, dataset, single, work=str(tmp_path / "work1"))
+    alone = steps.train(MODEL, TRAIN, dataset, single, work=str(tmp_path / "work1"))
     assert alone["processes"] == 1
     assert losses(tmp_path / "model") == pytest.approx(losses(single), rel=1e-4)
     assert distance(load_file(tmp_path / "model" / WEIGHTS), load_file(single / WEIGHTS)) < 1e-3

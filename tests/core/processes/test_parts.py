@@ -11,19 +11,21 @@ from typing import Any
 
 import pytest
 
-from core import steps
 from core.errors import UserError
+from core.modality import run
 from core.processes import launch
+from core.requests import EvaluateRequest, ModalityName, Request, SampleRequest
+from tests.core.asked import Steps
 from tests.core.processes.test_launch import MODEL, ROOT, TRAIN
 from tests.core.text import test_steps as text
 from tests.core.text.conftest import TEXT
 
 PROGRAM = """
-import json, sys
-from pathlib import Path
-from core import steps
-for step, values, paths in json.loads(sys.argv[1]):
-    getattr(steps, step)(**values, **{name: Path(path) for name, path in paths.items()})
+import sys
+from core.modality import run
+from core.requests import parse_request
+for text in sys.argv[1:]:
+    run(parse_request(text))
 """
 DEATH = """
 import os, pathlib, signal, sys, time
@@ -42,6 +44,7 @@ if rank == "0" and attempt != "0":
     while not (place / f"ahead-{attempt}").exists() and time.monotonic() < until:
         time.sleep(0.05)
 """
+MODALITIES: tuple[ModalityName, ...] = ("images", "text")
 SAMPLE: dict[str, dict[str, Any]] = {  # of images seven batches, the last one smaller; of text, of each mode three
     "images": {"count": 26, "batch_size": 4, "steps": 3, "sampler": "ddpm", "guidance": 2.0},
     "text": {**text.SAMPLE, "count": 5, "batch_size": 2},
@@ -68,39 +71,51 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "images": {"source": "digits"},
         "text": {"source": "file", "data_dir": str(root / "in.txt"), "tokenizer": {"kind": "bpe", "vocabulary": 300}},
     }
-    for modality, section in data.items():
-        folder = root / modality
-        steps.prepare_data(modality, section, folder / "dataset")
-        steps.train_judge(modality, EVALUATE[modality], folder / "dataset", folder / "judge")
-    steps.train("images", MODEL, {**TRAIN, "examples": 60}, root / "images/dataset", root / "images/model")
+    for modality in MODALITIES:
+        steps, folder = Steps(modality), root / modality
+        steps.prepare_data(data[modality], folder / "dataset")
+        steps.train_judge(EVALUATE[modality], folder / "dataset", folder / "judge")
+    Steps("images").train(MODEL, {**TRAIN, "examples": 60}, root / "images/dataset", root / "images/model")
     for name, objective in (("autoregressive", "autoregressive"), ("model", "diffusion")):
-        steps.train("text", text.MODEL, text.TRAIN, root / "text/dataset", root / "text" / name, objective=objective)
+        Steps("text").train(text.MODEL, text.TRAIN, root / "text/dataset", root / "text" / name, objective=objective)
     return root
 
 
-def arguments(place: Path, step: str, modality: str, out: Path, **settings: Any) -> dict[str, Any]:
+def sampling(place: Path, modality: ModalityName, out: Path, **settings: Any) -> SampleRequest:
     folder = place / modality
-    names = {"sample": ["model"], "evaluate": ["dataset", "judge", "model"]}[step]
-    paths = {name: folder / name for name in names} | {"out": out}
-    if modality == "text":
-        paths["autoregressive"] = folder / "autoregressive"
-    if step == "evaluate":
-        paths["samples"] = place / modality / "samples-1"
-    section = {"sample": SAMPLE, "evaluate": EVALUATE}[step][modality]
-    return {"modality": modality, step: {**section, **settings}, **paths}
+    return SampleRequest(
+        modality=modality,
+        sample={**SAMPLE[modality], **settings},
+        model=folder / "model",
+        out=out,
+        autoregressive=folder / "autoregressive" if modality == "text" else None,
+    )
+
+
+def evaluation(place: Path, modality: ModalityName, out: Path) -> EvaluateRequest:
+    folder = place / modality
+    return EvaluateRequest(
+        modality=modality,
+        evaluate=EVALUATE[modality],
+        dataset=folder / "dataset",
+        judge=folder / "judge",
+        model=folder / "model",
+        samples=folder / "samples-1",
+        out=out,
+        autoregressive=folder / "autoregressive" if modality == "text" else None,
+    )
 
 
 @pytest.fixture(scope="module")
 def alone(place: Path) -> Path:
     """Samples and evaluations of one process, which has as many threads as each of several."""
-    request = []
-    for modality in ("images", "text"):
-        for step, name in (("sample", "samples-1"), ("evaluate", "evaluation-1")):
-            asked = arguments(place, step, modality, place / modality / name)
-            paths = {name: str(value) for name, value in asked.items() if isinstance(value, Path)}
-            request.append((step, {name: value for name, value in asked.items() if name not in paths}, paths))
+    requests: list[Request] = []
+    for modality in MODALITIES:
+        requests.append(sampling(place, modality, place / modality / "samples-1"))
+        requests.append(evaluation(place, modality, place / modality / "evaluation-1"))
+    texts = [request.model_dump_json() for request in requests]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(request)], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", PROGRAM, *texts], env=environment, check=True)
     return place
 
 
@@ -111,13 +126,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("modality", "processes"), [("images", 2), ("text", 3)])
 def test_samples_and_metrics_are_byte_for_byte_those_of_one_process(
-    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modality: str, processes: int
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modality: ModalityName, processes: int
 ) -> None:
     monkeypatch.setenv("TEXTDIFFUSION_PROCESSES", str(processes))
-    facts = steps.sample(**arguments(alone, "sample", modality, tmp_path / "samples"))
+    facts = run(sampling(alone, modality, tmp_path / "samples"))
     assert facts["processes"] == processes
     assert contents(tmp_path / "samples") == contents(alone / modality / "samples-1")
-    found = steps.evaluate(**arguments(alone, "evaluate", modality, tmp_path / "evaluation"))
+    found = run(evaluation(alone, modality, tmp_path / "evaluation"))
     assert contents(tmp_path / "evaluation") == contents(alone / modality / "evaluation-1")
     metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
     assert {name: found[name] for name in metrics} == {name: entry["value"] for name, entry in metrics.items()}
@@ -129,7 +144,7 @@ def test_a_mistake_that_one_process_meets_is_one_line_of_all(
     monkeypatch.setenv("TEXTDIFFUSION_PROCESSES", "3")
     gaps = {"count": 1, "modes": ["diffusion"], "prompts": ["a ___ b ___"]}  # not in the first process's batch
     with pytest.raises(UserError, match="more than one ___"):
-        steps.sample(**arguments(alone, "sample", "text", tmp_path / "samples", **gaps))
+        run(sampling(alone, "text", tmp_path / "samples", **gaps))
     assert not (tmp_path / "samples").exists()
 
 
@@ -144,7 +159,7 @@ def one_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("one_dies")
 def test_a_lost_worker_costs_a_restart(alone: Path, tmp_path: Path) -> None:
-    steps.sample(**arguments(alone, "sample", "text", tmp_path / "samples"))
+    run(sampling(alone, "text", tmp_path / "samples"))
     assert (tmp_path / "died").exists()
     assert contents(tmp_path / "samples") == contents(alone / "text/samples-1")
 
@@ -155,5 +170,5 @@ def test_a_worker_lost_once_too_often_is_a_clear_error(
 ) -> None:
     monkeypatch.setattr(launch, "RESTARTS", 0)
     with pytest.raises(RuntimeError, match="sample on 2 processes ended with exit code 1"):
-        steps.sample(**arguments(alone, "sample", "text", tmp_path / "samples"))
+        run(sampling(alone, "text", tmp_path / "samples"))
     assert not (tmp_path / "samples").exists()

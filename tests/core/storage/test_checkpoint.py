@@ -201,6 +201,7 @@ READ_ONLY = """
 import os, sys, torch
 from core.storage.checkpoint import CheckpointStore
 from core.errors import UserError
+UserError("patterns-of-credentials: read while this process may")
 if os.geteuid() == 0:  # root may write everywhere
     os.setgroups([])
     os.setgid(65534)

@@ -97,6 +97,7 @@ def test_everything_is_kept_on_vfat(vfat: Path) -> None:
 def test_a_folder_that_comes_back_to_a_disk_gets_its_link_again(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     run = new_run(root, "images", "digits", ["train"], {})
+    run.begin("train")
     (root / "latest").unlink()
     (root / "latest").write_text("images-of-another-drive\n")
     with pytest.raises(UserError, match="images-of-another-drive"):

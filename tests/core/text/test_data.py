@@ -1,6 +1,7 @@
 """A text becomes a data set whole and unmixed, or one line says why not."""
 
 import hashlib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from core.errors import UserError
 from core.text import data
 from core.text.config import TextData
+from core.text.source import read_source
 
 LINES = "".join(f"line {index}: the quick brown fox\n" for index in range(400))
 
@@ -52,7 +54,7 @@ def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("second\n" * 200)
     (tmp_path / "a.txt").write_text("first\n" * 200)
     (tmp_path / "c.md").write_text("not text")
-    text, _ = data.read_source(config(data_dir=str(tmp_path)))
+    text, _ = read_source(config(data_dir=str(tmp_path)))
     assert text == "first\n" * 200 + "\n" + "second\n" * 200
 
 
@@ -74,22 +76,74 @@ def test_unusable_text_is_named_in_one_line(content: bytes, message: str, tmp_pa
     assert not (tmp_path / "dataset").exists()
 
 
-def test_held_out_characters_outside_the_vocabulary_are_named(tmp_path: Path) -> None:
+def test_a_character_that_only_held_out_text_has_is_in_the_vocabulary(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text(LINES + "ß" * 5)
-    with pytest.raises(UserError, match=r"in\.txt \(test split\): token outside the vocabulary: found 'ß'"):
-        data.prepare(config(data_dir=str(tmp_path / "in.txt"), tokenizer={"kind": "characters"}), tmp_path / "dataset")
+    data.prepare(config(data_dir=str(tmp_path / "in.txt"), tokenizer={"kind": "characters"}), tmp_path / "dataset")
+    found = data.load(tmp_path / "dataset")
+    assert "ß" not in found.texts["train"] + found.texts["validation"]
+    assert found.tokenizer.decode(found.tokens["test"].tolist()) == found.texts["test"]
+    assert found.texts == data.split(LINES + "ß" * 5, 0.05, 0.05), "held out by position, as ever"
+
+
+def test_byte_order_marks_and_crlf_are_gone_from_every_file_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + b"first\r\n" * 200)
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbf" + b"second\n" * 200)
+    data.prepare(config(data_dir=str(tmp_path)), tmp_path / "dataset")
+    found = data.load(tmp_path / "dataset")
+    assert "".join(found.texts.values()) == "first\n" * 200 + "\n" + "second\n" * 200
+    summary = found.metadata["summary"]
+    assert (summary["read"], summary["byte_order_marks"], summary["crlf"]) == (2, 2, 1)
+
+
+def test_one_bad_file_of_a_folder_is_named_with_its_own_offset(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("fine\n" * 300)
+    (tmp_path / "b.txt").write_bytes(b"caf\xe9\n" * 300)
+    with pytest.raises(UserError, match=r"b\.txt: not UTF-8: byte 0xe9 at offset 3; save it as UTF-8"):
+        read_source(config(data_dir=str(tmp_path)))
+    (tmp_path / "b.txt").write_text("x" * 2000, encoding="utf-16")
+    with pytest.raises(UserError, match=r"b\.txt: is UTF-16"):
+        read_source(config(data_dir=str(tmp_path)))
+
+
+def test_copies_of_editors_do_not_double_the_corpus_and_other_files_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in" / ".ipynb_checkpoints").mkdir(parents=True)
+    for name in ("a.txt", ".ipynb_checkpoints/a-checkpoint.txt", "b.md"):
+        (tmp_path / "in" / name).write_text(LINES)
+    data.prepare(config(data_dir=str(tmp_path / "in")), tmp_path / "dataset")
+    assert sum(data.load(tmp_path / "dataset").metadata["counts"].values()) == len(LINES)
+    said = capsys.readouterr().err
+    assert "read 1 file; skipped 2: 1 hidden (.ipynb_checkpoints), 1 not .txt (data.suffixes) (b.md)" in said
+    both = config(data_dir=str(tmp_path / "in"), suffixes=[".txt", ".md"])
+    assert read_source(both)[0] == LINES + "\n" + LINES
+
+
+def test_a_folder_of_other_files_says_which_setting_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "b.md").write_text(LINES)
+    with pytest.raises(UserError, match=r"found no text; .* \.txt files \(data\.suffixes\); there are 1 \.md"):
+        read_source(config(data_dir=str(tmp_path)))
+
+
+def test_a_zip_of_texts_is_a_folder_of_texts(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.writestr("book/2.txt", "second\n" * 200)
+        archive.writestr("book/1.txt", "first\n" * 200)
+    text, name = read_source(config(data_dir=str(tmp_path / "in.zip")))
+    assert text == "first\n" * 200 + "\n" + "second\n" * 200
+    assert name == str(tmp_path / "in.zip")
 
 
 def test_a_wrong_checksum_a_missing_file_and_a_missing_place_are_refused(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text(LINES)
     with pytest.raises(UserError, match="SHA-256"):
-        data.read_source(config(data_dir=str(tmp_path / "in.txt"), sha256="0" * 64))
+        read_source(config(data_dir=str(tmp_path / "in.txt"), sha256="0" * 64))
     with pytest.raises(UserError, match="found no text"):
-        data.read_source(config(data_dir=str(tmp_path / "absent")))
+        read_source(config(data_dir=str(tmp_path / "absent")))
     with pytest.raises(UserError, match="allowed: an https address"):
-        data.read_source(TextData(source="shakespeare", url="file:///etc/passwd"))
+        read_source(TextData(source="shakespeare", url="file:///etc/passwd"))
     with pytest.raises(UserError, match="allowed: an https address"):
-        data.read_source(TextData(source="shakespeare", url="http://127.0.0.1:9/latest/meta-data"))
+        read_source(TextData(source="shakespeare", url="http://127.0.0.1:9/latest/meta-data"))
 
 
 def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:

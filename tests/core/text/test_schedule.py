@@ -8,10 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.text.bound import unigram_posterior, variational_bound
 from core.text.config import ProcessConfig
 from core.text.reverse_steps import STEPS
-from core.text.schedule import Warp, alpha_sigma, diffuse, evidence, tilted
+from core.text.schedule import Path, Warp, alpha_sigma, diffuse, evidence, tilted
 
 KEPT = torch.tensor(True)
 
@@ -41,31 +40,6 @@ def test_unigram_plus_evidence_is_bayes_rule(value: float, seed: int) -> None:
     torch.testing.assert_close((evidence(z, gamma, table) + prior).log_softmax(dim=-1)[0, 0], expected)
 
 
-@pytest.mark.parametrize("size", [16, 32, 64])
-def test_the_bound_of_the_exact_unigram_posterior_is_the_entropy(size: int) -> None:
-    """E log p(x) = -H0 holds with equality for the true posterior: any mistake in the bound shows."""
-    generator = torch.Generator().manual_seed(1)
-    prior = (1 / torch.arange(1.0, 41)).log().log_softmax(0)  # Zipf
-    tokens = torch.multinomial(prior.exp(), 128 * 64, replacement=True, generator=generator).view(128, 64)
-    table = sphere(40, size).float()
-    entropy = -float(prior[tokens].mean())  # of this very sample
-    low, high = math.log(size / 64) - 3, math.log(size) + 7
-    bound = variational_bound(unigram_posterior(prior, table), tokens, table, low, high, generator, draws=24)
-    assert bound == pytest.approx(entropy, rel=0.015)
-
-
-def test_a_denoiser_that_knows_less_has_a_looser_bound() -> None:
-    generator = torch.Generator().manual_seed(1)
-    prior = (1 / torch.arange(1.0, 41)).log().log_softmax(0)
-    tokens = torch.multinomial(prior.exp(), 64 * 64, replacement=True, generator=generator).view(64, 64)
-    table = sphere(40, 16).float()
-
-    def bound(logits: torch.Tensor) -> float:
-        return variational_bound(unigram_posterior(logits, table), tokens, table, -3, 9, generator)
-
-    assert bound(torch.zeros(40)) > bound(prior) + 0.3
-
-
 def test_the_warp_is_uniform_before_it_has_seen_anything() -> None:
     warp = Warp(ProcessConfig(gamma_min=-1, gamma_max=9))
     torch.testing.assert_close(warp.gamma(torch.tensor([0.0, 0.5, 1.0])), torch.tensor([-1.0, 4.0, 9.0]))
@@ -76,7 +50,7 @@ def test_equal_steps_of_the_warp_are_equal_steps_of_information() -> None:
     gamma = torch.linspace(-1, 9, 20_001)[:-1]
     warp.observe(gamma, torch.sigmoid(1.5 * (gamma - 4)))
     warp.settle(KEPT)
-    grid = warp.grid(10)[:, 0]
+    grid = Path(warp).grid(10)[:, 0]
     losses = torch.sigmoid(1.5 * (grid - 4))
     torch.testing.assert_close(losses.diff().neg(), torch.full((10,), 0.1), atol=0.03, rtol=0)
 
@@ -100,7 +74,7 @@ def test_the_warp_follows_what_it_sees_and_lives_in_the_checkpoint() -> None:
         warp.settle(KEPT)
     assert 1.5 < float(warp.gamma(torch.tensor([0.5]))) < 2.5
     other.load_state_dict(warp.state_dict())
-    torch.testing.assert_close(other.grid(9), warp.grid(9), rtol=0, atol=0)
+    torch.testing.assert_close(Path(other).grid(9), Path(warp).grid(9), rtol=0, atol=0)
 
 
 def test_tilt_runs_from_all_at_once_to_one_after_the_other() -> None:
@@ -152,3 +126,16 @@ def test_a_step_that_is_skipped_leaves_no_trace_in_the_warp() -> None:
     warp.observe(torch.linspace(-1, 9, 500), torch.ones(500))
     warp.settle(KEPT)
     assert torch.equal(warp.losses, torch.ones_like(warp.losses))
+
+
+@pytest.mark.parametrize("tilt", [0.0, 1.5, 7.0])
+def test_the_slope_of_a_path_is_the_derivative_of_its_noise_levels(tilt: float) -> None:
+    warp = Warp(ProcessConfig())
+    gamma = torch.linspace(-1, 9, 5000)
+    warp.observe(gamma, torch.sigmoid(1.5 * (gamma - 4)))
+    warp.settle(KEPT)
+    path, u = Path(warp.double(), 4, tilt), (torch.arange(40_000, dtype=torch.float64) + 0.5) / 40_000
+    moved = path.slope(u).mean(dim=0)
+    torch.testing.assert_close(moved, torch.full((4,), 10.0, dtype=torch.float64), atol=0.01, rtol=0)
+    found = (path.gamma(u + 1e-7) - path.gamma(u - 1e-7)) / 2e-7
+    assert float(((found - path.slope(u)).abs() > 1e-3).double().mean()) < 0.01  # but at the edges of bins

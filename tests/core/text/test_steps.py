@@ -1,18 +1,28 @@
 """The steps of a text job on a tiny text: folders in, folders out, each mistake one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core import storage
+from core.config import GateConfig
 from core.errors import UserError
+from core.evaluation import Evaluation, Sampling
+from core.metrics import dump, find
 from core.requests import SampleRequest
 from core.storage.snapshot import write_model
 from core.text import data
+from core.text.config import TextEvaluate, TextSample
+from core.text.data import TextSet
+from core.text.evaluation import evaluation_key
+from core.text.glossary import GLOSSARY
+from core.text.metrics import NGramJudge
 from core.text.model import load_model
 from core.text.sampling import write
+from factory.gate import Challenge, compare
 from factory.registry import Registry
 from factory.shards import read_manifest
 from factory.shards import sample_shards as draw_many
@@ -93,6 +103,16 @@ def test_every_mode_has_its_samples_and_they_keep_what_was_given(run: dict[str, 
         assert row["text"].endswith(after)
 
 
+def test_texts_of_which_nobody_knows_how_they_were_drawn_are_not_measured(run: dict[str, Any], tmp_path: Path) -> None:
+    place = run["place"]
+    storage.copy_tree(place / "samples", tmp_path / "samples")
+    (tmp_path / "samples" / "sample.json").unlink()
+    inputs = (run["dataset"], place / "judge", place / "model", tmp_path / "samples")
+    with pytest.raises(UserError, match=r"sample\.json: settings: "):
+        steps.evaluate(EVALUATE, *inputs, tmp_path / "evaluation", autoregressive=place / "ar")
+    assert not (tmp_path / "evaluation").exists()
+
+
 def test_the_path_from_noise_to_text_ends_in_the_text(run: dict[str, Any]) -> None:
     frames = lines(run["place"] / "samples" / "trajectory.jsonl")
     assert frames[0]["gamma"] > frames[1]["gamma"]
@@ -136,7 +156,80 @@ def test_every_metric_has_its_floor_count_and_judge(run: dict[str, Any]) -> None
             assert metrics[name + suffix]["floor"] is not None
     assert metrics["judge_nll"]["judge"] is not None
     assert metrics["word_validity"]["better"] == "higher"
-    assert metrics["bound_bits_per_character"]["value"] > 0
+    for name in (
+        "bound_bits_per_character",
+        "bits_per_character_1",
+        "bits_per_character_16",
+        "autoregressive_bits_per_character",
+        "inside_bits_per_character",
+        "bits_over_autoregressive",
+        "bits_over_autoregressive_4",
+    ):
+        assert metrics[name]["n"] == 4 * 16  # tokens
+        assert metrics[name]["se"] > 0
+
+
+def test_bits_fall_with_evaluations_and_are_compared_on_the_same_windows(run: dict[str, Any]) -> None:
+    metrics = json.loads((run["place"] / "evaluation" / "metrics.json").read_text())
+    curve = json.loads((run["place"] / "evaluation" / "evaluation.json").read_text())["likelihood"]
+    assert [point["steps"] for point in curve["chains"]] == [4, 8, 16, 64]
+    assert (curve["block"], curve["windows"]) == (4, 4)
+    for point in curve["chains"]:
+        name, own = f"{point['evaluations']:g}", curve["autoregressive"]
+        entry, more = metrics[f"bits_per_character_{name}"], metrics[f"bits_over_autoregressive_{name}"]
+        assert (entry["value"], entry["se"], entry["floor"]) == (point["bits"], point["se"], own)
+        assert more["value"] == pytest.approx(point["bits"] - own, abs=2e-5)
+        assert more["se"] < entry["se"]  # paired: what windows have in common falls out
+
+
+def test_every_metric_that_is_written_has_a_label_and_an_explanation(run: dict[str, Any]) -> None:
+    for name, metric in Evaluation.read(run["place"] / "evaluation").metrics.items():
+        known = find(GLOSSARY, name)
+        assert known is not None, name
+        assert known[0].label
+        assert known[0].explanation
+        assert metric.better == (None if known[0].better == "floor" else known[0].better)
+
+
+def test_the_samplings_facts_have_the_names_that_both_modalities_share(run: dict[str, Any]) -> None:
+    facts = json.loads((run["place"] / "samples" / "sample.json").read_text())
+    assert facts.keys() == Sampling.model_fields.keys()
+    assert Evaluation.read(run["place"] / "evaluation").evaluations == facts["nfe"] == 12
+
+
+def test_only_texts_that_were_drawn_alike_are_measured_by_equal_evaluations(texts: TextSet) -> None:
+    judge, settings = NGramJudge(texts.texts["train"], 3), TextEvaluate()
+
+    def key(settings: TextEvaluate = settings, **sampling: Any) -> str:
+        return evaluation_key(settings, TextSample(**sampling), texts, judge)
+
+    assert key(temperature=0.8) == key(temperature=0.8)
+    others = [key(temperature=0.8), key(temperature=0.5), key(temperature=0.8, steps=7), key(temperature=0.8, seed=1),
+              key(TextEvaluate(seed=1), temperature=0.8)]  # fmt: skip
+    assert len(set(others)) == len(others)
+
+
+def test_a_champion_that_drew_at_another_temperature_is_measured_again(run: dict[str, Any], tmp_path: Path) -> None:
+    place = run["place"]
+    measured = Evaluation.read(place / "evaluation")
+    registry, parts = Registry(tmp_path / "registry"), {"model": place / "model", "autoregressive": place / "ar"}
+    made = registry.register(
+        "tiny", parts, metrics=dump(measured.metrics), evaluation_key=measured.evaluation_key,
+        weights_sha256="another", lineage={},
+    )  # fmt: skip
+    gate = GateConfig(metric="judge_nll")
+    challenge = Challenge(
+        "text", place / "model", place / "evaluation", run["dataset"], place / "judge", SAMPLE, EVALUATE
+    )
+    assert compare(gate, challenge, made, tmp_path / "a").champion.measured_again is False
+    colder = {**SAMPLE, "temperature": 0.5}
+    steps.sample(colder, place / "model", tmp_path / "samples", autoregressive=place / "ar")
+    inputs = (run["dataset"], place / "judge", place / "model", tmp_path / "samples")
+    steps.evaluate(EVALUATE, *inputs, tmp_path / "evaluation", autoregressive=place / "ar")
+    challenge = replace(challenge, evaluation=tmp_path / "evaluation", sample=colder)
+    registry.promote("tiny", made.version, "first")
+    verdict = compare(gate, challenge, registry.champion("tiny"), tmp_path / "b")
+    assert verdict.champion.measured_again is True
 
 
 def test_the_curves_begin_and_end_at_the_single_models(run: dict[str, Any]) -> None:

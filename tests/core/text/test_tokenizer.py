@@ -1,7 +1,9 @@
 """Tokenizers lose nothing, and say so where they cannot help it."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from core.errors import UserError
 from core.text import tokenizer as tokenizers
 from core.text.config import TokenizerConfig
 
+pieces = tokenizers._pieces
 TEXT = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n" * 30
 BPE = tokenizers.train_tokenizer(TEXT, TokenizerConfig(kind="bpe", vocabulary=300))
 assert isinstance(BPE, tokenizers.BPETokenizer)
@@ -46,6 +49,33 @@ def test_characters_round_trip(text: str) -> None:
     tokenizer = tokenizers.train_tokenizer(TEXT, TokenizerConfig(kind="characters"))
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.size == len(set(TEXT))
+
+
+def test_merges_of_text_without_spaces_are_learned_from_pieces() -> None:
+    """9 s for 100,000 characters in one piece, by their square; nothing is lost where it is cut."""
+    letters = np.random.default_rng(0).choice(list("acgt"), 200_000)
+    text = "".join(letters) + " " * 3000 + "end of a line\n"
+    assert "".join(pieces(text)) == text
+    assert max(len(run) for piece in pieces(text) for run in re.findall(r"\S+|\s+", piece)) <= tokenizers.LONGEST_RUN
+    tokenizer = tokenizers.train_tokenizer(text, TokenizerConfig(kind="bpe", vocabulary=300))
+    assert len(tokenizer.encode(text)) < len(text) / 1.5
+
+
+def test_lines_with_spaces_are_learned_from_as_they_are() -> None:
+    text = TEXT + TEXT.replace("\n", " ") + "\nand\x0cmore\u2028of it"
+    *lines, last = text.split("\n")
+    assert list(pieces(text)) == [*(f"{line}\n" for line in lines), last]
+
+
+@given(st.text(alphabet="ab 1.'\n\t\u3000é", max_size=120))
+@settings(max_examples=300, deadline=None)
+def test_a_long_text_has_the_tokens_of_one_piece(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizers, "BLOCK", 7)
+        runs = re.findall(r"[^ \n]+", text)
+        if all(len(run) < 7 for run in runs) and not re.search(r"\s{2}", text):
+            assert tokenizers.encode_long(BPE, text).tolist() == BPE.encode(text)
+        assert BPE.decode(tokenizers.encode_long(BPE, text).tolist()) == text
 
 
 def test_a_character_outside_the_vocabulary_is_named() -> None:

@@ -53,7 +53,7 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
 
     from core.images import sampling
     from core.images.model import ImageShape, NoiseProcess, TrainedModel
-    from core.images.objective import ImageDiffusion
+    from core.images.objective import ImageObjective
     from core.processes.world import World
     from factory.job import ImageTrainingJob
     from pipelines.jobs import load_job
@@ -64,9 +64,9 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
     split = rng.integers(0, 256, (300, 28, 28), dtype=np.uint8), rng.integers(0, 10, 300)
     shape = ImageShape(channels=1, height=28, width=28, class_names=tuple("0123456789"))
 
-    def objective(**process: Any) -> ImageDiffusion:
+    def objective(**process: Any) -> ImageObjective:
         model = job.model.model_copy(update={"process": job.model.process.model_copy(update=process)})
-        return ImageDiffusion(model, shape, split, split)
+        return ImageObjective(model, shape, split, split)
 
     def train(precision: str = "auto", **process: Any) -> Any:
         settings = job.train.model_dump() | {"precision": precision, "guide_at": None, "batch_size": 64}

@@ -13,14 +13,17 @@ import pytest
 from google.cloud import aiplatform_v1 as v1
 
 from components.tuning import study_metrics, study_parameters
-from core import steps, storage
+from core import storage
 from factory.job import AnyJob, parse_job
 from pipelines import costs
 from pipelines.checks import check_spec, read_spec, worker_pools
 from pipelines.compile import ROOT, compile_job
 from pipelines.machines import load_machines
+from tests.core.asked import Steps
 from tests.pipelines.test_compile import IMAGES, TEXT
 from tests.pipelines.vertex.conftest import JOB, Cloud
+
+steps = Steps("images")
 
 SEARCH: dict[str, Any] = {
     "parameters": {"train.learning_rate": {"min": 0.5, "max": 4, "scale": "log"}},
@@ -104,7 +107,7 @@ def test_an_estimate_counts_every_trial() -> None:
 
 
 def test_a_trials_entry_point_trains_and_reports_its_metric(tmp_path: Path) -> None:
-    steps.prepare_data("images", {"source": "digits", "limit": 200}, tmp_path / "data")
+    steps.prepare_data({"source": "digits", "limit": 200}, tmp_path / "data")
     search = {"parameters": {"train.learning_rate": {"min": 1e-4, "max": 1e-2, "scale": "log"}}, "examples": 64}
     request = {
         "modality": "images",

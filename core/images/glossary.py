@@ -1,0 +1,65 @@
+"""The metrics of images: what each is called and says. `core/images/evaluation.py` measures them."""
+
+from __future__ import annotations
+
+from core.metrics import SHARE, Definition, table
+
+FRECHET_DISTANCE = Definition(
+    "frechet_distance",
+    "Fréchet distance",
+    "How far the samples' cloud of judge features lies from that of real training images. Blur, missing classes and "
+    "artefacts all raise it.",
+)
+CLASS_ACCURACY = Definition(
+    "class_accuracy",
+    "Class accuracy",
+    "Share of conditional samples in which the judge reads the class that was asked for.",
+    "higher",
+    SHARE,
+)
+PRECISION = Definition(
+    "precision", "Precision", "Share of samples that fall where real images are: fidelity.", "higher", SHARE
+)
+RECALL = Definition("recall", "Recall", "Share of real images that fall where samples are: coverage.", "higher", SHARE)
+KERNEL_DISTANCE = Definition(
+    "kernel_distance",
+    "Kernel distance (KID)",
+    "The same comparison as the Fréchet distance without assuming Gaussian clouds, and unbiased: its expectation for "
+    "perfect samples is zero.",
+)
+NEAREST_NEIGHBOUR = Definition(
+    "nearest_neighbour",
+    "Nearest training image",
+    "Distance from a sample to its closest training image. Far below the floor would mean copying.",
+    "floor",
+    "root mean square, pixels in 0..1",
+)
+MEMORISED = Definition(
+    "memorised",
+    "Memorised",
+    "Share of samples whose nearest training image is at least three times closer than the next.",
+    "lower",
+    SHARE,
+)
+CONFIDENCE = Definition(
+    "confidence", "Judge confidence", "Mean probability the judge gives to the class it reads.", "higher", SHARE
+)
+CLASS_CHI2 = Definition(
+    "class_chi2",
+    "Class balance (χ²)",
+    "How unevenly the samples use the classes, compared with what was asked for.",
+)
+
+GLOSSARY = table(
+    [
+        FRECHET_DISTANCE,
+        CLASS_ACCURACY,
+        PRECISION,
+        RECALL,
+        KERNEL_DISTANCE,
+        NEAREST_NEIGHBOUR,
+        MEMORISED,
+        CONFIDENCE,
+        CLASS_CHI2,
+    ]
+)

@@ -1,0 +1,50 @@
+"""Guidance: a denoiser that is led away from what knows less, no class or a worse network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from core.images.model import NoiseProcess
+from core.samplers import Denoiser
+from core.transfer import to_device
+
+
+def guided(
+    network: nn.Module,
+    process: NoiseProcess,
+    labels: Tensor,
+    no_class: int,
+    *,
+    device: torch.device | str = "cpu",
+    scale: float = 1.0,
+    interval: tuple[float, float] = (0.0, float("inf")),
+    guide: nn.Module | None = None,
+    autoguidance: float = 1.0,
+) -> Denoiser:
+    """A denoiser on `device` for `labels` [B] of the host, guided away from what knows less: no class, a worse network.
+
+    D = D_class + (scale - 1) (D_class - D_none) + (autoguidance - 1) (D_class - D_guide)
+
+    The first is classifier-free guidance (Ho and Salimans 2022), for interval[0] < sigma <= interval[1] only: it harms
+    at high noise and is useless at low (Kynkäänniemi et al. 2024). Both of its terms come from one evaluation of a
+    doubled batch. The second is autoguidance (Karras et al. 2024, "Guiding a diffusion model with a bad version of
+    itself"), above interval[0]: where both networks err alike, the worse one errs further, and shows the way back.
+    """
+    unconditional = bool((labels == no_class).all())
+    labels = to_device(labels, device)
+    nothing = torch.full_like(labels, no_class)
+
+    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        level = float(sigma)
+        if scale == 1 or not interval[0] < level <= interval[1] or unconditional:
+            denoised = with_class = process.denoise(network, x, sigma, labels)
+        else:
+            both = process.denoise(network, torch.cat([x, x]), sigma, torch.cat([labels, nothing]))
+            with_class, without = both.chunk(2)
+            denoised = without + scale * (with_class - without)
+        if guide is not None and autoguidance != 1 and interval[0] < level:
+            denoised = denoised + (autoguidance - 1) * (with_class - process.denoise(guide, x, sigma, labels))
+        return denoised
+
+    return denoiser

@@ -1,0 +1,87 @@
+"""Where the model is that someone names: in the registry, in a run, or in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core import storage
+from core.errors import UserError
+from core.evaluation import Sampling
+from core.names import inside
+from core.records import ModelFacts, read
+from core.requests import ModalityName
+from factory.registry import Registry
+from factory.run_folder import find_run
+
+MANNER = {"sampler", "steps", "grid", "sigma_min", "sigma_max", "rho", "guidance", "guidance_low", "guidance_high"}
+MANNER |= {"start", "autoguidance", "block", "temperature", "tilt"}
+"""The settings that say how samples are drawn, and not how many, which or from what seed; of both modalities."""
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A model's folders on this machine by part (model; text: autoregressive), and how its samples were drawn when it
+    was measured, by keys of the section `sample`; empty where that is not known."""
+
+    parts: dict[str, Path]
+    manner: dict[str, Any]
+
+    @property
+    def modality(self) -> ModalityName:
+        return read(ModelFacts, str(inside(self.parts["model"], "model.json"))).modality
+
+
+def find_model(name: str, registry: str, runs: Path | None, scratch: Path) -> FoundModel:
+    """The model that `name` means.
+
+    Args:
+        name: MODEL, MODEL@VERSION, a run's id, or a model folder's path or URI.
+        registry: where registered models are.
+        runs: folder of runs.
+        scratch: folder for copies of what is in a bucket.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if "/" in name or (Path(name) / "model.json").exists():
+        if not storage.is_remote(name):
+            return FoundModel({"model": Path(name)}, {})
+        storage.copy_tree(name, scratch / "model")
+        return FoundModel({"model": scratch / "model"}, {})
+    try:
+        version = Registry(registry).resolve(name)
+    except UserError:
+        found = _of_a_run(name, runs)
+        if found is None:
+            raise
+        return found
+    version.verify()
+    parts = sorted({file.split("/")[0] for file in version.files})
+    manner = _manner(version.lineage.get("sample"))
+    if not storage.is_remote(version.uri):
+        return FoundModel({part: Path(version.folder(part)) for part in parts}, manner)
+    for part in parts:
+        storage.copy_tree(version.folder(part), inside(scratch, part))
+    return FoundModel({part: inside(scratch, part) for part in parts}, manner)
+
+
+def _of_a_run(name: str, runs: Path | None) -> FoundModel | None:
+    """The model that a run trained; None if there is no such run, or it trained none."""
+    try:
+        artifacts = find_run(runs, name).artifacts() if runs is not None else {}
+    except UserError:
+        return None
+    parts: dict[str, Path] = {
+        part: artifacts[part]["path"] for part in ("model", "autoregressive") if part in artifacts
+    }
+    if not parts.get("model"):
+        return None
+    drawn: Path | None = artifacts.get("samples", {}).get("path")
+    return FoundModel(parts, _manner(Sampling.read(drawn).settings if drawn is not None else None))
+
+
+def _manner(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (settings or {}).items() if key in MANNER}
