@@ -11,14 +11,14 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_FUZZ := $(VENV)/.installed-fuzz
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
-LOCK := $(COMPILE) pyproject.toml --extra pipelines
+LOCK := $(COMPILE) pyproject.toml --extra pipelines --extra serving
 
 IMAGE = $(shell $(BIN)/textdiffusion image)
 REVISION = $(shell $(BIN)/python -P -m local.version)
 SOURCE = $(shell test -e .git && git config --get remote.origin.url 2>/dev/null | sed -E 's|//[^/@]*@|//|' | grep . || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-local test test-slow test-container lint format compile run-pipeline image push benchmark torture fuzz audit report lock lock-cpu clean docs
+.PHONY: help setup run-local test test-slow test-container test-gcsfuse lint format compile run-pipeline image push benchmark torture fuzz audit report lock lock-cpu clean docs
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}'
@@ -61,14 +61,16 @@ run-pipeline: $(INSTALLED)  ## compile, check and submit to Vertex; JOB=mnist-tr
 image: $(INSTALLED)  ## the image of all steps, by docker; its tag is the hash of its content
 	DOCKER_BUILDKIT=1 docker build --file containers/Dockerfile $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
 	  --build-arg REVISION=$(REVISION) --build-arg SOURCE=$(SOURCE) --tag $(IMAGE) .
+	printf 'FROM %s\nUSER 0\n' $(IMAGE) | docker build --tag $(IMAGE)-trials -
 
 push: $(INSTALLED)  ## the same by Cloud Build, into the registry that `image:` in textdiffusion.yaml names
-	$(BIN)/textdiffusion image --remote >/dev/null
-	gcloud builds submit --config containers/cloudbuild.yaml \
-	  --substitutions "_IMAGE=$(IMAGE),_REVISION=$(REVISION),_SOURCE=$(SOURCE)" .
+	$(BIN)/textdiffusion image --push --revision "$(REVISION)" --source "$(SOURCE)"
 
 test-container: $(INSTALLED_DEV)  ## the image in a real engine: the digits pipeline in it, against the same run here
 	$(BIN)/python -m tests.container
+
+test-gcsfuse: $(INSTALLED_DEV)  ## the digits pipeline in a bucket that the real gcsfuse mounts; needs Go and /dev/fuse
+	$(BIN)/python -m tests.gcsfuse
 
 benchmark: $(INSTALLED_DEV)  ## the short form of benchmarks/
 	$(BIN)/python -m benchmarks

@@ -28,7 +28,7 @@ from core.images.model import load_model
 from core.modality import run_here
 from core.processes.world import World, own_device
 from core.requests import TrainRequest
-from core.storage.model_folder import load_weights, read_description, read_weights, write_model
+from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_weights, write_model
 from core.training.log import TrainingLog
 from factory.job import ImageTrainingJob
 from pipelines.jobs import load_job
@@ -138,7 +138,7 @@ class Peer:
         else:
             network, facts = self.fit(data, budget)
             if kept:
-                with storage.atomic_folder(kept) as folder:
+                with storage.atomic_folder(kept, DESCRIPTION) as folder:
                     write_model(folder, network, {"modality": "images", **facts})
 
         @torch.inference_mode()

@@ -39,7 +39,7 @@ model: {network: {channels: [8, 16], blocks: [1, 1]}}
 train: {examples: 256, batch_size: 64, warmup_examples: 64}
 sample: {count: 16, steps: 2}
 evaluate: {count: 16, judge_epochs: 1}
-gate: {metric: frechet_distance}
+gate: {metric: frechet_distance, first_floors: 0}
 """
 STEPS = 7  # prepare-data, train-judge, train, sample, evaluate, gate, register
 CHUNK = 10_000  # images generated at once

@@ -47,8 +47,10 @@ def train_alone(job: str, out: str) -> None:
     """
     from components.train_job import train_job
     from core.config import parse_yaml
+    from core.processes.accelerators import require_gpus
     from factory.job import parse_job
 
+    require_gpus()
     say(printable_json(json.dumps(train_job(parse_job(parse_yaml(job, "--job"), "--job"), out))), lines=True)
 
 

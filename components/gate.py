@@ -1,4 +1,4 @@
-"""gate: compares the challenger with the champion on the same evaluation and says promote or keep, and why."""
+"""gate: says whether the challenger is promoted, provisional or refused (keep), and why."""
 
 # mypy: disable-error-code="type-arg, untyped-decorator"
 from kfp import dsl
@@ -31,7 +31,7 @@ def gate(
         model_name: the registered model whose champion is challenged.
 
     Returns:
-        promote or keep.
+        promote, provisional (register, but do not serve) or keep (the champion stays).
     """
     import tempfile
     from pathlib import Path
@@ -61,5 +61,5 @@ def gate(
         )
         decided.write(Path(verdict.path))
         describe(verdict, decided.facts(), {"gate": gate_config}, inputs)
-        say(f"{decided.decision}: {decided.reason}")
+        say(f"{decided.outcome}: {decided.reason}")
     return str(decided.decision)

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from core.architectures import runs_on
 from core.printable import printable_json, say
 
 Check = dict[str, str]
@@ -67,8 +68,14 @@ def _torch() -> str:
 
     if torch.ones(2, 2).sum().item() != 4:
         raise RuntimeError("2 x 2 ones do not sum to 4")
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    return f"{torch.__version__} on {where}"
+    if not torch.cuda.is_available():
+        return f"{torch.__version__} on CPU"
+    built, name = torch.cuda.get_arch_list(), torch.cuda.get_device_name()
+    capability = torch.cuda.get_device_capability()
+    if not runs_on(capability, built):
+        number = "".join(map(str, capability))
+        raise RuntimeError(f"{name} is sm_{number}, and torch {torch.__version__} has kernels for {', '.join(built)}")
+    return f"{torch.__version__} on {name}"
 
 
 def _scratch() -> str:

@@ -1,4 +1,4 @@
-"""keep: the champion stays; the history of the model says why."""
+"""keep: the challenger is refused and the champion stays; the history of the model says why."""
 
 # mypy: disable-error-code="type-arg, untyped-decorator"
 from kfp import dsl

@@ -9,7 +9,7 @@ from components.step import describe, verified
 from components.vertex_registry import mirror_from_step
 from core import storage
 from core.errors import UserError
-from core.evaluation import Evaluation, Verdict
+from core.evaluation import Decision, Evaluation, Verdict
 from core.metrics import Metrics, dump
 from core.records import ModelFacts, read
 from core.storage import integrity
@@ -55,7 +55,7 @@ def publish_version(
     registered: Any,
     card: Any,
 ) -> None:
-    """Registers the model artifacts in `parts`, makes the version champion and writes its card.
+    """Registers the model artifacts in `parts`, makes the version champion if it was promoted, and writes its card.
 
     Args:
         registry: folder or gs:// prefix.
@@ -83,10 +83,16 @@ def publish_version(
         evaluation_key=measured.evaluation_key,
         weights_sha256=weights,
         lineage=lineage,
+        provisional=decided.decision == Decision.PROVISIONAL,
     )
-    store.promote(model_name, version.version, decided.reason)
+    if decided.decision == Decision.PROMOTE:
+        store.promote(model_name, version.version, decided.reason)
+    else:
+        record = {"version": version.version, "run": lineage["run"]}
+        store.record(model_name, decided.decision, decided.reason, **record)
     mirror_from_step(store, model_name)
     facts = {"model": model_name, "version": version.version, "uri": version.uri, "reason": decided.reason}
+    facts["state"] = version.state(champion=decided.decision == Decision.PROMOTE)
     inputs = {**parts, "evaluation": evaluation}
     storage.write_json(Path(registered.path) / "version.json", facts)
     describe(registered, {**facts, "weights_sha256": weights}, {}, inputs)
@@ -137,7 +143,7 @@ def _card(facts: Mapping[str, Any], metrics: Metrics, lineage: Mapping[str, Any]
     )
     origin = "\n".join(f"- {key}: {json.dumps(value)}" for key, value in lineage.items())
     return (
-        f"# {facts['model']} version {facts['version']}\n\nPromoted: {facts['reason']}\n\n"
+        f"# {facts['model']} version {facts['version']}\n\n{facts['state'].capitalize()}: {facts['reason']}\n\n"
         "A floor is what real data scores against real data at the same count.\n\n"
         f"| metric | value | floor | n | judge |\n|---|---|---|---|---|\n{rows}\n\n"
         f"## Where it comes from\n\n{origin}\n- files: {json.dumps(facts['uri'])}\n"

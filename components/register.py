@@ -1,4 +1,4 @@
-"""register: the challenger becomes a version of the model and its champion."""
+"""register: the challenger becomes a version of the model, and its champion unless it is provisional."""
 
 # mypy: disable-error-code="type-arg, untyped-decorator, assignment"
 from kfp import dsl

@@ -2,9 +2,11 @@
 
 import copy
 import inspect
+import json
+import os
 import sys
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ from typing import Any
 from factory.lineage import describe
 from factory.steps import STEPS
 
-__all__ = ["IMAGE", "component", "describe", "load", "step", "variant", "verified"]
+__all__ = ["IMAGE", "TRIALS_IMAGE", "component", "describe", "load", "step", "variant", "verified"]
 IMAGE = "textdiffusion-image:unresolved"
 """Stands for the image until `pipelines.compile` puts in the one whose tag is the hash of its content."""
+TRIALS_IMAGE = "-trials"
+"""After its tag: the same image, begun as root (containers/Dockerfile), for trials of a tuning job on Vertex AI."""
 
 
 def component(name: str) -> Callable[[Callable[..., Any]], Any]:
@@ -60,17 +64,44 @@ def load(name: str) -> Any:
 
 @contextmanager
 def step() -> Iterator[None]:
-    """Runs a step's body: a `UserError` becomes its one line on stderr and exit code 2, without a traceback."""
+    """Runs a step's body: a `UserError` becomes its one line on stderr and exit code 2, without a traceback.
+
+    A service that starts a failed worker again is told the same at once: what was refused is not done twice.
+    """
+    from components.deadline import deadline
     from core.errors import UserError
     from core.printable import say
-    from core.storage.faults import every_refusal
+    from core.processes.accelerators import require_gpus
+    from core.storage.faults import StorageError, every_refusal
 
+    mark = _refusal_mark(sys.argv, os.environ)
     try:
-        with every_refusal():  # a full disk shows where nobody looked for it
+        with deadline(), every_refusal():  # a full disk shows where nobody looked for it
+            if mark is not None and mark.exists():
+                raise UserError(f"refused before this worker was started again: {mark.read_text()}")
+            require_gpus()
             yield
     except UserError as error:
         say(f"error: {error}", to=sys.stderr)
+        lasting = error.EXIT_CODE == UserError.EXIT_CODE and not isinstance(error, StorageError)
+        if mark is not None and lasting and not mark.exists():
+            with suppress(OSError):
+                mark.write_text(str(error))
         raise SystemExit(error.EXIT_CODE) from None
+
+
+def _refusal_mark(arguments: Sequence[str], environment: Mapping[str, str]) -> Path | None:
+    """Where a step leaves word that it refused its input: beside its outputs, which on Vertex AI outlive the container.
+
+    None elsewhere: a run that goes on is to look at mended input again.
+    """
+    if "CLUSTER_SPEC" not in environment or "--executor_input" not in arguments:
+        return None
+    try:
+        given = json.loads(arguments[list(arguments).index("--executor_input") + 1])
+        return Path(given["outputs"]["outputFile"]).with_name("refused.txt")
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
 
 
 def verified(artifact: Any) -> Path:

@@ -16,11 +16,12 @@ from core import storage
 from core.config import canonical_json, parse_override, validate
 from core.errors import UserError
 from core.printable import printable_json, say
+from core.processes.accelerators import require_gpus
 from core.requests import modality_name
 from core.storage import scratches
 from factory.lineage import describe, restore_ints
 from factory.search import SearchConfig, choose, counted, make_trial
-from factory.trial import report_metric, run_trial
+from factory.trial import open_metric_file, report_metric, run_trial
 
 SCALES = {"linear": "UNIT_LINEAR_SCALE", "log": "UNIT_LOG_SCALE"}
 
@@ -62,6 +63,8 @@ def tuned_trial(uri: str, arguments: Sequence[str]) -> None:
     """
     from kfp.dsl import Artifact
 
+    open_metric_file()
+    require_gpus()
     request = storage.read_json(uri)
     suggestion: dict[str, Any] = {}
     for argument in arguments:

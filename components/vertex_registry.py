@@ -64,7 +64,8 @@ def mirror_from_step(registry: Registry, model: str, environment: Mapping[str, s
         image = environment.get("TEXTDIFFUSION_IMAGE", "textdiffusion")
         done = mirror(client(region, environment.get(ENDPOINT, "")), f"projects/{project}/locations/{region}",
                       registry, model, image)  # fmt: skip
-        say(f"Vertex AI Model Registry: {model} version {done['champion']} is {CHAMPION}")
+        state = f"version {done['champion']} is {CHAMPION}" if done["champion"] else "no version is champion"
+        say(f"Vertex AI Model Registry: {model}: {state}")
     except Exception as error:
         text = " ".join(str(error).split())[:300]
         say(f"WARNING: the Vertex AI Model Registry was not brought up to date: {text};"
@@ -92,6 +93,8 @@ def _model(version: Version, image: str) -> dict[str, Any]:
         for name, entry in sorted(version.metrics.items())
         if isinstance(entry, Mapping) and isinstance(entry.get("value"), int | float)
     )
+    if version.provisional:
+        facts["state"] = version.state(champion=False)
     return {
         "display_name": version.model,
         "artifact_uri": version.folder(),

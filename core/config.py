@@ -116,6 +116,18 @@ class GateConfig(Frozen):
     require: dict[str, float] = Field(
         default_factory=dict, description="metric name -> the worst value that is still promoted"
     )
+    confidence: float = Field(
+        0.9, ge=0.5, lt=1, description="how sure it must be that the challenger is better: 0.9 promotes 10 % of equals"
+    )
+    first_floors: float = Field(  # 0 and not null for none: Vertex drops nulls on the way to a custom job
+        5.0,
+        ge=0,
+        description="without a champion to beat: at most so many floors away, else provisional; 0: no limit",
+    )
+    incomparable: Literal["keep", "promote"] = Field(
+        "keep",
+        description="where the champion cannot be measured on the new data: it stays, or the challenger replaces it",
+    )
 
 
 class ResourcesConfig(Frozen):
@@ -126,7 +138,11 @@ class ResourcesConfig(Frozen):
     cpu: str = "cpu"
     spot: bool = False
     replicas: int = Field(1, ge=1, le=64)
-    timeout_hours: float = Field(24, gt=0, le=168)
+    timeout_hours: float = Field(24, gt=0, le=168, description="longest that a step with accelerators may take")
+
+    def alone(self) -> ResourcesConfig:
+        """The same for a step that is no training: one machine, on demand."""
+        return self.model_copy(update={"spot": False, "replicas": 1})
 
 
 def validate(section: type[S], values: object, where: str) -> S:

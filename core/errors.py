@@ -14,3 +14,7 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(redact(" ".join(str(message).split()))))  # one line, whatever a library put into it
+
+
+class IncomparableError(UserError):
+    """A model cannot be measured on another one's data: the line says why."""

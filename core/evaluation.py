@@ -47,6 +47,7 @@ class Sampling(Record):
     processes: int | None = None
     weights_sha256: Label | None = None
     settings: dict[str, Any] = Field(default_factory=dict)  # the section `sample` of the job, with its defaults
+    class_names: list[str] | None = None  # images: what the labels number, in the model that drew them
 
     @classmethod
     def read(cls, samples: Path) -> Sampling:
@@ -60,7 +61,7 @@ class Sampling(Record):
 
     def facts(self) -> dict[str, Any]:
         """Everything but the settings, flat: the metadata of the artifact."""
-        return self.model_dump(mode="json", exclude={"settings"}, exclude_none=True)
+        return self.model_dump(mode="json", exclude={"settings", "class_names"}, exclude_none=True)
 
     def write(self, samples: Path) -> None:
         storage.write_json(samples / SAMPLING, self.model_dump(mode="json"))
@@ -248,9 +249,13 @@ def key_of(*parts: Any) -> str:
 
 
 class Decision(StrEnum):
-    """What the gate says: the challenger becomes champion, or the champion stays."""
+    """What the gate says: the challenger becomes champion, is registered but does not serve, or is refused.
+
+    `keep` is what records have always called a refusal: the champion stays, if there is one.
+    """
 
     PROMOTE = "promote"
+    PROVISIONAL = "provisional"
     KEEP = "keep"
 
 
@@ -265,12 +270,26 @@ class Contender(Record):
 
 
 class Verdict(Record):
-    """The gate's decision and why."""
+    """The gate's decision and why.
+
+    `gain` is how much better the challenger is in the metric that decides; `gain_interval` its lower and upper bound,
+    each at the confidence of the job.
+    """
 
     decision: Decision
     reason: Note
+    gain: Number = None
+    gain_interval: tuple[float, float] | None = None
+    not_comparable: bool = False
     challenger: Contender = Contender()
     champion: Contender | None = None
+
+    @property
+    def outcome(self) -> str:
+        """The decision as people are told it."""
+        if self.decision == Decision.KEEP:
+            return "champion stays" if self.champion else "not promoted"
+        return {Decision.PROMOTE: "promoted", Decision.PROVISIONAL: "provisional"}[self.decision]
 
     @classmethod
     def read(cls, folder: Path) -> Verdict:

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from core.records import Label, Note, Record
 
+MOST_PARTS = 256
 SHARE = "share"  # the unit of a number between 0 and 1 that people read in per cent
 
 
@@ -38,7 +39,8 @@ class Metric(Record):
 
     value: Number = None
     sd: Number = None  # over groups of samples
-    se: Number = None  # standard error of the value
+    se: Number = None  # standard error of the value: its own, not of a single group
+    parts: Annotated[list[float], Field(max_length=MOST_PARTS)] | None = None  # of the same held-out data, for pairs
     floor: Number = None  # of real data against real data, at the same count
     n: int | None = None  # images, characters or tokens that were measured
     judge: Label | None = None  # SHA-256 of the judge, if it has a part in this

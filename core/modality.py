@@ -18,6 +18,7 @@ from core.requests import (
     PrepareDataRequest,
     Request,
     SampleRequest,
+    Section,
     ShardDrawer,
     ShardRequest,
     TrainJudgeRequest,
@@ -39,6 +40,13 @@ class Modality(Protocol):
     def sample(self, request: SampleRequest) -> Facts: ...
 
     def evaluate(self, request: EvaluateRequest) -> Facts: ...
+
+    def equal_terms(self, champion: Path, challenger: Path, dataset: Path, sample: Section) -> Section:
+        """The section by which a champion draws, to be measured on a challenger's data set as the challenger was.
+
+        Raises:
+            IncomparableError: it cannot be.
+        """
 
     def shard_drawer(self, request: ShardRequest) -> ShardDrawer: ...
 

@@ -1,8 +1,9 @@
-"""Random numbers of training as pure functions of (seed, examples seen): nothing to save, nothing to restore."""
+"""Random numbers as pure functions of a seed and a place: of training, and of samples that share a batch."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +20,34 @@ def seed_of(*parts: int | str) -> int:
 def generator_of(*parts: int | str) -> torch.Generator:
     """A CPU generator seeded from `parts`. CPU, so that every device sees the same numbers."""
     return torch.Generator().manual_seed(seed_of(*parts))
+
+
+class Streams:
+    """Numbers for a batch whose rows belong to draws of their own: row [i] sees what row `index` of its draw sees.
+
+    A draw of `count` rows takes its numbers from one generator, `count` rows at a time. So all of them are drawn for
+    each row that is wanted, and the same row meets the same numbers whatever shares the batch.
+    """
+
+    def __init__(self, rows: Sequence[tuple[tuple[int | str, ...], int, int]]) -> None:
+        """One (parts of the draw's seed, index, count) for each row of the batch."""
+        self._draws = list(dict.fromkeys((parts, count) for parts, _, count in rows))
+        self._generators = [generator_of(*parts) for parts, _ in self._draws]
+        places = {draw: place for place, draw in enumerate(self._draws)}
+        self._rows = [(places[parts, count], index) for parts, index, count in rows]
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normals, [rows, *shape]."""
+        drawn = [
+            torch.randn(count, *shape, generator=generator)
+            for generator, (_, count) in zip(self._generators, self._draws, strict=True)
+        ]
+        return torch.stack([drawn[place][index] for place, index in self._rows])
+
+
+def normal(source: torch.Generator | Streams, rows: int, *shape: int) -> Tensor:
+    """Standard normals [rows, *shape] from one generator, or from one for each draw."""
+    return source.normal(*shape) if isinstance(source, Streams) else torch.randn(rows, *shape, generator=source)
 
 
 class Draws:

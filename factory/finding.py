@@ -15,6 +15,7 @@ from core.records import ModelFacts, read
 from core.requests import ModalityName
 from factory.registry import Registry
 from factory.run_folder import find_run
+from factory.versions import Version
 
 MANNER = {"sampler", "steps", "grid", "sigma_min", "sigma_max", "rho", "guidance", "guidance_low", "guidance_high"}
 MANNER |= {"start", "autoguidance", "block", "temperature", "tilt"}
@@ -28,6 +29,7 @@ class FoundModel:
 
     parts: dict[str, Path]
     manner: dict[str, Any]
+    version: Version | None = None  # of the registry
 
     @property
     def modality(self) -> ModalityName:
@@ -46,7 +48,7 @@ def find_model(name: str, registry: str, runs: Path | None, scratch: Path) -> Fo
     Raises:
         UserError: there is no such model.
     """
-    if "/" in name or (Path(name) / "model.json").exists():
+    if is_folder(name):
         if not storage.is_remote(name):
             return FoundModel({"model": Path(name)}, {})
         storage.copy_tree(name, scratch / "model")
@@ -58,14 +60,28 @@ def find_model(name: str, registry: str, runs: Path | None, scratch: Path) -> Fo
         if found is None:
             raise
         return found
+    return of_version(version, scratch)
+
+
+def is_folder(name: str) -> bool:
+    """Whether a name is a folder's path or URI, and not one of the registry or of a run."""
+    return "/" in name or (Path(name) / "model.json").exists()
+
+
+def of_version(version: Version, scratch: Path) -> FoundModel:
+    """A registered version, verified and on this machine.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
     version.verify()
     parts = sorted({file.split("/")[0] for file in version.files})
     manner = _manner(version.lineage.get("sample"))
     if not storage.is_remote(version.uri):
-        return FoundModel({part: Path(version.folder(part)) for part in parts}, manner)
+        return FoundModel({part: Path(version.folder(part)) for part in parts}, manner, version)
     for part in parts:
         storage.copy_tree(version.folder(part), inside(scratch, part))
-    return FoundModel({part: inside(scratch, part) for part in parts}, manner)
+    return FoundModel({part: inside(scratch, part) for part in parts}, manner, version)
 
 
 def _of_a_run(name: str, runs: Path | None) -> FoundModel | None:

@@ -104,6 +104,7 @@ class Registry:
         evaluation_key: str,
         weights_sha256: str,
         lineage: Mapping[str, Any],
+        provisional: bool = False,
     ) -> Version:
         """Copies the folders in `parts` (by name: model, autoregressive) into a new version.
 
@@ -129,6 +130,7 @@ class Registry:
             weights_sha256=weights_sha256,
             lineage=dict(lineage),
             files=files,
+            provisional=provisional,
         )
         version = validate(Version, made, f"{model}@{number}")
         integrity.write_json(storage.join(uri, "manifest.json"), version.model_dump())
@@ -189,7 +191,11 @@ class Registry:
             version = self.champion(model)
             if version is None:
                 known = ", ".join(self.models()) or "none"
-                raise UserError(f"{name}: no champion in {self.root}; registered models: {known}")
+                newest = self.versions(model)[-1:] if model in self.models() else []
+                hint = (
+                    f"; {newest[0].name} is {newest[0].state(champion=False)}: name it, or promote it" if newest else ""
+                )
+                raise UserError(f"{name}: no champion in {self.root}; registered models: {known}{hint}")
             return version
         if not re.fullmatch("[0-9]{1,9}", wanted):
             raise UserError(f"{name}: expected model, model@champion or model@NUMBER")

@@ -16,10 +16,13 @@ from core.metrics import Metrics
 from core.modality import run
 from core.requests import EvaluateRequest, ModalityName, SampleRequest, Section, TrainRequest
 from core.storage import scratches
+from core.storage.drives import fill
+from core.storage.faults import as_storage_error
 from factory.search import VALIDATION_LOSS
 
 METRIC_FILE = "CLOUD_ML_HP_METRIC_FILE"
 """Where Vertex AI's tuning service reads a trial's metric; it sets the variable in the trial's container."""
+USER = 10001  # of containers/Dockerfile
 
 
 def run_trial(
@@ -53,7 +56,7 @@ def run_trial(
     metric = str(trial["metric"])
     facts: dict[str, Any] = {"trial": trial["trial"], "parameters": trial["parameters"], "value": None, "error": None}
     began = time.monotonic()
-    with scratches.temporary_folder("trial") as scratch, storage.atomic_folder(out) as folder:
+    with scratches.temporary_folder("trial") as scratch, storage.atomic_folder(out, "trial.json") as folder:
         trained = scratch / "model"
         try:
             found = run(
@@ -121,8 +124,42 @@ def _metric(metrics: Metrics, name: str) -> float | None:
     return metrics[name].value
 
 
+def metric_file(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where the tuning service reads a trial's metric."""
+    return Path(environment.get(METRIC_FILE) or "/tmp/hypertune/output.metrics")
+
+
+def open_metric_file(environment: Mapping[str, str] = os.environ) -> None:
+    """Sees to it, before anything is trained, that this process can report a metric.
+
+    The service makes the file's folder for root alone (github.com/GoogleCloudPlatform/cloudml-hypertune/issues/6). A
+    trial that begins as root gives the file to the user that steps run as, and goes on as that user.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    path = metric_file(environment)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+        if os.geteuid() == 0:
+            os.chown(path, USER, USER)
+            os.setgroups([])
+            os.setgid(USER)
+            os.setuid(USER)
+            with path.open("ab"):
+                pass
+    except OSError as error:
+        raise UserError(
+            f"{path}: user {os.geteuid()} cannot write a trial's metric: {error.strerror}; Vertex AI makes this folder"
+            " for root alone, so trials need the image whose tag ends in -trials (`make image`); nothing was trained"
+        ) from None
+
+
 def report_metric(name: str, value: float, examples: int, environment: Mapping[str, str] = os.environ) -> None:
-    """Tells the tuning service of Vertex AI a trial's metric: the line that cloudml-hypertune writes.
+    """Tells the tuning service of Vertex AI a trial's metric: the line that cloudml-hypertune writes, into the file
+    that is there, because its folder may be closed.
 
     https://github.com/GoogleCloudPlatform/cloudml-hypertune
     """
@@ -133,6 +170,5 @@ def report_metric(name: str, value: float, examples: int, environment: Mapping[s
         "global_step": str(examples),
         "checkpoint_path": "",
     }
-    storage.write_bytes(
-        environment.get(METRIC_FILE) or "/tmp/hypertune/output.metrics", f"{json.dumps(line)}\n".encode()
-    )
+    with as_storage_error(metric_file(environment), "written"), metric_file(environment).open("wb") as stream:
+        fill(stream, f"{json.dumps(line)}\n".encode())

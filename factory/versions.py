@@ -58,6 +58,15 @@ class Version(Record):
     weights_sha256: Label
     lineage: Annotated[dict[str, Any], AfterValidator(_lineage)]
     files: dict[Note, Label] = Field(repr=False)
+    provisional: bool = False  # registered below the gate's minimum: it serves only once it is promoted by hand
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}@{self.version}"
+
+    def state(self, *, champion: bool) -> str:
+        """champion, provisional or registered, for people."""
+        return "champion" if champion else "provisional" if self.provisional else "registered"
 
     def folder(self, part: str = "model") -> str:
         """Where the files of `part` are; a UserError if the version has none."""

@@ -51,7 +51,9 @@ def _versions(registry: str) -> list[gallery.Registered]:
         for model in store.models():
             for one, in_service in store.listed(model):
                 run = str(one.lineage.get("run") or "")
-                found.append(gallery.Registered(model, one.version, run, one.weights_sha256, in_service))
+                found.append(
+                    gallery.Registered(model, one.version, run, one.weights_sha256, in_service, one.provisional)
+                )
         return found
     except (UserError, OSError):
         return []

@@ -74,7 +74,7 @@ def generate(
 
         section |= {"labels": [label]} if label is not None else {}
         drawn = scratch / "samples"
-        sample(SampleRequest(modality="images", sample=section, model=folders["model"], out=drawn))
+        sample(SampleRequest(modality="images", sample=section, model=folders["model"], out=drawn), tiled=True)
         result["file"] = str(_save_picture(drawn, out or Path(f"sample-{section['seed']}.png")))
         with np.load(drawn / "samples.npz") as samples:
             result["picture"] = _in_a_row(samples["images"][:10])

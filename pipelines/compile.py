@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.step import IMAGE
+from components.step import IMAGE, TRIALS_IMAGE
 from core import names, storage
 from core.errors import UserError
 from core.storage import scratches
@@ -24,7 +24,7 @@ from pipelines.sampling import define_sampling
 from pipelines.training import define_training
 
 ROOT = Path(__file__).parents[1]
-INSIDE = ("core", "factory", "report", "components", "containers", "requirements.lock")  # what the image is made of
+INSIDE = ("core", "factory", "report", "components", "serving", "containers", "requirements.lock")  # of the image
 BUILD = Path("build") / "pipelines"
 DEFINITIONS: Mapping[str, Callable[[Any, Placement], Any]] = {"training": define_training, "sampling": define_sampling}
 TARGETS: Mapping[Target, str] = {"local": ".yaml", "vertex": ".vertex.yaml"}
@@ -98,7 +98,12 @@ def compile_job(
     # KFP's own comment at the top lists defaults in an order that changes from process to process.
     body = text[text.index("\ncomponents:") + 1 :]
     header = f"# Job {job.job}, compiled for {target}: {' '.join(job.description.split())}\n"
-    return header + body.replace(IMAGE, image or image_name(to_run=target != "local"))
+    name = image or image_name(to_run=target != "local")
+    if "@" in name and f"{IMAGE}{TRIALS_IMAGE}" in body:
+        raise UserError(
+            f"image: {name} has no tag; a search on Vertex AI runs its trials in the image TAG{TRIALS_IMAGE}"
+        )
+    return header + body.replace(IMAGE, name)
 
 
 def compile_to(job: AnyJob, folder: Path = BUILD, **options: Any) -> list[Path]:

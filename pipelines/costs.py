@@ -114,13 +114,18 @@ def placed(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> Iterator
             row = _row(machines, wanted.get("machine_type"), wanted.get("accelerator_type") or None,
                        int(wanted.get("accelerator_count") or 0))  # fmt: skip
             replicas = sum(int(pool.get("replica_count", 1)) for pool in pools)
-            if step == TRIALS:
-                search = spec["root"]["inputDefinitions"]["parameters"]["search"]["defaultValue"]
-                replicas *= int(search["parallel"])
+            replicas *= at_once(spec, step)
             yield step, row, replicas, defaults.get("strategy", {}).get("defaultValue") == "SPOT"
         else:
             resources = executors[label]["container"].get("resources", {})
             yield step, _by_size(machines, resources), 1, False
+
+
+def at_once(spec: Mapping[str, Any], step: str) -> int:
+    """How many jobs of its size a step has at once: the parallel trials of a search, otherwise 1."""
+    if step != TRIALS:
+        return 1
+    return int(spec["root"]["inputDefinitions"]["parameters"]["search"]["defaultValue"]["parallel"])
 
 
 def _row(machines: Mapping[str, Machine], machine: str | None, accelerator: str | None, count: int) -> Machine | None:

@@ -84,7 +84,9 @@ def sections(job: AnyJob) -> dict[str, Any]:
     return {name: values[name] for name in SECTIONS if name in values}
 
 
-def parameters(job: AnyJob, *, registry: str = "", run: str = "", work: str = "") -> dict[str, Any]:
+def parameters(
+    job: AnyJob, *, registry: str = "", run: str = "", work: str = "", found: str | None = None
+) -> dict[str, Any]:
     """All parameters of the job's pipeline.
 
     Args:
@@ -92,8 +94,10 @@ def parameters(job: AnyJob, *, registry: str = "", run: str = "", work: str = ""
         registry: folder or gs:// prefix of the model registry.
         run: id of the run.
         work: folder or gs:// prefix for checkpoints; empty: what the machine that trains has set.
+        found: the data's fingerprint; None: it is looked for.
     """
-    values = {**sections(job), "data_fingerprint": fingerprint(job), "registry": registry}
+    fingerprinted = fingerprint(job) if found is None else found
+    values = {**sections(job), "data_fingerprint": fingerprinted, "registry": registry}
     if job.kind == "training":
         values |= {"model_name": job.job, "run": run, "work": work}
     return values

@@ -11,27 +11,31 @@ from typing import Any
 
 from pydantic import Field
 
+from core.architectures import LOCKED, runs_on
 from core.config import Frozen, read_written, validate
 from core.errors import UserError
 
 RESOURCES = Path(__file__).parent / "configs" / "resources.yaml"
 
 # Machine type -> accelerator -> counts. https://cloud.google.com/vertex-ai/docs/training/configure-compute
-_N1 = {
-    "NVIDIA_TESLA_T4": (1, 2, 4),
-    "NVIDIA_TESLA_P4": (1, 2, 4),
-    "NVIDIA_TESLA_P100": (1, 2, 4),
-    "NVIDIA_TESLA_V100": (1, 2, 4, 8),
-}
+_N1 = {"NVIDIA_TESLA_T4": (1, 2, 4)}
 _G2 = {4: 1, 8: 1, 12: 1, 16: 1, 32: 1, 24: 2, 48: 4, 96: 8}
-ACCELERATORS = (
-    *_N1,
-    "NVIDIA_L4",
-    "NVIDIA_TESLA_A100",
-    "NVIDIA_A100_80GB",
-    "NVIDIA_H100_80GB",
-    "NVIDIA_H100_MEGA_80GB",
-)
+# Accelerator -> compute capability. https://developer.nvidia.com/cuda-gpus
+_CAPABILITY = {
+    "NVIDIA_TESLA_P4": (6, 1),
+    "NVIDIA_TESLA_P100": (6, 0),
+    "NVIDIA_TESLA_V100": (7, 0),
+    "NVIDIA_TESLA_T4": (7, 5),
+    "NVIDIA_L4": (8, 9),
+    "NVIDIA_TESLA_A100": (8, 0),
+    "NVIDIA_A100_80GB": (8, 0),
+    "NVIDIA_H100_80GB": (9, 0),
+    "NVIDIA_H100_MEGA_80GB": (9, 0),
+}
+ACCELERATORS = tuple(name for name, capability in _CAPABILITY.items() if runs_on(capability))
+"""Those that the torch of the image runs on."""
+SPOT_ONLY = re.compile(r"a3-highgpu-[124]g")
+"""Machine types that Compute Engine gives only as spot or flex-start; of Vertex AI it is not known."""
 
 
 class Price(Frozen):
@@ -99,6 +103,12 @@ def check_pair(machine_type: str, accelerator_type: str | None, count: int, wher
             only = ", ".join(f"{name} x {counts[0]}" for name, counts in allowed.items())
             raise UserError(f"{where}: {machine_type} comes only with its accelerators; allowed: {only}")
         return
+    if accelerator_type in _CAPABILITY and accelerator_type not in ACCELERATORS:
+        capability = "".join(map(str, _CAPABILITY[accelerator_type]))
+        raise UserError(
+            f"{where}: {accelerator_type} is sm_{capability}, and the locked torch has kernels for {', '.join(LOCKED)};"
+            f" allowed: {', '.join(ACCELERATORS)}"
+        )
     if accelerator_type not in ACCELERATORS:
         near = difflib.get_close_matches(accelerator_type.replace("TESLA_", ""), ACCELERATORS, n=1, cutoff=0.7)
         hint = f"; did you mean {near[0]}?" if near else ""

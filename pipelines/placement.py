@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from components.step import IMAGE, variant
 from core.config import ResourcesConfig
+from core.processes.accelerators import EXPECTED, IN_POD
 from factory.steps import STEPS
 from pipelines.custom_job import VertexOptions, custom_job
 from pipelines.machines import Machine, choose
@@ -47,13 +49,20 @@ class Placement:
         """
         if not hasattr(component, "python_func"):
             return component(**inputs)  # a custom job carries its machine; the task is only its launcher
-        step, task = STEPS[component.name], variant(component, {*inputs, *outputs})(**inputs)
+        step, made = STEPS[component.name], variant(component, {*inputs, *outputs})
         machine = self.machine(step.machine)
+        if self.target == "vertex" and machine.accelerator_type:  # so that it has a time limit, and its very machine
+            with _outside_of_pipelines():
+                made = custom_job(made, machine, self.resources.alone(), self.options.without_board())
+            task = made(**inputs)
+            return task if step.cached else task.set_caching_options(enable_caching=False)
+        task = made(**inputs)
         task.set_env_variable("TEXTDIFFUSION_IMAGE", IMAGE)
+        if machine.accelerator_type:
+            name = EXPECTED if self.target == "vertex" else IN_POD
+            task.set_env_variable(name, str(machine.accelerator_count))
         task.set_cpu_limit(str(machine.cpu)).set_memory_limit(f"{machine.memory_gb}G")
-        if machine.accelerator_type and self.target == "vertex":
-            task.set_accelerator_type(machine.accelerator_type).set_accelerator_limit(machine.accelerator_count)
-        elif machine.accelerator_type:
+        if machine.accelerator_type:
             from kfp import kubernetes
 
             task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(machine.accelerator_count)
@@ -66,6 +75,18 @@ class Placement:
     def machine(self, kind: str) -> Machine:
         """The row of resources.yaml for `kind`, a key of the job's resources."""
         return choose(self.machines, str(getattr(self.resources, kind)), f"resources.{kind}")
+
+
+@contextmanager
+def _outside_of_pipelines() -> Iterator[None]:
+    """While a component is wrapped inside a pipeline function: else it would be taken for a task of that pipeline."""
+    from kfp.dsl.pipeline_context import Pipeline
+
+    inside, Pipeline._default_pipeline = Pipeline._default_pipeline, None
+    try:
+        yield
+    finally:
+        Pipeline._default_pipeline = inside
 
 
 def pipeline(

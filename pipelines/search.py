@@ -15,7 +15,7 @@ from kfp import dsl
 
 from components.choose import choose
 from components.plan_trials import plan_trials
-from components.step import IMAGE
+from components.step import IMAGE, TRIALS_IMAGE
 from components.suggest import suggest
 from components.trial import trial
 from factory.job import ImageTrainingJob, TextTrainingJob
@@ -57,12 +57,21 @@ def _loop(job: ImageTrainingJob | TextTrainingJob, place: Placement) -> Search:
     return search_step
 
 
+def _limit(run_trials: Any, seconds: int) -> None:
+    """Puts into the launcher's payload how long a trial may take, restarts included, and that a trial which failed is
+    not started again; the component has no parameters for that."""
+    head, scheduling = ', "trial_job_spec": {', f'"scheduling": {{"timeout": "{seconds}s", "disable_retries": true}}, '
+    (payload,) = (part for part in run_trials.component_spec.implementation.container.args if hasattr(part, "items"))
+    payload.items[payload.items.index(head)] = head + scheduling
+
+
 def _tuning_job(job: ImageTrainingJob | TextTrainingJob, place: Placement) -> Search:
     """A search that Vertex AI conducts: one hyper-parameter tuning job, whose trials are containers of their own."""
     from google_cloud_pipeline_components import _placeholders
     from google_cloud_pipeline_components.v1.hyperparameter_tuning_job import HyperparameterTuningJobRunOp
 
     run_trials = copy.deepcopy(HyperparameterTuningJobRunOp)
+    _limit(run_trials, round(job.resources.timeout_hours * 3600))
     run_trials.name = run_trials.component_spec.name = TRIALS
     machine, options = place.machine("train"), place.options
 
@@ -75,10 +84,10 @@ def _tuning_job(job: ImageTrainingJob | TextTrainingJob, place: Placement) -> Se
             **_needed(job, inputs),
         )
         container = {
-            "image_uri": IMAGE,
+            "image_uri": f"{IMAGE}{TRIALS_IMAGE}",
             "command": ["textdiffusion"],
             "args": ["trial", "--request", planned.outputs["request"]],  # and the service adds --SETTING=VALUE
-            "env": options.environment(),
+            "env": options.environment(machine),
         }
         pool = {
             "machine_spec": machine.spec(),

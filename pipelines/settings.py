@@ -51,6 +51,7 @@ class Settings(Frozen):
     region: str | None = None
     bucket: str | None = Field(default=None, description="name without gs://")
     service_account: str | None = None
+    build_account: str | None = Field(default=None, description="account that Cloud Build builds the image as")
     network: str | None = None
     encryption_key: str | None = Field(default=None, description="CMEK for what Vertex stores")
     tensorboard: str | None = Field(default=None, description="Vertex TensorBoard instance")

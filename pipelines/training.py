@@ -85,7 +85,7 @@ def define_training(job: ImageTrainingJob | TextTrainingJob, place: Placement) -
             evaluation=evaluation,
         )
         decided = {"registry": registry, "model_name": model_name, "run": run, "verdict": gated.outputs["verdict"]}
-        with dsl.If(gated.outputs["Output"] == Decision.PROMOTE.value, name="promote"):
+        with dsl.If(gated.outputs["Output"] != Decision.KEEP.value, name="accept"):
             place.step(register, evaluation=evaluation, **decided, **models)
         with dsl.Else(name="refuse"):
             place.step(keep, **decided)

@@ -55,6 +55,7 @@ class Registered:
     run: str
     weights_sha256: str
     champion: bool
+    provisional: bool = False
 
     @property
     def name(self) -> str:
@@ -132,6 +133,7 @@ def card(entry: Entry, version: Registered | None, *, pictures: bool) -> Json:
         "verdict": verdict,
         "version": version.name if version else "",
         "champion": bool(version and version.champion),
+        "provisional": bool(version and version.provisional and not version.champion),
         "picture": picture,
         "excerpt": (_quietly(found, excerpt) or "") if text else "",
         "head": head,
@@ -214,7 +216,7 @@ def lineage(newest: Sequence[Entry], versions: Sequence[Registered]) -> list[Jso
         if known is None or version.weights_sha256 in taken:
             continue
         taken.add(version.weights_sha256)
-        state = "champion" if version.champion else "registered"
+        state = "champion" if version.champion else "provisional" if version.provisional else "registered"
         nodes.append(replace(known, id=version.name, title=version.name, detail=state, column=2))
         edges.append((known.id, version.name))
     return draw(nodes, edges) if len(nodes) > 1 else []

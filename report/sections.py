@@ -19,7 +19,7 @@ SAMPLERS = {
     "q": "q-sampling",
 }
 
-DECISIONS = {Decision.PROMOTE: ("Promoted", "good"), Decision.KEEP: ("Champion kept", "quiet")}
+TONES = {Decision.PROMOTE: "good", Decision.PROVISIONAL: "bad", Decision.KEEP: "quiet"}
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def verdict(found: Artifacts) -> Json:
         where = f"Step {failed.get('name')} failed. {failed.get('error') or ''}".strip() if failed else ""
         return {"word": "Failed", "text": where, "tone": "bad"}
     if found.verdict is not None:
-        word, tone = DECISIONS[found.verdict.decision]
-        return {"word": word, "text": found.verdict.reason, "tone": tone}
+        tone = TONES[found.verdict.decision]
+        return {"word": found.verdict.outcome.capitalize(), "text": found.verdict.reason, "tone": tone}
     return {"word": status.capitalize(), "text": "", "tone": "quiet"} if status else {}
 
 

@@ -8,7 +8,16 @@ from collections.abc import Iterator
 from typing import TypeGuard
 
 _CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
-_GIVE_PATHS = {"Path", "PurePath", "inside", "atomic_folder", "_beside", "TemporaryDirectory", "temporary_folder"}
+_GIVE_PATHS = {
+    "Path",
+    "PurePath",
+    "inside",
+    "atomic_folder",
+    "_draft",
+    "unique_beside",
+    "TemporaryDirectory",
+    "temporary_folder",
+}
 _KEEP_PATHS = {
     "resolve",
     "absolute",

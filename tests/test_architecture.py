@@ -13,7 +13,7 @@ import pytest
 from tests.joins import Joins
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ["core", "report", "factory", "components", "pipelines", "local", "textdiffusion"]
+ROOMS = ["core", "report", "factory", "components", "pipelines", "local", "serving", "textdiffusion"]
 JOINS = {  # with what is no name that was read
     "pipelines/jobs.py: base / Path(data_dir).expanduser()": "a place that a person chose, which may be absolute",
     "pipelines/jobs.py: base / Path(name).expanduser()": "a place that a person chose, which may be absolute",
@@ -43,7 +43,7 @@ def imported(path: Path) -> set[str]:
         ("pipelines/jobs.py", "from local import runner", "A room imports only from the rooms below it"),
         ("factory/gate.py", "import kfp", "knows nothing of pipelines and clouds"),
         ("core/storage/files.py", "def late():\n    from core.images import data", "In core:"),
-        ("pipelines/kubeflow/submit.py", "from pipelines.vertex.client import submit", "do not know each other"),
+        ("pipelines/kubeflow/submit.py", "from pipelines.vertex import submit", "do not know each other"),
         ("report/charts.py", "from report import page", "No circles"),
     ],
 )

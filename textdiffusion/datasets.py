@@ -22,6 +22,7 @@ from core.images.dataset import ImageDataset, Split
 from core.images.sources.arrays import open_arrays
 from core.images.sources.source import UNLABELLED
 from core.modality import run
+from core.names import inside
 from core.randomness import DataOrder
 from core.requests import ModalityName, PrepareDataRequest
 from core.storage import scratches
@@ -37,15 +38,17 @@ class _Dataset:
     """A prepared data set in `folder`, and a temporary folder `work` for what is made of it, which ends with it."""
 
     modality: ModalityName
+    work: Path
 
     def __len__(self) -> int:
         raise NotImplementedError
 
     def __init__(self, folder: Path | None = None) -> None:
         """A data set that is in `folder`, or will be in the temporary one; read and verified when it is first used."""
+        self.work: Path
         self.work, lock = scratches.keep("data")
         self._end = weakref.finalize(self, _remove, self.work, lock)
-        self.folder = self.work / "dataset" if folder is None else folder.absolute()
+        self.folder = inside(self.work, "dataset") if folder is None else folder.absolute()
 
     def save(self, folder: str | Path) -> None:
         """Copies the prepared data set into a new folder, from which `td.images` or `td.text` opens it at once.
@@ -55,7 +58,7 @@ class _Dataset:
         """
         if Path(folder).exists():
             raise UserError(f"{folder}: there is something already; choose a new folder")
-        with storage.atomic_folder(Path(folder).absolute()) as new:
+        with storage.atomic_folder(Path(folder).absolute(), "dataset.json") as new:
             storage.copy_tree(self.folder, new)
 
 

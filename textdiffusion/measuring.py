@@ -11,6 +11,7 @@ from core.errors import UserError
 from core.images.image_diffusion import ImageDiffusion
 from core.images.sampling import sample_into
 from core.modality import run
+from core.names import inside
 from core.processes.world import World
 from core.requests import EvaluateRequest, SampleRequest, TrainJudgeRequest
 from core.storage import scratches
@@ -64,7 +65,7 @@ def evaluate(
         )
     section = {**({} if isinstance(data, Images) else TEXT), **settings}
     judged = {key: value for key, value in section.items() if key.startswith("judge_")}
-    judge = data.work / f"judge-{config_hash(judged)}"
+    judge = inside(data.work, f"judge-{config_hash(judged)}")
     if not judge.exists():
         run(TrainJudgeRequest(modality=data.modality, evaluate=judged, dataset=data.folder, out=judge))
     wanted = {"seed": 0, **(sample or {})}

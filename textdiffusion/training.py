@@ -13,6 +13,7 @@ from core.errors import UserError
 from core.images.config import NetworkConfig, network_for
 from core.images.image_diffusion import ImageDiffusion
 from core.modality import run
+from core.names import inside
 from core.processes.world import own_device
 from core.requests import TrainRequest
 from core.storage import scratches
@@ -99,7 +100,7 @@ def train(  # one call for what a job's sections model and train say; all but `d
     section |= {key: value for key, value in (("minutes", minutes), ("examples", examples)) if value is not None}
     describe = _image_model if images else _text_model
     with ExitStack() as stack:
-        scratch = stack.enter_context(scratches.temporary_folder("train"))
+        scratch: Path = stack.enter_context(scratches.temporary_folder("train"))
         if start is not None:
             start.save(scratch / "start")
         request = TrainRequest(
@@ -109,7 +110,7 @@ def train(  # one call for what a job's sections model and train say; all but `d
             dataset=data.folder,
             out=scratch / "model",
             objective=objective,
-            work=str(checkpoints or data.work / "checkpoints"),
+            work=str(checkpoints or inside(data.work, "checkpoints")),
             warm_start=scratch / "start" if start is not None else None,
         )
         run(request)

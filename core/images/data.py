@@ -56,7 +56,7 @@ def prepare(source: Source, config: ImageData, out: Path, name: str) -> dict[str
     Raises:
         UserError: its images cannot be used together, or are too few.
     """
-    with storage.atomic_folder(out) as folder:
+    with storage.atomic_folder(out, "dataset.json") as folder:
         assignment = assign_splits(source, config)
         written = _write_images(source, config, assignment, folder)
         source.intake.check(source.train.name)

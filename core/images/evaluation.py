@@ -99,7 +99,7 @@ def evaluate(
     )
 
     def write() -> dict[str, Any]:
-        with storage.atomic_folder(out) as folder:
+        with storage.atomic_folder(out, "metrics.json") as folder:
             measured.write(folder)
             storage.write_bytes(folder / "neighbours.npz", _neighbours(config, found, near, real))
         return measured.metadata()
@@ -160,27 +160,35 @@ def _features(config: ImageEvaluate, found: _Sides) -> Measured:
     def balls(side: NDArray[np.float64]) -> Any:
         return list(metrics.precision_recall(train[:m], side[:m], k)) if m > k else [None, None]
 
+    def errors(side: NDArray[np.float64]) -> Any:
+        return [metrics.frechet_error(side, train), metrics.kernel_error(side, train)]
+
     measures = (frechet, kernel, balls)
-    work = [(measure, side) for measure in measures for side in sides]
-    values = parallel.values(lambda part: work[part][0](work[part][1]), len(work), found.world)
+    work: list[tuple[Any, NDArray[np.float64]]] = [(measure, side) for measure in measures for side in sides]
+    work.append((errors, sides[0]))
+    *values, spreads = parallel.values(lambda part: work[part][0](work[part][1]), len(work), found.world)
     (*distances, floor), (*estimates, kernel_floor), (*pairs, floors) = (
         values[place * len(sides) : (place + 1) * len(sides)] for place in range(len(measures))
     )
+    of_mean = len(distances) ** 0.5  # groups are disjoint
 
     few = f"Fewer samples than the {FEATURES} features: not comparable with anything." if n <= FEATURES else ""
     value, sd = _mean(distances)
     result = {
-        "frechet_distance": glossary.FRECHET_DISTANCE.measured(value, sd=sd, floor=floor, n=n, judge=judge, note=few)
+        "frechet_distance": glossary.FRECHET_DISTANCE.measured(
+            value, sd=sd, se=spreads[0] / of_mean, floor=floor, n=n, judge=judge, note=few
+        )
     }
     value, sd = _mean([estimate[0] for estimate in estimates])
     spread = estimates[0][1] if len(estimates) == 1 else sd
     result["kernel_distance"] = glossary.KERNEL_DISTANCE.measured(
-        value, sd=spread, floor=kernel_floor[0], n=n, judge=judge
+        value, sd=spread, se=spreads[1] / of_mean, floor=kernel_floor[0], n=n, judge=judge
     )
     if m > k:
         for place, metric in enumerate((glossary.PRECISION, glossary.RECALL)):
             value, sd = _mean([pair[place] for pair in pairs])
-            result[metric.name] = metric.measured(value, sd=sd, floor=floors[place], n=m, judge=judge)
+            error = metrics.share_error(value, m * len(pairs))
+            result[metric.name] = metric.measured(value, sd=sd, se=error, floor=floors[place], n=m, judge=judge)
     return result
 
 
@@ -195,8 +203,10 @@ def _classes(found: _Sides) -> Measured:
     if found.data.classes == 1:  # nothing to tell apart
         return result
     if asked.any():
+        accuracy = float((found.generated.classes == labels)[asked].mean())
         result["class_accuracy"] = glossary.CLASS_ACCURACY.measured(
-            float((found.generated.classes == labels)[asked].mean()),
+            accuracy,
+            se=metrics.share_error(accuracy, int(asked.sum())),
             floor=float((found.test.classes == found.test_labels).mean()),
             n=int(asked.sum()),
             judge=found.judge.sha256,
@@ -210,9 +220,17 @@ def _classes(found: _Sides) -> Measured:
         metrics.histogram_chi2(np.bincount(drawn, minlength=classes), share)
         for drawn, share in ((found.generated.classes, expected), (found.test.classes, real_expected))
     )
-    result["class_chi2"] = glossary.CLASS_CHI2.measured(chi2, floor=floor, n=n, judge=found.judge.sha256)
+    again = metrics.bootstrap_error(
+        lambda drawn: metrics.histogram_chi2(np.bincount(drawn, minlength=classes), expected),
+        found.generated.classes,
+    ) if np.isfinite(chi2) else None  # fmt: skip
+    result["class_chi2"] = glossary.CLASS_CHI2.measured(chi2, se=again, floor=floor, n=n, judge=found.judge.sha256)
     result["confidence"] = glossary.CONFIDENCE.measured(
-        found.generated.confidence, floor=found.test.confidence, n=n, judge=found.judge.sha256
+        found.generated.confidence,
+        se=float(found.generated.probabilities.max(1).std() / n**0.5),
+        floor=found.test.confidence,
+        n=n,
+        judge=found.judge.sha256,
     )
     return result
 
@@ -221,9 +239,10 @@ def _memorisation(near: Neighbours, real: Neighbours) -> Measured:
     n = len(near.distances)
     nearest, floor = (float(np.median(side.distances)) for side in (near, real))
     copies, real_copies = (float(side.copies().mean()) for side in (near, real))
+    error = metrics.bootstrap_error(lambda rows: float(np.median(rows)), near.distances)
     return {
-        "nearest_neighbour": glossary.NEAREST_NEIGHBOUR.measured(nearest, floor=floor, n=n),
-        "memorised": glossary.MEMORISED.measured(copies, floor=real_copies, n=n),
+        "nearest_neighbour": glossary.NEAREST_NEIGHBOUR.measured(nearest, se=error, floor=floor, n=n),
+        "memorised": glossary.MEMORISED.measured(copies, se=metrics.share_error(copies, n), floor=real_copies, n=n),
     }
 
 

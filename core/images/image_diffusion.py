@@ -25,7 +25,7 @@ from core.images.model import ImageShape, NoiseProcess, TrainedModel, build_netw
 from core.images.sampling import DrawnImages, choose_labels, choose_sigmas, draw
 from core.processes.world import World
 from core.randomness import Draws, generator_of
-from core.storage.model_folder import require_model_or_nothing
+from core.storage.model_folder import DESCRIPTION, require_model_or_nothing
 from core.training.log import read_records, write_records
 from core.transfer import to_device
 
@@ -101,7 +101,7 @@ class ImageDiffusion(nn.Module):
             raise UserError("save: the network is a module of your own: keep its state_dict() by safetensors instead")
         out = require_model_or_nothing(folder)
         guide = self.guide.state_dict() if self.guide is not None else None
-        with storage.atomic_folder(out) as new:
+        with storage.atomic_folder(out, DESCRIPTION) as new:
             self.description = save_model(new, self.network, self.config, self.shape, self.description, guide)
             write_records(self.log, {}, new)
 

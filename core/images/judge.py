@@ -170,7 +170,7 @@ def train(config: ImageEvaluate, dataset: Path, out: Path) -> dict[str, Any]:
     _standardise(judge, data)
     test, validation = (_accuracy(judge, data, split) for split in ("test", "validation"))
     weights = serialize(network.state_dict())
-    with storage.atomic_folder(out) as folder:
+    with storage.atomic_folder(out, DESCRIPTION) as folder:
         storage.write_bytes(folder / WEIGHTS, weights)
         description = {
             "modality": "images",

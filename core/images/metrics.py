@@ -7,7 +7,7 @@ same number for real images against real images at the same N.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,13 +38,55 @@ def frechet_distance(x: Array, y: Array) -> float:
     """
     if min(len(x), len(y)) < 2:
         raise ValueError("a covariance needs two rows")
-    x64, y64 = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    cx, cy = (np.atleast_2d(np.cov(rows, rowvar=False)) for rows in (x64, y64))
+    return _between(_moments(x), _moments(y))
+
+
+def _moments(rows: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean [D] and covariance [D, D] of rows [N, D]."""
+    rows64 = np.asarray(rows, np.float64)
+    return rows64.mean(0), np.atleast_2d(np.cov(rows64, rowvar=False))
+
+
+def _between(x: tuple[Any, Any], y: tuple[Any, Any]) -> float:
+    """The Fréchet distance of two Gaussians, each a mean and a covariance."""
+    (mx, cx), (my, cy) = x, y
     values, vectors = np.linalg.eigh(cx)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ cy @ root).clip(0)).sum()
-    shift = x64.mean(0) - y64.mean(0)
+    shift = mx - my
     return max(0.0, float(shift @ shift + np.trace(cx) + np.trace(cy) - 2 * cross))
+
+
+def bootstrap_error(
+    statistic: Callable[[NDArray[Any]], float], rows: NDArray[Any], *, draws: int = 100, seed: int = 0
+) -> float:
+    """Standard error of `statistic` of `rows` [N, ...]: its deviation over samples of N drawn from them with
+    replacement (Efron 1979)."""
+    generator = np.random.default_rng(seed)
+    drawn = [statistic(rows[generator.integers(0, len(rows), len(rows))]) for _ in range(draws)]
+    return float(np.std(drawn, ddof=1))
+
+
+def frechet_error(x: Array, y: Array) -> float:
+    """Standard error of `frechet_distance(x, y)` where x [N, D] is drawn anew and y [M, D], the real images, stays."""
+    real = _moments(y)
+    return bootstrap_error(lambda rows: _between(_moments(rows), real), x)
+
+
+def kernel_error(x: Array, y: Array, *, size: int = 1000) -> float:
+    """Standard error of `kernel_distance(x, y)` likewise: by the first-order part of the U-statistic in x (Hoeffding
+    1948), estimated on at most `size` rows of either."""
+    few, real = np.asarray(x[:size], np.float64), np.asarray(y[:size], np.float64)
+    within = _cubic_kernel(few, few)
+    np.fill_diagonal(within, 0)
+    parts = within.sum(1) / (len(few) - 1) - _cubic_kernel(few, real).mean(1)  # [n], of each row
+    return float(2 * parts.std(ddof=1) / len(x) ** 0.5)
+
+
+def share_error(share: float, n: int) -> float:
+    """Standard error of a share of n, which is above 0 also for 0 and 1 (Agresti & Coull 1998)."""
+    p = (share * n + 2) / (n + 4)
+    return float((p * (1 - p) / (n + 4)) ** 0.5)
 
 
 def kernel_distance(x: Array, y: Array, *, subsets: int = 50, size: int = 1000, seed: int = 0) -> Estimate:

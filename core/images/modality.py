@@ -12,13 +12,14 @@ from core.images.dataset import ImageDataset
 from core.images.model import ImageShape, describe, save_model
 from core.images.objective import ImageObjective
 from core.images.sampling import sample, shard_drawer
+from core.images.terms import equal_terms
 from core.processes import world as distributed
 from core.requests import EvaluateRequest, Facts, PrepareDataRequest, TrainJudgeRequest, TrainRequest
 from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_weights
 from core.training.fitting import Recipe, fit_into
 from core.training.result import FitResult
 
-__all__ = ["evaluate", "prepare_data", "sample", "shard_drawer", "train", "train_judge"]
+__all__ = ["equal_terms", "evaluate", "prepare_data", "sample", "shard_drawer", "train", "train_judge"]
 
 
 def prepare_data(request: PrepareDataRequest) -> Facts:

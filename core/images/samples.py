@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,6 +75,28 @@ def read_samples(folder: Path, data: ImageDataset, count: int) -> Samples:
             f"{path}: images {images.dtype} {images.shape}, labels {labels.shape}; "
             f"expected at least two uint8 images of the data set's shape {data.shape}, and as many labels"
         )
+    sampling = Sampling.read(folder)
+    labels = by_name(labels, sampling.class_names, data.class_names, str(path))
     if labels.min() < -1 or labels.max() >= data.classes:
         raise UserError(f"{path}: labels from {labels.min()} to {labels.max()}; allowed are -1 to {data.classes - 1}")
-    return Samples(images, labels, Sampling.read(folder))
+    return Samples(images, labels, sampling)
+
+
+def by_name(
+    labels: NDArray[np.int64], own: Sequence[str] | None, wanted: Sequence[str], where: str
+) -> NDArray[np.int64]:
+    """Labels [N] that number the names `own`, as numbers of the names `wanted`; -1 stays. Nothing changes where the
+    names are the same or not known.
+
+    Raises:
+        UserError: a label has no name, or none of that name is wanted; `where` is named.
+    """
+    if own is None or list(own) == list(wanted):
+        return labels
+    found = labels.copy()
+    for label in np.unique(labels[labels >= 0]):
+        name = own[label] if label < len(own) else None
+        if name not in wanted:
+            raise UserError(f"{where}: samples of class {name or label}, which the data set does not have")
+        found[labels == label] = list(wanted).index(str(name))
+    return found

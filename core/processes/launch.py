@@ -18,7 +18,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,14 +27,13 @@ from typing import Any, Self
 
 from core import storage
 from core.errors import UserError
-from core.processes import elastic
+from core.processes import elastic, interpreter
 from core.storage import scratches
 
 RESTARTS = 3
 PORT = 29_500
 GRACE = 25.0  # seconds from a signal to the end of all processes; a spot machine has 30
 _POOLS = ("chief", "master", "workerpool0", "worker", "workerpool1")  # in the order of ranks; others do not train
-_ROOT = str(Path(__file__).parents[2])
 _OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "CLUSTER_SPEC")
 
 
@@ -138,14 +136,9 @@ def launch(cluster: Cluster, module: str, step: str, request: str) -> dict[str, 
         }
         # Else all attempts meet in one store, where a worker that starts again first reads the addresses of dead ones.
         environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-        own = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
-        environment |= {
-            "PYTHONSAFEPATH": "1",
-            "PYTHONPATH": os.pathsep.join([_ROOT, *own]),
-        }  # a copy.py here is no module
-        program = [sys.executable, "-P", "-m", "core.processes.elastic", str(os.getpid())]
+        command = interpreter.program("core.processes.elastic", str(os.getpid()), *torchrun(cluster))
         with _Stopping() as stopping:
-            code = stopping.run([*program, *torchrun(cluster), "-m", module, str(asked)], environment)
+            code = stopping.run([*command, "-m", module, str(asked)], interpreter.environment(environment))
         answer = storage.read_json(outcome) if outcome.exists() else {}
     if "error" in answer:
         error = UserError(answer["error"])

@@ -2,7 +2,6 @@
 
 from core.storage.files import (
     CHUNK,
-    atomic_folder,
     confirm,
     copy_tree,
     create,
@@ -23,6 +22,7 @@ from core.storage.files import (
     write_json,
     write_json_lines,
 )
+from core.storage.folders import atomic_folder
 
 __all__ = [
     "CHUNK",

@@ -1,7 +1,8 @@
 """Local paths and `gs://` URIs through one fsspec interface; what is published is whole or absent.
 
 Rules: a local file is written under a temporary name, fsynced and renamed; a remote object appears when its upload
-ends. A set of files becomes visible by the manifest that is written last with `create`, which only one writer wins.
+ends, and one of a mounted bucket when its file is closed. A set of files becomes visible by the manifest that is
+written last with `create`, which only one writer wins.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from core.errors import UserError
 from core.names import inside
 from core.schemes import is_remote as is_remote
 from core.storage import remote, scratches
-from core.storage.drives import name_once, sync_folder, write_and_sync
+from core.storage.drives import create_exclusively, is_mounted_bucket, name_once, sync_folder, write_and_sync
 from core.storage.faults import StorageError, UnconfirmedError, as_storage_error, with_retries
 
 CHUNK = 1 << 20  # bytes
@@ -126,21 +127,36 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
         remote.written(lambda: fs.pipe_file(path, data, **more), uri)
         return
     target = Path(uri)
-    with as_storage_error(uri, "written"), _beside(target) as temporary:
-        write_and_sync(temporary, data)
-        temporary.replace(target)
+    with as_storage_error(uri, "written"), _draft(target) as draft:
+        write_and_sync(draft, data)
+        _put(draft, target)
         confirm(target)
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A temporary name in the folder of `target`, which is made; what is left there in the end is removed."""
+def _draft(target: Path) -> Iterator[Path]:
+    """Where the new content of `target` is written, in its folder, which is made: a temporary name that is gone in the
+    end, or `target` itself where a bucket is mounted, whose objects appear when they are closed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    mounted = is_mounted_bucket(target)
+    draft = target if mounted else unique_beside(target)
     try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield draft
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    if not mounted:
+        draft.unlink(missing_ok=True)
+
+
+def _put(draft: Path, target: Path) -> None:
+    if draft != target:
+        draft.replace(target)
+
+
+def unique_beside(target: Path) -> Path:
+    """A hidden name in the folder of `target` that nobody has used."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 def write_json(uri: str | Path, value: object) -> None:
@@ -174,11 +190,15 @@ def create(uri: str | Path, data: bytes) -> bool:
             return read_bytes(uri) == data
         return True
     target = Path(uri)
-    with as_storage_error(uri, "written"), _beside(target) as temporary:
-        write_and_sync(temporary, data)
-        if not name_once(temporary, target, data):
-            return False
-        confirm(target)
+    with as_storage_error(uri, "written"):
+        if is_mounted_bucket(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            return create_exclusively(target, data)
+        with _draft(target) as draft:
+            write_and_sync(draft, data)
+            if not name_once(draft, target, data):
+                return False
+            confirm(target)
     return True
 
 
@@ -190,30 +210,6 @@ def confirm(target: Path) -> None:
         raise UnconfirmedError(
             f"{target}: is written, but may be lost in a power cut: the disk says {error.strerror}"
         ) from None
-
-
-@contextmanager
-def atomic_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that becomes `out` when the block ends well, and vanishes when it does not.
-
-    Raises:
-        StorageError: the disk is full or refuses; `out` is as it was.
-    """
-    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with as_storage_error(out, "written"):
-            temporary.mkdir(parents=True)
-            yield temporary
-            for path in temporary.rglob("*"):
-                if path.is_file():
-                    with path.open("rb") as stream:
-                        os.fsync(stream.fileno())
-            if out.exists():  # a retried step finds what its killed predecessor left
-                shutil.rmtree(out) if out.is_dir() else out.unlink()
-            temporary.replace(out)
-            confirm(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def list_files(uri: str | Path) -> list[str]:
@@ -278,14 +274,14 @@ def copy_tree(source: str | Path, target: str | Path) -> None:
 
 
 def _copy_to_local(source: str, target: Path) -> None:
-    with as_storage_error(target, "written"), _beside(target) as temporary:
-        with open_read(source) as stream, temporary.open("wb") as sink:
+    with as_storage_error(target, "written"), _draft(target) as draft:
+        with open_read(source) as stream, draft.open("wb") as sink:
             shutil.copyfileobj(stream, sink, CHUNK)
             sink.flush()
             os.fsync(sink.fileno())
-        if temporary.stat().st_size != size(source):
+        if draft.stat().st_size != size(source):
             raise StorageError(f"{source}: cannot be read: its content broke off")
-        temporary.replace(target)
+        _put(draft, target)
 
 
 def sha256(uri: str | Path) -> str:

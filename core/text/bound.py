@@ -33,7 +33,7 @@ from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World
 from core.randomness import generator_of
 from core.text.reverse_steps import ddpm
-from core.text.schedule import Path, alpha_sigma, diffuse, evidence
+from core.text.schedule import NoisePath, alpha_sigma, diffuse, evidence
 
 TokenPosterior = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Logits [B, L, V] of clean tokens, given tokens [B, L] (of which each block may read those before it), z [B, L, d] and
@@ -48,7 +48,7 @@ def path_bound(
     posterior: TokenPosterior,
     tokens: Tensor,
     embeddings: Tensor,
-    path: Path,
+    path: NoisePath,
     seed: int = 0,
     draws: int = 8,
     world: World = SINGLE_PROCESS,
@@ -80,7 +80,7 @@ def chain_bound(
     posterior: TokenPosterior,
     tokens: Tensor,
     embeddings: Tensor,
-    path: Path,
+    path: NoisePath,
     steps: int,
     seed: int = 0,
     draws: int = 8,
@@ -135,7 +135,7 @@ def _mean_over_times(term: Term, tokens: Tensor, block: int, draws: int, seed: i
     return torch.from_numpy(np.concatenate(found).reshape(draws, rows).mean(axis=0))
 
 
-def _prior(path: Path, embeddings: Tensor) -> float:
+def _prior(path: NoisePath, embeddings: Tensor) -> float:
     """KL(q(z_high | x) | N(0, I)) of a token; all embeddings have the same length."""
     alpha, sigma = alpha_sigma(torch.tensor(path.warp.high, dtype=torch.float64))
     square, size = embeddings[0].double().square().sum().cpu(), embeddings.shape[1]

@@ -7,9 +7,22 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from core.config import Frozen, Place
+from core.errors import UserError
 from core.sources.config import HubPlace
 
 GAP = "___"  # stands for the missing part of an infill prompt
+
+
+def around_gap(prompt: str) -> tuple[str, str]:
+    """What stands before the gap of an infill prompt, and what after it.
+
+    Raises:
+        UserError: there is more than one gap.
+    """
+    before, _, after = prompt.partition(GAP)
+    if GAP in after:
+        raise UserError(f"sample.prompts: found more than one {GAP} in {prompt!r}; one gap a prompt is allowed")
+    return before, after
 
 
 class TokenizerConfig(Frozen):

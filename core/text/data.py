@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,18 @@ class TextSet:
     @property
     def characters_per_token(self) -> float:
         return len(self.texts["train"]) / len(self.tokens["train"])
+
+    def retokenized(self, tokenizer: Tokenizer, splits: Sequence[str]) -> TextSet:
+        """The same texts with the tokens of `tokenizer` in `splits`, and no tokens in others; itself if the tokenizer
+        is its own.
+
+        Raises:
+            UserError: a text has a character outside the vocabulary.
+        """
+        if tokenizer.to_json() == self.tokenizer.to_json():
+            return self
+        tokens = {name: torch.tensor(tokenizer.encode(self.texts[name]), dtype=torch.long) for name in splits}
+        return replace(self, tokens=tokens, tokenizer=tokenizer)
 
 
 def split(text: str, validation: float, test: float) -> dict[str, str]:
@@ -101,7 +113,7 @@ def prepare_text(text: str, source: str, config: TextData, out: Path, tally: Tal
         "summary": facts(tally.summary()),
         "content_sha256": hashlib.sha256((described + "\0" + "\0".join(texts.values())).encode()).hexdigest(),
     }
-    with storage.atomic_folder(out) as folder:
+    with storage.atomic_folder(out, "dataset.json") as folder:
         for name, part in texts.items():
             storage.write_bytes(inside(folder, f"{name}.txt"), part.encode())
             np.save(inside(folder, f"{name}.npy"), tokens[name])

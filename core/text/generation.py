@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.randomness import Streams, normal
 from core.text.denoiser import Diffusion, Noisy
 from core.text.reverse_steps import STEPS
-from core.text.schedule import Path
+from core.text.schedule import NoisePath
 from core.text.transformer import Cache
 from core.transfer import to_device
 
@@ -28,9 +29,9 @@ class Settings:
     tilt: float | None = None  # None: the largest that was trained
 
 
-def sampled_path(model: Diffusion, block: int, tilt: float | None = None) -> Path:
+def sampled_path(model: Diffusion, block: int, tilt: float | None = None) -> NoisePath:
     """The noise levels that a block of `block` slots goes through; `tilt` None is the largest that was trained."""
-    return Path(model.warp, block, model.config.process.tilt[1] if tilt is None else tilt)
+    return NoisePath(model.warp, block, model.config.process.tilt[1] if tilt is None else tilt)
 
 
 class Prefix:
@@ -108,7 +109,7 @@ def denoise_block(
     tokens: Tensor,
     known: Tensor,
     settings: Settings,
-    generator: torch.Generator,
+    source: torch.Generator | Streams,
     watch: Watch | None = None,
 ) -> Tensor:
     """Logits [B, L, V] of a block after all its steps, given `tokens` [B, L] where `known`."""
@@ -117,10 +118,10 @@ def denoise_block(
     grid = sampled_path(model, tokens.shape[1], settings.tilt).grid(settings.steps)
     shape = (*tokens.shape, model.config.process.embedding)
 
-    def normal() -> Tensor:
-        return to_device(torch.randn(shape, generator=generator), tokens.device)
+    def fresh() -> Tensor:
+        return to_device(normal(source, *shape), tokens.device)
 
-    z, guess = normal(), None
+    z, guess = fresh(), None
     logits = torch.empty(0)
     for index in range(settings.steps):
         logits = denoise(z, grid[index], guess) / settings.temperature
@@ -128,7 +129,7 @@ def denoise_block(
         if watch is not None:
             watch(float(grid[index].mean()), torch.where(known, tokens, logits.argmax(dim=-1)))
         if index + 1 < settings.steps:
-            z = step(z, guess, grid[index, :, None], grid[index + 1, :, None], normal())
+            z = step(z, guess, grid[index, :, None], grid[index + 1, :, None], fresh())
     return logits
 
 
@@ -139,7 +140,7 @@ def generate(
     length: int,
     block: int,
     settings: Settings,
-    generator: torch.Generator,
+    source: torch.Generator | Streams,
     watch: Watch | None = None,
 ) -> Tensor:
     """Tokens after a prompt [B, P] until there are `length`, `block` at a time: int64 [B, length]."""
@@ -149,9 +150,7 @@ def generate(
         blank = torch.zeros(len(prompt), size, dtype=torch.long, device=prompt.device)
         done = prefix.ids
         seen = None if watch is None else _with_prefix(watch, done)
-        logits = denoise_block(
-            model, prefix, blank, torch.zeros_like(blank, dtype=torch.bool), settings, generator, seen
-        )
+        logits = denoise_block(model, prefix, blank, torch.zeros_like(blank, dtype=torch.bool), settings, source, seen)
         prefix.extend(logits.argmax(dim=-1), block)
     return prefix.ids[:, :length]
 
@@ -163,7 +162,7 @@ def fill(
     gap: int,
     right: Tensor,
     settings: Settings,
-    generator: torch.Generator,
+    source: torch.Generator | Streams,
     watch: Watch | None = None,
 ) -> Tensor:
     """`gap` tokens [B, gap] between left [B, P] and right [B, Q]; both are given as clean context."""
@@ -172,7 +171,7 @@ def fill(
     tokens = torch.cat((torch.zeros(len(left), gap, dtype=torch.long, device=left.device), right), dim=1)
     known = (torch.arange(size, device=left.device) >= gap).expand(tokens.shape)
     seen = None if watch is None else _with_prefix(watch, left)
-    return denoise_block(model, prefix, tokens, known, settings, generator, seen).argmax(dim=-1)[:, :gap]
+    return denoise_block(model, prefix, tokens, known, settings, source, seen).argmax(dim=-1)[:, :gap]
 
 
 def _with_prefix(watch: Watch, done: Tensor) -> Watch:

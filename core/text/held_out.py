@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from core.evaluation import ChainBits, Likelihood
-from core.metrics import Metric, find
+from core.metrics import MOST_PARTS, Metric, find
 from core.processes import parts as parallel
 from core.processes.world import World
 from core.randomness import generator_of, seed_of
@@ -54,6 +54,14 @@ class Windows:
         error = (bits - value * self.characters).std() / math.sqrt(len(bits)) / self.characters.mean()
         return round(value, 5), round(float(error), 5)
 
+    def parts(self, nats: Tensor) -> list[float]:
+        """What each window, or up to MOST_PARTS groups of neighbours, says of the bits per character: their mean is the
+        ratio of sums, and their deviation that of its error."""
+        bits = nats.double() * self.tokens.shape[1] / math.log(2)
+        value = bits.sum() / self.characters.sum()
+        each = value + (bits - value * self.characters) / self.characters.mean()
+        return [round(float(part.mean()), 5) for part in each.tensor_split(min(len(each), MOST_PARTS))]
+
     def mean(self, losses: Callable[[Tensor, int], Tensor], world: World, repeats: int = 1) -> Tensor:
         """Mean nats per token [R] of losses(windows, batch) [b, ...] or [b], divided over `world`."""
         parts = self.tokens.split(BATCH) * repeats
@@ -87,7 +95,8 @@ def measure(
         definition, evaluations = known
         compared = own if definition in (CHAIN, BOUND) else None
         floor, count = bits[compared][0] if compared else None, windows.tokens.numel()
-        metrics[name] = definition.measured(value, se=error, floor=floor, n=count)
+        metric = definition.measured(value, se=error, floor=floor, n=count)
+        metrics[name] = metric.model_copy(update={"parts": windows.parts(nats[name])})
         if compared:
             more[name] = windows.bits(nats[name] - nats[compared])
             label = f"{DIFFERENCE.name}_{evaluations}" if evaluations else DIFFERENCE.name

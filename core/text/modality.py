@@ -20,10 +20,11 @@ from core.text.metrics import NGramJudge
 from core.text.model import TOKENIZER, begin_from, describe, load_model, load_models, save_model
 from core.text.objective import OBJECTIVES
 from core.text.sampling import Writer, shard_drawer
+from core.text.terms import equal_terms
 from core.training.fitting import Recipe, fit_into
 from core.training.result import FitResult
 
-__all__ = ["evaluate", "prepare_data", "sample", "shard_drawer", "train", "train_judge"]
+__all__ = ["equal_terms", "evaluate", "prepare_data", "sample", "shard_drawer", "train", "train_judge"]
 
 
 def prepare_data(request: PrepareDataRequest) -> Facts:
@@ -40,7 +41,7 @@ def train_judge(request: TrainJudgeRequest) -> Facts:
         "validation_nats_per_character": round(judge.nats_per_character([texts.texts["validation"][:20_000]]), 5),
         "content_sha256": texts.metadata["content_sha256"],
     }
-    with storage.atomic_folder(request.out) as folder:
+    with storage.atomic_folder(request.out, "judge.json") as folder:
         integrity.write_json(folder / "judge.json", facts)
     return facts
 
@@ -123,7 +124,7 @@ def sample(request: SampleRequest) -> Facts:
         )
 
         def publish() -> Facts:
-            with storage.atomic_folder(request.out) as folder:
+            with storage.atomic_folder(request.out, "sample.json") as folder:
                 storage.write_json_lines(folder / "samples.jsonl", rows)
                 if frames:
                     storage.write_json_lines(folder / "trajectory.jsonl", frames)
@@ -140,19 +141,16 @@ def evaluate(request: EvaluateRequest) -> Facts:
     texts = data.load(request.dataset)
     with distributed.world(distributed.LONG) as world:
         trained, other = load_models(request.model, request.autoregressive, world.device)
-        if trained.tokenizer.to_json() != texts.tokenizer.to_json():
-            raise UserError(
-                f"{request.model}: its tokenizer is not the data set's; evaluate on the data it was trained on"
-            )
         ngrams = evaluation.load_judge(request.judge, texts)
         sampling = Sampling.read(samples)
         drawn = validate(TextSample, sampling.settings or None, f"{samples / SAMPLING}: settings")
         rows = storage.read_json_lines(samples / "samples.jsonl")
-        found = evaluation.evaluate(settings, drawn, rows, texts, ngrams, trained, other, world)
+        own = texts.retokenized(trained.tokenizer, ("test",))  # measures are in characters, whatever the tokens
+        found = evaluation.evaluate(settings, drawn, rows, own, ngrams, trained, other, world)
         found = found.model_copy(update={"evaluations": sampling.nfe})
 
         def publish() -> Facts:
-            with storage.atomic_folder(request.out) as folder:
+            with storage.atomic_folder(request.out, "metrics.json") as folder:
                 found.write(folder)
             return found.metadata()
 

@@ -21,7 +21,7 @@ from core.text.data import TextSet
 from core.text.denoiser import Diffusion, Noisy
 from core.text.masked import Masked, masked_loss
 from core.text.original import Original
-from core.text.schedule import Path, diffuse, evidence
+from core.text.schedule import NoisePath, diffuse, evidence
 from core.training.capacity import build_within_memory
 from core.training.objective import Objective
 from core.training.optimizers import ParameterGroup
@@ -128,7 +128,7 @@ class DiffusionObjective(_TextObjective):
         low, high = (torch.tensor(value) for value in self.config.process.tilt)
         count = self.config.context // block
         u = (draws.stratified()[:, None] + torch.arange(count, device=draws.device) / count) % 1  # [b, blocks]
-        return Path(self.model.warp, block, float(torch.lerp(low, high, pick))).gamma(u).flatten(1)
+        return NoisePath(self.model.warp, block, float(torch.lerp(low, high, pick))).gamma(u).flatten(1)
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""Samples of every mode that a job asks for, as texts; texts for one prompt; texts in shards."""
+"""Samples of every mode that a job asks for, as texts; texts for one prompt; for several at once; texts in shards."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +15,11 @@ from core.errors import UserError
 from core.jsontext import to_lines
 from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World, own_device
-from core.randomness import generator_of
+from core.randomness import Streams, generator_of
 from core.requests import Facts, SampleRequest, ShardDrawer, ShardRequest
 from core.text import autoregressive, fusion, generation, masked, original
 from core.text.autoregressive import Autoregressive
-from core.text.config import GAP, TextSample
+from core.text.config import GAP, TextSample, around_gap
 from core.text.denoiser import Diffusion
 from core.text.generation import Settings, Watch
 from core.text.masked import Masked
@@ -137,14 +137,18 @@ class Writer:
     ) -> list[dict[str, Any]]:
         """Continuations of a prompt (empty: none)."""
         draws = generator_of(self.settings.seed, "sample", mode, place)
-        ids = torch.tensor(self.trained.tokenizer.encode(prompt), dtype=torch.long).to(self.device)
-        if len(ids) > self.trained.config.context // 2:
-            ids = ids[-(self.trained.config.context // 2) :]
-        start = ids.expand(count, -1)
-        with self._number_format():
-            drawn = self._tokens(mode, start, self.length + len(ids), draws, watch)
-        made = [prompt + self.trained.tokenizer.decode(row) for row in drawn[:, len(ids) :].tolist()]
+        made = self.continuations(mode, [prompt] * count, draws, watch)
         return [{"mode": mode, "prompt": prompt, "text": text, "seed": self.settings.seed} for text in made]
+
+    def continuations(
+        self, mode: str, prompts: Sequence[str], draws: torch.Generator | Streams, watch: Watch | None = None
+    ) -> list[str]:
+        """A continuation of each prompt; prompts of one batch have the same number of tokens."""
+        start = self._encoded(prompts, slice(-(self.trained.config.context // 2), None))
+        with self._number_format():
+            drawn = self._tokens(mode, start, self.length + start.shape[1], draws, watch)
+        decode, new = self.trained.tokenizer.decode, drawn[:, start.shape[1] :].tolist()
+        return [prompt + decode(row) for prompt, row in zip(prompts, new, strict=True)]
 
     @contextmanager
     def _number_format(self) -> Iterator[None]:
@@ -153,8 +157,18 @@ class Writer:
         with numerics.switched(chosen, self.device), chosen.autocast(self.device):
             yield
 
-    def _tokens(self, mode: str, start: Tensor, length: int, draws: torch.Generator, watch: Watch | None) -> Tensor:
+    def _encoded(self, texts: Sequence[str], kept: slice) -> Tensor:
+        """The `kept` tokens of each text: [B, P]."""
+        known = {text: self.trained.tokenizer.encode(text)[kept] for text in set(texts)}
+        return torch.tensor([known[text] for text in texts], dtype=torch.long).to(self.device)
+
+    def _tokens(
+        self, mode: str, start: Tensor, length: int, draws: torch.Generator | Streams, watch: Watch | None
+    ) -> Tensor:
         s, network = self.settings, self.trained.network
+        if mode == "diffusion" and isinstance(network, Diffusion):
+            return generation.generate(network, start, length, self.block, self.denoising, draws, watch)
+        assert isinstance(draws, torch.Generator)
         if isinstance(network, Masked):
             return masked.generate(network, len(start), length, s.steps, draws, s.temperature)
         if isinstance(network, Original):
@@ -162,8 +176,6 @@ class Writer:
         if isinstance(network, Autoregressive):
             return autoregressive.generate(network, start, length, draws, s.temperature)
         assert isinstance(network, Diffusion)
-        if mode == "diffusion":
-            return generation.generate(network, start, length, self.block, self.denoising, draws, watch)
         other = self.other or network.autoregressive
         if mode == "autoregressive":
             return autoregressive.generate(other, start, length, draws, s.temperature)
@@ -184,27 +196,61 @@ class Writer:
         self, mode: str, prompt: str, count: int, place: int, watch: Watch | None = None
     ) -> list[dict[str, Any]]:
         """What may stand in the prompt's gap, by diffusion alone (infill) or by both models (guided)."""
-        s, network, tokenizer = self.settings, self.trained.network, self.trained.tokenizer
+        draws = generator_of(self.settings.seed, "sample", mode, place)
+        made = self.fillings(mode, [prompt] * count, draws, watch)
+        return [{"mode": mode, "prompt": prompt, "text": text, "seed": self.settings.seed} for text in made]
+
+    def fillings(
+        self, mode: str, prompts: Sequence[str], draws: torch.Generator | Streams, watch: Watch | None = None
+    ) -> list[str]:
+        """Each prompt with its gap filled; prompts of one batch have as many tokens before the gap, and after it."""
+        s, network = self.settings, self.trained.network
         assert isinstance(network, Diffusion)
-        before, _, after = prompt.partition(GAP)
-        if GAP in after:
-            raise UserError(f"sample.prompts: found more than one {GAP} in {prompt!r}; one gap a prompt is allowed")
+        sides = [around_gap(prompt) for prompt in prompts]
         room = max(self.trained.config.process.blocks)
         if s.gap >= room:
             raise UserError(f"sample.gap: found {s.gap}; the model fills gaps of at most {room - 1} tokens")
-        left = torch.tensor(tokenizer.encode(before), dtype=torch.long).to(self.device).expand(count, -1)
-        right = (
-            torch.tensor(tokenizer.encode(after), dtype=torch.long)[: room - s.gap].to(self.device).expand(count, -1)
-        )
-        draws = generator_of(s.seed, "sample", mode, place)
+        left = self._encoded([before for before, _ in sides], slice(None))
+        right = self._encoded([after for _, after in sides], slice(room - s.gap))
         with self._number_format():
             if mode == "infill":
                 ids = generation.fill(network, left, s.gap, right, self.denoising, draws, watch)
             else:
+                assert isinstance(draws, torch.Generator)
                 other = self.other or network.autoregressive
                 ids = fusion.fill(other, network, left, s.gap, right, self._join, draws)
-        made = [before + tokenizer.decode(row) + after for row in ids.tolist()]
-        return [{"mode": mode, "prompt": prompt, "text": text, "seed": s.seed} for text in made]
+        decode = self.trained.tokenizer.decode
+        return [before + decode(row) + after for (before, after), row in zip(sides, ids.tolist(), strict=True)]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Sample `index` of the `count` that `write` gives for `prompt` and `seed`."""
+
+    prompt: str
+    seed: int
+    index: int
+    count: int
+
+
+@torch.inference_mode()
+def write_rows(writer: Writer, rows: Sequence[Row], watch: Watch | None = None) -> list[str]:
+    """Texts of several draws in one batch. Prompts have the same number of tokens, before a gap and after it.
+
+    Raises:
+        UserError: the settings ask for what the model cannot do.
+    """
+    mode, network = "infill" if GAP in rows[0].prompt else "diffusion", writer.trained.network
+    seeds: list[tuple[int | str, ...]] = [(row.seed, "sample", mode, 0) for row in rows]
+    if not isinstance(network, Diffusion):  # their numbers are not drawn row by row
+        whole = {
+            (row.seed, row.count): writer.continuations(mode, [row.prompt] * row.count, generator_of(*seed))
+            for row, seed in zip(rows, seeds, strict=True)
+        }
+        return [whole[row.seed, row.count][row.index] for row in rows]
+    draws = Streams([(seed, row.index, row.count) for seed, row in zip(seeds, rows, strict=True)])
+    make = writer.fillings if mode == "infill" else writer.continuations
+    return make(mode, [row.prompt for row in rows], draws, watch)
 
 
 def write(request: SampleRequest, prompt: str, watch: Callable[[float, list[str]], None] | None = None) -> list[Facts]:

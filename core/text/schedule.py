@@ -144,7 +144,7 @@ class Warp(Statistic):
 
 
 @dataclass(frozen=True)
-class Path:
+class NoisePath:
     """How the slots of a block get from noise to clean, over the block's time u from 1 to 0.
 
     Training draws its noise levels on paths, sampling goes along one, and a bound is an integral along one.

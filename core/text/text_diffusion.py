@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 
 from core import storage
-from core.storage.model_folder import require_model_or_nothing
+from core.storage.model_folder import DESCRIPTION, require_model_or_nothing
 from core.text.model import TrainedText, load_model, save_model
 from core.text.sampling import written
 from core.training.log import read_records, write_records
@@ -43,7 +43,7 @@ class TextDiffusion:
             UserError: the folder holds something else than a model.
         """
         trained = self.trained
-        with storage.atomic_folder(require_model_or_nothing(folder)) as new:
+        with storage.atomic_folder(require_model_or_nothing(folder), DESCRIPTION) as new:
             save_model(new, trained.network, trained.objective, trained.config, trained.tokenizer, self.description)
             write_records(self.log, {}, new)
 

@@ -58,6 +58,11 @@ class CharacterTokenizer:
     def size(self) -> int:
         return len(self._characters)
 
+    @property
+    def characters(self) -> list[str]:
+        """The vocabulary, in the order of the ids."""
+        return list(self._characters)
+
     def encode(self, text: str) -> list[int]:
         try:
             return [self._ids[character] for character in text]

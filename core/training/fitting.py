@@ -15,9 +15,9 @@ from core.config import TrainConfig, config_hash
 from core.names import inside
 from core.processes import world as distributed
 from core.requests import Facts, TrainRequest
-from core.storage import leases
+from core.storage import leases, scratches
 from core.storage.checkpoint import CheckpointStore
-from core.storage.model_folder import WEIGHTS
+from core.storage.model_folder import DESCRIPTION, WEIGHTS
 from core.training.log import write_records
 from core.training.loop import fit
 from core.training.objective import Objective
@@ -74,8 +74,9 @@ def fit_into(recipe: Recipe) -> Facts:
     """
     out, settings, name = recipe.request.out, recipe.settings, recipe.name
     root = inside(recipe.request.work or os.environ.get("TEXTDIFFUSION_WORK") or f"{out}.work", recipe.key)
-    events = out.with_name(f".{out.name}.tensorboard")
     with distributed.world() as world, contextlib.ExitStack() as stack:
+        scratch: Path = stack.enter_context(scratches.temporary_folder("tensorboard"))
+        events = scratch / "tensorboard"
         store = CheckpointStore(root, settings.keep)
 
         def hold() -> None:
@@ -86,11 +87,11 @@ def fit_into(recipe: Recipe) -> Facts:
 
         def publish() -> Facts:
             facts = {**_facts(result, settings), "data_sha256": recipe.data_sha256, **recipe.facts(result)}
-            with storage.atomic_folder(out) as folder:
+            with storage.atomic_folder(out, DESCRIPTION) as folder:
                 saved = recipe.save(folder, result, facts)
                 write_records(result.log, result.previews, folder)
                 if events.exists():
-                    shutil.move(str(events), folder / "tensorboard")
+                    shutil.copytree(events, folder / "tensorboard")
             return {"parameters": saved["parameters"], "weights_sha256": saved["weights_sha256"], **facts}
 
         return distributed.by_first(publish, world)

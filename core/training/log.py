@@ -22,7 +22,8 @@ class TrainingLog:
 
     Args:
         rows: rows of the checkpoint that training resumes from.
-        tensorboard: folder for event files, or None.
+        tensorboard: empty folder for event files, or None. They begin with `rows`: what a killed process wrote is lost,
+            or lies where Vertex AI's TensorBoard looks and is replaced there by `purge_step`.
     """
 
     def __init__(self, rows: list[dict[str, Any]], tensorboard: Path | None) -> None:
@@ -31,16 +32,23 @@ class TrainingLog:
         if tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            purge = int(rows[-1]["examples"]) + 1 if rows else 0  # drops what came after the checkpoint
-            self._writer = SummaryWriter(str(tensorboard), purge_step=purge)
+            self._writer = SummaryWriter(str(tensorboard), purge_step=0)
+            for row in rows:
+                self._draw(row)
 
     def add(self, examples: int, **fields: Any) -> None:
         """One row; nested mappings become `name/key` in TensorBoard."""
         self.rows.append({"examples": examples, **fields})
-        if self._writer is not None:
-            for name, value in fields.items():
-                for key, number in value.items() if isinstance(value, dict) else [("", value)]:
-                    self._writer.add_scalar(f"{name}/{key}".rstrip("/"), number, examples)
+        self._draw(self.rows[-1])
+
+    def _draw(self, row: Mapping[str, Any]) -> None:
+        if self._writer is None:
+            return
+        for name, value in row.items():
+            if name == "examples":
+                continue
+            for key, number in value.items() if isinstance(value, dict) else [("", value)]:
+                self._writer.add_scalar(f"{name}/{key}".rstrip("/"), number, row["examples"])
 
     def publish(self) -> None:
         """Brings the event files to where Vertex AI's TensorBoard looks for them; a refusal there is only noted."""

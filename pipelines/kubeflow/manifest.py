@@ -9,6 +9,7 @@ import yaml
 
 from core import storage
 from core.errors import UserError
+from core.processes.accelerators import EXPECTED
 from factory.job import AnyJob
 from pipelines.machines import Machine, choose
 
@@ -59,6 +60,7 @@ def manifest(
         "args": ["train-job", "--job", values, "--out", out],
         "env": [
             {"name": "TEXTDIFFUSION_IMAGE", "value": image},
+            {"name": EXPECTED, "value": str(machine.accelerator_count)},
             {"name": "TEXTDIFFUSION_PROCESSES", "value": str(machine.accelerator_count or 1)},
         ],
     }

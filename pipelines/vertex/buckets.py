@@ -17,6 +17,7 @@ def bucket_findings(vertex: Vertex) -> Iterator[Finding]:
 
     name, project = vertex.project.bucket, vertex.project
     create = f"gcloud storage buckets create gs://{{}} --project={project.project} --location={project.region}"
+    create += " --uniform-bucket-level-access --enable-hierarchical-namespace"
     try:
         with one_line(f"bucket {name}"):
             try:

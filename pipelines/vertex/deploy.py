@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
 from core import storage
@@ -21,13 +20,12 @@ from pipelines.jobs import parameters, require_remote
 from pipelines.machines import Machine, choose, load_machines
 from pipelines.retraining import define_retraining
 from pipelines.settings import Settings
+from pipelines.vertex.caps import limits, with_limits
 from pipelines.vertex.client import ENDPOINT, Project, Vertex
 from pipelines.vertex.monitor import view
-from pipelines.vertex.preflight import fallback_findings, preflight
-from pipelines.vertex.step_options import with_environment, with_machine, with_step_options, with_timeout
-from pipelines.vertex.submit import MACHINES, Submission, check_experiment, list_runs, submit
-
-_WEEK = 7 * 86_400  # seconds; the longest that a custom job may take
+from pipelines.vertex.preflight import fallback_findings, limit_findings, preflight
+from pipelines.vertex.step_options import with_environment, with_machine, with_step_options
+from pipelines.vertex.submit import MACHINES, MAX_COST, Submission, check_experiment, list_runs, submit
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,16 @@ def remote_registry(settings: Settings) -> str:
     return settings.registry if storage.is_remote(settings.registry) else Project.of(settings).registry
 
 
-def prepare(vertex: Vertex, job: AnyJob, settings: Settings, options: Options, *, check: bool = True) -> Plan:
+def prepare(vertex: Vertex, job: AnyJob, settings: Settings, options: Options, *, ask: bool = True) -> Plan:
     """Compiles and places a job and looks for everything that would go wrong.
+
+    Args:
+        vertex: the services.
+        job: what to run.
+        settings: of this machine and project.
+        options: of the command line.
+        ask: ask the services too. Otherwise nothing is sent and no credentials are needed, and what only they know is
+            not looked at.
 
     Raises:
         UserError: the job itself is not usable (an unknown machine, step or option).
@@ -91,23 +97,30 @@ def prepare(vertex: Vertex, job: AnyJob, settings: Settings, options: Options, *
     labels = {**settings.labels, **(options.labels or {})}
     spec = _compiled(job, settings, rows, options)
     spec = with_step_options(spec, options.steps)
-    spec = with_environment(spec, _environment(vertex.project))
+    spec = with_environment(spec, environment(vertex.project))
     specs = [with_machine(spec, machine) for machine in chosen]
     run = new_run_id(job.job)
-    values = parameters(job, registry=remote_registry(settings), run=run, work=f"gs://{vertex.project.bucket}/work")
+    work, found = f"gs://{vertex.project.bucket}/work", None if ask else ""
+    values = parameters(job, registry=remote_registry(settings), run=run, work=work, found=found)
     if options.retraining:
         values.pop("data_fingerprint", None)
         values["run"] = ""  # one schedule starts many runs; each is known by where its artifacts lie
     max_cost = options.max_cost if options.max_cost is not None else settings.max_cost
-    took = history(vertex, job.job, rows) if check else {}
+    took = history(vertex, job.job, rows) if ask else {}
     estimates = [costs.estimate(spec, job, rows, took) for spec in specs]
     spec, expected = specs[0], estimates[0]
+    ends: dict[str, int] = {}
     if max_cost is not None:  # it must hold on whichever machine the run ends
-        spec = with_timeout(spec, min(map(_capped, specs, estimates, repeat(rows), repeat(max_cost))))
+        each = [limits(spec, job, rows, max_cost) for spec in specs]
+        ends = {step: min(found[step] for found in each if step in found) for step in set().union(*each)}
+        spec = with_limits(spec, ends)
+        labels[MAX_COST] = f"{max_cost:.2f}".replace(".", "_")
     labels[MACHINES] = "_".join(machines)
     submission = Submission(run, job.job, spec, values, labels, experiment)
-    findings = preflight(vertex, submission, expected, max_cost=max_cost) if check else []
-    if not any(finding.problem for finding in findings) and check:
+    findings = preflight(vertex, submission, expected, max_cost=max_cost, ask=ask)
+    if max_cost is not None and not any(finding.problem for finding in findings):
+        findings += limit_findings(ends, took, max_cost)
+    if not any(finding.problem for finding in findings) and ask:
         for name, other, estimated in list(zip(machines, specs, estimates, strict=True))[1:]:
             findings += fallback_findings(vertex, name, other, estimated, max_cost)
     return Plan(submission, expected, tuple(findings), machines)
@@ -186,17 +199,8 @@ def _compiled(job: AnyJob, settings: Settings, rows: Mapping[str, Machine], opti
     return spec
 
 
-def _environment(project: Project) -> dict[str, str]:
+def environment(project: Project) -> dict[str, str]:
+    """What every container of a run has in its environment."""
     found = {"TEXTDIFFUSION_PROJECT": project.project, "TEXTDIFFUSION_REGION": project.region}
     found |= {PAYER: project.billing_project} if project.billing_project else {}
     return found | ({ENDPOINT: project.endpoint} if project.endpoint else {})
-
-
-def _capped(spec: Mapping[str, Any], expected: costs.Estimate, rows: Mapping[str, Machine], max_cost: float) -> int:
-    """Seconds after which training is ended, so that the run costs no more than the cap, whatever the estimate said."""
-    training = [step for step in expected.steps if step.step.startswith("train") and step.step != "train-judge"]
-    others = expected.usd - sum(step.usd or 0.0 for step in training)
-    hourly = sum(costs.hourly(spec, rows).get(step.step, 0.0) for step in training)
-    if hourly <= 0 or max_cost <= others:
-        return _WEEK
-    return max(60, round((max_cost - others) / hourly * 3600))

@@ -10,8 +10,8 @@ from typing import Any
 from core.errors import UserError
 from pipelines.findings import ME
 from pipelines.settings import Settings
+from pipelines.vertex.buckets import bucket_findings
 from pipelines.vertex.client import Project, Vertex, one_line
-from pipelines.vertex.client.buckets import bucket_findings
 from pipelines.vertex.preflight import image_status
 from pipelines.vertex.regions import check_region
 
@@ -96,6 +96,7 @@ def _asked(vertex: Vertex, settings: Settings) -> Iterator[Check]:
     bad = [finding for finding in findings if finding.problem]
     yield _check("bucket", not bad, text, bad[0].mend if bad else "")
     yield from _account(vertex)
+    yield from _build_account(vertex, settings)
     yield from _image(vertex, settings)
     yield _check("gcloud", shutil.which("gcloud") is not None, shutil.which("gcloud") or "not found",
                  "https://cloud.google.com/sdk/docs/install", needed=False)  # fmt: skip
@@ -123,6 +124,19 @@ def _account(vertex: Vertex) -> Iterator[Check]:
         yield _check(ACT_AS, held, "granted" if held else "denied", grant)
 
 
+def _build_account(vertex: Vertex, settings: Settings) -> Iterator[Check]:
+    """Only `make push` needs it; an image may come from elsewhere."""
+    account, project = settings.build_account, vertex.project.project
+    if not account:
+        mend = f"echo 'build_account: build@{project}.iam.gserviceaccount.com' >> textdiffusion.yaml"
+        yield _check("build account", False, "none set: `make push` has no account to build as", mend, needed=False)
+        return
+    code, _ = vertex.rest("iam.googleapis.com", "GET", f"/v1/projects/-/serviceAccounts/{account}")
+    create = f"gcloud iam service-accounts create {account.split('@')[0]} --project={project}"
+    found = account if code == 200 else f"{account}: HTTP {code}"
+    yield _check("build account", code == 200, found, create, needed=False)
+
+
 def _image(vertex: Vertex, settings: Settings) -> Iterator[Check]:
     from pipelines.compile import image_name
 
@@ -133,7 +147,7 @@ def _image(vertex: Vertex, settings: Settings) -> Iterator[Check]:
         return
     code = image_status(vertex, image)
     found = image if code == 200 else f"{image}: HTTP {code}"
-    yield _check("image", code == 200, found, _read_access(vertex, image) if code in (401, 403) else "make image")
+    yield _check("image", code == 200, found, _read_access(vertex, image) if code in (401, 403) else "make push")
 
 
 def _read_access(vertex: Vertex, image: str) -> str:

@@ -32,7 +32,7 @@ STATES = {
 ENDED = ("succeeded", "failed", "cancelled")
 _COLOURS = {"running": "cyan", "succeeded": "green", "cached": "green", "failed": "red", "cancelled": "yellow"}
 _LAUNCHED = ("CustomJob", "HyperparameterTuningJob")
-_CAPACITY = ("RESOURCE_EXHAUSTED", "Resources are insufficient", "resources are insufficient", "quota")
+_CAPACITY = ("resource_exhausted", "resources are insufficient", "quota", "stockout", "resource_pool_exhausted")
 
 
 class _Resource(Record):
@@ -102,7 +102,8 @@ class View:
     @property
     def out_of_capacity(self) -> bool:
         """Whether the run failed because the machines that it asked for could not be had."""
-        return self.state == "failed" and any(word in step.error for step in self.failed for word in _CAPACITY)
+        errors = [step.error.lower() for step in self.failed]
+        return self.state == "failed" and any(word in error for error in errors for word in _CAPACITY)
 
 
 def view(job: Any, machines: Mapping[str, Machine] | None = None) -> View:

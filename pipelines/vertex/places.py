@@ -10,7 +10,7 @@ from pipelines.findings import Finding
 from pipelines.vertex.client import Vertex
 
 _FORMS = {
-    "network": (r"projects/[^/\s]+/global/networks/[^/\s]+", "projects/NUMBER/global/networks/NAME"),
+    "network": (r"projects/\d+/global/networks/[^/\s]+", "projects/NUMBER/global/networks/NAME"),
     "encryption_key": (
         r"projects/[^/\s]+/locations/([^/\s]+)/keyRings/[^/\s]+/cryptoKeys/[^/\s]+",
         "projects/P/locations/L/keyRings/R/cryptoKeys/K",

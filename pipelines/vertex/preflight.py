@@ -11,13 +11,15 @@ from core.errors import UserError
 from pipelines import costs
 from pipelines.checks import executors, machine_problems, worker_pools
 from pipelines.findings import Finding
+from pipelines.machines import SPOT_ONLY
+from pipelines.vertex.buckets import bucket_findings
+from pipelines.vertex.caps import LEAST
 from pipelines.vertex.client import Vertex
-from pipelines.vertex.client.buckets import bucket_findings
 from pipelines.vertex.places import account_findings, form_problems, tensorboard_findings
+from pipelines.vertex.quota import accelerators, quota_findings
 from pipelines.vertex.regions import check_accelerator, check_region
 from pipelines.vertex.submit import RUN_ID, Submission
 
-_QUOTA = "aiplatform.googleapis.com/custom_model_training_{spot}nvidia_{kind}_gpus"
 MANIFESTS = ", ".join(
     f"application/vnd.{kind}+json"
     for kind in (
@@ -39,7 +41,12 @@ _PYTHON: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def preflight(
-    vertex: Vertex, submission: Submission, estimate: costs.Estimate, *, max_cost: float | None = None
+    vertex: Vertex,
+    submission: Submission,
+    estimate: costs.Estimate,
+    *,
+    max_cost: float | None = None,
+    ask: bool = True,
 ) -> list[Finding]:
     """Everything that can be known before a run starts; empty when nothing is wrong or doubtful.
 
@@ -48,10 +55,11 @@ def preflight(
         submission: what would be sent.
         estimate: its cost.
         max_cost: the most it may cost, in USD.
+        ask: ask the services too.
     """
     found = list(offline(vertex.project.region, submission, estimate, max_cost=max_cost))
     found += form_problems(vertex, submission.spec)
-    if not any(finding.problem for finding in found):
+    if ask and not any(finding.problem for finding in found):
         found += online(vertex, submission)
     return found
 
@@ -67,16 +75,33 @@ def offline(
     except UserError as error:
         yield Finding(str(error))
     else:
-        doubts = [doubt, *(check_accelerator(region, kind) for kind, _, _ in accelerators(submission.spec))]
+        doubts = [doubt, *_doubts(region, submission.spec)]
         yield from (Finding(text, problem=False) for text in sorted(set(filter(None, doubts))))
     yield from (Finding(text) for text in _labels(submission.labels))
     if not RUN_ID.fullmatch(submission.run):
-        yield Finding(f"run id {submission.run!r}: allowed: lower case letters, digits and dashes, at most 128")
+        yield Finding(f"run id {submission.run!r}: allowed: lower case letters, digits and dashes, at most 127")
     if max_cost is not None and estimate.usd > max_cost:
         yield Finding(f"--max-cost {max_cost:g}: the run is estimated at {estimate.line()}; nothing was submitted")
     elif max_cost is not None and estimate.unpriced:
         yield Finding(f"--max-cost {max_cost:g}: cannot be held: no price for {', '.join(estimate.unpriced)}"
                       " in resources.yaml")  # fmt: skip
+
+
+def limit_findings(seconds: Mapping[str, int], took: Mapping[str, float], max_cost: float) -> Iterator[Finding]:
+    """Steps to which a cap leaves less than they need: next to nothing, or less than they took in an earlier run.
+
+    Args:
+        seconds: that each step may take.
+        took: hours that steps took before.
+        max_cost: the cap, in USD.
+    """
+    short = [f"{step} {max(0, limit)} s" for step, limit in sorted(seconds.items()) if limit < LEAST]
+    if short:
+        yield Finding(f"--max-cost {max_cost:g}: leaves {', '.join(short)}, the start of machines apart; raise it")
+    for step, limit in sorted(seconds.items()):
+        if step in took and took[step] * 3600 > limit:
+            yield Finding(f"--max-cost {max_cost:g}: leaves {step} {limit} s, and in an earlier run it took"
+                          f" {took[step] * 3600:.0f} s", problem=False)  # fmt: skip
 
 
 def parameter_problems(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[str]:
@@ -96,29 +121,13 @@ def parameter_problems(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -
             yield f"parameter {name}: found {_short(value)}; allowed: {words}"
 
 
-def accelerators(spec: Mapping[str, Any]) -> Iterator[tuple[str, int, bool]]:
-    """(accelerator, count, spot) of every step that has one."""
-    for step, pool in worker_pools(spec):
-        machine = pool["machine_spec"]
-        if machine.get("accelerator_type"):
-            defaults = spec["components"][f"comp-{step}"]["inputDefinitions"]["parameters"]
-            spot = defaults.get("strategy", {}).get("defaultValue") == "SPOT"
-            replicas = int(pool.get("replica_count", 1))
-            yield machine["accelerator_type"], replicas * int(machine.get("accelerator_count") or 1), spot
-    for _, container in executors(spec):
-        accelerator = container.get("resources", {}).get("accelerator", {})
-        kind = accelerator.get("resourceType") or accelerator.get("type")
-        if kind:
-            yield kind, int(accelerator.get("resourceCount") or accelerator.get("count") or 1), False
-
-
 def online(vertex: Vertex, submission: Submission) -> list[Finding]:
     """Checks that ask the project: bucket, service account, image and quota."""
     found = [*bucket_findings(vertex)]
     if not found:
         spec = submission.spec
         found += [*account_findings(vertex), *tensorboard_findings(vertex, spec)]
-        found += [*_image(vertex, spec), *_quota(vertex, spec)]
+        found += [*_image(vertex, spec), *quota_findings(vertex, spec)]
     return found
 
 
@@ -129,9 +138,20 @@ def fallback_findings(
     if max_cost is not None and estimate.usd > max_cost:
         yield Finding(f"--max-cost {max_cost:g}: on {machine} the run is estimated at {estimate.line()};"
                       " nothing was submitted")  # fmt: skip
-    doubts = {check_accelerator(vertex.project.region, kind) for kind, _, _ in accelerators(spec)}
-    for text in [*sorted(filter(None, doubts)), *(finding.text for finding in _quota(vertex, spec))]:
+    short = [finding.text for finding in quota_findings(vertex, spec)]
+    for text in [*sorted(set(_doubts(vertex.project.region, spec))), *short]:
         yield Finding(f"{machine}: {text}", problem=False)
+
+
+def _doubts(region: str, spec: Mapping[str, Any]) -> Iterator[str]:
+    """Accelerators that may not be had in the region, or not at the price that was asked for."""
+    for held in accelerators(spec):
+        yield from filter(None, [check_accelerator(region, held.kind)])
+        if not held.spot and SPOT_ONLY.fullmatch(held.machine_type):
+            yield (
+                f"{held.step}: Compute Engine gives {held.machine_type} only as spot or flex-start, and whether Vertex"
+                " AI has it on demand is not known: add --spot"
+            )
 
 
 def _image(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
@@ -143,11 +163,11 @@ def _image(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
         if "." not in image.partition("/")[0]:
             yield Finding(f"image: {image} names no registry that Vertex can pull from; set `image:"
                           f" {vertex.project.region}-docker.pkg.dev/{vertex.project.project}/REPOSITORY/textdiffusion`"
-                          " and push it with `make image`")  # fmt: skip
+                          " and push it with `make push`")  # fmt: skip
             continue
         code = image_status(vertex, image)
         if code == 404:
-            yield Finding(f"image: {image} is not in the registry; push it with `make image`")
+            yield Finding(f"image: {image} is not in the registry; push it with `make push`")
         elif code != 200:
             yield Finding(f"image: {image} could not be looked up (HTTP {code})", problem=False)
 
@@ -157,35 +177,6 @@ def image_status(vertex: Vertex, image: str) -> int:
     host, _, rest = image.partition("/")
     name, _, tag = rest.rpartition("@") if "@" in rest else rest.rpartition(":")
     return vertex.rest(host, "GET", f"/v2/{name}/manifests/{tag}", accept=MANIFESTS)[0]
-
-
-def _quota(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
-    wanted: dict[str, int] = {}
-    for kind, count, spot in accelerators(spec):
-        name = kind.lower().removeprefix("nvidia_").removeprefix("tesla_")
-        metric = _QUOTA.format(spot="preemptible_" if spot else "", kind=name.replace("h100_80gb", "h100"))
-        wanted[metric] = max(wanted.get(metric, 0), count)
-    if not wanted:
-        return
-    path = f"/v1/projects/{vertex.project.project}/locations/global/services/aiplatform.googleapis.com/quotaInfos"
-    infos, token = [], ""
-    while True:
-        code, answer = vertex.rest("cloudquotas.googleapis.com", "GET", f"{path}?pageSize=1000&pageToken={token}")
-        if code != 200:
-            yield Finding(f"quota: could not be read (HTTP {code}); needed: {', '.join(sorted(wanted))}", problem=False)
-            return
-        infos += answer.get("quotaInfos", [])
-        token = answer.get("nextPageToken", "")
-        if not token:
-            break
-    for info in infos:
-        need = wanted.get(info.get("metric", ""))
-        for dimension in info.get("dimensionsInfos", []) if need else []:
-            region = vertex.project.region
-            value = int(dimension.get("details", {}).get("value", -1))
-            if region in dimension.get("applicableLocations", [region]) and 0 <= value < (need or 0):
-                yield Finding(f"quota: {info['metric']} in {region} is {value}, the run needs {need};"
-                              " ask for more at https://console.cloud.google.com/iam-admin/quotas")  # fmt: skip
 
 
 def _labels(labels: Mapping[str, str]) -> Iterator[str]:

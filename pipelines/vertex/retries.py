@@ -15,9 +15,9 @@ from factory.run_folder import new_run_id
 from pipelines.machines import Machine, choose, load_machines
 from pipelines.settings import Settings
 from pipelines.vertex.client import Vertex
-from pipelines.vertex.monitor import View, exit_code, follow, view
+from pipelines.vertex.monitor import ENDED, View, exit_code, follow, view
 from pipelines.vertex.step_options import with_machine
-from pipelines.vertex.submit import EXPERIMENT, MACHINES, Submission, get_run, submit
+from pipelines.vertex.submit import EXPERIMENT, MACHINES, MAX_COST, Submission, cancel, get_run, submit
 
 _OWN = ("textdiffusion-job", "textdiffusion-config", EXPERIMENT)  # labels that `submit` writes
 
@@ -37,7 +37,7 @@ def watch(
     """
     rows = load_machines(settings.machines)
     while True:
-        shown = follow(vertex, run, show, interval=interval, machines=rows)
+        shown = follow(vertex, run, _ending(vertex, run, show, say), interval=interval, machines=rows)
         if not shown.out_of_capacity:
             return shown
         following = next_machine(vertex, run, rows)
@@ -47,6 +47,24 @@ def watch(
         say(f"{run}: no {before} to be had; going on as {submission.run} on {machine}")
         submit(vertex, submission, exists_ok=True)
         run = submission.run
+
+
+def _ending(
+    vertex: Vertex, run: str, show: Callable[[View], None], say: Callable[[str], None]
+) -> Callable[[View], None]:
+    """`show`, which also ends the run once it has cost more than its cap."""
+    text = get_run(vertex, run).labels.get(MAX_COST, "").replace("_", ".")
+    cap = float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
+    asked: list[str] = []
+
+    def shown(now: View) -> None:
+        show(now)
+        if cap is not None and now.usd > cap and now.state not in ENDED and not asked:
+            asked.append(run)
+            say(f"{run}: has cost {now.usd:.2f} USD, more than --max-cost {cap:g}: it is cancelled")
+            cancel(vertex, run)
+
+    return shown
 
 
 def retry(vertex: Vertex, run: str, settings: Settings) -> Submission:

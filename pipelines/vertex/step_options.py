@@ -11,7 +11,9 @@ from typing import Any
 
 from core.config import parse_override
 from core.errors import UserError
+from factory.steps import STEPS
 from pipelines.checks import worker_pools
+from pipelines.costs import TRIALS
 from pipelines.machines import Machine
 
 _OPTIONS = {"retries": int, "cache": bool}
@@ -66,18 +68,9 @@ def with_environment(spec: Mapping[str, Any], variables: Mapping[str, str]) -> d
 def with_machine(spec: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
     """A copy of a pipeline compiled for Vertex that trains on another machine."""
     changed = copy.deepcopy(dict(spec))
-    for _, pool in worker_pools(changed):
-        pool["machine_spec"] = machine.spec()
-    return changed
-
-
-def with_timeout(spec: Mapping[str, Any], seconds: int) -> dict[str, Any]:
-    """A copy of a pipeline compiled for Vertex whose custom jobs end after at most so many seconds."""
-    changed = copy.deepcopy(dict(spec))
-    for component in changed["components"].values():
-        timeout = component.get("inputDefinitions", {}).get("parameters", {}).get("timeout")
-        if timeout and str(timeout.get("defaultValue", "")).endswith("s"):
-            timeout["defaultValue"] = f"{min(seconds, int(timeout['defaultValue'][:-1]))}s"
+    for name, pool in worker_pools(changed):
+        if name == TRIALS or (name in STEPS and STEPS[name].machine == "train"):
+            pool["machine_spec"] = machine.spec()
     return changed
 
 

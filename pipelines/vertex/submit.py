@@ -18,11 +18,14 @@ from core.config import config_hash
 from core.errors import UserError
 from pipelines.vertex.client import Project, Vertex, console_url, one_line
 
-RUN_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
+RUN_ID = re.compile(r"[a-z][-a-z0-9]{0,126}")  # "less than 128 characters"
 EXPERIMENT = "textdiffusion-experiment"
 """Label of a run: the experiment it was put into."""
 MACHINES = "textdiffusion-machines"
 """Label of a run: the machine it trains on and those that follow if there is none to be had, joined by `_`."""
+
+MAX_COST = "textdiffusion-max-cost"
+"""Label of a run: USD that it may cost, with `_` for the point."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def submit(vertex: Vertex, submission: Submission, *, exists_ok: bool = False) -
 
     project = vertex.project
     if not RUN_ID.fullmatch(submission.run):
-        raise UserError(f"run id {submission.run!r}: allowed: lower case letters, digits and dashes, at most 128")
+        raise UserError(f"run id {submission.run!r}: allowed: lower case letters, digits and dashes, at most 127")
     folder = project.run_folder(submission.pipeline, submission.run)
     with one_line(f"run {submission.run}"):
         storage.write_json(

@@ -66,6 +66,18 @@ def test_doctor_inside_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_
     assert {row["state"] for row in checks()} == {"ok"}
 
 
+def test_doctor_inside_finds_a_gpu_that_torch_has_no_kernels_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100-SXM2-16GB")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80"])
+    torch_row = next(row for row in checks() if row["check"] == "torch")
+    assert torch_row["state"] == "missing"
+    assert "Tesla V100-SXM2-16GB is sm_70, and torch" in torch_row["found"]
+
+
 def test_the_bill_of_materials_is_valid_cyclonedx_and_lists_what_is_installed() -> None:
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator

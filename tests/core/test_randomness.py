@@ -1,6 +1,6 @@
 import torch
 
-from core.randomness import DataOrder, Draws
+from core.randomness import DataOrder, Draws, Streams, generator_of, normal
 
 CPU = torch.device("cpu")
 
@@ -31,3 +31,15 @@ def test_the_stream_can_be_entered_anywhere() -> None:
     stream = order(0, 50)
     assert torch.equal(DataOrder(7, seed=1)(33, 50), stream[33:])
     assert not torch.equal(DataOrder(7, seed=2)(0, 50), stream)
+
+
+def test_a_row_sees_the_numbers_of_its_own_draw_whatever_shares_the_batch() -> None:
+    def alone(seed: int, count: int) -> list[torch.Tensor]:
+        generator = generator_of(seed, "x")
+        return [normal(generator, count, 2, 3), normal(generator, count, 4)]
+
+    rows = [(2, 0, 1), (1, 2, 3), (3, 1, 2), (1, 0, 3)]  # seed, index, count
+    together = Streams([((seed, "x"), index, count) for seed, index, count in rows])
+    for turn, shape in enumerate([(2, 3), (4,)]):
+        wanted = torch.stack([alone(seed, count)[turn][index] for seed, index, count in rows])
+        assert torch.equal(normal(together, len(rows), *shape), wanted)

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
-ROOMS = ("core", "factory", "report", "components", "pipelines", "local", "textdiffusion", "containers")
+ROOMS = ("core", "factory", "report", "components", "pipelines", "local", "serving", "textdiffusion", "containers")
 
 
 @dataclass

@@ -210,3 +210,17 @@ def test_of_champions_promoted_at_the_same_moment_none_is_forgotten(registry: Re
     before = [registry.rollback("digits", "back").version for _ in range(5)]
     assert sorted([champion, *before]) == [1, 2, 3, 4, 5, 6]
     assert len(registry.history("digits")) == 11
+
+
+def test_a_provisional_version_serves_only_once_it_is_promoted(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "weights").write_bytes(b"w")
+    registry.register(
+        "m", {"model": tmp_path / "m"}, metrics={}, evaluation_key="", weights_sha256="w", lineage={}, provisional=True
+    )
+    assert [(one.state(champion=champion)) for one, champion in registry.listed("m")] == ["provisional"]
+    with pytest.raises(UserError, match=r"no champion in .*; m@1 is provisional: name it, or promote it"):
+        registry.resolve("m")
+    registry.promote("m", 1, "by hand")
+    assert [(one.state(champion=champion)) for one, champion in registry.listed("m")] == ["champion"]
+    assert registry.resolve("m").version == 1

@@ -163,6 +163,7 @@ def test_a_diverging_trial_is_a_result_and_a_missing_metric_is_an_error(tmp_path
 
 def test_the_metric_file_is_what_the_tuning_service_reads(tmp_path: Path) -> None:
     file = tmp_path / "hypertune" / "output.metrics"
+    file.parent.mkdir()
     report_metric("loss", 0.25, 5120, {METRIC_FILE: str(file), "CLOUD_ML_TRIAL_ID": "3"})
     line = json.loads(file.read_text())
     assert math.isclose(float(line.pop("timestamp")), file.stat().st_mtime, abs_tol=60)

@@ -8,6 +8,7 @@ from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import aiplatform_v1 as v1
 
+from pipelines.vertex.submit import RUN_ID
 from tests.fakes import tiny
 from tests.fakes.gcs import GcsServer
 from tests.fakes.vertex import VertexServer
@@ -313,3 +314,32 @@ def test_model_without_a_container_or_with_a_local_artifact_is_refused(held):
     ):
         with pytest.raises(exceptions.BadRequest, match=words):
             models.upload_model(parent=PARENT, model=model)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"display_name": "x" * 129}, "display_name has 129 characters, at most 128"),
+        ({"network": "projects/demo/global/networks/net"}, "the project must be its number"),
+    ],
+)
+def test_what_the_protos_docstrings_do_not_allow_is_refused(held, spec, change, words):
+    made = job(spec)
+    for name, value in change.items():
+        setattr(made, name, value)
+    with pytest.raises(exceptions.BadRequest, match=words):
+        client(v1.PipelineServiceClient, held).create_pipeline_job(
+            parent=PARENT, pipeline_job=made, pipeline_job_id="refused"
+        )
+
+
+@pytest.mark.parametrize(("length", "allowed"), [(127, True), (128, False)])
+def test_an_id_of_a_run_is_shorter_than_128_characters_and_ours_are_too(held, spec, length, allowed):
+    identity = "i" * length
+    assert bool(RUN_ID.fullmatch(identity)) is allowed
+    pipelines = client(v1.PipelineServiceClient, held)
+    if allowed:
+        pipelines.create_pipeline_job(parent=PARENT, pipeline_job=job(spec), pipeline_job_id=identity)
+    else:
+        with pytest.raises(exceptions.BadRequest, match="at most 127"):
+            pipelines.create_pipeline_job(parent=PARENT, pipeline_job=job(spec), pipeline_job_id=identity)

@@ -29,7 +29,7 @@ data: {source: digits, limit: 200}
 train: {examples: 512, batch_size: 32}
 sample: {count: 40, steps: 4}
 evaluate: {count: 40}
-gate: {metric: frechet_distance, better: lower}
+gate: {metric: frechet_distance, better: lower, first_floors: 0}
 resources: {train: cpu, sample: cpu}
 """
 

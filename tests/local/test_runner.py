@@ -119,7 +119,17 @@ def test_a_metric_that_is_not_a_number_never_promotes(project: Project, states: 
 
 def test_a_changed_line_of_core_is_not_served_from_cache(tmp_path: Path, states: States) -> None:
     code = tmp_path / "code"
-    for name in ("core", "factory", "report", "components", "pipelines", "local", "textdiffusion", "containers"):
+    for name in (
+        "core",
+        "factory",
+        "report",
+        "components",
+        "pipelines",
+        "local",
+        "serving",
+        "textdiffusion",
+        "containers",
+    ):
         shutil.copytree(REPOSITORY / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "requirements.lock", code)
     project = make_project(tmp_path, settings="")

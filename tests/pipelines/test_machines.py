@@ -11,7 +11,7 @@ from pipelines.machines import RESOURCES, allowed_accelerators, check_pair, load
 
 def test_the_documented_rows_are_there_with_price_source_and_date() -> None:
     machines = load_machines()
-    assert set(machines) == {"cpu", "t4", "p100", "v100", "l4", "a100", "a100-x8", "a100-80gb", "h100"}
+    assert set(machines) == {"cpu", "t4", "l4", "a100", "a100-x8", "a100-80gb", "h100"}
     for machine in machines.values():
         assert machine.usd_per_hour is not None
         assert machine.usd_per_hour.source
@@ -46,6 +46,8 @@ def test_accelerators_are_the_names_that_the_client_library_knows() -> None:
         ("a2-highgpu-2g", "NVIDIA_TESLA_A100", 1, "allowed counts: 2"),
         ("a2-highgpu-1g", None, 0, "comes only with its accelerators"),
         ("n1-standard-4", None, 1, "without accelerator_type"),
+        ("n1-standard-8", "NVIDIA_TESLA_V100", 1, "is sm_70, and the locked torch has kernels for sm_75, "),
+        ("n1-standard-8", "NVIDIA_TESLA_P100", 1, "is sm_60, .* allowed: NVIDIA_TESLA_T4, "),
     ],
 )
 def test_pairs_that_do_not_exist_are_refused(machine: str, accelerator: str | None, count: int, message: str) -> None:

@@ -34,7 +34,7 @@ model: {network: {channels: [8, 8], blocks: [0, 1], head_channels: 8, embedding:
 train: {examples: EXAMPLES, batch_size: 32, warmup_examples: 32, checkpoint_minutes: 0.001, precision: fp32}
 sample: {count: 40, steps: 2, batch_size: 40}
 evaluate: {count: 40, judge_epochs: 1}
-gate: {metric: frechet_distance, better: lower}
+gate: {metric: frechet_distance, better: lower, first_floors: 0}
 resources: {train: cpu, sample: cpu}
 """
 CHAMPION, CHALLENGER = 32, 960  # examples that they train on

@@ -12,22 +12,31 @@ from textdiffusion.cli.output import examples
 
 def register(app: typer.Typer) -> None:
     """Adds the command to `app`."""
-    app.command("image", epilog=examples("image", "image --remote"))(image)
+    app.command("image", epilog=examples("image", "image --remote", "image --push"))(image)
 
 
 def image(
     remote: Annotated[bool, typer.Option("--remote", help="Fail if it names no registry.")] = False,
+    push: Annotated[bool, typer.Option("--push", help="Build it by Cloud Build, and push it.")] = False,
+    revision: Annotated[str, typer.Option(help="With --push: the commit that its labels name.")] = "unknown",
+    source: Annotated[str, typer.Option(help="With --push: the repository that its labels name.")] = "unknown",
 ) -> None:
     """Print the image that compile puts into pipelines; its tag is the hash of what is inside it."""
     from core.errors import UserError
-    from pipelines.compile import image_name
+    from pipelines.compile import ROOT, image_name
     from pipelines.settings import load_settings
 
-    name = image_name(load_settings().image)
+    settings = load_settings()
+    name = image_name(settings.image)
     host = name.partition("/")[0]
-    if remote and ("/" not in name or not ("." in host or ":" in host)):
+    if (remote or push) and ("/" not in name or not ("." in host or ":" in host)):
         raise UserError(
             f"image: {name} names no registry; write `image: REGION-docker.pkg.dev/PROJECT/REPOSITORY/textdiffusion`"
             " into textdiffusion.yaml"
         )
     say(name)
+    if push:
+        from pipelines.vertex import build
+
+        command = build.build_command(settings, name, revision=revision, source=source)
+        raise typer.Exit(build.push(command, ROOT))

@@ -249,7 +249,9 @@ def _print_result(run: Any, as_json: bool) -> None:
         answer(metric_rows(metrics), ("metric", "value", "floor", "n", "judge"), False)
     gate = run.facts.get("gate")
     if gate:
-        say(f"gate: {gate['decision']}: {gate['reason']}")
+        from core.evaluation import Verdict
+
+        say(f"gate: {Verdict.model_validate(gate).outcome}: {gate['reason']}")
     report = run.folder / "report.html"
     say(f"{'report' if report.exists() else 'run'}: {_near(report if report.exists() else run.folder)}")
 

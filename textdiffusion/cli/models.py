@@ -57,6 +57,7 @@ def models(
                     "model": model,
                     "version": version.version,
                     "alias": "champion" if champion else None,
+                    "state": version.state(champion=champion),
                     "created": version.created,
                     "run": version.lineage.get("run"),
                     "metrics": metrics if as_json else "  ".join(f"{key} {_short(x)}" for key, x in metrics.items()),
@@ -64,7 +65,7 @@ def models(
                     "uri": version.uri,
                 }
             )
-    columns = ("model", "version", "alias", "created", "run", "metrics", "weights")
+    columns = ("model", "version", "state", "created", "run", "metrics", "weights")
     if as_json and name:
         print_json({"versions": rows, "history": store.history(name)})
         return
@@ -225,4 +226,5 @@ def _mirror(store: Any, model: str, *, always: bool = False) -> None:
     with one_line("Vertex AI Model Registry"):
         done = mirror(vertex.models, vertex.project.parent, store, model, image_name(settings.image))
     new = f", {len(done['uploaded'])} versions added" if done["uploaded"] else ""
-    say(f"Vertex AI Model Registry: {model}@champion is version {done['champion']}{new}")
+    champion = f"{model}@champion is version {done['champion']}" if done["champion"] else f"{model} has no champion"
+    say(f"Vertex AI Model Registry: {champion}{new}")

@@ -98,7 +98,9 @@ def show(name: RunName = "latest", as_json: Json = False) -> None:
     if run.metrics():
         answer(metric_rows(run.metrics()), ("metric", "value", "floor", "n", "judge"), False)
     if facts.get("gate"):
-        say(f"gate: {facts['gate']['decision']}: {facts['gate']['reason']}")
+        from core.evaluation import Verdict
+
+        say(f"gate: {Verdict.model_validate(facts['gate']).outcome}: {facts['gate']['reason']}")
     say(f"folder: {run.folder}")
 
 

@@ -51,16 +51,22 @@ def deploy(
     experiment: Annotated[str, typer.Option(help="Vertex AI experiment to put the run into.")] = "",
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and estimate only.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="With --dry-run: without asking any service, so without credentials.")
+    ] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Watch until the end; the exit code is the run's.")] = False,
     interval: Interval = 10.0,
     as_json: Json = False,
 ) -> None:
     """Compile a job, check everything that can be checked, and submit it to Vertex AI Pipelines."""
+    from core.errors import UserError
     from pipelines.jobs import load_job
     from pipelines.settings import load_settings
     from pipelines.vertex import deploy as deploying
     from pipelines.vertex.client import Project, Vertex
 
+    if offline and not dry_run:
+        raise UserError("--offline goes with --dry-run: a run is submitted to a service")
     settings = load_settings()
     vertex = Vertex(Project.of(settings))
     job = load_job(name, overrides or (), [settings.set], search=search)
@@ -77,7 +83,7 @@ def deploy(
     tell = partial(say, to=sys.stderr) if as_json else say
     try:
         if dry_run:
-            plan = deploying.prepare(vertex, job, settings, options)
+            plan = deploying.prepare(vertex, job, settings, options, ask=not offline)
             if plan.problems:
                 raise deploying.PreflightError(plan.problems)
             for note in plan.notes:

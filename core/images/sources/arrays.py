@@ -41,6 +41,8 @@ def open_arrays(config: ImageData, images: Any, labels: Any = None, class_names:
     check_images("images", pixels.shape, pixels.dtype)
     if pixels.ndim == 4 and pixels.shape[3] == 1:
         pixels = pixels[..., 0]
+    if labels is None and class_names:
+        raise UserError(f"class_names: found {len(class_names)} class names and no labels")
     values = np.zeros(len(pixels), np.int64) if labels is None else np.asarray(labels)
     if values.dtype.kind not in "uif":
         raise UserError(f"labels: found dtype {values.dtype}; allowed are integers, one class for each image")

@@ -16,7 +16,7 @@ from core.images.evaluation import evaluate
 from core.images.glossary import GLOSSARY
 from core.images.judge import train
 from core.images.neighbours import closest_of_each_class, nearest_images
-from core.images.samples import in_proportion
+from core.images.samples import by_name, in_proportion
 
 RANDOM = np.random.default_rng(3)
 CONFIG = ImageEvaluate(count=1000, judge_epochs=15, neighbours=8)
@@ -225,3 +225,12 @@ def test_every_part_of_a_proportional_choice_has_the_proportions() -> None:
     assert len(set(order)) == len(order) > 250
     for start in range(0, len(order) - 60, 60):
         assert abs((labels[order[start : start + 60]] == 1).sum() - 40) <= 1
+
+
+def test_classes_are_matched_by_name() -> None:
+    labels = np.array([0, 1, 2, -1, 1])
+    own, wanted = ["bee", "cat", "dog"], ["ant", "bee", "cat", "dog"]  # one sorts before the others
+    assert by_name(labels, own, wanted, "samples").tolist() == [1, 2, 3, -1, 2]
+    assert by_name(labels, own, own, "samples") is by_name(labels, None, wanted, "samples") is labels
+    with pytest.raises(UserError, match="samples of class dog, which the data set does not have"):
+        by_name(labels, own, ["bee", "cat"], "samples")

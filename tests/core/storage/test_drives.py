@@ -67,7 +67,7 @@ def everything(folder: Path) -> None:
     assert sorted(results) == [False] * 7 + [True]
     assert len(set((folder / "manifest").read_bytes().decode())) == 1
     storage.write_bytes(folder / "file", b"new")
-    with storage.atomic_folder(folder / "out") as made:
+    with storage.atomic_folder(folder / "out", "x") as made:
         (made / "x").write_text("x")
     assert sorted(path.name for path in folder.iterdir()) == ["file", "manifest", "out"]
     store = CheckpointStore(str(folder / "work"))
@@ -113,7 +113,7 @@ def test_without_links_what_cannot_be_written_leaves_no_name(tmp_path: Path, mon
 
     monkeypatch.setattr(drives, "fill", full)
     with pytest.raises(OSError, match="No space left"):
-        drives._create_exclusively(tmp_path / "name", b"x")
+        drives.create_exclusively(tmp_path / "name", b"x")
     assert not (tmp_path / "name").exists()
 
 

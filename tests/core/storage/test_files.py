@@ -7,22 +7,6 @@ from core import storage
 from core.errors import UserError
 
 
-def test_a_failed_block_leaves_neither_folder_nor_rubbish(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="boom"), storage.atomic_folder(tmp_path / "out") as folder:
-        (folder / "half").write_text("x")
-        raise RuntimeError("boom")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_appears_whole_and_replaces_what_a_kill_left(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "stale").write_text("x")
-    with storage.atomic_folder(tmp_path / "out") as folder:
-        (folder / "new").write_text("y")
-        assert not (tmp_path / "out" / "new").exists()
-    assert storage.list_files(tmp_path / "out") == ["new"]
-
-
 def test_create_has_exactly_one_winner(tmp_path: Path) -> None:
     results: list[bool] = []
     barrier = threading.Barrier(16)

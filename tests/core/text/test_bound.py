@@ -13,7 +13,7 @@ from core.text.config import ProcessConfig
 from core.text.data import TextSet, windows
 from core.text.denoiser import Diffusion
 from core.text.objective import block_posterior, token_losses
-from core.text.schedule import Path, Warp, alpha_sigma, diffuse, evidence
+from core.text.schedule import NoisePath, Warp, alpha_sigma, diffuse, evidence
 from tests.core.text.conftest import MODEL, shake
 
 ZIPF = (1 / torch.arange(1.0, 41)).log().log_softmax(0)
@@ -25,8 +25,8 @@ def sphere(tokens: int, size: int) -> Tensor:
     return torch.nn.functional.normalize(x, dim=-1) * math.sqrt(size)
 
 
-def straight(low: float, high: float, block: int = 8, tilt: float = 0.0) -> Path:
-    return Path(Warp(ProcessConfig(gamma_min=low, gamma_max=high)), block, tilt)
+def straight(low: float, high: float, block: int = 8, tilt: float = 0.0) -> NoisePath:
+    return NoisePath(Warp(ProcessConfig(gamma_min=low, gamma_max=high)), block, tilt)
 
 
 def independent(rows: int) -> Tensor:
@@ -66,7 +66,7 @@ class Bigrams:
             backward.insert(0, torch.logsumexp(later + self.next, dim=2))
         return torch.stack(forward, dim=1) + torch.stack(backward, dim=1)
 
-    def warped(self, tilt: float) -> Path:
+    def warped(self, tilt: float) -> NoisePath:
         """A path whose warp has seen where the chain is learned, so that it is not straight."""
         warp = Warp(ProcessConfig(gamma_min=-3, gamma_max=9))
         generator = torch.Generator().manual_seed(3)
@@ -76,7 +76,7 @@ class Bigrams:
             logits = self.posterior(x, diffuse(x, gamma, torch.randn(x.shape, generator=generator)), gamma)
             warp.observe(gamma, token_losses(logits, self.tokens[:64]))
         warp.settle()
-        return Path(warp, LENGTH, tilt)
+        return NoisePath(warp, LENGTH, tilt)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_an_autoregressive_model_inside_has_its_own_likelihood_at_block_one(text
     shake(fresh.autoregressive)
     tokens = windows(texts.tokens["train"], torch.arange(0, 640, 5), MODEL.context)
     own = token_losses(fresh.autoregressive(tokens[:, :-1]), tokens).double().mean(dim=1)
-    single, four = Path(fresh.warp, 1), Path(fresh.warp, 4)
+    single, four = NoisePath(fresh.warp, 1), NoisePath(fresh.warp, 4)
     assert agrees(path_bound(block_posterior(fresh, 1), tokens, fresh.embeddings(), single, draws=24) - own, 0.05)
     for steps in (1, 2, 8):
         bound = chain_bound(block_posterior(fresh, 1), tokens, fresh.embeddings(), single, steps)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.text.config import ProcessConfig
 from core.text.reverse_steps import STEPS
-from core.text.schedule import Path, Warp, alpha_sigma, diffuse, evidence, tilted
+from core.text.schedule import NoisePath, Warp, alpha_sigma, diffuse, evidence, tilted
 
 KEPT = torch.tensor(True)
 
@@ -50,7 +50,7 @@ def test_equal_steps_of_the_warp_are_equal_steps_of_information() -> None:
     gamma = torch.linspace(-1, 9, 20_001)[:-1]
     warp.observe(gamma, torch.sigmoid(1.5 * (gamma - 4)))
     warp.settle(KEPT)
-    grid = Path(warp).grid(10)[:, 0]
+    grid = NoisePath(warp).grid(10)[:, 0]
     losses = torch.sigmoid(1.5 * (grid - 4))
     torch.testing.assert_close(losses.diff().neg(), torch.full((10,), 0.1), atol=0.03, rtol=0)
 
@@ -74,7 +74,7 @@ def test_the_warp_follows_what_it_sees_and_lives_in_the_checkpoint() -> None:
         warp.settle(KEPT)
     assert 1.5 < float(warp.gamma(torch.tensor([0.5]))) < 2.5
     other.load_state_dict(warp.state_dict())
-    torch.testing.assert_close(Path(other).grid(9), Path(warp).grid(9), rtol=0, atol=0)
+    torch.testing.assert_close(NoisePath(other).grid(9), NoisePath(warp).grid(9), rtol=0, atol=0)
 
 
 def test_tilt_runs_from_all_at_once_to_one_after_the_other() -> None:
@@ -134,7 +134,7 @@ def test_the_slope_of_a_path_is_the_derivative_of_its_noise_levels(tilt: float) 
     gamma = torch.linspace(-1, 9, 5000)
     warp.observe(gamma, torch.sigmoid(1.5 * (gamma - 4)))
     warp.settle(KEPT)
-    path, u = Path(warp.double(), 4, tilt), (torch.arange(40_000, dtype=torch.float64) + 0.5) / 40_000
+    path, u = NoisePath(warp.double(), 4, tilt), (torch.arange(40_000, dtype=torch.float64) + 0.5) / 40_000
     moved = path.slope(u).mean(dim=0)
     torch.testing.assert_close(moved, torch.full((4,), 10.0, dtype=torch.float64), atol=0.01, rtol=0)
     found = (path.gamma(u + 1e-7) - path.gamma(u - 1e-7)) / 2e-7

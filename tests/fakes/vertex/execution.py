@@ -106,6 +106,10 @@ class Execution:
 
     def _follow(self) -> None:
         with tempfile.TemporaryDirectory(prefix="vertex-run-") as folder:
+            os.chmod(folder, 0o711)  # steps, which are another user's, see nothing here but the mounted bucket
+            mount = Path(folder, "gcs")
+            mount.mkdir()
+            mount.chmod(0o777)
             job = self.job
             order = {
                 "spec": json_format.MessageToDict(v1.PipelineJob.pb(job).pipeline_spec),
@@ -118,11 +122,13 @@ class Execution:
                 "location": job.name.split("/")[3],
                 "service": self._server.url,
                 "storage": self._server.gcs.url,
-                "mount": f"{folder}/gcs/",
+                "mount": self._server.mount or f"{mount}/",
+                "mounted": bool(self._server.mount),
                 "cache": str(self._server.cache),
                 "faults": str(self._server.faults),
                 "service_account": job.service_account,
                 "labels": dict(job.labels),
+                "begun": self._server.begun,
             }
             Path(folder, "order.json").write_text(json.dumps(order))
             os.mkfifo(Path(folder, "events"))

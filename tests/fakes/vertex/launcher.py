@@ -12,6 +12,8 @@ from typing import Any
 from google_cloud_pipeline_components.container.v1.gcp_launcher.utils.json_util import recursive_remove_empty
 
 MODULE = "google_cloud_pipeline_components.container.v1.custom_job.launcher"
+WORKER_RESTARTS = 5
+"""Of a worker that exits non-zero: "Understand the custom training service" in Vertex AI's documentation."""
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['([\w-]+)'\]\}\}")
 
 
@@ -23,6 +25,7 @@ class Launched:
     command: list[str]
     environments: list[dict[str, str]]
     restarts: bool
+    attempts: int
 
 
 def payload(arguments: list[str], values: dict[str, Any]) -> dict[str, Any]:
@@ -65,8 +68,11 @@ def launched(made: dict[str, Any]) -> Launched:
         folders = {"AIP_MODEL_DIR": "model", "AIP_CHECKPOINT_DIR": "checkpoints", "AIP_TENSORBOARD_LOG_DIR": "logs"}
         given |= {name: f"{base}/{folder}/" for name, folder in folders.items()}
     environments = [{**given, "CLUSTER_SPEC": json.dumps(cluster)} for cluster in _clusters(pools)]
-    restarts = bool(spec.get("scheduling", {}).get("restartJobOnWorkerRestart"))
-    return Launched(made["name"], [*program.get("command", []), *program.get("args", [])], environments, restarts)
+    scheduling = spec.get("scheduling", {})
+    final = bool(scheduling.get("disableRetries"))
+    restarts = bool(scheduling.get("restartJobOnWorkerRestart")) and not final
+    command = [*program.get("command", []), *program.get("args", [])]
+    return Launched(made["name"], command, environments, restarts, 1 if final else 1 + WORKER_RESTARTS)
 
 
 def _clusters(pools: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 from google.cloud import aiplatform_v1
 from google.protobuf import descriptor, json_format
 
+from tests.fakes.vertex import rules
 from tests.fakes.vertex.errors import invalid
 
 
@@ -62,7 +63,9 @@ class Route:
             for parent in parents:
                 target = getattr(target, parent)
             setattr(target, leaf, value)
-        return self.request_class.wrap(request)
+        made = self.request_class.wrap(request)
+        rules.check(made)
+        return made
 
 
 def routes_of(package: str, service: Any) -> Iterator[Route]:

@@ -31,7 +31,7 @@ from kfp.local.orchestrator import enhanced_dag_orchestrator, task_executor
 from kfp.local.orchestrator.orchestrator_utils import OrchestratorUtils
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from tests.fakes.vertex.mount import Bucket
+from tests.fakes.vertex.mount import Bucket, Mounted
 from tests.fakes.vertex.step import Step, StepError, described, restored
 
 
@@ -43,7 +43,7 @@ class Runner:
         self.failed: list[str] = []
         self.dag = ["0"]
         self.touched: set[str] = set()
-        self.storage = Bucket(order["storage"], order["mount"])
+        self.storage = (Mounted if order["mounted"] else Bucket)(order["storage"], order["mount"])
         self.number = random.Random(order["name"]).randrange(10**14, 10**15)
 
     def report(self, event: str, **fields: Any) -> None:
@@ -205,6 +205,9 @@ def serve(preload: list[str]) -> None:
         folder = line.strip()
         if os.fork() == 0:
             os.setsid()
+            os.umask(
+                0
+            )  # in a mounted bucket whoever may enter may do anything: modes and owners are those of the mount
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             code = 1
             try:

@@ -135,7 +135,8 @@ class ScheduleService:
             job.schedule_name = schedule.name
             job.display_name = job.display_name or schedule.display_name
             schedule.started_run_count += 1
-            identity = f"{re.sub('[^a-z0-9-]+', '-', job.display_name.lower())}-{self._number()}"
+            pipeline = dict(job.pipeline_spec["pipelineInfo"])["name"]  # and the date, as the service names such runs
+            identity = f"{pipeline}-{now():%Y%m%d%H%M%S}-{self._number()}"
             made = self._server.pipelines.create_pipeline_job(
                 v1.CreatePipelineJobRequest(
                     parent=template.parent or schedule.name.rpartition("/schedules")[0],

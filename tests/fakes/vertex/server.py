@@ -71,6 +71,8 @@ class VertexServer:
         preload: Modules that are imported once, before runs and their steps are forked.
         environment: Variables of the image that steps run in.
         hold: Keep new pipeline jobs PENDING instead of executing them.
+        mount: A folder, with its slash, in which the buckets are really mounted; else each run has one of its own that
+            is filled and flushed around its steps and has gcsfuse's rules.
     """
 
     def __init__(
@@ -81,12 +83,14 @@ class VertexServer:
         preload: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
         hold: bool = False,
+        mount: str = "",
     ) -> None:
         self.gcs, self.project, self.number = gcs, project, "123456789012"
-        self.hold = hold
+        self.hold, self.mount = hold, mount
         self.host = Host({**gcs.environment, **(environment or {})}, preload)
         self.lock = threading.RLock()
         self.requests: list[tuple[str, str]] = []
+        self.begun: int | None = None  # how often a custom job that exits non-zero is begun, if a probe has told
         self._folder = tempfile.TemporaryDirectory(prefix="vertex-")
         self.cache = Path(self._folder.name, "cache")
         self.faults = Path(self._folder.name, "faults")
@@ -170,7 +174,7 @@ class VertexServer:
         return json.dumps(self.platform.answer(verb, path, query, content, accept))
 
     def identified(self, text: str) -> str:
-        return text.replace(f"projects/{self.number}/", f"projects/{self.project}/")
+        return re.sub(rf"projects/{self.number}/(?!global/networks/)", f"projects/{self.project}/", text)
 
     def _numbered(self, text: str) -> str:
         """Resource names carry the project's number on the way out, as the service's do."""
@@ -186,6 +190,13 @@ class VertexServer:
     def fail(self, step: str, kind: str, *, times: int = 1) -> None:
         """Lets a step meet a fault: `crash`, `preempt` (killed and restarted) or `stockout` (no such machine free)."""
         (self.faults / f"{step}.{kind}").write_text(str(times))
+
+    def set_to(self, probe: Mapping[str, Any]) -> None:
+        """Behaves as the service did when `textdiffusion probe` looked at it: `probe` is its probe.json.
+
+        A custom job that exits with a status other than 0 is begun as often as there.
+        """
+        self.begun = max(1, int(probe["exit_2"]["begun"]))
 
     def wait(self, timeout: float = 120.0) -> None:
         """Until no pipeline job is running."""

@@ -19,8 +19,12 @@ from kfp import dsl
 from kfp.dsl import executor_main
 from kfp.local import executor_input_utils, executor_output_utils
 
-from tests.fakes.vertex import launcher, tuning
+from core.processes import accelerators
+from tests.fakes import unprivileged
+from tests.fakes.vertex import gcsfuse, launcher, tuning
 
+INSIDE = Path(__file__).with_name("inside")
+"""On the path of the programs that a step starts."""
 PROGRAM = "textdiffusion"  # the entry point of the image
 PROGRESS = re.compile(r": \d+(/\d+)? examples")  # what a training says once it trains
 TAKEN_AWAY = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)  # how a process ends whose machine is taken
@@ -136,13 +140,14 @@ class Step:
         if self.refused:
             raise self.refused
         container = self.executor.container
-        command, job, restarts = [*container.command, *container.args], self.job, False
+        command, job, restarts, attempts = [*container.command, *container.args], self.job, False, 1
         environments = [{e.name: e.value for e in container.env}]
         if tuning.MODULE in command:
             return self._tune(command)
         if launcher.MODULE in command:
             made = self._launch(command)
             command, environments, job, restarts = made.command, made.environments, made.name, made.restarts
+            attempts = self.runner.order["begun"] or made.attempts
         for artifacts in self.message.inputs.artifacts.values():
             for artifact in artifacts.artifacts:
                 self.runner.storage.download(artifact.uri)
@@ -152,6 +157,10 @@ class Step:
         code = self._spawn(command, environments, job, fault)
         while code in TAKEN_AWAY and restarts:
             self._say(job, "The replica workerpool0-0 was preempted; restarting the job.")
+            code = self._spawn(command, environments, job, None)
+        while code > 0 and code not in TAKEN_AWAY and attempts > 1:
+            attempts -= 1
+            self._say(job, f"The replica workerpool0-0 exited with a non-zero status of {code}; restarting the worker.")
             code = self._spawn(command, environments, job, None)
         self.runner.storage.upload(self.root)
         if code != 0:
@@ -200,12 +209,17 @@ class Step:
             raise StepError(f"Too many trials failed; the last are in {made['name']}")
         return dict(executor_output_utils.get_outputs_for_task(self.message, self.component))
 
-    def spawn_program(self, command: list[str], environment: dict[str, str], job: str) -> int:
+    def spawn_program(self, command: list[str], environment: dict[str, str], job: str, image: str) -> int:
         """Runs a program of the image, what its request names in the mounted folder; its exit code."""
         request = json.loads(self.runner.storage.read(next(part for part in command if part.startswith("gs://"))))
         for uri in request["inputs"].values():
             self.runner.storage.download(uri)
-        return self._spawn(command, [environment], job, None)
+        return self._spawn(command, [environment], job, None, root=image.endswith("-trials"))
+
+    @property
+    def _rules(self) -> str:
+        """The folder that is to have gcsfuse's rules; empty if gcsfuse itself has it."""
+        return "" if self.runner.order["mounted"] else str(self.runner.order["mount"])
 
     def _fault(self, only: str | None = None) -> str | None:
         """Takes one injected fault for this step, if the test left one (`FOLDER/STEP.KIND`)."""
@@ -220,7 +234,9 @@ class Step:
     def _say(self, job: str, text: str) -> None:
         self.runner.report("log", job=job, text=text)
 
-    def _spawn(self, command: list[str], environments: list[dict[str, str]], job: str, fault: str | None) -> int:
+    def _spawn(
+        self, command: list[str], environments: list[dict[str, str]], job: str, fault: str | None, *, root: bool = False
+    ) -> int:
         """Runs the component's program once for each replica, in forks of this process, which has the heavy imports
         already; the exit code is the first that is not 0."""
         source = _source_of(command)
@@ -233,7 +249,7 @@ class Step:
             process = os.fork()
             if process == 0:
                 os.close(reader)
-                _become_step(command, environment, source, writer)
+                _become_step(command, environment, source, writer, self._rules, root)
             replicas.append(process)
         os.close(writer)
         doomed = list(replicas) if fault == "preempt" else []
@@ -249,11 +265,15 @@ class Step:
         return next((code for code in codes if code), 0)
 
 
-def _become_step(command: list[str], environment: dict[str, str], source: str | None, output: int) -> None:
-    """The rest of a forked process: standard output to the log, then KFP's own executor, or without a component's
-    source the image's entry point; never returns."""
+def _become_step(
+    command: list[str], environment: dict[str, str], source: str | None, output: int, mount: str, root: bool
+) -> None:
+    """The rest of a forked process: output to the log, the image's user, gcsfuse's rules in the mounted bucket;
+    then KFP's own executor, or without a component's source the image's entry point; never returns."""
     code = 1
     try:
+        os.umask(0o022)
+        (unprivileged.begin_as_root if root else unprivileged.become)()
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
@@ -262,6 +282,12 @@ def _become_step(command: list[str], environment: dict[str, str], source: str | 
 
         logging.getLogger().handlers.clear()
         os.environ.update({key: str(value) for key, value in environment.items()}, _KFP_RUNTIME="true")
+        os.environ[accelerators.EXPECTED] = "0"  # the machines of this service have no GPUs, whatever was asked for
+        if mount:
+            os.environ[gcsfuse.MOUNT] = mount
+            os.environ["PYTHONPATH"] = os.pathsep.join([str(INSIDE), os.environ.get("PYTHONPATH", "")])
+            rules = gcsfuse.rules(mount)
+            rules.__enter__()  # for as long as this process lives
         if source is None:
             sys.exit(importlib.import_module("components.__main__").main(command[1:]))
         with tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,7 @@ from typing import Any
 
 from google.cloud import aiplatform_v1 as v1
 
+from tests.fakes import unprivileged
 from tests.fakes.vertex.errors import invalid, not_found
 from tests.fakes.vertex.filters import ordered, page, select
 from tests.fakes.vertex.jobs import JobService, Numbers, now
@@ -160,7 +161,10 @@ class Trials:
         goals = [one["metricId"] for one in made["studySpec"]["metrics"]]
         for number, settings in enumerate(suggestions(made["studySpec"], made["maxTrialCount"]), start=1):
             with tempfile.TemporaryDirectory(prefix="vertex-trial-") as folder:
-                file = Path(folder, "hypertune", "output.metrics")
+                Path(folder).chmod(0o755)
+                file = Path(folder, "hypertune", "output.metrics")  # the service's folder is open to root alone
+                file.parent.mkdir(mode=0o755)
+                file.parent.chmod(0o755 if unprivileged.possible() else 0o555)
                 environment = {
                     **given,
                     "CLOUD_ML_TRIAL_ID": str(number),
@@ -168,7 +172,8 @@ class Trials:
                     "AIP_MODEL_DIR": f"{base}/{number}/model/",
                 }
                 arguments = [f"--{name}={value}" for name, value in settings.items()]
-                code = self._step.spawn_program([*command, *arguments], environment, made["name"])
+                image = program["imageUri"]
+                code = self._step.spawn_program([*command, *arguments], environment, made["name"], image)
                 last = json.loads(file.read_text().strip().split("\n")[-1]) if file.exists() else {}
             measured = {name: float(last[name]) for name in goals if name in last} if code == 0 else {}
             failed += not measured

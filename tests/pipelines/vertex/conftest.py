@@ -5,6 +5,7 @@ Steps are stand-ins that take no time; `test_walk.py` has the real ones.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ description: A job whose steps are stand-ins
 modality: images
 data: {source: digits}
 train: {examples: 512}
-gate: {metric: frechet_distance}
+gate: {metric: frechet_distance, first_floors: 0}
 resources: {timeout_hours: 0.5}
 """
 IMAGE = "us-central1-docker.pkg.dev/demo/factory/textdiffusion:test"
@@ -47,7 +48,8 @@ class Cloud:
 
 def make_cloud(gcs: GcsServer, server: VertexServer) -> Cloud:
     gcs.create_bucket("demo-bucket")
-    server.platform.images.add(IMAGE.partition("/")[2])
+    for image in (IMAGE, f"{IMAGE}-trials"):
+        server.platform.images.add(image.partition("/")[2])
     environment = {
         **gcs.environment,
         ENDPOINT: server.url,
@@ -62,14 +64,16 @@ def make_cloud(gcs: GcsServer, server: VertexServer) -> Cloud:
 
 
 @pytest.fixture(scope="package")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    image = {
-        "PYTHONPATH": str(STANDIN),
-        "TEXTDIFFUSION_CODE_VERSION": "abc123",
-        "TEXTDIFFUSION_WORK": str(tmp_path_factory.mktemp("work")),
-    }
-    with GcsServer() as gcs, VertexServer(gcs, environment=image, preload=PRELOAD) as server:
-        yield make_cloud(gcs, server)
+def project() -> Iterator[Cloud]:
+    with tempfile.TemporaryDirectory(prefix="work-") as work:  # pytest's own folders are closed to the steps' user
+        Path(work).chmod(0o777)
+        image = {
+            "PYTHONPATH": str(STANDIN),
+            "TEXTDIFFUSION_CODE_VERSION": "abc123",
+            "TEXTDIFFUSION_WORK": work,
+        }
+        with GcsServer() as gcs, VertexServer(gcs, environment=image, preload=PRELOAD) as server:
+            yield make_cloud(gcs, server)
 
 
 @pytest.fixture

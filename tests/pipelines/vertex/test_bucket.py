@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from pipelines.vertex.client.buckets import bucket_findings
 
 from pipelines.findings import Finding
+from pipelines.vertex.buckets import bucket_findings
 from pipelines.vertex.client import Project, Vertex
 
 Look = Callable[..., tuple[list[Finding], list[str]]]

@@ -47,6 +47,7 @@ def test_machine_spot_replicas_timeout_network_key_board_and_labels_arrive(cloud
             "g2-standard-8", "NVIDIA_L4", 1,
         )  # fmt: skip
         assert {item.name for item in pool.container_spec.env} >= {"TEXTDIFFUSION_IMAGE", "TEXTDIFFUSION_PROJECT"}
+        assert {item.name: item.value for item in pool.container_spec.env}["TEXTDIFFUSION_GPUS"] == "1"
     scheduling = job.job_spec.scheduling
     assert scheduling.strategy.name == "SPOT"
     assert scheduling.restart_job_on_worker_restart
@@ -71,6 +72,21 @@ def test_preempted_training_on_demand_fails_and_is_not_restarted(cloud, command)
     cloud.server.fail("train", "preempt")
     run = deploy(command, "--no-spot", "--set", "train.seed=99", "--set", "train.learning_rate=0.63")
     assert monitor(command, run, "--follow")[0] == 1
+
+
+@pytest.mark.parametrize(("place", "restarts"), [("--spot", 5), ("--no-spot", 0)])
+def test_what_a_step_refused_is_not_done_again_when_the_service_starts_its_worker_again(
+    cloud, command, place, restarts
+):
+    run = deploy(command, place, "--set", f"train.learning_rate=6.{restarts}")
+    assert monitor(command, run, "--follow")[0] == 1
+    detail = next(d for d in sent(cloud, run).job_detail.task_details if d.task_name == "train")
+    (name,) = [name for name, job in cloud.server.jobs.jobs.items() if job.display_name == "train"][-1:]
+    assert cloud.server.jobs.jobs[name].job_spec.scheduling.disable_retries is (restarts == 0), detail.task_name
+    said = list(cloud.server.logs.lines(name))
+    assert sum("restarting the worker" in line for line in said) == restarts
+    assert said.count("train: 0/10 examples") == 1
+    assert sum("refused before this worker was started again: train: diverged" in line for line in said) == restarts
 
 
 @pytest.mark.parametrize(
@@ -103,7 +119,7 @@ def test_board_needs_a_service_account(cloud, command, board, monkeypatch):
 def test_cap_holds_on_every_machine_that_a_run_may_come_to(cloud, command):
     job = load_job("mnist-training", ["train.minutes=15"])
     result = command("deploy", "mnist-training", "--machine", "t4,h100", "--max-cost", "2", "--set", "train.minutes=15")
-    only_line(result, "--max-cost 2: on h100 the run is estimated at")
+    only_line(result, "--max-cost 2: leaves")
     capped = prepare(cloud.vertex, job, load_settings(), Options(machines=("t4", "l4"), max_cost=2.0))
     alone = prepare(cloud.vertex, job, load_settings(), Options(machines=("t4",), max_cost=2.0))
     assert seconds(capped) < seconds(alone), "an hour of l4 costs more"

@@ -8,12 +8,13 @@ from core.errors import UserError
 from pipelines import costs
 from pipelines.checks import read_spec
 from pipelines.compile import compile_job
+from pipelines.concurrency import most_at_once
 from pipelines.cron import next_times, with_zone
 from pipelines.jobs import load_job
 from pipelines.machines import load_machines
 from pipelines.settings import load_settings
 from pipelines.vertex.deploy import Options, prepare
-from pipelines.vertex.preflight import parameter_problems, preflight
+from pipelines.vertex.preflight import limit_findings, parameter_problems, preflight
 from pipelines.vertex.regions import check_region
 from pipelines.vertex.step_options import step_names, with_step_options
 
@@ -123,7 +124,7 @@ def test_time_zone_typo(cloud, command):
 
 def test_image_that_was_not_pushed(cloud, command, monkeypatch, submitted):
     monkeypatch.setenv("TEXTDIFFUSION_IMAGE", "us-central1-docker.pkg.dev/demo/factory/textdiffusion:other")
-    only_line(command("deploy", "digits"), "textdiffusion:other is not in the registry; push it with `make image`")
+    only_line(command("deploy", "digits"), "textdiffusion:other is not in the registry; push it with `make push`")
     assert submitted() == 0
 
 
@@ -144,6 +145,41 @@ def test_quota_below_what_is_needed(cloud, command):
         only_line(command("deploy", "digits"), f"{metric} in us-central1 is 0, the run needs 1")
     finally:
         cloud.server.platform.quota.clear()
+
+
+@pytest.mark.parametrize(("parallel", "need"), [(0, 2), (1, 2), (3, 4)])
+def test_quota_is_the_sum_over_what_runs_at_once(cloud, parallel, need):
+    """train-judge runs beside train, and beside the trials of a search, which it has none of its own to wait for."""
+    metric = "aiplatform.googleapis.com/custom_model_training_nvidia_t4_gpus"
+    job = load_job("digits", [f"search.parallel={parallel}"] if parallel else [], search=bool(parallel))
+    notes = {}
+    for quota in (need - 1, need):
+        cloud.server.platform.quota[("us-central1", metric)] = quota
+        try:
+            plan = prepare(cloud.vertex, job, load_settings(), Options())
+        finally:
+            cloud.server.platform.quota.clear()
+        assert plan.problems == [], "jobs wait for each other"
+        notes[quota] = [note for note in plan.notes if note.startswith("quota:")]
+    assert notes[need] == []
+    assert f"in us-central1 is {need - 1}, the run needs {need} for all that may run at once" in notes[need - 1][0]
+
+
+def test_steps_in_a_row_need_no_more_than_the_largest_and_branches_add_up():
+    task = lambda name, *before: {"componentRef": {"name": f"comp-{name}"}, "dependentTasks": list(before)}  # noqa: E731
+    inner = {"dag": {"tasks": {"c": task("c"), "d": task("d", "c")}}}
+    spec = {"components": {"comp-inner": inner, **{f"comp-{name}": {} for name in "abcd"}},
+            "root": {"dag": {"tasks": {"a": task("a"), "b": task("b", "a"), "inner": task("inner", "a")}}}}  # fmt: skip
+    assert most_at_once(spec, {"a": 3}) == 3
+    assert most_at_once(spec, {"a": 3, "b": 2}) == 3
+    assert most_at_once(spec, {"a": 3, "b": 2, "c": 1, "d": 4}) == 6, "b beside d"
+
+
+def test_h100_on_demand_is_marked_and_on_spot_is_not(cloud):
+    words = "Compute Engine gives a3-highgpu-1g only as spot or flex-start"
+    for spot in (False, True):
+        plan = prepare(cloud.vertex, load_job("digits"), load_settings(), Options(machines=("h100",), spot=spot))
+        assert any(words in note for note in plan.notes) is not spot
 
 
 def test_data_on_this_machine_cannot_be_read_in_the_cloud(cloud, command, tmp_path):
@@ -208,13 +244,78 @@ def test_training_without_a_time_budget_is_bounded_by_its_timeout():
     assert next(step for step in estimate.steps if step.step == "train").hours == 2
 
 
-def test_cap_also_ends_a_training_that_would_outlive_it(cloud):
-    job = load_job("mnist-training", ["train.minutes=15", "resources.train=t4"])
-    plan = prepare(cloud.vertex, job, load_settings(), Options(max_cost=2.0))
-    timeout = plan.submission.spec["components"]["comp-train"]["inputDefinitions"]["parameters"]["timeout"]
-    hours = int(timeout["defaultValue"][:-1]) / 3600
-    others = plan.estimate.usd - next(step.usd for step in plan.estimate.steps if step.step == "train")
-    assert hours * (0.21849885 + 0.4025) + others == pytest.approx(2.0, abs=0.01)
+def worst_case(spec, job):
+    """USD of a run whose every step takes all its time and every retry, by the limits in its specification alone."""
+    rows, usd = load_machines(), costs.RUN_FEE
+    dags = [spec["root"], *(part for part in spec["components"].values() if "dag" in part)]
+    leaves = {name: task for dag in dags for name, task in dag["dag"]["tasks"].items()}
+    for name, component in spec["components"].items():
+        step = name.removeprefix("comp-")
+        if "dag" in component:
+            continue
+        parameters = component.get("inputDefinitions", {}).get("parameters", {})
+        container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+        environment = {item["name"]: item["value"] for item in container.get("env", [])}
+        jobs = 1 + leaves[step].get("retryPolicy", {}).get("maxRetryCount", 0)
+        if step == "trials":
+            seconds = leaves["plan-trials"]["inputs"]["parameters"]["timeout_seconds"]["runtimeValue"]["constant"]
+            row, jobs = rows["t4"], job.search.trials
+        elif "timeout" in parameters:
+            seconds = int(parameters["timeout"]["defaultValue"][:-1])
+            machine = parameters["worker_pool_specs"]["defaultValue"][0]["machine_spec"]
+            row = next(row for row in rows.values() if row.spec() == machine)
+            jobs *= sum(int(pool["replica_count"]) for pool in parameters["worker_pool_specs"]["defaultValue"])
+            if parameters["strategy"]["defaultValue"] == "SPOT":
+                jobs *= costs.SPOT
+        else:
+            seconds, row = int(environment["TEXTDIFFUSION_STEP_SECONDS"]), rows["cpu"]
+        assert seconds >= 60, step
+        usd += jobs * row.price() * (seconds / 3600 + costs.STARTUP_HOURS)
+    return usd
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ([], Options(max_cost=2.0)),
+        (["resources.replicas=2"], Options(max_cost=4.0, spot=True, steps=("sample.retries=2",))),
+        ([], Options(max_cost=3.0, retraining=True)),
+        (["train.batch_size=64"], Options(max_cost=9.0, machines=("t4", "l4"))),
+        (["search.trials=4", "search.parallel=2", "search.minutes=5"], Options(max_cost=6.0)),
+    ],
+    ids=["plain", "spot, replicas and retries", "retraining", "two machines", "search"],
+)
+def test_all_steps_that_take_all_their_time_cost_no_more_than_the_cap(cloud, changes, options):
+    job = load_job("digits", ["train.minutes=15", *changes], search="search.trials=4" in changes)
+    plan = prepare(cloud.vertex, job, load_settings(), options)
+    assert plan.problems == []
+    worst = worst_case(plan.submission.spec, job)
+    assert worst <= options.max_cost
+    if len(options.machines) < 2:
+        assert worst == pytest.approx(options.max_cost, rel=0.02), "and nothing of it is withheld"
+
+
+def test_limits_do_not_depend_on_earlier_runs_which_would_keep_steps_out_of_the_cache(cloud, monkeypatch):
+    job = load_job("digits", ["train.minutes=15"])
+    before = prepare(cloud.vertex, job, load_settings(), Options(max_cost=2.0))
+    monkeypatch.setattr("pipelines.vertex.deploy.history", lambda *_: {"sample": 0.9, "evaluate": 0.01})
+    after = prepare(cloud.vertex, job, load_settings(), Options(max_cost=2.0))
+    assert before.submission.spec == after.submission.spec
+    assert any("leaves sample" in note and "it took 3240 s" in note for note in after.notes)
+
+
+def test_a_cap_that_leaves_a_step_no_time_is_refused():
+    found = list(limit_findings({"gate": 12, "train": 600}, {}, 0.5))
+    assert [finding.text for finding in found] == [
+        "--max-cost 0.5: leaves gate 12 s, the start of machines apart; raise it"
+    ]
+
+
+def test_without_a_cap_no_step_with_a_gpu_may_take_the_services_seven_days():
+    spec = read_spec(compile_job(load_job("digits", ["resources.timeout_hours=3"]), "vertex"))[0]
+    for step in ("train-judge", "train", "sample", "evaluate", "gate"):
+        parameters = spec["components"][f"comp-{step}"]["inputDefinitions"]["parameters"]
+        assert parameters["timeout"]["defaultValue"] == "10800s", step
 
 
 def test_step_options_reach_the_steps_and_no_other():

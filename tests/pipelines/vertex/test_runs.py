@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pipelines.vertex.logs import watch_logs
-from pipelines.vertex.monitor import launched
+from pipelines.vertex.monitor import Step, View, launched
 
 ACCOUNT = "pipelines@demo.iam.gserviceaccount.com"
 NETWORK = "projects/1/global/networks/net"
@@ -152,6 +152,23 @@ def test_machines_are_tried_in_order_and_of_two_who_watch_one_starts_the_next(cl
     assert machine_of(cloud, f"{run}-machine-2") == ("n1-standard-4", "NVIDIA_TESLA_T4")
     assert experiments(cloud, f"{run}-machine-2") == {"order"}
     assert states(command, f"{run}-machine-2")["prepare-data"] == "cached"
+
+
+@pytest.mark.parametrize(
+    ("error", "lacking"),
+    [
+        ("The zone does not have enough resources available: STOCKOUT", True),
+        ("ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS (resource type: compute)", True),
+        ("RESOURCE_EXHAUSTED: Resources are insufficient in region: us-central1.", True),
+        ("The replica workerpool0-0 exited with a non-zero status of 1.", False),
+    ],
+)
+def test_a_failure_for_want_of_machines_is_known_by_its_words(error, lacking):
+    step = Step("train", "failed", 0.0, None, error, (), {})
+    assert (
+        View("r", "j", "failed", 0.0, 0.0, "", Step("r", "failed", 0, None, "", (), {}, [step])).out_of_capacity
+        is lacking
+    )
 
 
 def machine_of(cloud, run):

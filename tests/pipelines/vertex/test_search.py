@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from pipelines.checks import check_spec, read_spec, worker_pools
 from pipelines.compile import ROOT, compile_job
 from pipelines.machines import load_machines
 from tests.core.asked import Steps
+from tests.fakes import unprivileged
 from tests.pipelines.test_compile import IMAGES, TEXT
 from tests.pipelines.vertex.conftest import JOB, Cloud
 
@@ -58,11 +61,15 @@ def test_the_tuning_job_runs_the_training_machine_and_the_image() -> None:
     spec = read_spec(compile_job(made, "vertex", image="r.example/t:1"))[0]
     pool = dict(worker_pools(spec))["trials"]
     assert pool["machine_spec"]["accelerator_type"] == "NVIDIA_L4"
-    assert pool["container_spec"]["image_uri"] == "r.example/t:1"
+    assert pool["container_spec"]["image_uri"] == "r.example/t:1-trials"
+    assert {"name": "TEXTDIFFUSION_GPUS", "value": "1"} in pool["container_spec"]["env"]
     assert pool["container_spec"]["command"] == ["textdiffusion"]
     assert pool["container_spec"]["args"][:2] == ["trial", "--request"]
     task = spec["root"]["dag"]["tasks"]["trials"]
     assert "hyperparameter_tuning_job.launcher" in str(spec["deploymentSpec"]["executors"]["exec-trials"])
+    assert '"scheduling": {"timeout": "86400s", "disable_retries": true}' in str(
+        json.loads(spec["deploymentSpec"]["executors"]["exec-trials"]["container"]["args"][3])["Concat"]
+    ).replace("\\'", "'"), "a trial that failed or took too long is not started again"
     assert task["inputs"]["parameters"]["max_trial_count"]["taskOutputParameter"]["producerTask"] == "plan-trials"
 
 
@@ -106,8 +113,16 @@ def test_an_estimate_counts_every_trial() -> None:
     assert bounded.bound
 
 
-def test_a_trials_entry_point_trains_and_reports_its_metric(tmp_path: Path) -> None:
-    steps.prepare_data({"source": "digits", "limit": 200}, tmp_path / "data")
+@pytest.fixture
+def opened() -> Iterator[Path]:
+    """A folder that the steps' user may write, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+def test_a_trials_entry_point_trains_and_reports_its_metric(opened: Path) -> None:
+    steps.prepare_data({"source": "digits", "limit": 200}, opened / "data")
     search = {"parameters": {"train.learning_rate": {"min": 1e-4, "max": 1e-2, "scale": "log"}}, "examples": 64}
     request = {
         "modality": "images",
@@ -116,18 +131,23 @@ def test_a_trials_entry_point_trains_and_reports_its_metric(tmp_path: Path) -> N
         "train": {"examples": 640, "batch_size": 32},
         "sample": None,
         "evaluate": None,
-        "work": str(tmp_path / "work"),
+        "work": str(opened / "work"),
         "warm_start": False,
         "timeout_seconds": 600,
-        "inputs": {"dataset": str(tmp_path / "data")},
+        "inputs": {"dataset": str(opened / "data")},
     }
-    storage.write_json(tmp_path / "request.json", request)
-    metrics = tmp_path / "hypertune" / "output.metrics"
+    storage.write_json(opened / "request.json", request)
+    metrics = opened / "hypertune" / "output.metrics"
     environment = {**os.environ, "CLOUD_ML_HP_METRIC_FILE": str(metrics), "CLOUD_ML_TRIAL_ID": "7"}
-    command = [sys.executable, "-m", "components", "trial", "--request", str(tmp_path / "request.json")]
-    done = subprocess.run(
-        [*command, "--learning_rate=1e-03"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, "-m", "components", "trial", "--request", str(opened / "request.json")]
+
+    def trial(rate: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, f"--learning_rate={rate}"], cwd=ROOT, env=environment, capture_output=True, text=True,
+            timeout=300, preexec_fn=unprivileged.become,
+        )  # fmt: skip
+
+    done = trial("1e-03")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     assert (said["trial"], said["parameters"], said["examples_seen"]) == (7, {"train.learning_rate": 0.001}, 64)
@@ -135,11 +155,19 @@ def test_a_trials_entry_point_trains_and_reports_its_metric(tmp_path: Path) -> N
     assert float(line["validation_loss"]) == said["value"]
     assert line["global_step"] == "64"
 
-    refused = subprocess.run(
-        [*command, "--learning_rate=100"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
+    refused = trial("100")
     assert refused.returncode == 2
     assert "learning_rate" in refused.stderr.splitlines()[-1]
+
+    metrics.unlink()
+    metrics.parent.chmod(0o555)
+    (opened / "work").rename(opened / "before")
+    closed = trial("1e-03")
+    metrics.parent.chmod(0o755)
+    assert (closed.returncode, closed.stdout) == (2, "")
+    assert "cannot write a trial's metric: Permission denied" in closed.stderr
+    assert "tag ends in -trials" in closed.stderr
+    assert not (opened / "work").exists(), "nothing was trained"
 
 
 def test_a_search_on_vertex_trains_the_best_trial_and_asks_the_gate(cloud: Cloud, command: Any) -> None:

@@ -162,9 +162,10 @@ def test_doctor_says_the_command_that_mends_what_is_missing(cloud, command, monk
     assert mends(found) == {
         "aiplatform.googleapis.com": "gcloud services enable aiplatform.googleapis.com --project=demo",
         "logging.logEntries.list": f"gcloud projects add-iam-policy-binding demo {YOU} --role=roles/logging.viewer",
-        "bucket": "gcloud storage buckets create gs://absent --project=demo --location=us-central1",
+        "bucket": "gcloud storage buckets create gs://absent --project=demo --location=us-central1"
+        " --uniform-bucket-level-access --enable-hierarchical-namespace",
         "service account": "gcloud iam service-accounts create pipelines --project=demo",
-        "image": "make image",
+        "image": "make push",
     }
 
 
@@ -191,6 +192,7 @@ def test_doctor_says_the_role_that_is_missing_on_account_and_image(cloud, comman
             "europe-west4",
             "bucket",
             "gcloud storage buckets create gs://demo-bucket-europe-west4 --project=demo --location=europe-west4"
+            " --uniform-bucket-level-access --enable-hierarchical-namespace"
             " && sed -i 's/^bucket:.*/bucket: demo-bucket-europe-west4/' textdiffusion.yaml",
         ),
         ("REGION", "us-central", "region name", "gcloud compute regions list --format='value(name)'"),

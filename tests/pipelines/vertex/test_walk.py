@@ -68,7 +68,7 @@ train: {examples: 64, batch_size: 16, warmup_examples: 16}
 autoregressive: {examples: 64, batch_size: 16, warmup_examples: 16}
 sample: {count: 3, steps: 3, gap: 3, modes: [diffusion, autoregressive, guided], prompts: ["Anna said"]}
 evaluate: {judge_order: 3, temperatures: [0.8], frontier_count: 2, spans: [4], span_count: 3, bound_windows: 4}
-gate: {metric: judge_nll}
+gate: {metric: judge_nll, first_floors: 0}
 warm_start: true
 resources: {timeout_hours: 0.5}
 """

@@ -1,0 +1,95 @@
+"""A folder of files that is published as one.
+
+    on a disk                   made beside its place and renamed
+    where a bucket is mounted   made in local scratch and copied file by file, the manifest last
+
+gcsfuse renames no folder that has children (EMFILE, on a bucket without a hierarchical namespace), links nothing and
+keeps no modes. Readers begin with the manifest, so a folder without it is no output yet.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from core.names import inside
+from core.storage import scratches
+from core.storage.drives import is_mounted_bucket
+from core.storage.faults import as_storage_error
+from core.storage.files import confirm, copy_tree, list_files, unique_beside, write_bytes
+
+_NO_FOLDER_RENAME = {errno.EMFILE, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV}
+
+
+@contextmanager
+def atomic_folder(out: Path, manifest: str) -> Iterator[Path]:
+    """A temporary folder that becomes `out` when the block ends well, and vanishes when it does not.
+
+    Args:
+        out: the folder; what is there, left by a killed predecessor, is replaced.
+        manifest: the file that readers of `out` begin with; the block must write it.
+
+    Raises:
+        StorageError: the disk is full or refuses; `out` is as it was, or holds no manifest.
+    """
+    with as_storage_error(out, "written"):
+        if is_mounted_bucket(out):
+            with scratches.temporary_folder("output") as scratch:
+                made = scratch / "made"
+                made.mkdir()
+                yield made
+                _require(inside(made, manifest))
+                _copy(made, out, manifest)
+            return
+        made = unique_beside(out)
+        try:
+            made.mkdir(parents=True)
+            yield made
+            _require(inside(made, manifest))
+            _rename(made, out, manifest)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _require(manifest: Path) -> None:
+    if not manifest.is_file():
+        raise ValueError(f"{manifest.name}: was to be written, and is not there")
+
+
+def _rename(made: Path, out: Path, manifest: str) -> None:
+    for path in made.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+    if out.exists():
+        _clear(out, manifest)
+    try:
+        made.replace(out)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_RENAME:
+            raise
+        _copy(made, out, manifest)
+    confirm(out)
+
+
+def _copy(made: Path, out: Path, manifest: str) -> None:
+    """Readers find no manifest in `out` until all its other files are there."""
+    last = inside(made, manifest).read_bytes()
+    if out.exists():
+        _clear(out, manifest)
+    inside(made, manifest).unlink()
+    if list_files(made):
+        copy_tree(made, out)
+    write_bytes(inside(out, manifest), last)
+
+
+def _clear(out: Path, manifest: str) -> None:
+    if not out.is_dir():
+        out.unlink()
+        return
+    inside(out, manifest).unlink(missing_ok=True)
+    shutil.rmtree(out)

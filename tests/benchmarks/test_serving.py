@@ -1,0 +1,49 @@
+"""The load that `benchmarks/serving.py` makes, and what it reads from it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from benchmarks.serving import Seen, ask, row
+
+
+def test_latencies_become_rates_and_percentiles() -> None:
+    seen = Seen(seconds=10, latencies=[i / 1000 for i in range(1, 102)], changed=2)
+    made = row("serve", 4, seen)
+    assert made["images/s"] == pytest.approx(10.1)
+    assert (made["p50 ms"], made["p95 ms"], made["p99 ms"]) == pytest.approx((51, 96, 100))
+    assert (made["requests"], made["changed"], made["failed"]) == (101, 2, 0)
+
+
+def test_clients_ask_wait_and_compare(tmp_path: Path) -> None:
+    inside = most = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal inside, most
+        while head := await reader.readline():
+            length = 0
+            while (line := await reader.readline()) not in (b"\r\n", b""):
+                length = int(line.split()[1]) if line.lower().startswith(b"content-length") else length
+            body = await reader.readexactly(length)
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0.01)
+            inside -= 1
+            assert head.startswith(b"POST /generate")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        writer.close()
+
+    async def measured() -> Seen:
+        seen = Seen()
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/generate"
+            await ask(url, lambda seed: {"seed": seed}, 3, 0.3, lambda seed, got: got["seed"] == seed != 1, seen)
+        return seen
+
+    seen = asyncio.run(measured())
+    assert most == 3
+    assert seen.changed == (len(seen.latencies) + 62) // 64  # every 64th asks for seed 1
+    assert seen.failed == 0

@@ -1,0 +1,1 @@
+"""The pipeline on the real gcsfuse: `make test-gcsfuse`."""
