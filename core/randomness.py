@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from core.transfer import to_device
+
 
 def seed_of(*parts: int | str) -> int:
     """A 63-bit seed from any parts; unlike sums of seeds, different parts never collide by design."""
@@ -65,7 +67,7 @@ class Draws:
         return cls(int(torch.randint(2**62, ())), 0, 0, total, total, device)
 
     def _cut(self, numbers: Tensor) -> Tensor:
-        return numbers[self._start : self._stop].to(self.device)
+        return to_device(numbers[self._start : self._stop], self.device)
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normals, [stop - start, *shape]."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from core.text.transformer import Cache, TokenTransformer
 from core.training.optimizers import ParameterGroup
+from core.transfer import to_device
 
 
 class NextToken(Protocol):
@@ -93,7 +94,7 @@ def generate(
 
 def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
     """One token from each law [..., V], by the Gumbel maximum; the numbers come from a CPU generator."""
-    uniform = torch.rand(logits.shape, generator=generator).clamp_min(1e-20).to(logits.device)
+    uniform = to_device(torch.rand(logits.shape, generator=generator).clamp_min(1e-20), logits.device)
     return (logits - (-uniform.log()).log()).argmax(dim=-1)
 
 
