@@ -11,8 +11,8 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,86 +23,19 @@ from torch import Tensor, nn
 from benchmarks import images as quality_of
 from benchmarks.contenders import Budget, Diffusers, Lucidrains, Ours
 from benchmarks.devices import synchronize
-from core.config import TrainConfig
+from benchmarks.slot import Facts, Slot
 from core.images import sampling
 from core.images.dataset import ImageDataset
 from core.images.judge import Judge
-from core.images.model import ImageShape, NoiseProcess, TrainedModel
-from core.images.objective import ImageObjective
+from core.images.model import NoiseProcess, TrainedModel
 from core.modality import run_here
 from core.processes.world import World, average_gradients
 from core.randomness import Draws
 from core.requests import PrepareDataRequest, TrainJudgeRequest
-from core.storage.checkpoint import CheckpointStore, serialize
-from core.text.data import TextSet
-from core.text.objective import OBJECTIVES
+from core.storage.checkpoint import serialize
 from core.training import precision
-from core.training.loop import fit
 from core.training.objective import Objective
 from core.training.result import FitResult, InterruptedTrainingError
-from factory.job import ImageTrainingJob, TextTrainingJob
-from pipelines.jobs import load_job
-
-Facts = dict[str, Any]
-
-
-@dataclass
-class Slot:
-    """Where and how much: `tiny` is a dry run."""
-
-    device: torch.device
-    work: Path
-    tiny: bool
-    data_dir: str | None = None
-    results: Facts = field(default_factory=dict)  # of the item that runs
-
-    def steps(self, many: int) -> int:
-        return 4 if self.tiny else many
-
-    @property
-    def job(self) -> ImageTrainingJob:
-        job = load_job("digits" if self.tiny else "mnist-training")
-        assert isinstance(job, ImageTrainingJob)
-        return job
-
-    @property
-    def text_job(self) -> TextTrainingJob:
-        job = load_job("shakespeare-training")
-        assert isinstance(job, TextTrainingJob)
-        return job
-
-    def images(self, job: ImageTrainingJob | None = None) -> ImageObjective:
-        """Of images of MNIST's shape that are noise: the speed is the same."""
-        side, rng = 8 if self.tiny else 28, np.random.default_rng(0)
-        split = rng.integers(0, 256, (2000 if self.tiny else 60_000, side, side), dtype=np.uint8)
-        labels = rng.integers(0, 10, len(split))
-        shape = ImageShape(channels=1, height=side, width=side, class_names=tuple("0123456789"))
-        return ImageObjective((job or self.job).model, shape, (split, labels), (split[:64], labels[:64]))
-
-    def texts(self, name: str) -> Objective:
-        class Tokens:
-            size = 1024
-
-            def decode(self, ids: list[int]) -> str:
-                return " ".join(map(str, ids))
-
-        tokens = {split: torch.randint(0, 1024, (20_000,)) for split in ("train", "validation", "test")}
-        return OBJECTIVES[name](self.text_job.model, TextSet({}, tokens, Tokens(), {}), 0)  # type: ignore[arg-type]
-
-    def train(self, objective: Objective, settings: TrainConfig, steps: int, name: str = "", **more: Any) -> FitResult:
-        """A training of `steps` steps with two rows of the log, the first of which holds what is done once."""
-        size = 4 if self.tiny else more.get("batch_size", settings.batch_size)
-        changes = {
-            "examples": steps * size,
-            "minutes": None,
-            "log_every": steps // 2,
-            "guide_at": None,
-            **more,
-            "batch_size": size,
-        }
-        config = settings.model_copy(update={"validate_every": 1.0, "preview_every": 1.0, **changes})
-        folder = self.work / (name or f"run-{time.monotonic_ns()}")
-        return fit(objective, config, CheckpointStore(str(folder)), World(0, 1, self.device), name="slot")
 
 
 def rate(result: FitResult) -> float:
@@ -214,12 +147,20 @@ def rates(slot: Slot) -> Facts:
 
 
 def peers(slot: Slot) -> Facts:
-    """Images a second of diffusers and denoising-diffusion-pytorch, with autocast as ours; lengths as above."""
+    """Images a second of diffusers and denoising-diffusion-pytorch, with autocast as ours; lengths as above.
+
+    A peer that is not installed is left out, and the results say so.
+    """
     number_format = precision.choose(slot.device)
-    sizes = type("Sizes", (), {"shape": (8, 8) if slot.tiny else (28, 28), "classes": 10})()
-    if slot.tiny:
-        sizes.shape = (16, 16)  # of which their networks halve the sides twice
-    for peer in (Diffusers(), Lucidrains()):
+    # their networks halve the sides twice
+    sizes = SimpleNamespace(shape=(16, 16) if slot.tiny else (28, 28), classes=10)
+    for kind in (Diffusers, Lucidrains):
+        try:
+            peer = kind()
+            peer.network(sizes)
+        except ImportError as error:
+            slot.results[kind.name] = f"left out: {error}"
+            continue
         for batch in (128, 1024) if not slot.tiny else (2,):
             network = peer.network(sizes).to(slot.device)
             optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True)

@@ -1,20 +1,19 @@
 """The slot's script runs to its end without a GPU, and an item that fails costs no other."""
 
 import json
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import gpu_slot
-from benchmarks.gpu_items import Slot
+from benchmarks import gpu_items, gpu_slot
+from benchmarks.slot import Slot
 
 
 @pytest.mark.slow
 def test_every_item_runs_in_the_dry_run(tmp_path: Path) -> None:
-    pytest.importorskip("diffusers")
-    pytest.importorskip("denoising_diffusion_pytorch")
     found = gpu_slot.measure(
         Slot(torch.device("cpu"), tmp_path, tiny=True), list(gpu_slot.ITEMS), tmp_path / "out.json"
     )
@@ -45,3 +44,14 @@ def test_an_item_that_fails_or_hangs_costs_no_other(tmp_path: Path, monkeypatch:
 def test_the_items_fit_the_slot_one_after_the_other() -> None:
     assert gpu_slot.SECONDS <= 560
     assert max(seconds for seconds, _ in gpu_slot.ITEMS.values()) < gpu_slot.SECONDS
+
+
+def test_a_peer_that_is_not_installed_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    monkeypatch.setitem(sys.modules, "denoising_diffusion_pytorch", None)
+    slot = Slot(torch.device("cpu"), tmp_path, tiny=True)
+    gpu_items.peers(slot)
+    assert {name: said.split(":")[0] for name, said in slot.results.items()} == {
+        "diffusers": "left out",
+        "denoising-diffusion-pytorch": "left out",
+    }

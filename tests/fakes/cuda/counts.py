@@ -79,8 +79,7 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
         settings = job.sample.model_copy(update={"count": DRAWN, **changes})
         labels, sigmas = sampling.choose_labels(settings, trained), sampling.choose_sigmas(settings, trained.process)
         counts.reset()
-        with torch.no_grad():  # inference mode asks a GPU itself
-            sampling.draw.__wrapped__(trained, settings, labels, sigmas, World(0, 1, device))
+        sampling.draw(trained, settings, labels, sigmas, World(0, 1, device))
         return counts.summary() | {"evaluations": sampling.denoiser_evaluations(settings)}
 
     def look() -> Any:

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -166,6 +166,7 @@ def _believed(torch: Any, cuda: Any) -> Iterator[None]:
         (torch.cuda, "device_count"): lambda: 1,
         (torch.cuda, "manual_seed_all"): lambda _: None,
         (torch.cuda.amp.common, "amp_definitely_not_available"): lambda: False,
+        (torch, "inference_mode"): lambda mode=True: torch.no_grad() if mode else nullcontext(),  # it asks a GPU itself
         (torch.Tensor, "pin_memory"): pin_memory,
     }
     before = {key: getattr(*key) for key in answers}
