@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.text import token_files
 from core.text.transformer import Cache, TokenTransformer
 from core.training.optimizers import ParameterGroup
 from core.transfer import to_device
@@ -100,7 +101,7 @@ def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 def unigram_log_probs(tokens: Tensor, vocabulary: int) -> Tensor:
     """Log-probabilities [V] of single tokens, with half a count added to each."""
-    counts = torch.bincount(tokens, minlength=vocabulary).double() + 0.5
+    counts = token_files.counts(tokens, vocabulary).double() + 0.5
     return (counts / counts.sum()).log().float()
 
 
