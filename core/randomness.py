@@ -91,7 +91,7 @@ class Draws:
 
 
 class DataOrder:
-    """Which example stands at each position of the endless training stream: a new permutation every epoch.
+    """The example at each position of the endless training stream: a new permutation every epoch.
 
     Up to `LARGE` examples it is in memory; of more, each index is calculated from its position.
     """

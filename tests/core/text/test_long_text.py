@@ -1,5 +1,7 @@
 """A text in a file is the same text, however little of it is in memory."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
