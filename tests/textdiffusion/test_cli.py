@@ -135,6 +135,7 @@ def test_the_completion_script_asks_this_program(
         (["compile", "nothing"], "job 'nothing'"),
         (["promote", "digits"], "expected MODEL@NUMBER"),
         (["promote", "digits@²"], "expected MODEL@NUMBER"),  # a digit to str.isdigit, and none to int
+        (["promote", "digits@١"], "expected MODEL@NUMBER"),  # a digit to int too, and no version's name
         (["promote", "digits@1234567890"], "expected MODEL@NUMBER"),
         (["promote", "digits@3"], "no such version"),
         (["rollback", "digits"], "no earlier champion"),

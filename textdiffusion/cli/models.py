@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,7 +84,7 @@ def promote(
     from core.errors import UserError
 
     model, _, number = name.partition("@")
-    if not number.isdecimal() or len(number) > 9:
+    if not re.fullmatch("[0-9]{1,9}", number):
         raise UserError(f"{name}: expected MODEL@NUMBER, for example digits@3")
     store = _registry(registry)
     version = store.promote(model, int(number), _kept(reason))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -36,8 +37,8 @@ def shards(
     from core.config import with_overrides
     from core.errors import UserError
 
-    number, slash, of = worker.partition("/")
-    if not (slash and number.isdecimal() and of.isdecimal()):
+    number, _, of = worker.partition("/")
+    if not re.fullmatch("[0-9]{1,9}/[0-9]{1,9}", worker):
         raise UserError(f"--worker {worker}: expected K/N, for example 0/4")
     values = with_overrides({"sample": {}}, overrides or ())
     if set(values) != {"sample"}:
