@@ -25,17 +25,17 @@ JobName = Annotated[
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     app.command("jobs", epilog=examples("jobs", "jobs --json"))(jobs)
-    app.command("compile", epilog=examples("compile digits", "compile all --json"))(compile_jobs)
+    app.command("compile", epilog=examples("compile mnist-small", "compile all --json"))(compile_jobs)
     app.command(
         "run",
         epilog=examples(
-            "run digits",
-            "run digits --set train.examples=20000 --set sample.steps=8",
+            "run mnist-small",
+            "run mnist-small --set train.examples=20000 --set sample.steps=8",
             "run my-job.yaml --runner docker",
-            "run digits --resume",
-            "run --resume digits-20261124-163819-e460",
-            "run digits --search",
-            "run digits --only sample --from latest --debug",
+            "run mnist-small --resume",
+            "run --resume mnist-small-20261124-163819-e460",
+            "run mnist-small --search",
+            "run mnist-small --only sample --from latest --debug",
             "run mnist-training --runner vertex",
         ),
     )(run)

@@ -17,20 +17,20 @@ RegistryOption = Annotated[str | None, typer.Option("--registry", help="Folder o
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     app.command(
-        "models", epilog=examples("models", "models digits --json", "models --registry gs://my-bucket/registry")
+        "models", epilog=examples("models", "models mnist-small --json", "models --registry gs://my-bucket/registry")
     )(models)
-    app.command("promote", epilog=examples("promote digits@3 --reason 'looked at by hand'"))(promote)
-    app.command("rollback", epilog=examples("rollback digits"))(rollback)
-    app.command("download", epilog=examples("download latest copy/", "download digits@3 digits-model/"))(download)
+    app.command("promote", epilog=examples("promote mnist-small@3 --reason 'looked at by hand'"))(promote)
+    app.command("rollback", epilog=examples("rollback mnist-small"))(rollback)
+    app.command("download", epilog=examples("download latest copy/", "download mnist-small@3 model/"))(download)
     app.command(
         "generate",
         epilog=examples(
-            "generate --model digits --class 7",
-            "generate --model digits --count 8 --out digits.gif",
+            "generate --model mnist-small --class 7",
+            "generate --model mnist-small --count 8 --out digits.gif",
             "generate --model pydoc --prompt 'The value of '",
             "generate --model pydoc --prompt 'If the object ___ is raised.' --count 3",
             "generate --model latest",
-            "generate --model gs://my-bucket/registry/digits/versions/00003/model",
+            "generate --model gs://my-bucket/registry/mnist-small/versions/00003/model",
         ),
     )(generate)
 
@@ -84,7 +84,7 @@ def promote(
 
     model, _, number = name.partition("@")
     if not number.isdecimal() or len(number) > 9:
-        raise UserError(f"{name}: expected MODEL@NUMBER, for example digits@3")
+        raise UserError(f"{name}: expected MODEL@NUMBER, for example mnist-small@3")
     store = _registry(registry)
     version = store.promote(model, int(number), _kept(reason))
     say(f"{model}: version {version.version} is champion")

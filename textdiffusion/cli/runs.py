@@ -21,10 +21,10 @@ RunName = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    app.command("runs", epilog=examples("runs", "runs --job digits --json", "runs --cloud"))(runs)
-    app.command("show", epilog=examples("show", "show digits-20261124-163819-e460 --json"))(show)
-    app.command("lineage", epilog=examples("lineage latest/train", "lineage digits@3 --json"))(lineage)
-    app.command("compare", epilog=examples("compare digits-20261124-163819-e460 latest"))(compare)
+    app.command("runs", epilog=examples("runs", "runs --job mnist-small --json", "runs --cloud"))(runs)
+    app.command("show", epilog=examples("show", "show mnist-small-20261124-163819-e460 --json"))(show)
+    app.command("lineage", epilog=examples("lineage latest/train", "lineage mnist-small@3 --json"))(lineage)
+    app.command("compare", epilog=examples("compare mnist-small-20261124-163819-e460 latest"))(compare)
     app.command("report", epilog=examples("report latest --open"))(report)
     app.command("gallery", epilog=examples("gallery --open", "gallery --publish gs://my-bucket/gallery"))(gallery)
 
