@@ -101,6 +101,9 @@ def verdict(found: Artifacts) -> Json:
     if found.verdict is not None:
         tone = TONES[found.verdict.decision]
         return {"word": found.verdict.outcome.capitalize(), "text": found.verdict.reason, "tone": tone}
+    if status == "running":
+        now = [str(one.get("name")) for one in _steps(found.run) if one.get("state") == "running"]
+        return {"word": "Running", "text": f"Now {', '.join(now)}." if now else "", "tone": "quiet"}
     return {"word": status.capitalize(), "text": "", "tone": "quiet"} if status else {}
 
 

@@ -25,7 +25,7 @@ from core.processes.world import World
 from core.progress import Progress
 from core.randomness import DataOrder, Draws, seed_of
 from core.storage.checkpoint import CheckpointStore
-from core.training import divergence, machine, precision
+from core.training import divergence, live, machine, precision, threads
 from core.training.budget import Budget
 from core.training.capacity import require_memory_to_train
 from core.training.ema import PowerEMA
@@ -105,6 +105,7 @@ class _Training:
         self.budget = Budget(config, self.state.total)
         self.log = TrainingLog(rows, tensorboard if world.is_first else None)
         self.forward: Callable[..., Any] = torch.compile(self.model) if config.compile else self.model
+        threads.keep(self.state.machine)
         self.state.machine = machine.settle_on(name, self.state.machine, world, self.precision)
 
     def run(self) -> FitResult:
@@ -112,6 +113,7 @@ class _Training:
         progress = Progress(self.name, self.budget.total, "examples", start=state.examples_seen)
         with stop_requested() as stop, progress:
             self._start_clock()
+            progress.update(state.examples_seen)
             while not (self.budget.finished(state.examples_seen) or self._stopped_early()):
                 norm = self._step()
                 total_is_new = self._read_clock()
@@ -148,6 +150,7 @@ class _Training:
         seen, config = self.state.examples_seen, self.config
         due = seen // config.batch_size % config.log_every == 0 or self.budget.finished(seen)
         if not (due and self.losses):
+            progress.update(seen, total=self.budget.total)
             return
         mean = float(distributed.sum_over_processes(torch.stack(self.losses)).mean())
         now, (seen_before, before) = time.monotonic(), self._last_row
@@ -162,6 +165,8 @@ class _Training:
         )
         progress.update(seen, total=self.budget.total, loss=mean)
         divergence.refuse_growth(self.name, self.log.rows)
+        if self.world.is_first:
+            live.show(self.log.rows, self.previews)
 
     def _result(self) -> FitResult:
         if "best" in self.kept:

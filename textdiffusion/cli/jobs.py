@@ -113,6 +113,8 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a job's pipeline and print its metrics and the path of its report."""
+    if name and runner in ("local", "docker") and not (only or as_json):
+        say(f"{name}: compiling the pipeline")  # before imports that take seconds, on a busy machine a minute
     from core.errors import UserError
     from pipelines.jobs import load_job
     from pipelines.settings import load_settings
