@@ -97,6 +97,8 @@ def verdict(found: Artifacts) -> Json:
     if status == "failed":
         failed = next((s for s in _steps(found.run) if s.get("state") == "failed"), {})
         where = f"Step {failed.get('name')} failed. {failed.get('error') or ''}".strip() if failed else ""
+        if found.run.get("interrupted"):
+            return {"word": "Interrupted", "text": "It can be gone on with: run --resume.", "tone": "bad"}
         return {"word": "Failed", "text": where, "tone": "bad"}
     if found.verdict is not None:
         tone = TONES[found.verdict.decision]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from core.printable import say
-from textdiffusion.cli.output import Json, answer, complete_jobs, examples, metric_rows, print_json
+from textdiffusion.cli.output import Json, answer, complete_jobs, examples, print_json, print_metrics
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: train.batch_size=64.")
@@ -248,7 +248,7 @@ def _print_result(run: Any, as_json: bool) -> None:
         return
     metrics = run.metrics()
     if metrics:
-        answer(metric_rows(metrics), ("metric", "value", "floor", "n", "judge"), False)
+        print_metrics(metrics, everything=False)
     gate = run.facts.get("gate")
     if gate:
         from core.evaluation import Verdict

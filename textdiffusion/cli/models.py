@@ -88,6 +88,7 @@ def promote(
     store = _registry(registry)
     version = store.promote(model, int(number), _kept(reason))
     say(f"{model}: version {version.version} is champion")
+    _show(store)
     _mirror(store, model)
 
 
@@ -111,6 +112,7 @@ def rollback(
     store = _registry(registry)
     version = store.rollback(name, _kept(reason))
     say(f"{name}: version {version.version} is champion again")
+    _show(store)
     _mirror(store, name)
 
 
@@ -207,6 +209,17 @@ def _registry(root: str | None) -> Any:
     from pipelines.settings import load_settings
 
     return Registry(load_settings({"registry": root}).registry)
+
+
+def _show(store: Any) -> None:
+    """Lets the gallery, if there is one here, show who is champion now."""
+    from pipelines.settings import load_settings
+
+    runs = Path(load_settings().runs)
+    if (runs / "index.html").is_file():
+        from local import gallery
+
+        gallery.write(runs.absolute(), store.root)
 
 
 def _mirror(store: Any, model: str, *, always: bool = False) -> None:
