@@ -66,6 +66,27 @@ def test_axe_finds_nothing_on_the_site(scheme: str, site: Path, browser: Any) ->
     assert found == []
 
 
+def test_opened_as_a_file_it_has_no_search_box_that_finds_nothing(site: Path, browser: Any) -> None:
+    page = browser.new_page()
+    page.goto((site / "index.html").as_uri())
+    assert page.locator(".md-search").count() == 1
+    assert not page.locator(".md-search").is_visible()
+    page.close()
+
+
+def test_wide_tables_scroll_to_their_last_column_by_keyboard(site: Path, browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 900, "height": 800})
+    page.goto((site / "benchmarks.html").as_uri())
+    page.wait_for_timeout(300)
+    wide = page.locator(".md-typeset__scrollwrap[tabindex='0']")
+    assert wide.count() > 0
+    first = wide.first
+    first.evaluate("(one) => one.scrollTo(1e5, 0)")
+    edge, column = first.bounding_box(), first.locator("th").last.bounding_box()
+    assert column["x"] + column["width"] <= edge["x"] + edge["width"] + 1
+    page.close()
+
+
 def test_core_imports_without_kfp_and_google() -> None:
     program = (
         BLOCKED
