@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any
 
@@ -81,7 +83,7 @@ def deploy(
         labels=pairs(label or []),
     )
     tell = partial(say, to=sys.stderr) if as_json else say
-    try:
+    with _problems_in_lines():
         if dry_run:
             plan = deploying.prepare(vertex, job, settings, options, ask=not offline)
             if plan.problems:
@@ -91,10 +93,6 @@ def deploy(
             tell(f"estimate: {plan.estimate.line()}")
         else:
             plan = deploying.deploy(vertex, job, settings, options, tell)
-    except deploying.PreflightError as refused:
-        for problem in refused.problems[:-1]:
-            say(f"error: {problem}", to=sys.stderr)
-        raise type(refused)(refused.problems[-1:]) from None
     if as_json:
         print_json(
             {
@@ -111,6 +109,19 @@ def deploy(
     if follow:
         raise typer.Exit(_follow(vertex, plan.submission.run, settings, interval))
     tell(f"watch: textdiffusion monitor {plan.submission.run} --follow")
+
+
+@contextmanager
+def _problems_in_lines() -> Iterator[None]:
+    """All that a preflight refuses is said, a line each."""
+    from pipelines.vertex.deploy import PreflightError
+
+    try:
+        yield
+    except PreflightError as refused:
+        for problem in refused.problems[:-1]:
+            say(f"error: {problem}", to=sys.stderr)
+        raise type(refused)(refused.problems[-1:]) from None
 
 
 def monitor(
