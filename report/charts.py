@@ -16,6 +16,7 @@ import numpy as np
 from report.words import compact, figure
 
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, right, low, high in per cent of the plot
 MAX_POINTS = 320  # a screen shows no more
 
 
@@ -178,10 +179,10 @@ ROOM = tuple((left, below) for below in (False, True) for left in (False, True))
 def _labelled(rules: Sequence[tuple[float, str]], curves: Sequence[list[Point]]) -> list[Rule]:
     """The rules, each label where the least of curves and of other labels runs through it; `curves` in per cent."""
     found: list[Rule] = []
-    boxes: list[tuple[float, float, float, float]] = []
+    boxes: list[Box] = []
     for at, label in rules:
         width = min(60.0, CHARACTER * len(label))
-        tried = []
+        tried: list[tuple[float, int, Box, Rule]] = []
         for left, below in ROOM:
             low = at - LINE if below else at
             box = (INDENT if left else 100 - width, INDENT + width if left else 100.0, low, low + LINE)
@@ -196,7 +197,7 @@ def _labelled(rules: Sequence[tuple[float, str]], curves: Sequence[list[Point]])
     return found
 
 
-def _runs_through(points: list[Point], box: tuple[float, float, float, float]) -> int:
+def _runs_through(points: list[Point], box: Box) -> int:
     """In how many of a dozen places along its width a curve is inside the box (left, right, low, high)."""
     left, right, low, high = box
     xs, ys = np.array(sorted(points)).T

@@ -283,8 +283,8 @@ def grid_by_class(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArr
     classes = np.unique(labels)[:12]
     rows = min([GRID_ROWS, *(int((labels == c).sum()) for c in classes)])
     if len(classes) == 1:
-        chosen = images[: GRID_ROWS * 10]
-        return pictures.grid(chosen, columns=pictures.fitting_columns(len(chosen)))
+        images = images[: GRID_ROWS * 10]
+        return pictures.grid(images, columns=pictures.fitting_columns(len(images)))
     chosen = [np.flatnonzero(labels == c)[row] for row in range(rows) for c in classes]
     return pictures.grid(images[chosen], columns=len(classes))
 

@@ -13,21 +13,24 @@ from core.progress import EVENTS_VARIABLE, TASK_VARIABLE
 from core.training.log import write_records
 
 EVERY = 10.0  # seconds
-_written: dict[Path, tuple[float, int]] = {}  # folder -> when, and with how many previews
 
 
-def show(rows: list[dict[str, Any]], previews: Mapping[str, bytes]) -> None:
+class Live:
     """Writes train_log.jsonl and previews/ where the run's report looks for them, every few seconds.
 
-    Nothing where nobody watches: in the cloud, in a container, in a library call.
+    Nothing where nobody watches: in the cloud, in a container, in a library call, in any process but the first.
     """
-    events, task = os.environ.get(EVENTS_VARIABLE), os.environ.get(TASK_VARIABLE)
-    if not (events and task):
-        return
-    folder = inside(Path(events).parent, f"steps/{task}")
-    when, shown = _written.get(folder, (-EVERY, -1))
-    if time.monotonic() - when < EVERY and shown == len(previews):
-        return
-    _written[folder] = (time.monotonic(), len(previews))
-    if folder.is_dir():
-        write_records(rows, previews, folder)
+
+    def __init__(self) -> None:
+        events, task = os.environ.get(EVENTS_VARIABLE), os.environ.get(TASK_VARIABLE)
+        self._folder = inside(Path(events).parent, f"steps/{task}") if events and task else None
+        self._written, self._previews = -EVERY, -1
+
+    def show(self, rows: list[dict[str, Any]], previews: Mapping[str, bytes]) -> None:
+        """Writes them, unless that was done a moment ago and there is no new preview."""
+        now = time.monotonic()
+        if self._folder is None or (now - self._written < EVERY and self._previews == len(previews)):
+            return
+        self._written, self._previews = now, len(previews)
+        if self._folder.is_dir():
+            write_records(rows, previews, self._folder)

@@ -25,10 +25,11 @@ from core.processes.world import World
 from core.progress import Progress
 from core.randomness import DataOrder, Draws, seed_of
 from core.storage.checkpoint import CheckpointStore
-from core.training import divergence, live, machine, precision, threads
+from core.training import divergence, machine, precision
 from core.training.budget import Budget
 from core.training.capacity import require_memory_to_train
 from core.training.ema import PowerEMA
+from core.training.live import Live
 from core.training.log import TrainingLog
 from core.training.objective import Objective, settle
 from core.training.optimizers import Optimizers
@@ -104,8 +105,8 @@ class _Training:
         self.resumed_at = self.state.examples_seen
         self.budget = Budget(config, self.state.total)
         self.log = TrainingLog(rows, tensorboard if world.is_first else None)
+        self.live = Live()
         self.forward: Callable[..., Any] = torch.compile(self.model) if config.compile else self.model
-        threads.keep(self.state.machine)
         self.state.machine = machine.settle_on(name, self.state.machine, world, self.precision)
 
     def run(self) -> FitResult:
@@ -165,8 +166,7 @@ class _Training:
         )
         progress.update(seen, total=self.budget.total, loss=mean)
         divergence.refuse_growth(self.name, self.log.rows)
-        if self.world.is_first:
-            live.show(self.log.rows, self.previews)
+        self.live.show(self.log.rows, self.previews)
 
     def _result(self) -> FitResult:
         if "best" in self.kept:

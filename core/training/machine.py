@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from core.processes.world import World
+from core.training import threads
 from core.training.precision import Precision
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def settle_on(name: str, before: Mapping[str, Any], world: World, precision: Pre
         world: the processes.
         precision: as chosen.
     """
+    threads.keep(before)
     now = present(world, precision)
     if world.is_first:
         log.info("%s in %s", name, precision.reason)

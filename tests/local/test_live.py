@@ -12,7 +12,7 @@ from rich.console import Console
 
 from core.images.pictures import png
 from core.progress import EVENTS_VARIABLE, TASK_VARIABLE
-from core.training import live
+from core.training.live import Live
 from factory.run_folder import Run, new_run
 from local.live import live_report
 from local.progress import Display, Event, describe
@@ -34,7 +34,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def show() -> None:
     rows = [{"examples": 64, "loss": 0.5, "lr": 0.002, "grad_norm": 1.0, "seconds": 3.0}]
-    live.show(rows, {"preview-000000000064.png": png(digits()[0][0])})
+    Live().show(rows, {"preview-000000000064.png": png(digits()[0][0])})
 
 
 def until(path: Path) -> str:
