@@ -75,7 +75,7 @@ def test_opened_as_a_file_it_has_no_search_box_that_finds_nothing(site: Path, br
 
 
 def test_wide_tables_scroll_to_their_last_column_by_keyboard(site: Path, browser: Any) -> None:
-    page = browser.new_page(viewport={"width": 900, "height": 800})
+    page = browser.new_page(viewport={"width": 480, "height": 800})
     page.goto((site / "benchmarks.html").as_uri())
     page.wait_for_timeout(300)
     wide = page.locator(".md-typeset__scrollwrap[tabindex='0']")
