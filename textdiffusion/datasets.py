@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from core import storage
 from core.config import validate
 from core.errors import UserError
-from core.images.config import ImageData
+from core.images.config import EMBEDDED, ImageData
 from core.images.data import prepare
 from core.images.dataset import ImageDataset, Split
 from core.images.sources.arrays import open_arrays
@@ -31,7 +31,7 @@ from core.text.config import TextData
 from core.text.data import MIN_CHARACTERS, TextSet, prepare_text
 
 D = TypeVar("D", bound="_Dataset")
-IMAGES, TEXTS = ("digits", "mnist-small", "mnist"), ("pydoc", "shakespeare")  # sources that have a name
+IMAGES, TEXTS = (*EMBEDDED, "mnist"), ("pydoc", "shakespeare")  # sources that have a name
 
 
 class _Dataset:

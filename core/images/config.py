@@ -60,6 +60,10 @@ Channels = Annotated[int, Field(ge=4, le=2048)]
 Blocks = Annotated[int, Field(ge=0, le=16)]
 
 
+EMBEDDED = ("digits", "mnist-small")
+"""Sources that are part of the library and read no folder."""
+
+
 class NetworkConfig(Frozen):
     """What every network's settings have: the name in NETWORKS under which a job asks for it."""
 

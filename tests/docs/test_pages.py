@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from core.images.sources import EMBEDDED
+from core.images.config import EMBEDDED
 from pipelines.jobs import load_job
 
 ROOT = Path(__file__).parents[2]

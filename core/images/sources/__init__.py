@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import UserError
-from core.images.config import ImageData
+from core.images.config import EMBEDDED, ImageData
 from core.images.sources.folder import open_folder
 from core.images.sources.huggingface import open_huggingface
 from core.images.sources.idx import open_idx
@@ -41,7 +41,7 @@ def open_source(config: ImageData) -> Iterator[Source]:
                 f"data.data_dir: found {config.data_dir!r}, but the source `{config.source}` is embedded and reads no"
                 " folder; set data.source to mnist, idx, folder, npz or huggingface"
             )
-        yield EMBEDDED[config.source](intake)
+        yield _OPEN[config.source](intake)
     elif config.source == "mnist" and config.data_dir is None:
         yield open_idx(_download_mnist(), intake, need_test=True)
     elif config.data_dir is not None:
@@ -78,7 +78,7 @@ def _digits(intake: Intake) -> Source:
     return Source(train=pool, class_names=tuple(str(digit) for digit in range(10)), intake=intake)
 
 
-EMBEDDED: Mapping[str, Callable[[Intake], Source]] = {"digits": _digits, "mnist-small": open_mnist_small}
+_OPEN: Mapping[str, Callable[[Intake], Source]] = {"digits": _digits, "mnist-small": open_mnist_small}  # of EMBEDDED
 
 
 def _download_mnist() -> str:
