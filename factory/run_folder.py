@@ -121,7 +121,7 @@ class Run:
 
         found = {name: one["path"] for name, one in self.artifacts().items() if name in FOLDERS}
         for step in STEPS.values():
-            going_on = self.folder / "steps" / step.name  # where a training shows what it has so far
+            going_on = inside(self.folder, f"steps/{step.name}")  # where a training shows what it has so far
             if step.artifact in ("model", "autoregressive") and (going_on / "train_log.jsonl").is_file():
                 found.setdefault(step.artifact, going_on)
         return found

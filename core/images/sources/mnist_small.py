@@ -22,6 +22,7 @@ from core.images.sources.idx import open_idx
 from core.images.sources.intake import Intake
 from core.images.sources.npz import open_npz
 from core.images.sources.source import Labels, Pool, Source
+from core.printable import say
 
 FILE = Path(__file__).parents[1] / "embedded" / "mnist-small.npz"
 SHA256 = "e25f03f9d905f8eff9a76264943f538d06216d0bbe6aece213915147186ba472"
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
     """Makes the embedded file of the MNIST in the folder that is the only argument."""
     FILE.parent.mkdir(exist_ok=True)
     make(arguments[0], FILE)
-    print(f"{FILE}: {FILE.stat().st_size:,} bytes, SHA-256 {storage.sha256(FILE)}")
+    say(f"{FILE}: {FILE.stat().st_size:,} bytes, SHA-256 {storage.sha256(FILE)}")
 
 
 if __name__ == "__main__":
