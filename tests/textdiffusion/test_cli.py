@@ -196,3 +196,10 @@ def test_a_run_is_told_by_four_metrics_and_all_of_them_are_described_once(capsys
     said = " ".join(capsys.readouterr().out.split())
     assert all(name in said for name in names)
     assert said.count("How surprised a separate") == 1
+
+
+def test_a_run_says_its_first_line_before_anything_is_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "nothing") == 2
+    assert capsys.readouterr().out == "nothing: compiling the pipeline\n"
+    assert call("run", "nothing", "--json") == 2
+    assert capsys.readouterr().out == ""
