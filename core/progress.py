@@ -50,7 +50,7 @@ class Progress:
         if not (finished or now - self._last_event >= EVENT_SECONDS):
             return
         self._last_event = now
-        rate = self._rate(done, now)
+        rate = self._rate(done, now) if finished or now - self._lately[0][0] >= EVENT_SECONDS else 0.0
         eta = (self.total - done) / rate if self.total and rate > 0 else None
         self._watch(rate, now)
         text = "  ".join(f"{name} {value:.4g}" for name, value in self._fields.items())

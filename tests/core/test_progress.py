@@ -99,3 +99,10 @@ def test_a_rate_that_falls_well_below_its_start_is_said_once(clock: Clock, event
         done = work(progress, clock, done, 60, 100)
         work(progress, clock, done, 60, 20)
     assert len([event for event in told(events) if "note" in event]) == 2
+
+
+def test_a_moment_is_too_short_for_a_rate(clock: Clock, events: Path) -> None:
+    with Progress("train", 1000, "examples") as progress:
+        clock.now += 0.001
+        progress.update(5)
+    assert (told(events)[0]["rate"], told(events)[0]["eta_seconds"]) == (0.0, None)
