@@ -166,10 +166,9 @@ def validate(section: type[S], values: object, where: str) -> S:
 
 def _short(value: object) -> str:
     try:
-        text = redact(repr(value))
+        return redact(repr(value), 57)
     except ValueError:  # an integer of thousands of digits
-        text = f"a {type(value).__name__} too long to print"
-    return text if len(text) <= 60 else text[:57] + "..."
+        return f"a {type(value).__name__} too long to print"
 
 
 def _allowed_keys(section: type[BaseModel], loc: Sequence[int | str]) -> str:
