@@ -43,6 +43,9 @@ class ImageData(HubPlace):
         default=0.2, gt=0, lt=0.5, description="Used when the source has no test split of its own"
     )
     split_seed: int = Field(default=0, ge=0)
+    overlap: float = Field(
+        default=0.01, ge=0, le=1, description="Largest share of held-out images that may equal a training image"
+    )
     limit: int | None = Field(default=None, ge=10, description="Use only that many training images (for quick trials)")
 
     @model_validator(mode="after")

@@ -33,7 +33,7 @@ def shapes(count: int) -> tuple[np.ndarray, np.ndarray]:
 def dataset(tmp_path: Path) -> Path:
     images, labels = shapes(96)
     np.savez(tmp_path / "shapes.npz", images=images, labels=labels, class_names=["left", "lower"])
-    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz")}, tmp_path / "dataset")
+    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz"), "overlap": 1}, tmp_path / "dataset")
     return tmp_path / "dataset"
 
 
@@ -71,7 +71,7 @@ def test_classes_are_drawn_by_their_names(model, tmp_path):
 def test_class_1_of_labels_from_one_to_three_is_the_one_called_1(tmp_path):
     images, labels = shapes(96)
     np.savez(tmp_path / "shapes.npz", images=images, labels=labels + 1)
-    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz")}, tmp_path / "dataset")
+    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz"), "overlap": 1}, tmp_path / "dataset")
     steps.train(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "model")
     steps.sample({"count": 4, "labels": [1]}, tmp_path / "model", tmp_path / "samples")
     assert samples_of(tmp_path / "samples")[1].tolist() == [0] * 4
@@ -81,7 +81,7 @@ def test_class_1_of_labels_from_one_to_three_is_the_one_called_1(tmp_path):
 
 def test_images_without_classes_go_through_every_step(tmp_path):
     np.savez(tmp_path / "shapes.npz", images=shapes(96)[0])
-    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz")}, tmp_path / "dataset")
+    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz"), "overlap": 1}, tmp_path / "dataset")
     steps.train_judge({"judge_epochs": 1}, tmp_path / "dataset", tmp_path / "judge")
     steps.train(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "model")
     steps.sample({"count": 12}, tmp_path / "model", tmp_path / "samples")
