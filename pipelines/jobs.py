@@ -15,6 +15,7 @@ from core.names import inside
 from core.sources.listing import listing
 from core.storage import remote
 from factory.job import AnyJob, parse_job
+from factory.looking import require_suitable_data
 from factory.search import require_trials
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -94,10 +95,15 @@ def parameters(
         registry: folder or gs:// prefix of the model registry.
         run: id of the run.
         work: folder or gs:// prefix for checkpoints; empty: what the machine that trains has set.
-        found: the data's fingerprint; None: it is looked for.
+        found: the data's fingerprint; None: it is looked for, and the data are looked at.
+
+    Raises:
+        UserError: the data are not there, or say that the job cannot be done.
     """
-    fingerprinted = fingerprint(job) if found is None else found
-    values = {**sections(job), "data_fingerprint": fingerprinted, "registry": registry}
+    if found is None:
+        found = fingerprint(job)
+        require_suitable_data(job)
+    values = {**sections(job), "data_fingerprint": found, "registry": registry}
     if job.kind == "training":
         values |= {"model_name": job.job, "run": run, "work": work}
     return values

@@ -56,6 +56,21 @@ class ImageData(HubPlace):
             raise ValueError("class_names has a name twice")
         return self
 
+    @property
+    def place_problem(self) -> str:
+        """What is wrong with where the source is to be; empty if nothing is."""
+        if self.source == "digits" and self.data_dir is not None:
+            return (
+                f"data.data_dir: found {self.data_dir!r}, but the source `digits` is embedded and reads no folder; "
+                "set data.source to mnist, idx, folder, npz or huggingface"
+            )
+        if self.data_dir is not None or self.source in ("digits", "mnist"):
+            return ""
+        if self.source == "huggingface" and self.dataset is not None:
+            return ""
+        name = " or data.dataset names one of huggingface.co" if self.source == "huggingface" else ""
+        return f"data.data_dir: not set; the source `{self.source}` needs a path or a gs:// prefix{name}"
+
 
 Channels = Annotated[int, Field(ge=4, le=2048)]
 Blocks = Annotated[int, Field(ge=0, le=16)]
@@ -70,6 +85,17 @@ class NetworkConfig(Frozen):
     def divisor(self) -> int:
         """Sides of images must be multiples of this."""
         return 1
+
+    def obstacle(self, height: int, width: int) -> str:
+        """Why this network cannot take images of a size in pixels; empty if it can."""
+        divisor = self.divisor
+        if height % divisor == 0 == width % divisor:
+            return ""
+        side = max(divisor, round(min(height, width) / divisor) * divisor)
+        return (
+            f"model.network: images of {height}x{width} pixels; this network needs sides divisible by {divisor}: use"
+            f" fewer levels in model.network.channels, or set data.resolution, for example to {side}"
+        )
 
 
 class UNetConfig(NetworkConfig):
@@ -89,6 +115,12 @@ class UNetConfig(NetworkConfig):
         if len(self.channels) != len(self.blocks):
             raise ValueError(
                 f"channels has {len(self.channels)} levels and blocks {len(self.blocks)}; both need one entry a level"
+            )
+        heads = max(1, self.channels[-1] // self.head_channels)
+        if self.attention and self.channels[-1] % heads:
+            raise ValueError(
+                f"{self.channels[-1]} channels at the lowest level cannot be divided over {heads} heads of attention;"
+                " take a multiple of head_channels, or attention: false"
             )
         return self
 

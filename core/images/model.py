@@ -40,12 +40,9 @@ def build_network(config: ImageModel, shape: ImageShape) -> nn.Module:
     Raises:
         UserError: the image size does not suit the number of levels, or it would not fit this machine.
     """
-    network, divisor = config.network, config.network.divisor
-    if shape.height % divisor or shape.width % divisor:
-        raise UserError(
-            f"model.network: images of {shape.height}x{shape.width} pixels; this network needs sides divisible by"
-            f" {divisor}: use fewer levels in model.network.channels, or set data.resolution"
-        )
+    network = config.network
+    if problem := network.obstacle(shape.height, shape.width):
+        raise UserError(problem)
 
     def build() -> nn.Module:
         built: nn.Module = import_module(NETWORKS[network.name]).build(network, shape.channels, len(shape.class_names))

@@ -29,9 +29,9 @@ from core.storage import integrity
 from core.text import tokenizer as tokenizers
 from core.text.config import TextData
 from core.text.source import read_source
+from core.text.splits import SPLITS, split
 from core.text.tokenizer import Tokenizer
 
-SPLITS = ("train", "validation", "test")
 MIN_CHARACTERS = 1000  # less cannot be split into three parts that say anything
 
 
@@ -59,18 +59,6 @@ class TextSet:
             return self
         tokens = {name: torch.tensor(tokenizer.encode(self.texts[name]), dtype=torch.long) for name in splits}
         return replace(self, tokens=tokens, tokenizer=tokenizer)
-
-
-def split(text: str, validation: float, test: float) -> dict[str, str]:
-    """Three contiguous blocks of `text`, cut after line ends where there is one near: nothing lost, nothing twice."""
-    first = _line_end(text, round(len(text) * (1 - validation - test)))
-    second = max(first, _line_end(text, round(len(text) * (1 - test))))
-    return {"train": text[:first], "validation": text[first:second], "test": text[second:]}
-
-
-def _line_end(text: str, position: int) -> int:
-    found = text.find("\n", position, position + 200)
-    return position if found < 0 else found + 1
 
 
 def prepare(config: TextData, out: Path) -> dict[str, Any]:

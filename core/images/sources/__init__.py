@@ -34,12 +34,9 @@ def open_source(config: ImageData) -> Iterator[Source]:
         UserError: it is missing, damaged, or holds what cannot be used.
     """
     intake = Intake(config)
+    if problem := config.place_problem:
+        raise UserError(problem)
     if config.source == "digits":
-        if config.data_dir is not None:
-            raise UserError(
-                f"data.data_dir: found {config.data_dir!r}, but the source `digits` is embedded and reads no folder; "
-                "set data.source to mnist, idx, folder, npz or huggingface"
-            )
         yield _digits(intake)
     elif config.source == "mnist" and config.data_dir is None:
         yield open_idx(_download_mnist(), intake, need_test=True)
@@ -50,12 +47,9 @@ def open_source(config: ImageData) -> Iterator[Source]:
                     yield source
             else:
                 yield _open(place, config, intake)
-    elif config.source == "huggingface" and config.dataset is not None:
+    else:
         with open_huggingface(None, intake) as source:
             yield source
-    else:
-        name = " or data.dataset names one of huggingface.co" if config.source == "huggingface" else ""
-        raise UserError(f"data.data_dir: not set; the source `{config.source}` needs a path or a gs:// prefix{name}")
 
 
 def _open(place: str, config: ImageData, intake: Intake) -> Source:
