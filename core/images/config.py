@@ -44,7 +44,7 @@ class ImageData(HubPlace):
     )
     split_seed: int = Field(default=0, ge=0)
     overlap: float = Field(
-        default=0.01, ge=0, le=1, description="Largest share of held-out images that may equal a training image"
+        default=0.05, ge=0, le=1, description="Largest share of held-out images that may equal a training image"
     )
     limit: int | None = Field(default=None, ge=10, description="Use only that many training images (for quick trials)")
 
@@ -196,8 +196,8 @@ class Process(Frozen):
     """The noise process: what the network predicts, which noise levels it sees, how errors are weighted."""
 
     parameterisation: Literal["edm", "epsilon", "v", "flow"] = "edm"
-    sigma_data: float = Field(
-        default=0.6, gt=0, le=100, description="Standard deviation of the data, in units of [-1, 1]"
+    sigma_data: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = Field(
+        default="auto", description="Standard deviation of the data, in units of [-1, 1]; auto: as prepare-data finds"
     )
     density: Literal["lognormal", "logit_normal", "uniform"] = Field(
         default="lognormal", description="lognormal: ln sigma; logit_normal: flow time; uniform: over the DDPM schedule"
@@ -218,6 +218,13 @@ class ImageModel(Frozen):
     process: Process = Process()
     label_dropout: float = Field(default=0.1, ge=0, le=1, description="Share of examples trained without their class")
     conditional: bool = True
+
+    def with_deviation(self, std: float) -> ImageModel:
+        """The same with `std`, of the training pixels, where `sigma_data` is auto; constant images have none."""
+        if self.process.sigma_data != "auto":
+            return self
+        process = self.process.model_copy(update={"sigma_data": max(round(std, 4), 0.01)})
+        return self.model_copy(update={"process": process})
 
 
 class ImageSample(Frozen):

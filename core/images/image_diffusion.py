@@ -28,6 +28,7 @@ from core.randomness import Draws, generator_of
 from core.storage.model_folder import DESCRIPTION, require_model_or_nothing
 from core.training.log import read_records, write_records
 
+SIGMA_DATA = 0.6  # of models whose data nobody measured
 MANNER = {"sampler": "dpmpp_sde", "sigma_max": 20.0, "start": "estimate", "guidance_low": 0.2, "guidance_high": 5.0}
 GUIDANCE, AUTOGUIDANCE = 1.2, 1.25
 """How samples are drawn where nothing else is said: as the predefined image jobs do."""
@@ -41,7 +42,7 @@ class ImageDiffusion(nn.Module):
             F(x [B, C, H, W], noise level [B], labels [B]) -> [B, C, H, W], with labels 0..K, where K is no class.
         shape: of an image as arrays have it: (H, W), or (H, W, 3) in colour.
         classes: names of the K classes, or how many there are.
-        sigma_data: standard deviation of the data in units of [-1, 1]; left out: as `config` says.
+        sigma_data: standard deviation of the data in units of [-1, 1]; left out: as `config` says, else 0.6.
         config: noise process and label dropout, with the keys of the section `model` of an image job.
         seed: of the fresh weights of a network of ours.
 
@@ -284,4 +285,4 @@ def _config(
         values["network"] = network.model_dump(mode="json") if isinstance(network, NetworkConfig) else dict(network)
     if sigma_data is not None:
         values["process"] = {**(values.get("process") or {}), "sigma_data": sigma_data}
-    return validate(ImageModel, values, "model")
+    return validate(ImageModel, values, "model").with_deviation(SIGMA_DATA)

@@ -57,11 +57,14 @@ class NoiseProcess:
     def __init__(self, config: Process) -> None:
         self.config = config
         schedule = config.schedule
+        if config.sigma_data == "auto":
+            raise UserError("model.process.sigma_data: found auto; without data to measure it, set it to a number")
+        self.sigma_data = config.sigma_data
         self.table = noise.linear_beta_sigmas(schedule.steps, schedule.beta_start, schedule.beta_end)
         self.density = noise.Density(config.density, config.location, config.scale, self.table)
 
     def coefficients(self, sigma: Tensor) -> noise.Coefficients:
-        return noise.coefficients(self.config.parameterisation, sigma, self.config.sigma_data)
+        return noise.coefficients(self.config.parameterisation, sigma, self.sigma_data)
 
     def noise_level(self, sigma: Tensor) -> Tensor:
         """c_noise: the schedule's time for epsilon prediction, ln(sigma)/4 otherwise. [B] -> [B]"""
@@ -71,7 +74,7 @@ class NoiseProcess:
 
     def output_weight(self, sigma: Tensor, c: noise.Coefficients) -> Tensor:
         """Weight of the squared error of the network's output. [B] -> [B]"""
-        return noise.output_weight(self.config.weight, sigma, c.out, self.config.sigma_data)
+        return noise.output_weight(self.config.weight, sigma, c.out, self.sigma_data)
 
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """D(x, sigma) for each label. [B, C, H, W], [], [B] -> [B, C, H, W]"""

@@ -10,9 +10,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from core import storage
 from core.errors import UserError
 from core.images.config import ImageData
 from core.images.sources.folder import open_folder
@@ -23,7 +25,7 @@ from core.images.sources.npz import open_npz
 from core.images.sources.source import Batch, Labels, Pool, Source
 from core.sources.archives import unpacked
 
-__all__ = ["Batch", "Labels", "Pool", "Source", "open_source"]
+__all__ = ["Batch", "Labels", "Pool", "Source", "kind_of", "open_source"]
 
 
 @contextmanager
@@ -50,6 +52,19 @@ def open_source(config: ImageData) -> Iterator[Source]:
     else:
         with open_huggingface(None, intake) as source:
             yield source
+
+
+def kind_of(place: str) -> Literal["folder", "npz", "idx"]:
+    """Which source a folder or file of images is."""
+    if place.endswith(".npz"):
+        return "npz"
+    if not storage.is_remote(place) and Path(place).is_dir():
+        names = [name.name for name in Path(place).iterdir()]
+        if any(name.endswith(".npz") for name in names):
+            return "npz"
+        if any("ubyte" in name for name in names):
+            return "idx"
+    return "folder"
 
 
 def _open(place: str, config: ImageData, intake: Intake) -> Source:
