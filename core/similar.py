@@ -12,9 +12,10 @@ def did_you_mean(found: str, allowed: Iterable[str]) -> str:
     A name is like another in any case, with other signs between its words, as its beginning, and as the end of a dotted
     one. No number is like another.
     """
-    names = list(allowed)
-    known = {_plain(name.rpartition(".")[2]): name for name in names} | {_plain(name): name for name in names}
-    asked = _plain(found)
+    names, asked = list(allowed), _plain(found)
+    known = {_plain(name): name for name in names}
+    for name in names:
+        known.setdefault(_plain(name.rpartition(".")[2]), name)
     if asked.isdecimal():
         return ""
     close = get_close_matches(asked, known, 1, cutoff=0.65)

@@ -70,9 +70,13 @@ def generate(
             return result
         if prompt is not None:
             raise UserError("--prompt is for models of text; this one draws images: use --class")
+        from core.images.classes import class_indices
         from core.images.sampling import sample  # here and at once: for a few samples no processes are started
+        from core.images.terms import described
 
-        section |= {"labels": [label]} if label is not None else {}
+        if label is not None:
+            shape, conditional = described(folders["model"])
+            section["labels"] = class_indices([label], shape.class_names if conditional else (), "--class")
         drawn = scratch / "samples"
         sample(SampleRequest(modality="images", sample=section, model=folders["model"], out=drawn), tiled=True)
         result["file"] = str(_save_picture(drawn, out or Path(f"sample-{section['seed']}.png")))
