@@ -30,7 +30,7 @@ def trial(
         model_config: the job's `model` section.
         work: folder or gs:// prefix of checkpoints, as of a training.
         sample_config: the job's `sample` section, where samples are measured.
-        evaluate_config: the job's `evaluate` section, likewise.
+        evaluate_config: the job's `evaluate` section, where samples are measured.
         warm_start: begin from the autoregressive model.
     """
     import json
@@ -39,23 +39,25 @@ def trial(
     from components.step import describe, step
     from core.printable import printable_json, say
     from core.requests import modality_name
-    from factory.trial import run_trial
+    from factory.trial import TrialRequest, run_trial
 
     with step():
         settings = json.loads(suggestion)
         start = Path(autoregressive.path) if autoregressive else None
         facts = run_trial(
-            modality_name(modality),
-            model_config,
-            settings,
-            Path(dataset.path),
-            Path(tried.path),
-            work=work or None,
-            warm_start=start if warm_start else None,
-            sample=sample_config,
-            evaluate=evaluate_config,
-            judge=Path(judge.path) if judge else None,
-            autoregressive=start,
+            TrialRequest(
+                modality=modality_name(modality),
+                model=model_config,
+                trial=settings,
+                dataset=Path(dataset.path),
+                out=Path(tried.path),
+                work=work or None,
+                warm_start=start if warm_start else None,
+                sample=sample_config or {},
+                evaluate=evaluate_config or {},
+                judge=Path(judge.path) if judge else None,
+                autoregressive=start,
+            )
         )
         inputs = {"dataset": dataset, "judge": judge, "autoregressive": autoregressive}
         config = {"model": model_config, "train": settings["train"]}

@@ -21,7 +21,7 @@ from core.requests import modality_name
 from core.storage import scratches
 from factory.lineage import describe, restore_ints
 from factory.search import SearchConfig, choose, counted, make_trial
-from factory.trial import open_metric_file, report_metric, run_trial
+from factory.trial import TrialRequest, open_metric_file, report_metric, run_trial
 
 SCALES = {"linear": "UNIT_LINEAR_SCALE", "log": "UNIT_LOG_SCALE"}
 
@@ -79,17 +79,19 @@ def tuned_trial(uri: str, arguments: Sequence[str]) -> None:
     limit.start()
     with scratches.temporary_folder("tuned") as folder:
         facts = run_trial(
-            modality_name(request["modality"]),
-            request["model"],
-            trial,
-            inputs["dataset"],
-            folder / "trial",
-            work=request["work"] or None,
-            warm_start=start if request["warm_start"] else None,
-            sample=request["sample"],
-            evaluate=request["evaluate"],
-            judge=inputs.get("judge"),
-            autoregressive=start,
+            TrialRequest(
+                modality=modality_name(request["modality"]),
+                model=request["model"],
+                trial=trial,
+                dataset=inputs["dataset"],
+                out=folder / "trial",
+                work=request["work"] or None,
+                warm_start=start if request["warm_start"] else None,
+                sample=request["sample"] or {},
+                evaluate=request["evaluate"] or {},
+                judge=inputs.get("judge"),
+                autoregressive=start,
+            )
         )
     limit.cancel()
     say(printable_json(json.dumps(facts)), lines=True)

@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from core import storage
+from core.config import Frozen
 from core.errors import UserError
 from core.evaluation import Evaluation
 from core.metrics import Metrics
 from core.modality import run
-from core.requests import EvaluateRequest, ModalityName, SampleRequest, Section, TrainRequest
+from core.requests import EvaluateRequest, Facts, ModalityName, SampleRequest, Section, TrainRequest
 from core.storage import scratches
 from core.storage.drives import fill
 from core.storage.faults import as_storage_error
@@ -25,74 +28,45 @@ METRIC_FILE = "CLOUD_ML_HP_METRIC_FILE"
 USER = 10001  # of containers/Dockerfile
 
 
-def run_trial(
-    modality: ModalityName,
-    model: Section,
-    trial: Mapping[str, Any],
-    dataset: Path,
-    out: Path,
-    *,
-    work: str | None = None,
-    warm_start: Path | None = None,
-    sample: Section | None = None,
-    evaluate: Section | None = None,
-    judge: Path | None = None,
-    autoregressive: Path | None = None,
-) -> dict[str, Any]:
-    """Trains what `trial` (see `factory.search.make_trial`) says; trial.json and the training's log go into `out`.
+class TrialRequest(Frozen):
+    """One trial of a search: what to train, on what, and how it is measured."""
+
+    modality: ModalityName
+    model: Section
+    trial: Section = Field(description="what `factory.search.make_trial` returns")
+    dataset: Path
+    out: Path
+    work: str | None = Field(None, description="as of a training: killed and run again, it goes on from there")
+    warm_start: Path | None = Field(None, description="model folder that training begins from")
+    sample: Section = Field(default_factory=dict)
+    evaluate: Section = Field(default_factory=dict)
+    judge: Path | None = Field(None, description="needed where the metric is one of metrics.json")
+    autoregressive: Path | None = Field(None, description="for text: the autoregressive model's folder")
+
+
+def run_trial(request: TrialRequest) -> dict[str, Any]:
+    """Trains what the trial says, and measures it; trial.json and the training's log go into `request.out`.
 
     A training that refuses its settings (it diverged, it does not fit into memory) is a trial without a value and
     with an error. Anything else ends the step: a signal, a broken data set, a metric that is not there.
 
-    Args:
-        work: as of a training: killed and run again, the trial goes on from its last checkpoint there.
-        sample, evaluate, judge: needed where the metric is one of metrics.json.
-
     Returns:
         What trial.json says.
     """
-    import torch
-
-    metric = str(trial["metric"])
+    trial = request.trial
     facts: dict[str, Any] = {"trial": trial["trial"], "parameters": trial["parameters"], "value": None, "error": None}
     began = time.monotonic()
-    with scratches.temporary_folder("trial") as scratch, storage.atomic_folder(out, "trial.json") as folder:
+    with scratches.temporary_folder("trial") as scratch, storage.atomic_folder(request.out, "trial.json") as folder:
         trained = scratch / "model"
-        try:
-            found = run(
-                TrainRequest(
-                    modality=modality,
-                    model=model,
-                    train=trial["train"],
-                    dataset=dataset,
-                    out=trained,
-                    work=work,
-                    warm_start=warm_start,
-                )
-            )
-        except UserError as error:
-            if error.EXIT_CODE != UserError.EXIT_CODE:  # stopped by a signal
-                raise
-            facts["error"] = str(error)
-        except torch.OutOfMemoryError as error:
-            facts["error"] = f"out of memory: {' '.join(str(error).split())[:200]}"
-        else:
+        found, facts["error"] = _trained(request, trained)
+        if found is not None:
             if (trained / "train_log.jsonl").exists():
                 storage.write_bytes(folder / "train_log.jsonl", (trained / "train_log.jsonl").read_bytes())
             facts |= {key: found[key] for key in ("examples_seen", "device") if key in found}
-            if metric == VALIDATION_LOSS:
-                facts["value"] = found[VALIDATION_LOSS]
-            else:
-                assert judge is not None
-                asked = SampleRequest(
-                    modality=modality,
-                    sample=sample or {},
-                    model=trained,
-                    out=scratch / "samples",
-                    autoregressive=autoregressive,
-                )
-                measured = _measured(asked, evaluate or {}, dataset, judge, scratch / "evaluation")
-                facts["value"] = _metric(measured, metric)
+            metric = str(trial["metric"])
+            facts["value"] = (
+                found[metric] if metric == VALIDATION_LOSS else _measured(request, trained, metric, scratch)
+            )
             if facts["value"] is None:
                 facts["error"] = f"{metric} is not a finite number"
         facts["seconds"] = round(time.monotonic() - began, 1)
@@ -100,22 +74,51 @@ def run_trial(
     return facts
 
 
-def _measured(asked: SampleRequest, evaluate: Section, dataset: Path, judge: Path, out: Path) -> Metrics:
-    """Metrics of the samples that are asked for."""
-    run(asked)
+def _trained(request: TrialRequest, out: Path) -> tuple[Facts | None, str | None]:
+    """The training's facts, or why it has none."""
+    import torch
+
+    asked = TrainRequest(
+        modality=request.modality,
+        model=request.model,
+        train=request.trial["train"],
+        dataset=request.dataset,
+        out=out,
+        work=request.work,
+        warm_start=request.warm_start,
+    )
+    try:
+        return run(asked), None
+    except UserError as error:
+        if error.EXIT_CODE != UserError.EXIT_CODE:  # stopped by a signal
+            raise
+        return None, str(error)
+    except torch.OutOfMemoryError as error:
+        return None, f"out of memory: {' '.join(str(error).split())[:200]}"
+
+
+def _measured(request: TrialRequest, model: Path, metric: str, scratch: Path) -> float | None:
+    """The trained model's metric, by samples of it."""
+    if request.judge is None:
+        raise UserError(f"search.metric: {metric} needs a judge; allowed without one: {VALIDATION_LOSS}")
+    modality, autoregressive = request.modality, request.autoregressive
+    samples, out = scratch / "samples", scratch / "evaluation"
+    run(
+        SampleRequest(modality=modality, sample=request.sample, model=model, out=samples, autoregressive=autoregressive)
+    )
     run(
         EvaluateRequest(
-            modality=asked.modality,
-            evaluate=evaluate,
-            dataset=dataset,
-            judge=judge,
-            model=asked.model,
-            samples=asked.out,
+            modality=modality,
+            evaluate=request.evaluate,
+            dataset=request.dataset,
+            judge=request.judge,
+            model=model,
+            samples=samples,
             out=out,
-            autoregressive=asked.autoregressive,
+            autoregressive=autoregressive,
         )
     )
-    return Evaluation.read(out).metrics
+    return _metric(Evaluation.read(out).metrics, metric)
 
 
 def _metric(metrics: Metrics, name: str) -> float | None:

@@ -13,8 +13,10 @@ from core import storage
 from core.errors import UserError
 from core.requests import SampleRequest
 from core.storage import scratches
-from factory.finding import find_model
+from factory.finding import FoundModel, find_model
 from local import terminal
+
+Watch = Callable[[float, list[str]], None]
 
 
 def generate(
@@ -26,7 +28,7 @@ def generate(
     prompt: str | None = None,
     label: str | None = None,
     out: Path | None = None,
-    watch: Callable[[float, list[str]], None] | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Draws samples and returns {"model", "seed", and "texts", or "file" and "picture" (uint8 [H, W(, 3)])}.
 
@@ -46,43 +48,49 @@ def generate(
     """
     with scratches.temporary_folder("generate") as scratch:
         found = find_model(model, registry, runs, scratch)
-        folders, modality = found.parts, found.modality
-        section = dict(found.manner)
-        section |= {key: value for key, value in wishes.items() if value is not None}
+        section = dict(found.manner) | {key: value for key, value in wishes.items() if value is not None}
         section.setdefault("seed", randbelow(2**31))
-        result: dict[str, Any] = {"model": model, "seed": section["seed"]}
-        if modality == "text":
+        result = {"model": model, "seed": section["seed"]}
+        if found.modality == "text":
             if label is not None:
                 raise UserError("--class is for models of images; this one writes text: use --prompt")
-            from core.text.sampling import write
-
-            request = SampleRequest(
-                modality="text",
-                sample=section,
-                model=folders["model"],
-                out=scratch / "samples",
-                autoregressive=folders.get("autoregressive"),
-            )
-            rows = write(request, prompt or "", watch)
-            result["texts"] = [row["text"] for row in rows]
-            if out is not None:
-                storage.write_json_lines(out / "samples.jsonl", rows)
-            return result
+            return result | _text(found, section, prompt or "", out, watch, scratch / "samples")
         if prompt is not None:
             raise UserError("--prompt is for models of text; this one draws images: use --class")
         from core.images.classes import class_indices
-        from core.images.sampling import sample  # here and at once: for a few samples no processes are started
         from core.images.terms import described
 
         if label is not None:
-            shape, conditional = described(folders["model"])
+            shape, conditional = described(found.parts["model"])
             section["labels"] = class_indices([label], shape.class_names if conditional else (), "--class")
-        drawn = scratch / "samples"
-        sample(SampleRequest(modality="images", sample=section, model=folders["model"], out=drawn), tiled=True)
-        result["file"] = str(_save_picture(drawn, out or Path(f"sample-{section['seed']}.png")))
-        with np.load(drawn / "samples.npz") as samples:
-            result["picture"] = _in_a_row(samples["images"][:10])
-        return result
+        return result | _images(found, section, out, scratch / "samples")
+
+
+def _text(
+    found: FoundModel, section: dict[str, Any], prompt: str, out: Path | None, watch: Watch | None, drawn: Path
+) -> dict[str, Any]:
+    from core.text.sampling import write
+
+    request = SampleRequest(
+        modality="text",
+        sample=section,
+        model=found.parts["model"],
+        out=drawn,
+        autoregressive=found.parts.get("autoregressive"),
+    )
+    rows = write(request, prompt, watch)
+    if out is not None:
+        storage.write_json_lines(out / "samples.jsonl", rows)
+    return {"texts": [row["text"] for row in rows]}
+
+
+def _images(found: FoundModel, section: dict[str, Any], out: Path | None, drawn: Path) -> dict[str, Any]:
+    from core.images.sampling import sample  # not by the table of steps: for a few samples no processes are started
+
+    sample(SampleRequest(modality="images", sample=section, model=found.parts["model"], out=drawn), tiled=True)
+    file = _save_picture(drawn, out or Path(f"sample-{section['seed']}.png"))
+    with np.load(drawn / "samples.npz") as samples:
+        return {"file": str(file), "picture": _in_a_row(samples["images"][:10])}
 
 
 def _save_picture(drawn: Path, out: Path) -> Path:

@@ -77,53 +77,49 @@ def run_step(
     }
     run = new_run(runs, str(before.facts["pipeline"]), config.job, [step], facts)
     with run.held():
-        return _run_held(run, step, function, config, place, debug, available, task, outputs)
-
-
-def _run_held(
-    run: Run,
-    step: str,
-    function: Callable[..., Any],
-    config: AnyJob,
-    place: LocalPlace,
-    debug: bool,
-    available: Mapping[str, Any],
-    task: Mapping[str, Any],
-    outputs: list[str],
-) -> Run:
-    runs = place.runs.absolute()
-    store = inside(runs, f"{STORE}/{run.id}/{step}")
-    arguments = _parameters(task, config, place, run)
-    for name in task.get("artifacts", {}):
-        found = available[name]
-        uri = found["uri"] if _in_store(runs, found["uri"]) else str(found["path"])  # a record may name any file
-        arguments[name] = _kind(function, name)(name=name, uri=uri, metadata=dict(found["metadata"]))
-    for name in outputs:
-        arguments[name] = _kind(function, name)(name=name, uri=str(inside(store, name)))
-    store.mkdir(parents=True)
-    began = time.monotonic()
-    run.begin(step)
-    try:
+        arguments = _parameters(task, config, place, run)
+        for name in inputs:
+            artifact = available[name]  # a record may name any file
+            uri = artifact["uri"] if _in_store(runs, artifact["uri"]) else str(artifact["path"])
+            arguments[name] = _kind(function, name)(name=name, uri=uri, metadata=dict(artifact["metadata"]))
+        store = inside(runs, f"{STORE}/{run.id}/{step}")
+        store.mkdir(parents=True)
+        for name in outputs:
+            arguments[name] = _kind(function, name)(name=name, uri=str(inside(store, name)))
+        run.begin(step)
         with _environment(runs, str(run.facts["code_version"])):
-            _call(function, arguments, debug)
+            seconds = _recorded(run, step, lambda: _call(function, arguments, debug))
+        run.update(step, artifacts=place_outputs(run.folder, step, {name: arguments[name] for name in outputs}))
+        metrics = inside(run.folder, f"steps/{step}/metrics.json")
+        if step == "evaluate" and metrics.exists():
+            storage.write_bytes(run.folder / "metrics.json", metrics.read_bytes())
+        run.save(status="succeeded", seconds=seconds)
+    return run
+
+
+def _recorded(run: Run, step: str, call: Callable[[], None]) -> float:
+    """Runs the step and returns its seconds; how it ended is in the run's record.
+
+    Raises:
+        StepError: the step failed; its traceback is in its log.
+    """
+    began = time.monotonic()
+    try:
+        call()
     except (Exception, SystemExit, KeyboardInterrupt) as error:
+        seconds = round(time.monotonic() - began, 3)
         refused = isinstance(error, SystemExit) and error.code == UserError.EXIT_CODE
         message = "refused its input (see above)" if refused else redact(f"{type(error).__name__}: {error}")
-        run.update(step, state="failed", error=message, seconds=round(time.monotonic() - began, 3))
-        run.save(status="failed", seconds=round(time.monotonic() - began, 3))
+        run.update(step, state="failed", error=message, seconds=seconds)
+        run.save(status="failed", seconds=seconds)
         if isinstance(error, KeyboardInterrupt):
             raise
         log = inside(run.folder, f"steps/{step}/log.txt")
         storage.write_bytes(log, redact(traceback.format_exc()).encode())
         raise StepError(step, message, log, refused) from error
-    made = {name: arguments[name] for name in outputs}
     seconds = round(time.monotonic() - began, 3)
-    run.update(step, state="succeeded", seconds=seconds, artifacts=place_outputs(run.folder, step, made))
-    metrics = inside(run.folder, f"steps/{step}/metrics.json")
-    if step == "evaluate" and metrics.exists():
-        storage.write_bytes(run.folder / "metrics.json", metrics.read_bytes())
-    run.save(status="succeeded", seconds=seconds)
-    return run
+    run.update(step, state="succeeded", seconds=seconds)
+    return seconds
 
 
 def _in_store(runs: Path, uri: str) -> bool:

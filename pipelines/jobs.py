@@ -103,7 +103,7 @@ def parameters(
         registry: folder or gs:// prefix of the model registry.
         run: id of the run.
         work: folder or gs:// prefix for checkpoints; empty: what the machine that trains has set.
-        found: the data's fingerprint; None: it is looked for, and the data are looked at.
+        found: the data's fingerprint; None: it is computed, and the data are looked at.
 
     Raises:
         UserError: the data are not there, or say that the job cannot be done.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from core.errors import UserError
 from core.similar import did_you_mean
 
-NONE = -1  # stands for no class
+NONE = -1  # means no class
 SHOWN = 12  # names in an error
 
 

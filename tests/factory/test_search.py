@@ -15,7 +15,7 @@ from core.config import with_overrides
 from core.errors import UserError
 from factory.job import parse_job
 from factory.search import choose, require_trials, suggest
-from factory.trial import METRIC_FILE, report_metric, run_trial
+from factory.trial import METRIC_FILE, TrialRequest, report_metric, run_trial
 from pipelines.jobs import load_job
 from tests.core.asked import Steps
 
@@ -147,7 +147,11 @@ def test_a_diverging_trial_is_a_result_and_a_missing_metric_is_an_error(tmp_path
     model = {"network": {"channels": [8, 16], "blocks": [0, 1], "head_channels": 8, "embedding": 16}}
     values = {"learning_rate": 9.0, "clip": 1e9, "batch_size": 16, "examples": 1024, "log_every": 1}
     one: dict[str, Any] = {"trial": 1, "parameters": {}, "train": values, "metric": "validation_loss"}
-    facts = run_trial("images", model, one, tmp_path / "data", tmp_path / "diverged", work=str(tmp_path / "work"))
+    dataset, work = tmp_path / "data", str(tmp_path / "work")
+    diverging = TrialRequest(
+        modality="images", model=model, trial=one, dataset=dataset, out=tmp_path / "diverged", work=work
+    )
+    facts = run_trial(diverging)
     assert facts["value"] is None
     assert "lower train.learning_rate" in facts["error"]
     assert json.loads((tmp_path / "diverged" / "trial.json").read_text()) == facts
@@ -156,9 +160,18 @@ def test_a_diverging_trial_is_a_result_and_a_missing_metric_is_an_error(tmp_path
     one |= {"train": {"batch_size": 16, "examples": 32}, "metric": "no_such_metric"}
     with pytest.raises(UserError, match=r"search.metric: found 'no_such_metric'; allowed: validation_loss, .*frechet"):
         run_trial(
-            "images", model, one, tmp_path / "data", tmp_path / "out", work=str(tmp_path / "work"),
-            sample={"count": 20, "steps": 2}, evaluate={"count": 20, "judge_epochs": 1}, judge=tmp_path / "judge",
-        )  # fmt: skip
+            TrialRequest(
+                modality="images",
+                model=model,
+                trial=one,
+                dataset=dataset,
+                out=tmp_path / "out",
+                work=work,
+                sample={"count": 20, "steps": 2},
+                evaluate={"count": 20, "judge_epochs": 1},
+                judge=tmp_path / "judge",
+            )
+        )
 
 
 def test_the_metric_file_is_what_the_tuning_service_reads(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any
 
@@ -82,7 +83,7 @@ def deploy(
         labels=pairs(label or []),
     )
     tell = partial(say, to=sys.stderr) if as_json else say
-    try:
+    with _problems_in_lines():
         if dry_run:
             offline = offline or _without_credentials(vertex, tell)
             plan = deploying.prepare(vertex, job, settings, options, ask=not offline)
@@ -93,10 +94,6 @@ def deploy(
             tell(f"estimate: {plan.estimate.line()}")
         else:
             plan = deploying.deploy(vertex, job, settings, options, tell)
-    except deploying.PreflightError as refused:
-        for problem in refused.problems[:-1]:
-            say(f"error: {problem}", to=sys.stderr)
-        raise type(refused)(refused.problems[-1:]) from None
     if as_json:
         print_json(
             {
@@ -125,6 +122,19 @@ def _without_credentials(vertex: Any, tell: Callable[[str], None]) -> bool:
         tell("note: no credentials on this machine: what only the services know was not checked")
         return True
     return False
+
+
+@contextmanager
+def _problems_in_lines() -> Iterator[None]:
+    """All that a preflight refuses is said, a line each."""
+    from pipelines.vertex.deploy import PreflightError
+
+    try:
+        yield
+    except PreflightError as refused:
+        for problem in refused.problems[:-1]:
+            say(f"error: {problem}", to=sys.stderr)
+        raise type(refused)(refused.problems[-1:]) from None
 
 
 def monitor(
