@@ -34,8 +34,9 @@ from core.images.sources import Batch, Labels, Pool, Source, open_source
 from core.images.split import UNUSED, assign_splits
 from core.names import inside
 from core.printable import say
-from core.records import facts, parsed
-from core.sources.summary import Summary, Tally
+from core.records import facts
+from core.sources.described import summary_lines
+from core.sources.summary import Tally
 from core.storage import integrity
 
 __all__ = ["ImageDataset", "prepare_data"]
@@ -72,24 +73,6 @@ def prepare(source: Source, config: ImageData, out: Path, name: str) -> dict[str
     return flat_metadata(metadata)
 
 
-def summary_lines(metadata: Mapping[str, Any]) -> list[str]:
-    """What became of the source, for a person: images and classes, the split, what was skipped and changed."""
-    names, counts = metadata["class_names"], metadata["counts"]
-    by_class = np.sum([metadata["class_histogram"][split] for split in SPLITS], axis=0)
-    shown = ", ".join(f"{name} {count:,}" for name, count in zip(names[:CLASSES_SHOWN], by_class, strict=False))
-    more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
-    classes = (
-        f"{len(names)} classes: {shown}{more}" if metadata["labelled"] else "no classes: an unconditional data set"
-    )
-    shape = metadata["shape"]
-    colour = "grey" if len(shape) == 2 else "coloured"
-    return [
-        f"data: {sum(counts.values()):,} {colour} images of {shape[1]} x {shape[0]} pixels; {classes}",
-        "split: " + ", ".join(f"{split} {counts[split]:,}" for split in SPLITS),
-        *parsed(Summary, metadata["summary"], "summary").lines("image"),
-    ]
-
-
 def flat_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What an artifact store keeps of a `dataset.json`: numbers and short texts only."""
     return {
@@ -101,9 +84,6 @@ def flat_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "content_sha256": metadata["content_sha256"],
         "split_sha256": metadata["split_sha256"],
     }
-
-
-CLASSES_SHOWN = 12
 
 
 class _NpyWriter:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from core import storage
 from core.errors import UserError
 from core.names import inside
 from core.printable import say
-from core.records import facts, parsed
-from core.sources.summary import Summary, Tally
+from core.records import facts
+from core.sources.described import summary_lines
+from core.sources.summary import Tally
 from core.storage import integrity
 from core.text import tokenizer as tokenizers
 from core.text.config import TextData
@@ -110,18 +111,6 @@ def prepare_text(text: str, source: str, config: TextData, out: Path, tally: Tal
     for line in summary_lines(metadata):
         say(line, to=sys.stderr)
     return {key: value for key, value in metadata.items() if key != "summary"}
-
-
-def summary_lines(metadata: Mapping[str, Any]) -> list[str]:
-    """What became of the source, for a person: its size, the split, the tokens, what was skipped and changed."""
-    counts = metadata["counts"]
-    return [
-        f"data: {sum(counts.values()):,} characters of {metadata['source']};"
-        f" {metadata['vocabulary_size']:,} tokens ({metadata['tokenizer']}),"
-        f" {metadata['characters_per_token']:g} characters each",
-        "split: " + ", ".join(f"{split} {counts[split]:,}" for split in SPLITS) + " characters, by position",
-        *parsed(Summary, metadata["summary"], "summary").lines("file"),
-    ]
 
 
 def load(folder: Path) -> TextSet:
