@@ -192,6 +192,9 @@ class Schedule(Frozen):
     beta_end: float = Field(default=2e-2, gt=0, lt=1)
 
 
+UNMEASURED = 0.6  # sigma_data: auto, where there are no data to measure
+
+
 class Process(Frozen):
     """The noise process: what the network predicts, which noise levels it sees, how errors are weighted."""
 

@@ -20,7 +20,7 @@ from core import storage
 from core.config import validate
 from core.errors import UserError
 from core.images import pictures
-from core.images.config import ImageModel, ImageSample, NetworkConfig
+from core.images.config import UNMEASURED, ImageModel, ImageSample, NetworkConfig
 from core.images.model import ImageShape, NoiseProcess, TrainedModel, build_network, load_model, save_model
 from core.images.sampling import DrawnImages, choose_labels, choose_sigmas, draw
 from core.processes.world import World
@@ -28,7 +28,6 @@ from core.randomness import Draws, generator_of
 from core.storage.model_folder import DESCRIPTION, require_model_or_nothing
 from core.training.log import read_records, write_records
 
-SIGMA_DATA = 0.6  # of models whose data nobody measured
 MANNER = {"sampler": "dpmpp_sde", "sigma_max": 20.0, "start": "estimate", "guidance_low": 0.2, "guidance_high": 5.0}
 GUIDANCE, AUTOGUIDANCE = 1.2, 1.25
 """How samples are drawn where nothing else is said: as the predefined image jobs do."""
@@ -285,4 +284,4 @@ def _config(
         values["network"] = network.model_dump(mode="json") if isinstance(network, NetworkConfig) else dict(network)
     if sigma_data is not None:
         values["process"] = {**(values.get("process") or {}), "sigma_data": sigma_data}
-    return validate(ImageModel, values, "model").with_deviation(SIGMA_DATA)
+    return validate(ImageModel, values, "model").with_deviation(UNMEASURED)

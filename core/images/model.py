@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from core import noise, storage
 from core.config import Frozen, validate
 from core.errors import UserError
-from core.images.config import NETWORKS, ImageModel, Process
+from core.images.config import NETWORKS, UNMEASURED, ImageModel, Process
 from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_guide, read_weights, write_model
 from core.training.capacity import build_within_memory
 
@@ -57,9 +57,7 @@ class NoiseProcess:
     def __init__(self, config: Process) -> None:
         self.config = config
         schedule = config.schedule
-        if config.sigma_data == "auto":
-            raise UserError("model.process.sigma_data: found auto; without data to measure it, set it to a number")
-        self.sigma_data = config.sigma_data
+        self.sigma_data = UNMEASURED if config.sigma_data == "auto" else config.sigma_data
         self.table = noise.linear_beta_sigmas(schedule.steps, schedule.beta_start, schedule.beta_end)
         self.density = noise.Density(config.density, config.location, config.scale, self.table)
 

@@ -42,7 +42,7 @@ def test_digits_go_from_data_to_a_registered_model_and_back_to_a_picture(tmp_pat
     called = project.call("run", "few.yaml")
     assert called.returncode == 0, called.stderr
     assert "frechet_distance" in called.stdout
-    assert "data: 660 grey images of 8 x 8 pixels; 10 classes: 0 " in called.stdout, "what prepare-data read"
+    assert "data: 802 grey images of 8 x 8 pixels; 10 classes: 0 " in called.stdout, "what prepare-data read"
     assert "report: runs/images/" in called.stdout
     run = find_run(tmp_path / "runs", "latest")
     assert run.status == "succeeded"

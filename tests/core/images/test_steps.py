@@ -59,6 +59,12 @@ def test_a_trained_model_draws_the_class_it_is_asked_for(dataset, tmp_path):
     assert labels.tolist() == [0, 1] * 10
 
 
+def test_sigma_data_is_what_prepare_data_measured(model, dataset):
+    std = json.loads((dataset / "dataset.json").read_text())["std"]
+    process = json.loads((model / "model.json").read_text())["model"]["process"]
+    assert process["sigma_data"] == pytest.approx(std, abs=1e-4)
+
+
 def test_classes_are_drawn_by_their_names(model, tmp_path):
     steps.sample({"count": 4, "labels": ["lower", -1, 0]}, model, tmp_path / "samples")
     assert samples_of(tmp_path / "samples")[1].tolist() == [1, -1, 0, 1]
