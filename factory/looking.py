@@ -63,11 +63,10 @@ def _images(job: ImageTrainingJob | ImageSamplingJob) -> Iterator[str]:
 
 
 def _text(job: TextTrainingJob) -> Iterator[str]:
-    from core.text.source import read_source
+    from core.text.source import read_source, source_name
     from core.text.splits import split
 
-    text, where = read_source(job.data)
-    text = text[: job.data.limit]
+    text, where = "".join(read_source(job.data))[: job.data.limit], source_name(job.data)
     by_characters = job.data.tokenizer.kind == "characters"
     if by_characters:
         known = set(text)

@@ -219,7 +219,7 @@ def _text_job(inner: str, place: str, files: list[str]) -> tuple[Values, list[st
     chosen: Values = {}
     if Path(inner).is_dir() and ".txt" not in suffixes and suffixes:
         chosen["suffixes"] = sorted(suffixes)[:50]
-    text, _ = read_source(validate(TextData, {"source": "file", "data_dir": inner, **chosen}, "--data"))
+    text = "".join(read_source(validate(TextData, {"source": "file", "data_dir": inner, **chosen}, "--data")))
     vocabulary = 1024 if len(text) > 200_000 else 512
     context = 128 if len(text) > 20_000 else 32
     budget: Values = {
