@@ -102,7 +102,7 @@ def draw_by_diffusers(trained: TrainedModel, settings: ImageSample, labels: NDAr
         denoiser = drawing.denoiser_of(trained, settings, labels[part], where)
         begin = SampleNoise(seeds[part], trained.shape.size, where)()
         with precision.choose(where).autocast(where):
-            made = solve_by_diffusers(denoiser, begin, settings, trained.config.process.sigma_data, seeds[start])
+            made = solve_by_diffusers(denoiser, begin, settings, trained.process.sigma_data, seeds[start])
         parts.append(pictures.to_uint8(made.cpu()))
     return np.concatenate(parts)
 

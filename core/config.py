@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +28,7 @@ from core import yamltext
 from core.errors import UserError
 from core.schemes import allowed_place
 from core.secrets import redact, without_secrets
+from core.similar import did_you_mean
 
 
 class Frozen(BaseModel):
@@ -172,13 +173,32 @@ def _short(value: object) -> str:
 
 
 def _allowed_keys(section: type[BaseModel], loc: Sequence[int | str]) -> str:
+    """What a key that is not known may have been meant as, and the keys that are allowed in its place."""
+    places = [section]
     for part in loc[:-1]:
-        field = section.model_fields.get(str(part))
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return ""
-        section = annotation
-    return f"; allowed: {', '.join(sorted(section.model_fields))}"
+        fields = [place.model_fields[str(part)] for place in places if str(part) in place.model_fields]
+        places = [found for field in fields for found in _sections(field.annotation)]
+    allowed = sorted({name for place in places for name in place.model_fields})
+    if not allowed:
+        return ""
+    found = str(loc[-1])
+    meant = did_you_mean(found, allowed) or did_you_mean(found, _keys(section))
+    return f"; {meant}allowed: {', '.join(allowed)}"
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a field may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _sections(part)]
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every key in a section and in the sections below it, dotted."""
+    for name, field in section.model_fields.items():
+        yield f"{prefix}{name}"
+        for inner in _sections(field.annotation):
+            yield from _keys(inner, f"{prefix}{name}.")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

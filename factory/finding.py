@@ -17,6 +17,7 @@ from factory.registry import Registry
 from factory.run_folder import find_run
 from factory.versions import Version
 
+LATEST = "latest"
 MANNER = {"sampler", "steps", "grid", "sigma_min", "sigma_max", "rho", "guidance", "guidance_low", "guidance_high"}
 MANNER |= {"start", "autoguidance", "block", "temperature", "tilt"}
 """The settings that say how samples are drawn, and not how many, which or from what seed; of both modalities."""
@@ -55,11 +56,13 @@ def find_model(name: str, registry: str, runs: Path | None, scratch: Path) -> Fo
         return FoundModel({"model": scratch / "model"}, {})
     try:
         version = Registry(registry).resolve(name)
-    except UserError:
+    except UserError as error:
         found = _of_a_run(name, runs)
-        if found is None:
-            raise
-        return found
+        if found is not None:
+            return found
+        if name != LATEST and _of_a_run(LATEST, runs) is not None:
+            raise UserError(f"{error}; the newest run here has a model: --model {LATEST}") from None
+        raise
     return of_version(version, scratch)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -10,9 +10,8 @@ from pydantic import Field
 from core.config import Frozen, GateConfig, Place, ResourcesConfig, TrainConfig, validate
 from core.errors import UserError
 from core.images.config import ImageData, ImageEvaluate, ImageModel, ImageSample
-from core.metrics import find
 from core.text.config import TextData, TextEvaluate, TextModel, TextSample
-from core.text.glossary import CHAIN, DIFFERENCE, GLOSSARY
+from factory import consistency
 from factory.search import SearchConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="lower case letters, digits and dashes")]
@@ -112,16 +111,20 @@ def parse_job(values: Mapping[str, Any], where: str) -> AnyJob:
             " allowed: modality images or text, kind training or sampling"
         )
     job: AnyJob = validate(section, dict(values), where)
-    if isinstance(job, TextTrainingJob):
-        _require_measured(job, where)
+    for problem in contradictions(job):
+        raise UserError(f"{where}: {problem}")
     return job
 
 
-def _require_measured(job: TextTrainingJob, where: str) -> None:
-    """Raises UserError if the gate reads bits per character at evaluations that are not measured."""
-    measured = [f"{evaluations:g}" for evaluations in job.evaluate.evaluations_per_token]
-    for name in (job.gate.metric, *job.gate.require):
-        definition, evaluations = find(GLOSSARY, name) or (None, "")
-        if definition in (CHAIN, DIFFERENCE) and evaluations and evaluations not in measured:
-            allowed = ", ".join(measured) or "none"
-            raise UserError(f"{where}: gate: found {name}; measured are evaluate.evaluations_per_token: {allowed}")
+def contradictions(job: AnyJob) -> Iterator[str]:
+    """What the sections of a job ask of one another and cannot be, a sentence each."""
+    if isinstance(job, ImageTrainingJob):
+        yield from consistency.of_images(job.data, job.sample, job.model, job.train)
+    elif isinstance(job, ImageSamplingJob):
+        yield from consistency.of_images(job.data, job.sample)
+    elif isinstance(job, TextTrainingJob):
+        yield from consistency.of_text(job.sample, job.model, (job.train, job.autoregressive))
+    else:
+        yield from consistency.of_text(job.sample)
+    if isinstance(job, ImageTrainingJob | TextTrainingJob):
+        yield from consistency.of_gate(job.gate, job.sample, job.evaluate)

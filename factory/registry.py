@@ -28,6 +28,7 @@ from core.evaluation import Decision
 from core.names import inside, relative
 from core.records import facts, or_none, parsed, read
 from core.secrets import redact
+from core.similar import did_you_mean
 from core.storage import integrity
 from core.storage.exchange import exchange
 from core.storage.faults import StorageError, UnconfirmedError
@@ -190,12 +191,12 @@ class Registry:
         if wanted in ("", CHAMPION):
             version = self.champion(model)
             if version is None:
-                known = ", ".join(self.models()) or "none"
+                known = did_you_mean(model, self.models()) + f"registered models: {', '.join(self.models()) or 'none'}"
                 newest = self.versions(model)[-1:] if model in self.models() else []
                 hint = (
                     f"; {newest[0].name} is {newest[0].state(champion=False)}: name it, or promote it" if newest else ""
                 )
-                raise UserError(f"{name}: no champion in {self.root}; registered models: {known}{hint}")
+                raise UserError(f"{name}: no champion in {self.root}; {known}{hint}")
             return version
         if not re.fullmatch("[0-9]{1,9}", wanted):
             raise UserError(f"{name}: expected model, model@champion or model@NUMBER")

@@ -18,6 +18,7 @@ from core.evaluation import METRICS, read_metrics
 from core.metrics import dump
 from core.names import inside, single
 from core.records import or_none
+from core.similar import did_you_mean
 from core.storage import locks
 from core.storage.locks import Holder
 from factory.run_record import read_run
@@ -208,8 +209,8 @@ def find_run(root: Path, name: str) -> Run:
         return found[0]
     if found:
         raise UserError(f"run {name!r}: {len(found)} runs begin so: {', '.join(run.id for run in found[:5])}")
-    newest = ", ".join(run.id for run in runs[-3:]) or "none"
-    raise UserError(f"run {name!r}: there is none in {root}; the newest: {newest}")
+    newest, meant = ", ".join(run.id for run in runs[-3:]) or "none", did_you_mean(name, [run.id for run in runs])
+    raise UserError(f"run {name!r}: there is none in {root}; {meant}the newest: {newest}")
 
 
 def unfinished_run(root: Path, job: str | None, name: str = "") -> Run:

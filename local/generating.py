@@ -57,7 +57,12 @@ def generate(
             return result | _text(found, section, prompt or "", out, watch, scratch / "samples")
         if prompt is not None:
             raise UserError("--prompt is for models of text; this one draws images: use --class")
-        section |= {"labels": [label]} if label is not None else {}
+        from core.images.classes import class_indices
+        from core.images.terms import described
+
+        if label is not None:
+            shape, conditional = described(found.parts["model"])
+            section["labels"] = class_indices([label], shape.class_names if conditional else (), "--class")
         return result | _images(found, section, out, scratch / "samples")
 
 

@@ -19,6 +19,7 @@ from core.config import config_hash, with_overrides
 from core.errors import UserError
 from core.names import inside
 from core.secrets import redact
+from core.similar import did_you_mean
 from factory.job import AnyJob, parse_job
 from factory.run_folder import STORE, Run, find_run, new_run
 from factory.steps import STEPS
@@ -133,7 +134,9 @@ def _compiled(step: str, job: AnyJob, place: LocalPlace) -> tuple[dict[str, Any]
     spec = read_spec(compile_job(job, image=image_name(place.image), machines=load_machines(place.machines)))[0]
     found = {name: task for _, name, task in tasks(spec) if name in STEPS}
     if step not in found:
-        raise UserError(f"--only {step}: allowed: {', '.join(name for name in STEPS if name in found)}")
+        raise UserError(
+            f"--only {step}: {did_you_mean(step, STEPS)}allowed: {', '.join(name for name in STEPS if name in found)}"
+        )
     component = spec["components"][found[step]["componentRef"]["name"]]
     return found[step]["inputs"], list(component.get("outputDefinitions", {}).get("artifacts", {}))
 

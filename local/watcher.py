@@ -11,15 +11,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from core import storage
 from core.errors import UserError
 from core.names import inside
+from core.printable import printable
 from core.progress import TASK_VARIABLE
 from core.secrets import redact
+from core.sources.described import summary_lines
 from factory.lineage import restore_ints
 from factory.run_folder import STORE, Run, place_tree
 from local.processes import StepProcesses
 from local.progress import Display
 
+PREPARE = "prepare-data"
 _SUFFIXES = {"system.HTML": ".html", "system.Markdown": ".md"}
 _IN_METADATA = ("system.Metrics", "system.ClassificationMetrics")  # their files only repeat it
 
@@ -93,6 +97,17 @@ class Watcher:
         with self._lock:
             self._run.update(task, state=state, seconds=seconds, cached=cached, artifacts=artifacts)
             self._display.end(self._run.step(task))
+            for line in _of_data(self._run.folder, artifacts) if task == PREPARE else ():
+                self._display.note(f"  {printable(line, one_line=True)}")
+
+
+def _of_data(folder: Path, artifacts: Mapping[str, Any]) -> list[str]:
+    """What prepare-data says of the data set that it left in a run's folder; nothing of one that says nothing."""
+    path = inside(folder, f"{artifacts['dataset']['path']}/dataset.json") if "dataset" in artifacts else None
+    try:
+        return summary_lines(storage.read_json(path)) if path is not None and path.is_file() else []
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        return []
 
 
 def place_outputs(folder: Path, step: str, outputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from components.step import IMAGE, TRIALS_IMAGE
 from core import names, storage
 from core.errors import UserError
 from core.storage import scratches
-from factory.job import AnyJob
+from factory.job import AnyJob, ImageTrainingJob, TextTrainingJob
 from pipelines.custom_job import VertexOptions
 from pipelines.jobs import sections
 from pipelines.machines import Machine, load_machines
@@ -90,6 +90,7 @@ def compile_job(
     defaults: dict[str, Any] = sections(job)
     if job.kind == "training":
         defaults["model_name"] = job.job
+        _require_shares(job, place)
     with warnings.catch_warnings(), scratches.temporary_folder("compile") as folder, _quiet():
         warnings.simplefilter("ignore")
         path = folder / "pipeline.yaml"
@@ -104,6 +105,18 @@ def compile_job(
             f"image: {name} has no tag; a search on Vertex AI runs its trials in the image TAG{TRIALS_IMAGE}"
         )
     return header + body.replace(IMAGE, name)
+
+
+def _require_shares(job: ImageTrainingJob | TextTrainingJob, place: Placement) -> None:
+    """Raises UserError for a batch that would leave a GPU of the cluster without an example."""
+    processes = place.machine("train").accelerator_count * job.resources.replicas
+    for section in ("train", "autoregressive"):
+        training = getattr(job, section, None)
+        if training is not None and training.batch_size < processes:
+            raise UserError(
+                f"{section}.batch_size: {training.batch_size} is less than one example for each of the {processes} GPUs"
+                f" of resources.train: {job.resources.train}, resources.replicas: {job.resources.replicas}"
+            )
 
 
 def compile_to(job: AnyJob, folder: Path = BUILD, **options: Any) -> list[Path]:

@@ -12,9 +12,11 @@ from core import storage
 from core.config import merge, read_written, with_overrides
 from core.errors import UserError
 from core.names import inside
+from core.similar import did_you_mean
 from core.sources.listing import listing
 from core.storage import remote
 from factory.job import AnyJob, parse_job
+from factory.looking import require_suitable_data
 from factory.search import require_trials
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -36,9 +38,16 @@ def job_path(name: str) -> Path:
         UserError: there is no such job.
     """
     if name.endswith((".yaml", ".yml")):
-        return Path(name)
+        path = Path(name)
+        if not path.exists():
+            here = sorted(str(file) for file in path.parent.glob("*.y*ml") if file.name != "textdiffusion.yaml")
+            known = f"{did_you_mean(name, here)}job files there: {', '.join(here[:8]) or 'none'}"
+            raise UserError(f"job {name}: no such file; {known}; `textdiffusion init {path.stem}` writes one")
+        return path
     if name not in job_names():
-        raise UserError(f"job {name!r}: there is none; allowed: {', '.join(job_names())}, or the path of a .yaml file")
+        file = f"; {name}.yaml is a file here: name it so" if Path(f"{name}.yaml").is_file() else ""
+        known = f"{did_you_mean(name, job_names())}allowed: {', '.join(job_names())}, or the path of a .yaml file"
+        raise UserError(f"job {name!r}: there is none; {known}{file}")
     return inside(CONFIGS, f"{name}.yaml")
 
 
@@ -94,10 +103,15 @@ def parameters(
         registry: folder or gs:// prefix of the model registry.
         run: id of the run.
         work: folder or gs:// prefix for checkpoints; empty: what the machine that trains has set.
-        found: the data's fingerprint; None: it is computed.
+        found: the data's fingerprint; None: it is computed, and the data are looked at.
+
+    Raises:
+        UserError: the data are not there, or say that the job cannot be done.
     """
-    fingerprinted = fingerprint(job) if found is None else found
-    values = {**sections(job), "data_fingerprint": fingerprinted, "registry": registry}
+    if found is None:
+        found = fingerprint(job)
+        require_suitable_data(job)
+    values = {**sections(job), "data_fingerprint": found, "registry": registry}
     if job.kind == "training":
         values |= {"model_name": job.job, "run": run, "work": work}
     return values

@@ -14,6 +14,7 @@ from pydantic import Field
 from core.architectures import LOCKED, runs_on
 from core.config import Frozen, read_written, validate
 from core.errors import UserError
+from core.similar import did_you_mean
 
 RESOURCES = Path(__file__).parent / "configs" / "resources.yaml"
 
@@ -142,5 +143,5 @@ def load_machines(own: Mapping[str, Any] | None = None) -> dict[str, Machine]:
 def choose(machines: Mapping[str, Machine], name: str, where: str) -> Machine:
     """The row called `name`; a UserError that lists the rows if there is none."""
     if name not in machines:
-        raise UserError(f"{where}: found {name!r}; allowed: {', '.join(machines)}")
+        raise UserError(f"{where}: found {name!r}; {did_you_mean(name, machines)}allowed: {', '.join(machines)}")
     return machines[name]

@@ -19,6 +19,7 @@ from core.errors import UserError
 from core.images.config import EMBEDDED, ImageData
 from core.images.data import prepare
 from core.images.dataset import ImageDataset, Split
+from core.images.sources import kind_of
 from core.images.sources.arrays import open_arrays
 from core.images.sources.source import UNLABELLED
 from core.modality import run
@@ -176,7 +177,7 @@ def images(
         elif os.path.isfile(os.path.join(place, "dataset.json")):
             return _verified(Images(Path(place)))
         else:
-            section |= {"source": _kind(place), "data_dir": place}
+            section |= {"source": kind_of(place), "data_dir": place}
         found = Images()
         run(PrepareDataRequest(modality="images", data=section, out=found.folder))
         return found
@@ -230,16 +231,3 @@ def _verified(found: D) -> D:
     if not len(found):
         raise UserError(f"{found.folder}: an empty data set")
     return found
-
-
-def _kind(place: str) -> str:
-    """What a folder or file of images is."""
-    if place.endswith(".npz"):
-        return "npz"
-    if not storage.is_remote(place) and Path(place).is_dir():
-        names = [name.name for name in Path(place).iterdir()]
-        if any(name.endswith(".npz") for name in names):
-            return "npz"
-        if any("ubyte" in name for name in names):
-            return "idx"
-    return "folder"

@@ -118,7 +118,7 @@ def train(  # one call for what a job's sections model and train say; all but `d
 
 
 def _image_model(data: Any, start: Any, network: Network | None, model: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The section `model` for images: sigma_data as measured, a network that divides their size."""
+    """The section `model` for images: a network that divides their size."""
     if isinstance(network, nn.Module):
         raise UserError(
             "network: a module of your own trains in a loop of your own: td.ImageDiffusion(network, data.shape,"
@@ -128,8 +128,7 @@ def _image_model(data: Any, start: Any, network: Network | None, model: Mapping[
         return {**start.config.model_dump(mode="json"), **(model or {})}
     chosen = network or network_for(*data.shape[:2])
     written = chosen.model_dump(mode="json") if isinstance(chosen, NetworkConfig) else dict(chosen)
-    section = {"network": written, "conditional": data.labelled, **(model or {})}
-    return {**section, "process": {"sigma_data": round(data.std, 4), **(section.get("process") or {})}}
+    return {"network": written, "conditional": data.labelled, **(model or {})}
 
 
 def _text_model(data: Any, start: Any, network: Any, model: Mapping[str, Any] | None) -> dict[str, Any]:

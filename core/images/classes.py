@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 
 from core.errors import UserError
+from core.similar import did_you_mean
 
 NONE = -1  # means no class
 SHOWN = 12  # names in an error
@@ -44,6 +44,4 @@ def _allowed(text: str, names: Sequence[str]) -> str:
     if not names:
         return "allowed: only -1: the model has no classes"
     shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-    close = get_close_matches(text, names, 1)
-    meant = f"did you mean {close[0]!r}? " if close else ""
-    return f"{meant}allowed: {shown}, or -1 for none"
+    return f"{did_you_mean(text, names)}allowed: {shown}, or -1 for none"

@@ -15,6 +15,9 @@ from pydantic_core import PydanticCustomError
 from core.config import Frozen, Place
 from core.sources.config import HubPlace
 
+EMBEDDED = ("digits", "mnist-small")
+"""Sources that are part of the library and read no folder."""
+
 
 class ImageData(HubPlace):
     """Which images, from where, and how they are split."""
@@ -45,6 +48,9 @@ class ImageData(HubPlace):
         default=0.2, gt=0, lt=0.5, description="Used when the source has no test split of its own"
     )
     split_seed: int = Field(default=0, ge=0)
+    overlap: float = Field(
+        default=0.05, ge=0, le=1, description="Largest share of held-out images that may equal a training image"
+    )
     limit: int | None = Field(default=None, ge=10, description="Use only that many training images (for quick trials)")
 
     @model_validator(mode="after")
@@ -55,13 +61,24 @@ class ImageData(HubPlace):
             raise ValueError("class_names has a name twice")
         return self
 
+    @property
+    def place_problem(self) -> str:
+        """What is wrong with where the source is to be; empty if nothing is."""
+        if self.source in EMBEDDED and self.data_dir is not None:
+            return (
+                f"data.data_dir: found {self.data_dir!r}, but the source `{self.source}` is embedded and reads no"
+                " folder; set data.source to mnist, idx, folder, npz or huggingface"
+            )
+        if self.data_dir is not None or self.source in (*EMBEDDED, "mnist"):
+            return ""
+        if self.source == "huggingface" and self.dataset is not None:
+            return ""
+        name = " or data.dataset names one of huggingface.co" if self.source == "huggingface" else ""
+        return f"data.data_dir: not set; the source `{self.source}` needs a path or a gs:// prefix{name}"
+
 
 Channels = Annotated[int, Field(ge=4, le=2048)]
 Blocks = Annotated[int, Field(ge=0, le=16)]
-
-
-EMBEDDED = ("digits", "mnist-small")
-"""Sources that are part of the library and read no folder."""
 
 
 class NetworkConfig(Frozen):
@@ -73,6 +90,17 @@ class NetworkConfig(Frozen):
     def divisor(self) -> int:
         """Sides of images must be multiples of this."""
         return 1
+
+    def obstacle(self, height: int, width: int) -> str:
+        """Why this network cannot take images of a size in pixels; empty if it can."""
+        divisor = self.divisor
+        if height % divisor == 0 == width % divisor:
+            return ""
+        side = max(divisor, round(min(height, width) / divisor) * divisor)
+        return (
+            f"model.network: images of {height}x{width} pixels; this network needs sides divisible by {divisor}: use"
+            f" fewer levels in model.network.channels, or set data.resolution, for example to {side}"
+        )
 
 
 class UNetConfig(NetworkConfig):
@@ -92,6 +120,12 @@ class UNetConfig(NetworkConfig):
         if len(self.channels) != len(self.blocks):
             raise ValueError(
                 f"channels has {len(self.channels)} levels and blocks {len(self.blocks)}; both need one entry a level"
+            )
+        heads = max(1, self.channels[-1] // self.head_channels)
+        if self.attention and self.channels[-1] % heads:
+            raise ValueError(
+                f"{self.channels[-1]} channels at the lowest level cannot be divided over {heads} heads of attention;"
+                " take a multiple of head_channels, or attention: false"
             )
         return self
 
@@ -163,12 +197,15 @@ class Schedule(Frozen):
     beta_end: float = Field(default=2e-2, gt=0, lt=1)
 
 
+UNMEASURED = 0.6  # sigma_data: auto, where there are no data to measure
+
+
 class Process(Frozen):
     """The noise process: what the network predicts, which noise levels it sees, how errors are weighted."""
 
     parameterisation: Literal["edm", "epsilon", "v", "flow"] = "edm"
-    sigma_data: float = Field(
-        default=0.6, gt=0, le=100, description="Standard deviation of the data, in units of [-1, 1]"
+    sigma_data: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = Field(
+        default="auto", description="Standard deviation of the data, in units of [-1, 1]; auto: as prepare-data finds"
     )
     density: Literal["lognormal", "logit_normal", "uniform"] = Field(
         default="lognormal", description="lognormal: ln sigma; logit_normal: flow time; uniform: over the DDPM schedule"
@@ -189,6 +226,13 @@ class ImageModel(Frozen):
     process: Process = Process()
     label_dropout: float = Field(default=0.1, ge=0, le=1, description="Share of examples trained without their class")
     conditional: bool = True
+
+    def with_deviation(self, std: float) -> ImageModel:
+        """The same with `std`, of the training pixels, where `sigma_data` is auto; constant images have none."""
+        if self.process.sigma_data != "auto":
+            return self
+        process = self.process.model_copy(update={"sigma_data": max(round(std, 4), 0.01)})
+        return self.model_copy(update={"process": process})
 
 
 class ImageSample(Frozen):

@@ -28,13 +28,15 @@ from core.config import canonical_json, config_hash
 from core.errors import UserError
 from core.images.config import ImageData
 from core.images.contact_sheet import contact_sheet
+from core.images.contents import hashes
 from core.images.dataset import FORMAT, SPLITS, ImageDataset, Split
 from core.images.sources import Batch, Labels, Pool, Source, open_source
 from core.images.split import UNUSED, assign_splits
 from core.names import inside
 from core.printable import say
-from core.records import facts, parsed
-from core.sources.summary import Summary, Tally
+from core.records import facts
+from core.sources.described import summary_lines
+from core.sources.summary import Tally
 from core.storage import integrity
 
 __all__ = ["ImageDataset", "prepare_data"]
@@ -60,6 +62,7 @@ def prepare(source: Source, config: ImageData, out: Path, name: str) -> dict[str
         assignment = assign_splits(source, config)
         written = _write_images(source, config, assignment, folder)
         source.intake.check(source.train.name)
+        _check_overlap(written, config.overlap, source.train.name)
         metadata = {"source": name, **_describe(source, config, assignment, written)}
         images = np.load(folder / "train_images.npy", mmap_mode="r")
         labels = np.load(folder / "train_labels.npy")
@@ -68,24 +71,6 @@ def prepare(source: Source, config: ImageData, out: Path, name: str) -> dict[str
     for line in summary_lines(metadata):
         say(line, to=sys.stderr)
     return flat_metadata(metadata)
-
-
-def summary_lines(metadata: Mapping[str, Any]) -> list[str]:
-    """What became of the source, for a person: images and classes, the split, what was skipped and changed."""
-    names, counts = metadata["class_names"], metadata["counts"]
-    by_class = np.sum([metadata["class_histogram"][split] for split in SPLITS], axis=0)
-    shown = ", ".join(f"{name} {count:,}" for name, count in zip(names[:CLASSES_SHOWN], by_class, strict=False))
-    more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
-    classes = (
-        f"{len(names)} classes: {shown}{more}" if metadata["labelled"] else "no classes: an unconditional data set"
-    )
-    shape = metadata["shape"]
-    colour = "grey" if len(shape) == 2 else "coloured"
-    return [
-        f"data: {sum(counts.values()):,} {colour} images of {shape[1]} x {shape[0]} pixels; {classes}",
-        "split: " + ", ".join(f"{split} {counts[split]:,}" for split in SPLITS),
-        *parsed(Summary, metadata["summary"], "summary").lines("image"),
-    ]
 
 
 def flat_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,9 +84,6 @@ def flat_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "content_sha256": metadata["content_sha256"],
         "split_sha256": metadata["split_sha256"],
     }
-
-
-CLASSES_SHOWN = 12
 
 
 class _NpyWriter:
@@ -144,22 +126,38 @@ class _Tee:
 
 
 class _Contents:
-    """Which images were seen before, by eight bytes of a hash of each: 8 MB for a million."""
+    """Which images were seen before, and in which split."""
 
     def __init__(self) -> None:
-        self._parts: list[NDArray[np.uint64]] = []
-        self._training: list[NDArray[np.bool_]] = []
+        self._hashes: list[NDArray[np.uint64]] = []
+        self._splits: list[NDArray[np.uint8]] = []
 
-    def add(self, batch: Batch, training: NDArray[np.bool_]) -> None:
-        hashes = b"".join(hashlib.blake2b(image, digest_size=8).digest() for image in np.ascontiguousarray(batch))
-        self._parts.append(np.frombuffer(hashes, np.uint64))
-        self._training.append(training)
+    def add(self, batch: Batch, splits: NDArray[np.uint8]) -> None:
+        self._hashes.append(hashes(batch))
+        self._splits.append(splits)
 
-    def count(self, tally: Tally) -> None:
-        """Tells `tally` how many images equal an earlier one, and how many held-out ones equal one of training."""
-        hashes, training = np.concatenate(self._parts), np.concatenate(self._training)
-        tally.count("duplicates", len(hashes) - len(np.unique(hashes)))
-        tally.count("leaked", int(np.isin(hashes[~training], hashes[training]).sum()))
+    def count(self, tally: Tally) -> dict[Split, int]:
+        """Tells `tally` how many images equal an earlier one, and how many held-out ones equal one of training; the
+        latter by split."""
+        contents, splits = np.concatenate(self._hashes), np.concatenate(self._splits)
+        tally.count("duplicates", len(contents) - len(np.unique(contents)))
+        known, leaked = contents[splits == 0], dict[Split, int]()
+        for index, split in enumerate(SPLITS[1:], 1):
+            leaked[split] = int(np.isin(contents[splits == index], known).sum())
+            tally.count("leaked", leaked[split])
+        return leaked
+
+
+def _check_overlap(written: _Written, most: float, where: str) -> None:
+    """Raises UserError if of a held-out split a share above `most` equals training images."""
+    for split, leaked in written.leaked.items():
+        held = len(written.labels[split])
+        if leaked > most * held:
+            raise UserError(
+                f"{where}: {leaked:,} of {held:,} {split} images equal one of training, so a model that copies would"
+                f" look good; at most {100 * most:g} % may (data.overlap): remove copies from the data, or set"
+                " data.overlap: 1 to take them as they are"
+            )
 
 
 @dataclass
@@ -168,6 +166,7 @@ class _Written:
     shape: tuple[int, ...]
     pixels: NDArray[np.int64]  # how often each value 0..255 occurs in the training images
     labels: dict[Split, Labels]
+    leaked: dict[Split, int]  # held-out images that equal one of training
 
 
 def _write_images(
@@ -203,9 +202,9 @@ def _write_images(
                     if (part == index).any():
                         writer.append(batch[part == index])
                 pixels += np.bincount(batch[part == 0].ravel(), minlength=256)
-                contents.add(batch[part != UNUSED], part[part != UNUSED] == 0)
+                contents.add(batch[part != UNUSED], part[part != UNUSED])
                 tally.count("read", len(batch))
-    contents.count(tally)
+    leaked = contents.count(tally)
     assert shape is not None
     assert all(writer.written == writer.count for writer in writers), "a reader's batches differ from its labels"
     files = {writer.path.name: {"sha256": writer.sha256, "bytes": writer.path.stat().st_size} for writer in writers}
@@ -213,7 +212,7 @@ def _write_images(
         path = inside(folder, f"{split}_labels.npy")
         np.save(path, values, allow_pickle=False)
         files[path.name] = {"sha256": storage.sha256(path), "bytes": path.stat().st_size}
-    return _Written(files, shape, pixels, labels)
+    return _Written(files, shape, pixels, labels, leaked)
 
 
 def conform(batch: Batch, config: ImageData, tally: Tally) -> Batch:

@@ -7,8 +7,14 @@ from core.metrics import SHARE, Definition, table
 FRECHET_DISTANCE = Definition(
     "frechet_distance",
     "Fréchet distance",
-    "How far the samples' cloud of judge features lies from that of real training images. Blur, missing classes and "
-    "artefacts all raise it.",
+    "How far the samples' cloud of judge features lies from that of training images. Blur, missing classes and "
+    "artefacts all raise it. The floor is that of test images.",
+)
+FRECHET_DISTANCE_TEST = Definition(
+    "frechet_distance_test",
+    "Fréchet distance to test images",
+    "The same to test images, which no model has seen; the floor is that of training images. Copies of training images "
+    "are far below the floor of the distance to training images, and not of this one.",
 )
 CLASS_ACCURACY = Definition(
     "class_accuracy",
@@ -27,6 +33,11 @@ KERNEL_DISTANCE = Definition(
     "The same comparison as the Fréchet distance without assuming Gaussian clouds, and unbiased: its expectation for "
     "perfect samples is zero.",
 )
+KERNEL_DISTANCE_TEST = Definition(
+    "kernel_distance_test",
+    "Kernel distance to test images",
+    "The same to test images; for copies of training images the distance to training images is the smaller by far.",
+)
 NEAREST_NEIGHBOUR = Definition(
     "nearest_neighbour",
     "Nearest training image",
@@ -37,7 +48,7 @@ NEAREST_NEIGHBOUR = Definition(
 MEMORISED = Definition(
     "memorised",
     "Memorised",
-    "Share of samples whose nearest training image is at least three times closer than the next.",
+    "Share of samples whose nearest training image is at least three times closer than the next that differs from it.",
     "lower",
     SHARE,
 )
@@ -57,6 +68,8 @@ GLOSSARY = table(
         PRECISION,
         RECALL,
         KERNEL_DISTANCE,
+        FRECHET_DISTANCE_TEST,
+        KERNEL_DISTANCE_TEST,
         NEAREST_NEIGHBOUR,
         MEMORISED,
         CONFIDENCE,

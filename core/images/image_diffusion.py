@@ -20,7 +20,7 @@ from core import storage
 from core.config import validate
 from core.errors import UserError
 from core.images import pictures
-from core.images.config import ImageModel, ImageSample, NetworkConfig
+from core.images.config import UNMEASURED, ImageModel, ImageSample, NetworkConfig
 from core.images.model import ImageShape, NoiseProcess, TrainedModel, build_network, load_model, save_model
 from core.images.sampling import DrawnImages, choose_labels, choose_sigmas, draw
 from core.processes.world import World
@@ -42,7 +42,7 @@ class ImageDiffusion(nn.Module):
             F(x [B, C, H, W], noise level [B], labels [B]) -> [B, C, H, W], with labels 0..K, where K is no class.
         shape: of an image as arrays have it: (H, W), or (H, W, 3) in colour.
         classes: names of the K classes, or how many there are.
-        sigma_data: standard deviation of the data in units of [-1, 1]; left out: as `config` says.
+        sigma_data: standard deviation of the data in units of [-1, 1]; left out: as `config` says, else 0.6.
         config: noise process and label dropout, with the keys of the section `model` of an image job.
         seed: of the fresh weights of a network of ours.
 
@@ -285,4 +285,4 @@ def _config(
         values["network"] = network.model_dump(mode="json") if isinstance(network, NetworkConfig) else dict(network)
     if sigma_data is not None:
         values["process"] = {**(values.get("process") or {}), "sigma_data": sigma_data}
-    return validate(ImageModel, values, "model")
+    return validate(ImageModel, values, "model").with_deviation(UNMEASURED)

@@ -46,7 +46,7 @@ def train(request: TrainRequest) -> Facts:
         raise UserError(f"objective: found {request.objective!r}; images allow: diffusion")
     config, settings = validate(ImageModel, request.model, "model"), validate(TrainConfig, request.train, "train")
     data = ImageDataset.open(request.dataset)
-    shape = shape_of(data)
+    shape, config = shape_of(data), config.with_deviation(float(data.metadata["std"]))
     train_split, validation_split = ((data.images(split), data.labels(split)) for split in ("train", "validation"))
     objective = ImageObjective(config, shape, train_split, validation_split, seed=settings.seed)
     if (start := request.warm_start) is not None:

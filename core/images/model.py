@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from core import noise, storage
 from core.config import Frozen, validate
 from core.errors import UserError
-from core.images.config import NETWORKS, ImageModel, Process
+from core.images.config import NETWORKS, UNMEASURED, ImageModel, Process
 from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_guide, read_weights, write_model
 from core.training.capacity import build_within_memory
 
@@ -40,12 +40,9 @@ def build_network(config: ImageModel, shape: ImageShape) -> nn.Module:
     Raises:
         UserError: the image size does not suit the number of levels, or it would not fit this machine.
     """
-    network, divisor = config.network, config.network.divisor
-    if shape.height % divisor or shape.width % divisor:
-        raise UserError(
-            f"model.network: images of {shape.height}x{shape.width} pixels; this network needs sides divisible by"
-            f" {divisor}: use fewer levels in model.network.channels, or set data.resolution"
-        )
+    network = config.network
+    if problem := network.obstacle(shape.height, shape.width):
+        raise UserError(problem)
 
     def build() -> nn.Module:
         built: nn.Module = import_module(NETWORKS[network.name]).build(network, shape.channels, len(shape.class_names))
@@ -60,11 +57,12 @@ class NoiseProcess:
     def __init__(self, config: Process) -> None:
         self.config = config
         schedule = config.schedule
+        self.sigma_data = UNMEASURED if config.sigma_data == "auto" else config.sigma_data
         self.table = noise.linear_beta_sigmas(schedule.steps, schedule.beta_start, schedule.beta_end)
         self.density = noise.Density(config.density, config.location, config.scale, self.table)
 
     def coefficients(self, sigma: Tensor) -> noise.Coefficients:
-        return noise.coefficients(self.config.parameterisation, sigma, self.config.sigma_data)
+        return noise.coefficients(self.config.parameterisation, sigma, self.sigma_data)
 
     def noise_level(self, sigma: Tensor) -> Tensor:
         """c_noise: the schedule's time for epsilon prediction, ln(sigma)/4 otherwise. [B] -> [B]"""
@@ -74,7 +72,7 @@ class NoiseProcess:
 
     def output_weight(self, sigma: Tensor, c: noise.Coefficients) -> Tensor:
         """Weight of the squared error of the network's output. [B] -> [B]"""
-        return noise.output_weight(self.config.weight, sigma, c.out, self.config.sigma_data)
+        return noise.output_weight(self.config.weight, sigma, c.out, self.sigma_data)
 
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """D(x, sigma) for each label. [B, C, H, W], [] of the host, [B] -> [B, C, H, W]"""

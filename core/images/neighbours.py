@@ -20,7 +20,7 @@ class Neighbours:
     """For each of N images: `distances` float64 [N] to, and `indices` int64 [N] of, the nearest training image.
 
     The distance is the root mean square over pixels and channels, with pixels in 0..1; so it doesn't grow with size.
-    `second` float64 [N] is the distance to the second nearest, infinite if there is only one.
+    `second` float64 [N] is the distance to the nearest that is another image, infinite if there is none.
     """
 
     distances: NDArray[np.float64]
@@ -28,19 +28,21 @@ class Neighbours:
     second: NDArray[np.float64]
 
     def copies(self) -> NDArray[np.bool_]:
-        """True where the nearest is at least three times closer than the second nearest (Yoon et al. 2023).
-
-        Learned by heart, by this definition. An image that is twice in the training set is not noticed.
-        """
+        """True where the nearest is at least three times closer than the second nearest (Yoon et al. 2023): learned
+        by heart, by this definition."""
         result: NDArray[np.bool_] = self.distances <= self.second / 3
-        return result & (self.second > 0)
+        return result
 
 
 def nearest_images(
-    images: NDArray[np.uint8], training: NDArray[np.uint8], world: World = distributed.SINGLE_PROCESS
+    images: NDArray[np.uint8],
+    training: NDArray[np.uint8],
+    repeated: NDArray[np.bool_],
+    world: World = distributed.SINGLE_PROCESS,
 ) -> Neighbours:
     """The nearest of `training` [M, ...] for each of `images` [N, ...]; `training` may be memory-mapped, of any M.
 
+    Images where `repeated` [M] is true are left out: they equal an earlier one (`core.images.contents.repeats`).
     Blocks of `training` are divided over `world`; the answer is the same in every process.
     """
     queries = torch.from_numpy(np.array(images)).flatten(1).float()  # [N, P]
@@ -50,6 +52,7 @@ def nearest_images(
         block = torch.from_numpy(np.array(training[start : start + TRAIN_BLOCK])).flatten(1).float()
         # |q - t|^2 without |q|^2, which is the same for all t.
         squares = torch.addmm((block * block).sum(1), queries, block.T, alpha=-2)
+        squares[:, torch.from_numpy(repeated[start : start + TRAIN_BLOCK])] = torch.inf
         values, places = squares.topk(min(2, len(block)), largest=False)
         return {"values": values.numpy(), "places": places.numpy() + start}
 
@@ -60,8 +63,7 @@ def nearest_images(
         indices = torch.cat([indices, torch.from_numpy(found["places"])], 1).gather(1, order)
     nearest = indices.numpy()
     first, second = (_distance(images, training[nearest[:, i]]) for i in (0, 1))
-    if len(training) < 2:
-        second = np.full(len(images), np.inf)
+    second = np.where(best[:, 1].isinf().numpy(), np.inf, second)  # there is no other image
     return Neighbours(np.minimum(first, second), np.where(first <= second, *nearest.T), np.maximum(first, second))
 
 

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ class Samples:
 
 
 def in_proportion(
-    labels: NDArray[np.int64], shares: NDArray[np.int64], count: int, *, shuffled: bool = False
+    labels: NDArray[np.int64], shares: NDArray[Any], count: int, *, shuffled: bool = False
 ) -> NDArray[np.int64]:
     """Indices of up to `count` of `labels` [N] with classes in proportion to `shares` [K], and so in every part.
 

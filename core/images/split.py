@@ -60,6 +60,17 @@ def _check_splits(source: Source, assignment: Mapping[Split, NDArray[np.uint8]])
         raise UserError(
             f"{source.train.name}: class {name!r} has no image left for training after the split; add images"
         )
+    test = source.test.labels if source.test else source.train.labels[assignment["train"] == SPLITS.index("test")]
+    held = np.bincount(test, minlength=len(source.class_names))
+    if len(test) and (held == 0).any():
+        name, total = source.class_names[int(np.argmin(held))], counts[int(np.argmin(held))]
+        mend = (
+            "add test images of it" if source.test else "add images, raise data.test_fraction, or leave the class out"
+        )
+        raise UserError(
+            f"{source.train.name}: class {name!r}, of which {total:,} images are for training, has none in the test"
+            f" split, so its samples could not be judged: {mend}"
+        )
     for split in SPLITS:
         if not any((codes == SPLITS.index(split)).any() for codes in assignment.values()):
             raise UserError(

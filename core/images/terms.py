@@ -20,7 +20,7 @@ def equal_terms(champion: Path, challenger: Path, dataset: Path, sample: Section
         IncomparableError: its images have another shape, or it does not know a class that is asked for.
         UserError: a model's description is damaged.
     """
-    (theirs, conditional), (ours, _) = _described(champion), _described(challenger)
+    (theirs, conditional), (ours, _) = described(champion), described(challenger)
     if theirs.size != ours.size:
         raise IncomparableError(f"the champion makes images of {_shown(theirs)}, the data set has {_shown(ours)}")
     if theirs.class_names == ours.class_names:
@@ -38,7 +38,7 @@ def equal_terms(champion: Path, challenger: Path, dataset: Path, sample: Section
     return {**sample, "labels": [-1 if name is None else theirs.class_names.index(name) for name in names]}
 
 
-def _described(folder: Path) -> tuple[ImageShape, bool]:
+def described(folder: Path) -> tuple[ImageShape, bool]:
     """Shape and classes of a model's images, and whether it draws by class."""
     description = read_description(folder, "images")
     where = f"{folder / DESCRIPTION}"

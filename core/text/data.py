@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,8 +24,9 @@ from core import storage
 from core.errors import UserError
 from core.names import inside
 from core.printable import say
-from core.records import facts, parsed
-from core.sources.summary import Summary, Tally
+from core.records import facts
+from core.sources.described import summary_lines
+from core.sources.summary import Tally
 from core.storage import integrity, scratches
 from core.storage.faults import as_storage_error
 from core.text import token_files
@@ -33,10 +34,9 @@ from core.text import tokenizer as tokenizers
 from core.text.config import TextData
 from core.text.long_text import LongText
 from core.text.source import read_source, source_name
+from core.text.splits import SPLITS, split
 from core.text.tokenizer import Tokenizer
 
-AnyText = TypeVar("AnyText", str, LongText)
-SPLITS = ("train", "validation", "test")
 MIN_CHARACTERS = 1000  # less cannot be split into three parts that say anything
 
 
@@ -82,18 +82,6 @@ class _Texts(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(SPLITS)
-
-
-def split(text: AnyText, validation: float, test: float) -> dict[str, AnyText]:
-    """Three contiguous blocks of `text`, cut after line ends where there is one near: nothing lost, nothing twice."""
-    first = _line_end(text, round(len(text) * (1 - validation - test)))
-    second = max(first, _line_end(text, round(len(text) * (1 - test))))
-    return {"train": text[:first], "validation": text[first:second], "test": text[second:]}
-
-
-def _line_end(text: str | LongText, position: int) -> int:
-    found = str(text[position : position + 200]).find("\n")
-    return position if found < 0 else position + found + 1
 
 
 def prepare(config: TextData, out: Path) -> dict[str, Any]:
@@ -170,18 +158,6 @@ def _write(folder: Path, texts: Mapping[str, LongText], tokenizer: Tokenizer) ->
         "tokens_sha256": {name: digest for name, (_, digest) in tokens.items()},
         "content_sha256": content.hexdigest(),
     }
-
-
-def summary_lines(metadata: Mapping[str, Any]) -> list[str]:
-    """What became of the source, for a person: its size, the split, the tokens, what was skipped and changed."""
-    counts = metadata["counts"]
-    return [
-        f"data: {sum(counts.values()):,} characters of {metadata['source']};"
-        f" {metadata['vocabulary_size']:,} tokens ({metadata['tokenizer']}),"
-        f" {metadata['characters_per_token']:g} characters each",
-        "split: " + ", ".join(f"{split} {counts[split]:,}" for split in SPLITS) + " characters, by position",
-        *parsed(Summary, metadata["summary"], "summary").lines("file"),
-    ]
 
 
 def load(folder: Path) -> TextSet:

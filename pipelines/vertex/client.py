@@ -69,6 +69,10 @@ class Project:
         return f"gs://{self.bucket}/{pipeline}/{run}"
 
 
+class NoCredentialsError(UserError):
+    """There are none on this machine."""
+
+
 class Vertex:
     """The services of one project; each client is made when it is first used."""
 
@@ -97,7 +101,7 @@ class Vertex:
                 raise UserError(refused_credentials(error)) from None
             if not isinstance(error, DefaultCredentialsError):
                 raise
-            raise UserError(f"Google Cloud: no credentials on this machine; run `{_LOGIN}`") from None
+            raise NoCredentialsError(f"Google Cloud: no credentials on this machine; run `{_LOGIN}`") from None
 
     @cached_property
     def pipelines(self) -> Any:

@@ -42,6 +42,7 @@ def test_digits_go_from_data_to_a_registered_model_and_back_to_a_picture(tmp_pat
     called = project.call("run", "few.yaml")
     assert called.returncode == 0, called.stderr
     assert "frechet_distance" in called.stdout
+    assert "data: 802 grey images of 8 x 8 pixels; 10 classes: 0 " in called.stdout, "what prepare-data read"
     assert "report: runs/images/" in called.stdout
     run = find_run(tmp_path / "runs", "latest")
     assert run.status == "succeeded"
@@ -70,6 +71,7 @@ def test_digits_go_from_data_to_a_registered_model_and_back_to_a_picture(tmp_pat
 
     again = project.here("run", "few.yaml")
     assert again.returncode == 0, again.stderr
+    assert "split: train 300, " in again.stdout, "also where the data come from the cache"
     states = {step["name"]: step["state"] for step in find_run(tmp_path / "runs", "latest").steps}
     assert states["keep"] == "succeeded"  # the same weights are no better
     assert {state for name, state in states.items() if name not in ("gate", "register", "keep")} == {"cached"}

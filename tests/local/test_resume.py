@@ -11,7 +11,7 @@ from tests.local.conftest import Project
 
 
 def test_a_start_that_is_refused_leaves_no_folder_and_latest_as_it_was(project: Project) -> None:
-    refused = project.here("run", "tiny.yaml", "--set", "data.data_dir=missing")
+    refused = project.here("run", "tiny.yaml", "--set", "data.source=npz", "--set", "data.data_dir=missing")
     assert refused.returncode == 2
     assert "data.data_dir: no files at" in refused.stderr
     assert list(project.folder.glob("runs/*/tiny-*")) == []
@@ -44,3 +44,15 @@ def test_of_two_that_resume_one_run_one_runs_and_the_other_is_told(project: Proj
     first.communicate(timeout=60)
     assert first.returncode == 130
     assert project.latest().status == "failed"
+
+
+def test_a_resumed_run_whose_job_was_edited_goes_on_as_it_began_and_says_so(project: Project) -> None:
+    assert project.call("run", "tiny.yaml", "--set", "sample.seed=666").returncode == 1
+    job = project.folder / "tiny.yaml"
+    job.write_text(job.read_text().replace("batch_size: 32", "batch_size: 64"))
+    run = project.latest()
+    again = project.call("run", "tiny.yaml", "--resume")
+    assert f"note: tiny.yaml differs from what {run.id} began with (sample.seed 666 -> 0, " in again.stderr
+    assert "train.batch_size 32 -> 64" in again.stderr
+    assert "to run the job as it is now: textdiffusion run tiny.yaml" in again.stderr
+    assert project.latest().facts["config"]["train"]["batch_size"] == 32

@@ -31,7 +31,7 @@ IMAGES = {
 }  # fmt: skip
 TEXT = {
     "job": "words", "description": "d", "modality": "text", "data": {}, "train": BUDGET, "autoregressive": BUDGET,
-    "gate": {"metric": "perplexity"},
+    "gate": {"metric": "bits_per_character_4"},
 }  # fmt: skip
 SAMPLING = {"kind": "sampling", "description": "d", "source": {"model": "pictures"}, "data": {}}
 ALL = [
@@ -286,3 +286,9 @@ def test_the_time_zones_and_the_patterns_of_credentials_are_dependencies() -> No
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
     assert {"tzdata", "detect-secrets"} <= names
+
+
+def test_a_batch_smaller_than_the_gpus_is_refused_before_anything_is_compiled() -> None:
+    job = load_job("digits", ["train.batch_size=4", "resources.train=a100-x8"])
+    with pytest.raises(UserError, match=r"train\.batch_size: 4 is less than one example for each of the 8 GPUs"):
+        compile_job(job, "vertex")

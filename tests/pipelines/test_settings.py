@@ -82,7 +82,7 @@ def test_the_fingerprint_follows_names_sizes_and_times(job_file: Path, tmp_path:
     data = tmp_path / "data"
     data.mkdir()
     (data / "a").write_bytes(b"1234")
-    job = absolute(load_job(str(job_file), ["data.data_dir=data"]), tmp_path)
+    job = absolute(load_job(str(job_file), ["data.source=npz", "data.data_dir=data"]), tmp_path)
     assert job.data.data_dir == str(data)
     first = fingerprint(job)
     assert fingerprint(job) == first

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,16 @@ def test_the_completion_script_asks_this_program(
         (["run", "digits", "--debug"], "--debug"),
         (["run", "digits", "--resume"], "no unfinished run of digits"),
         (["run", "digits", "--only", "train", "--from", "nothing"], "run 'nothing': there is none"),
-        (["run", "missing.yaml"], "missing.yaml"),
+        (["run", "missing.yaml"], "missing.yaml: no such file; job files there: none; `textdiffusion init missing`"),
+        (["run", "digit"], "did you mean 'digits'? allowed: digits"),
+        (["run", "digits", "--set", "train.batchsize=64"], "did you mean 'batch_size'? allowed: batch_size, betas"),
+        (["run", "digits", "--set", "batch_size=64"], "did you mean 'train.batch_size'? allowed: data, "),
+        (["run", "digits", "--set", "model.network.chanels=[8]"], "did you mean 'channels'? allowed: attention, "),
+        (["run", "digits", "--set", "sample.labels=[99]"], "sample.labels: found '99'; allowed: 0, 1"),
+        (["compile", "digits", "--set", "train.guide_at=null"], "which needs train.guide_at"),
+        (["init", "mine", "--data", "nothing"], "--data: nothing: no such file or folder"),
+        (["init", "--data", "nothing"], "--data goes with NAME"),
+        (["compare", "digits@1", "digits@2"], "digits@1: no such version"),
         (["init", "Bad Name"], "lower case letters"),
         (["init", "mine", "--like", "nothing"], "job 'nothing'"),
         (["show", "nothing"], "run 'nothing': there is none"),
@@ -204,3 +214,30 @@ def test_a_run_says_its_first_line_before_anything_is_looked_at(capsys: pytest.C
     assert capsys.readouterr().out == "nothing: compiling the pipeline\n"
     assert call("run", "nothing", "--json") == 2
     assert capsys.readouterr().out == ""
+
+
+def test_the_version_is_that_of_the_installed_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"textdiffusion {metadata.version('textdiffusion')}\n"
+
+
+def test_a_job_is_written_for_own_data_and_is_not_that_of_digits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.txt").write_text("The cat sat on the mat. " * 400)
+    assert call("init", "cats", "--data", "own.txt") == 0
+    assert "9,600 characters of text" in capsys.readouterr().out
+    assert call("compile", "cats.yaml", "--json") == 0
+    written = (tmp_path / "cats.yaml").read_text()
+    assert "handwritten" not in written
+    assert call("init", "cats", "--data", "own.txt") == 2
+    assert "is there already; nothing was written" in capsys.readouterr().err
+    assert (tmp_path / "cats.yaml").read_text() == written
+
+
+def test_a_file_without_its_suffix_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pets.yaml").write_text("job: pets\n")
+    assert call("run", "pets") == 2
+    assert "pets.yaml is a file here: name it so" in capsys.readouterr().err
+    assert call("run", "pet.yaml") == 2
+    assert "did you mean 'pets.yaml'?" in capsys.readouterr().err

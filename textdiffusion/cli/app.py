@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
+from importlib import import_module, metadata
 from pkgutil import iter_modules
+from typing import Annotated
 
 import typer
 
@@ -27,11 +28,26 @@ def make_app() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(options)
     for module in sorted(iter_modules(commands.__path__), key=lambda module: (_ORDER.get(module.name, 9), module.name)):
         add = getattr(import_module(f"textdiffusion.cli.{module.name}"), "register", None)
         if add is not None:  # every module there that has commands adds them by `register(app)`
             add(app)
     return app
+
+
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=lambda asked: _say_version(asked), is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Train, sample and judge small diffusion models: here, on Kubeflow and on Vertex AI Pipelines."""
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        say(f"textdiffusion {metadata.version('textdiffusion')}")
+        raise typer.Exit
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from core.printable import say
-from textdiffusion.cli.output import Json, answer, complete_jobs, examples, print_json, print_metrics
+from textdiffusion.cli.output import Json, answer, cell, changes, complete_jobs, examples, print_json, print_metrics
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: train.batch_size=64.")
@@ -224,22 +224,40 @@ def _run_here(
 
 def _unfinished(name: str, run_name: str, runs: Any, settings: Any) -> tuple[Any, Any]:
     """The run to go on with, and its job as it was started; `name` alone is a job, or else a run."""
+    from pathlib import Path
+
     from core.errors import UserError
     from factory.job import parse_job
     from factory.run_folder import unfinished_run
-    from pipelines.jobs import job_path, load_job
+    from pipelines.jobs import absolute, job_path, load_job
 
-    job: str | None = None
+    job = None
     try:
         job_path(name)
     except UserError:
-        if run_name:
+        if run_name or name.endswith((".yaml", ".yml")):
             raise
         run_name = name
     else:
-        job = load_job(name, (), [settings.set]).job
-    run = unfinished_run(runs, job, run_name)
-    return run, parse_job(run.facts["config"], f"{run.id}/run.json")
+        job = load_job(name, (), [settings.set])
+    run = unfinished_run(runs, job.job if job is not None else None, run_name)
+    began = parse_job(run.facts["config"], f"{run.id}/run.json")
+    if job is not None:
+        searched = getattr(began, "search", None) is not None
+        now = load_job(name, (), [settings.set], search=searched) if searched else job
+        _say_edits(name, run.id, began, absolute(now, Path.cwd()))
+    return run, began
+
+
+def _say_edits(name: str, run: str, began: Any, now: Any) -> None:
+    """Says in which settings the job's file differs from the run that goes on, and what to do to run it as it is."""
+    edits = changes(began.model_dump(mode="json"), now.model_dump(mode="json"))
+    if not edits:
+        return
+    shown = ", ".join(f"{key} {cell(old) or 'null'} -> {cell(new) or 'null'}" for key, old, new in edits[:5])
+    more = f" and {len(edits) - 5} more" if len(edits) > 5 else ""
+    say(f"note: {name} differs from what {run} began with ({shown}{more}); --resume goes on as it began", to=sys.stderr)
+    say(f"  to run the job as it is now: textdiffusion run {name} (finished steps come from the cache)", to=sys.stderr)
 
 
 def _print_result(run: Any, as_json: bool) -> None:

@@ -103,6 +103,21 @@ def print_metrics(metrics: Mapping[str, Any], *, everything: bool) -> None:
         say(f"{len(names) - len(rows)} more metrics: textdiffusion show --all")
 
 
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(dotted setting, old value, new value) of what differs."""
+    one, two = _flat(old), _flat(new)
+    return [(key, one.get(key), two.get(key)) for key in sorted({*one, *two}) if one.get(key) != two.get(key)]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
 def examples(*lines: str) -> str:
     """The end of a command's --help: how it is called. A backspace keeps click from wrapping the lines."""
     return "\b\nExamples:\n" + "\n".join(f"  textdiffusion {line}" for line in lines)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from core.printable import say
-from textdiffusion.cli.output import Json, answer, cell, complete_runs, examples, print_json, print_metrics
+from textdiffusion.cli.output import Json, answer, cell, changes, complete_runs, examples, print_json, print_metrics
 
 RunName = Annotated[
     str,
@@ -24,7 +24,10 @@ def register(app: typer.Typer) -> None:
     app.command("runs", epilog=examples("runs", "runs --job mnist-small --json", "runs --cloud"))(runs)
     app.command("show", epilog=examples("show", "show latest --all", "show latest --json"))(show)
     app.command("lineage", epilog=examples("lineage latest/train", "lineage mnist-small@3 --json"))(lineage)
-    app.command("compare", epilog=examples("compare mnist-small-20261124-163819-e460 latest"))(compare)
+    app.command(
+        "compare",
+        epilog=examples("compare mnist-small-20261124-163819-e460 latest", "compare mnist-small@1 mnist-small@2"),
+    )(compare)
     app.command("report", epilog=examples("report latest --open"))(report)
     app.command("gallery", epilog=examples("gallery --open", "gallery --publish gs://my-bucket/gallery"))(gallery)
 
@@ -153,33 +156,66 @@ def _print_tree(node: dict[str, Any], indent: str) -> None:
         _print_tree(parent, indent + "  ")
 
 
-def compare(first: RunName, second: RunName, as_json: Json = False) -> None:
-    """Two runs side by side, each here or in the cloud: metrics, and the settings in which they differ."""
-    from textdiffusion.cli.where import find_anywhere
-
-    left, right = find_anywhere(first), find_anywhere(second)
-    old, new = left.metrics(), right.metrics()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN|MODEL@V", help="A run, or a version of a registered model.")],
+    second: Annotated[str, typer.Argument(metavar="RUN|MODEL@V", help="Likewise.")],
+    as_json: Json = False,
+) -> None:
+    """Two runs or model versions side by side, here or in the cloud: metrics, and the settings in which they differ."""
+    left, right = _side(first), _side(second)
+    old, new = left.metrics, right.metrics
     metrics = []
     for name in [*old, *(name for name in new if name not in old)]:
         a, b = (side.get(name, {}).get("value") for side in (old, new))
         both = isinstance(a, int | float) and isinstance(b, int | float)
         floor = (new.get(name) or old.get(name) or {}).get("floor")
         metrics.append({"metric": name, "first": a, "second": b, "change": b - a if both else None, "floor": floor})
-    one, two = _flat(left.facts.get("config") or {}), _flat(right.facts.get("config") or {})
-    changed = [
-        {"setting": key, "first": one.get(key), "second": two.get(key)}
-        for key in sorted({*one, *two})
-        if one.get(key) != two.get(key)
-    ]
-    for key in ("code_version", "image"):
-        if left.facts.get(key) != right.facts.get(key):
-            changed.append({"setting": key, "first": left.facts.get(key), "second": right.facts.get(key)})
+    changed = [{"setting": key, "first": a, "second": b} for key, a, b in changes(left.settings, right.settings)]
+    note = ""
+    if left.terms and right.terms and left.terms != right.terms:
+        note = "they were measured on other terms (data, judge, sampling or measures): their values cannot be compared"
     if as_json:
-        print_json({"first": left.id, "second": right.id, "metrics": metrics, "settings": changed})
+        sides = {"first": left.name, "second": right.name}
+        print_json({**sides, "metrics": metrics, "settings": changed, "comparable": not note})
         return
-    say(f"first {left.id}, second {right.id}")
+    say(f"first {left.name}, second {right.name}")
     answer(metrics, ("metric", "first", "second", "change", "floor"), False, "neither has metrics")
     answer(changed, ("setting", "first", "second"), False, "the same settings, code and image")
+    if note:
+        say(f"note: {note}")
+
+
+class _Side(NamedTuple):
+    """What `compare` sets beside another; `terms` is the evaluation key, if it is known."""
+
+    name: str
+    metrics: dict[str, Any]
+    settings: dict[str, Any]
+    terms: str = ""
+
+
+def _side(name: str) -> _Side:
+    """A run, or the version that MODEL@VERSION names."""
+    from core.errors import UserError
+    from textdiffusion.cli.where import find_anywhere
+
+    if "@" not in name:
+        run = find_anywhere(name)
+        kept = {key: run.facts.get(key) for key in ("code_version", "image")}
+        return _Side(run.id, run.metrics(), {**(run.facts.get("config") or {}), **kept})
+    from factory.registry import Registry
+    from pipelines.settings import load_settings
+
+    version = Registry(load_settings().registry).resolve(name)
+    kept = {key: value for key, value in version.lineage.items() if key != "parents"}
+    settings: dict[str, Any] = kept
+    try:
+        run = find_anywhere(str(version.lineage.get("run")))
+    except UserError:  # it is no longer kept, or on another machine
+        pass
+    else:
+        settings = {**(run.facts.get("config") or {}), **{key: run.facts.get(key) for key in ("code_version", "image")}}
+    return _Side(version.name, version.metrics, settings, version.evaluation_key)
 
 
 def report(
@@ -219,15 +255,6 @@ def gallery(
         import webbrowser
 
         webbrowser.open(path.as_uri())
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def _root() -> Any:

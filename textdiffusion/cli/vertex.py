@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any
@@ -85,6 +85,7 @@ def deploy(
     tell = partial(say, to=sys.stderr) if as_json else say
     with _problems_in_lines():
         if dry_run:
+            offline = offline or _without_credentials(vertex, tell)
             plan = deploying.prepare(vertex, job, settings, options, ask=not offline)
             if plan.problems:
                 raise deploying.PreflightError(plan.problems)
@@ -109,6 +110,18 @@ def deploy(
     if follow:
         raise typer.Exit(_follow(vertex, plan.submission.run, settings, interval))
     tell(f"watch: textdiffusion monitor {plan.submission.run} --follow")
+
+
+def _without_credentials(vertex: Any, tell: Callable[[str], None]) -> bool:
+    """Whether there are no credentials here to ask a service with; says so."""
+    from pipelines.vertex.client import NoCredentialsError
+
+    try:
+        _ = vertex.credentials
+    except NoCredentialsError:
+        tell("note: no credentials on this machine: what only the services know was not checked")
+        return True
+    return False
 
 
 @contextmanager

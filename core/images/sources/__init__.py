@@ -10,9 +10,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from core import storage
 from core.errors import UserError
 from core.images.config import EMBEDDED, ImageData
 from core.images.sources.folder import open_folder
@@ -24,7 +26,7 @@ from core.images.sources.npz import open_npz
 from core.images.sources.source import Batch, Labels, Pool, Source
 from core.sources.archives import unpacked
 
-__all__ = ["Batch", "Labels", "Pool", "Source", "open_source"]
+__all__ = ["Batch", "Labels", "Pool", "Source", "kind_of", "open_source"]
 
 
 @contextmanager
@@ -35,12 +37,9 @@ def open_source(config: ImageData) -> Iterator[Source]:
         UserError: it is missing, damaged, or holds what cannot be used.
     """
     intake = Intake(config)
+    if problem := config.place_problem:
+        raise UserError(problem)
     if config.source in EMBEDDED:
-        if config.data_dir is not None:
-            raise UserError(
-                f"data.data_dir: found {config.data_dir!r}, but the source `{config.source}` is embedded and reads no"
-                " folder; set data.source to mnist, idx, folder, npz or huggingface"
-            )
         yield _OPEN[config.source](intake)
     elif config.source == "mnist" and config.data_dir is None:
         yield open_idx(_download_mnist(), intake, need_test=True)
@@ -51,12 +50,22 @@ def open_source(config: ImageData) -> Iterator[Source]:
                     yield source
             else:
                 yield _open(place, config, intake)
-    elif config.source == "huggingface" and config.dataset is not None:
+    else:
         with open_huggingface(None, intake) as source:
             yield source
-    else:
-        name = " or data.dataset names one of huggingface.co" if config.source == "huggingface" else ""
-        raise UserError(f"data.data_dir: not set; the source `{config.source}` needs a path or a gs:// prefix{name}")
+
+
+def kind_of(place: str) -> Literal["folder", "npz", "idx"]:
+    """Which source a folder or file of images is."""
+    if place.endswith(".npz"):
+        return "npz"
+    if not storage.is_remote(place) and Path(place).is_dir():
+        names = [name.name for name in Path(place).iterdir()]
+        if any(name.endswith(".npz") for name in names):
+            return "npz"
+        if any("ubyte" in name for name in names):
+            return "idx"
+    return "folder"
 
 
 def _open(place: str, config: ImageData, intake: Intake) -> Source:

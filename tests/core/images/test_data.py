@@ -169,7 +169,9 @@ def test_resolution_and_channels_are_what_the_configuration_asks(tmp_path: Path)
     images = np.zeros((40, 10, 14), np.uint8)
     images[:, :, 2:12] = 200  # the centre square is of one colour, so no filter can change it
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(40) % 2)
-    data = prepared(tmp_path / "o", source="npz", data_dir=str(tmp_path / "a.npz"), resolution=20, channels=3)
+    data = prepared(
+        tmp_path / "o", source="npz", data_dir=str(tmp_path / "a.npz"), resolution=20, channels=3, overlap=1
+    )
     assert data.shape == (20, 20, 3)
     assert (np.asarray(data.images("train")) == 200).all()
 

@@ -10,11 +10,12 @@ from scipy.spatial.distance import cdist
 
 from core.errors import UserError
 from core.images.config import ImageData, ImageEvaluate
+from core.images.contents import repeats
 from core.images.data import prepare_data
 from core.images.dataset import ImageDataset
-from core.images.evaluation import evaluate
+from core.images.evaluation import evaluate, expected_classes
 from core.images.glossary import GLOSSARY
-from core.images.judge import train
+from core.images.judge import Judge, train
 from core.images.neighbours import closest_of_each_class, nearest_images
 from core.images.samples import by_name, in_proportion
 
@@ -101,9 +102,54 @@ def test_copies_of_training_images_show_as_memorised_alone(world: Path, measure:
     found = measure(images, labels)
     assert value(found, "memorised") > 0.95
     assert value(found, "nearest_neighbour") == 0
-    assert value(found, "frechet_distance") < 2.5 * floor(found, "frechet_distance")
+    assert value(found, "frechet_distance") < 0.1 * floor(found, "frechet_distance"), "nearer than test images are"
+    assert value(found, "frechet_distance_test") == pytest.approx(floor(found, "frechet_distance_test"), rel=0.2)
     assert (found["arrays"]["samples"] == found["arrays"]["neighbours"]).all()
     assert (found["arrays"]["labels"] == found["arrays"]["neighbour_labels"]).all()
+
+
+def test_a_training_set_stored_twice_hides_no_copy(world: Path) -> None:
+    data = ImageDataset.open(world / "dataset")
+    once = np.array(data.images("train")[:200])
+    twice = np.concatenate([once, once])
+    found = nearest_images(once[:50], twice, repeats(twice))
+    assert found.copies().all()
+    assert (found.second > 0).all()
+    assert (found.second == nearest_images(once[:50], once, repeats(once)).second).all()
+    alone = nearest_images(once[:2], np.stack([once[0]] * 3), np.array([False, True, True]))
+    assert (alone.second == np.inf).all()
+
+
+def rarely_right(images: np.ndarray, labels: np.ndarray) -> Arrays:
+    """Nine fives for each other image, as in a data set where nine of ten are of one class."""
+    fives, others = np.flatnonzero(labels == 5), np.flatnonzero(labels != 5)[:8]
+    chosen = np.concatenate([np.resize(fives, 72), others])
+    return images[chosen], labels[chosen]
+
+
+def test_floors_are_of_the_samples_classes(world: Path, measure: Callable[..., dict]) -> None:
+    data, judge = ImageDataset.open(world / "dataset"), Judge.open(world / "judge")
+    answers, labels = judge.examine(data.images("test")), data.labels("test")
+    right, sure = answers.classes == labels, answers.probabilities.max(1)
+    drawn = rarely_right(*real(world))
+    shares = np.bincount(drawn[1], minlength=10) / len(drawn[1])
+    found = measure(*drawn)
+    for name, per_image in (("class_accuracy", right), ("confidence", sure)):
+        by_class = np.array([per_image[labels == label].mean() for label in range(10)])
+        assert floor(found, name) == pytest.approx(by_class @ shares), name
+    assert floor(found, "class_chi2") < 3, "test images in nine fives of ten, against nine fives of ten"
+    sevens = real(world)[1] == 7
+    only = measure(*(side[sevens] for side in real(world)))
+    assert floor(only, "class_accuracy") == pytest.approx(right[labels == 7].mean())
+    assert only["facts"]["class_histogram"]["real"][7] == sum(only["facts"]["class_histogram"]["real"])
+    assert only["facts"]["mean_confidence"]["real"] == floor(only, "confidence")
+
+
+def test_samples_without_a_class_are_expected_to_be_as_training_images_are() -> None:
+    training = np.array([3, 1, 0])
+    assert expected_classes(np.array([2, 2, 0]), training).tolist() == [1, 0, 2]
+    assert expected_classes(np.array([-1] * 8), training).tolist() == [6, 2, 0]
+    assert expected_classes(np.array([2, 2, -1, -1, -1, -1]), training).tolist() == [3, 1, 2]
 
 
 def test_wrong_classes_show_in_accuracy_and_the_confusion_matrix(world: Path, measure: Callable[..., dict]) -> None:
@@ -206,11 +252,11 @@ def test_nearest_images_are_scipys_over_several_blocks(monkeypatch: pytest.Monke
     monkeypatch.setattr("core.images.neighbours.TRAIN_BLOCK", 64)
     images, training = (RANDOM.integers(0, 256, (n, 5, 4, 3), dtype=np.uint8) for n in (40, 300))
     distances = cdist(images.reshape(40, -1), training.reshape(300, -1)) / 255 / np.sqrt(60)
-    found = nearest_images(images, training)
+    found = nearest_images(images, training, repeats(training))
     np.testing.assert_allclose(found.distances, distances.min(1), rtol=1e-9)
     np.testing.assert_array_equal(found.indices, distances.argmin(1))
     np.testing.assert_allclose(found.second, np.sort(distances, 1)[:, 1], rtol=1e-9)
-    assert nearest_images(training[:3], training).distances.tolist() == [0, 0, 0]
+    assert nearest_images(training[:3], training, repeats(training)).distances.tolist() == [0, 0, 0]
 
 
 def test_the_shown_neighbours_are_the_closest_of_each_class() -> None:

@@ -33,7 +33,7 @@ def shapes(count: int) -> tuple[np.ndarray, np.ndarray]:
 def dataset(tmp_path: Path) -> Path:
     images, labels = shapes(96)
     np.savez(tmp_path / "shapes.npz", images=images, labels=labels, class_names=["left", "lower"])
-    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz")}, tmp_path / "dataset")
+    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz"), "overlap": 1}, tmp_path / "dataset")
     return tmp_path / "dataset"
 
 
@@ -59,6 +59,12 @@ def test_a_trained_model_draws_the_class_it_is_asked_for(dataset, tmp_path):
     assert labels.tolist() == [0, 1] * 10
 
 
+def test_sigma_data_is_what_prepare_data_measured(model, dataset):
+    std = json.loads((dataset / "dataset.json").read_text())["std"]
+    process = json.loads((model / "model.json").read_text())["model"]["process"]
+    assert process["sigma_data"] == pytest.approx(std, abs=1e-4)
+
+
 def test_classes_are_drawn_by_their_names(model, tmp_path):
     steps.sample({"count": 4, "labels": ["lower", -1, 0]}, model, tmp_path / "samples")
     assert samples_of(tmp_path / "samples")[1].tolist() == [1, -1, 0, 1]
@@ -71,7 +77,7 @@ def test_classes_are_drawn_by_their_names(model, tmp_path):
 def test_class_1_of_labels_from_one_to_three_is_the_one_called_1(tmp_path):
     images, labels = shapes(96)
     np.savez(tmp_path / "shapes.npz", images=images, labels=labels + 1)
-    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz")}, tmp_path / "dataset")
+    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz"), "overlap": 1}, tmp_path / "dataset")
     steps.train(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "model")
     steps.sample({"count": 4, "labels": [1]}, tmp_path / "model", tmp_path / "samples")
     assert samples_of(tmp_path / "samples")[1].tolist() == [0] * 4
@@ -81,7 +87,7 @@ def test_class_1_of_labels_from_one_to_three_is_the_one_called_1(tmp_path):
 
 def test_images_without_classes_go_through_every_step(tmp_path):
     np.savez(tmp_path / "shapes.npz", images=shapes(96)[0])
-    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz")}, tmp_path / "dataset")
+    steps.prepare_data({"source": "npz", "data_dir": str(tmp_path / "shapes.npz"), "overlap": 1}, tmp_path / "dataset")
     steps.train_judge({"judge_epochs": 1}, tmp_path / "dataset", tmp_path / "judge")
     steps.train(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "model")
     steps.sample({"count": 12}, tmp_path / "model", tmp_path / "samples")

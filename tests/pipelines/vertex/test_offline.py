@@ -31,13 +31,15 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 """
 
 
-def dry_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def dry_run(folder: Path, *arguments: str, offline: bool = True) -> subprocess.CompletedProcess[str]:
     """In a process that has no credentials and may not connect."""
     (folder / "textdiffusion.yaml").write_text(SETTINGS)
     (folder / "deaf").mkdir()
     (folder / "deaf" / "sitecustomize.py").write_text(DEAF)
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": f"{folder}/deaf:{ROOT}"}
-    command = [sys.executable, "-m", "textdiffusion", "deploy", *arguments, "--dry-run", "--offline"]
+    environment["NO_GCE_CHECK"] = "true"
+    command = [sys.executable, "-m", "textdiffusion", "deploy", *arguments, "--dry-run"]
+    command += ["--offline"] if offline else []
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False
     )
@@ -47,6 +49,12 @@ def test_a_job_is_checked_and_estimated_without_a_connection(tmp_path: Path) -> 
     done = dry_run(tmp_path, "mnist-training", "--set", "data.data_dir=gs://demo-bucket/data", "--max-cost", "5")
     assert done.returncode == 0, done.stderr
     assert re.match(r"estimate: (about|at most) \d+\.\d\d USD", done.stdout)
+
+
+def test_without_credentials_a_dry_run_checks_what_needs_none_and_says_so(tmp_path: Path) -> None:
+    done = dry_run(tmp_path, "digits", offline=False)
+    assert done.returncode == 0, done.stderr
+    assert "note: no credentials on this machine: what only the services know was not checked" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_arrays_of_any_range_are_scaled_and_what_is_outside_is_clipped_and_count
     ):
         npz(tmp_path, values)
     values[3, 0, 0] = -7
-    data = npz(tmp_path, values, value_range=[-1, 1])
+    data = npz(tmp_path, values, value_range=[-1, 1], overlap=1)
     assert np.unique(stored(data)).tolist() == [0, 64, 128, 255]
     assert data.metadata["summary"]["clipped"] == 1
 
@@ -91,11 +91,22 @@ def test_a_range_the_wrong_way_round_is_refused() -> None:
         ImageData(value_range=(1.0, 0.0))
 
 
-def test_held_out_images_that_are_training_images_too_are_counted(tmp_path: Path) -> None:
+def overlapping(tmp_path: Path, **settings: float) -> ImageDataset:
+    """Forty images of training, of which three are test images too, beside five that are not."""
     values = RANDOM.integers(0, 256, (40, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "in.npz", x_train=values, x_test=np.concatenate([values[:3], 255 - values[:5]]))
-    prepare_data(ImageData(source="npz", data_dir=str(tmp_path / "in.npz")), tmp_path / "out")
-    data = ImageDataset.open(tmp_path / "out")
+    prepare_data(ImageData(source="npz", data_dir=str(tmp_path / "in.npz"), **settings), tmp_path / "out")
+    return ImageDataset.open(tmp_path / "out")
+
+
+def test_held_out_images_that_are_training_images_too_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"of 8 test images equal one of training.*at most 5 % may \(data.overlap\)"):
+        overlapping(tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_held_out_images_that_are_training_images_too_are_counted_where_they_may_be(tmp_path: Path) -> None:
+    data = overlapping(tmp_path, overlap=1)
     held = {image.tobytes() for split in ("validation", "test") for image in data.images(split)}  # type: ignore[arg-type]
     both = held & {image.tobytes() for image in data.images("train")}
     assert data.metadata["summary"]["leaked"] == len(both)

@@ -1,0 +1,249 @@
+"""A job for a person's own data, from a look at them: what `textdiffusion init NAME --data PLACE` writes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core import storage
+from core.config import validate
+from core.errors import UserError
+from core.sources.archives import unpacked
+from core.sources.listing import listing
+from core.sources.summary import Tally
+
+LOOKED_AT = 200  # image files whose sizes and pixels are read
+SIDES = (16, 20, 24, 28, 32)  # that a small network on a CPU learns in minutes; larger images become the largest
+EXAMPLES = (30_000, 250_000)  # of training: the most are what MNIST's good samples take (docs/benchmarks.md)
+PASSES = 300  # over few images, which more would be learned by heart
+MINUTES = (5.0, 60.0)  # least and most that is written, whatever the speed
+BATCH = 64
+Values = dict[str, Any]
+
+
+@dataclass
+class Seen:
+    """What a look at images found: their sizes, whether any is coloured or transparent, and how they come in."""
+
+    source: str
+    images: int
+    classes: tuple[str, ...]  # none: an unconditional data set
+    sizes: set[tuple[int, int]] = field(default_factory=set)  # (height, width)
+    coloured: bool = False
+    transparent: bool = False
+    test: int = 0
+
+    @property
+    def side(self) -> int:
+        """The side in pixels that the job asks for: their own if they are square and small, else one to shrink to."""
+        smallest = min(min(size) for size in self.sizes)
+        if len(self.sizes) == 1 and len(set(next(iter(self.sizes)))) == 1 and 4 <= smallest <= SIDES[-1]:
+            return smallest
+        return next((side for side in reversed(SIDES) if side <= smallest), SIDES[0])
+
+
+def own_job(name: str, place: str) -> tuple[Values, list[str]]:
+    """The sections of a job for the data at `place`, and what was seen and decided, a line each.
+
+    Raises:
+        UserError: there are no data that can be read, or they cannot be used together.
+    """
+    if storage.is_remote(place):
+        raise UserError(f"--data: {place} is in a bucket; look at a copy of some of it here, then set data.data_dir")
+    if not Path(place).exists():
+        raise UserError(f"--data: {place}: no such file or folder")
+    with unpacked(place, Tally()) as inner:
+        files = listing(inner).files if Path(inner).is_dir() else [Path(inner).name]
+        make = _images_job if _are_images(files) else _text_job
+        values, notes = make(inner, place, files)
+    return {"job": name, **values}, notes
+
+
+def _are_images(files: list[str]) -> bool:
+    from core.images.sources.decode import suffixes
+
+    if any(name.endswith(".npz") or "ubyte" in name for name in files):
+        return True
+    return any(name.lower().endswith(suffixes()) for name in files)
+
+
+# --- images
+
+
+def _images_job(inner: str, place: str, _: list[str]) -> tuple[Values, list[str]]:
+    from core.images.config import network_for
+
+    seen = look_at_images(inner)
+    side, channels, labelled = seen.side, 3 if seen.coloured else 1, bool(seen.classes)
+    network = network_for(side, side)
+    shown: Values = {
+        "name": "unet",
+        "channels": list(network.channels),
+        "blocks": list(network.blocks),
+        "patch": network.patch,
+    }
+    if not network.attention:
+        shown["attention"] = False
+    speed = examples_per_second(network, side, channels)
+    examples = float(np.clip(PASSES * seen.images, *EXAMPLES))
+    minutes = float(np.clip(round(examples / speed / 60), *MINUTES))
+    count = max(20, min(1000, seen.test))
+    kinds = f"{len(seen.classes)} classes" if labelled else "no classes"
+    values: Values = {
+        "description": f"{seen.images:,} images of {kinds} from {Path(place).name}",
+        "modality": "images",
+        "data": {"source": seen.source, "data_dir": place, "resolution": side, "channels": channels},
+        "model": {"network": {"name": "unet", **shown}, "process": {"sigma_data": "auto"}, "conditional": labelled},
+        "train": {
+            "minutes": minutes,
+            "batch_size": BATCH,
+            "optimizer": "muon",
+            "learning_rate": 2.0e-3,
+            "warmup_examples": 3000,
+            "guide_at": 0.1,
+        },
+        "sample": {
+            "count": count,
+            "sampler": "dpmpp_sde",
+            "steps": 16,
+            "sigma_max": 20.0,
+            "start": "estimate",
+            "guidance": 1.2 if labelled else 1.0,
+            "guidance_low": 0.2,
+            "guidance_high": 5.0,
+            "autoguidance": 1.25,
+        },
+        "evaluate": {"count": count, "judge_epochs": 20},
+        "gate": {"metric": "frechet_distance", "better": "lower"},
+    }
+    if seen.transparent:
+        values["data"]["background"] = "white"
+    sizes = sorted(seen.sizes)
+    shape = f"{sizes[0][1]} x {sizes[0][0]}" + (f" to {sizes[-1][1]} x {sizes[-1][0]}" if len(sizes) > 1 else "")
+    notes = [
+        f"{seen.images:,} {'coloured' if seen.coloured else 'grey'} images of {shape} pixels, {kinds}",
+        f"they are trained on at {side} x {side}; about {speed:,.0f} images a second here, so {minutes:g} minutes see"
+        f" {minutes * 60 * speed:,.0f}; with judge, samples and measures about {minutes * 1.2 + 1:.0f} minutes in all",
+    ]
+    if seen.transparent:
+        notes.append("some are transparent: data.background: white shows through")
+    if seen.test < 100:
+        notes.append(f"{seen.test} test images are few: measures will be rough")
+    return values, notes
+
+
+def look_at_images(place: str) -> Seen:
+    """Sizes, colours and classes of the images at `place`, from the first pixels of each part and `LOOKED_AT` files.
+
+    Raises:
+        UserError: they cannot be read, or not be split.
+    """
+    from core.images.config import ImageData
+    from core.images.sources import kind_of, open_source
+    from core.images.split import assign_splits
+
+    source = kind_of(place)
+    config = ImageData(source=source, data_dir=place)
+    with open_source(config) as opened:
+        splits = assign_splits(opened, config)
+        test = sum(int((codes == 2).sum()) for codes in splits.values())
+        pools = [pool for pool in (opened.train, opened.validation, opened.test) if pool is not None]
+        images = sum(len(pool.labels) for pool in pools)
+        seen = Seen(source, images, opened.class_names if opened.labelled else (), test=test)
+        if source == "folder":
+            _look_at_files(place, seen)
+        else:
+            first = next(iter(opened.train.batches()))
+            seen.sizes.add((int(first.shape[1]), int(first.shape[2])))
+            seen.coloured = first.ndim == 4
+    return seen
+
+
+def _look_at_files(place: str, seen: Seen) -> None:
+    from PIL import Image
+
+    from core.images.sources.decode import formats, suffixes
+    from core.names import inside
+
+    names = [name for name in listing(place).files if name.lower().endswith(suffixes())]
+    for name in names[:: max(1, len(names) // LOOKED_AT)]:
+        with storage.open_read(inside(place, name, links=True)) as stream:
+            try:
+                image = Image.open(stream, formats=formats())
+                height, width = image.height, image.width
+                if image.getexif().get(0x0112, 1) >= 5:  # turned by a quarter
+                    height, width = width, height
+                image.thumbnail((64, 64))
+                pixels = np.asarray(image.convert("RGBA"))
+            except Exception as error:
+                raise UserError(f"{name}: unreadable image: {str(error) or type(error).__name__}") from None
+        seen.sizes.add((height, width))
+        seen.coloured |= bool((pixels[..., :3] != pixels[..., :1]).any())
+        seen.transparent |= bool((pixels[..., 3] < 255).any())
+
+
+def examples_per_second(network: Any, side: int, channels: int) -> float:
+    """How many examples a second a training of this network takes on this machine as it is now: a few steps of it."""
+    import torch
+
+    from core.images.config import NETWORKS
+    from core.processes.world import own_device
+
+    device = own_device()
+    model = import_module(NETWORKS[network.name]).build(network, channels, 10).to(device)
+    batch = torch.zeros(BATCH, channels, side, side, device=device)
+    level, labels = torch.zeros(BATCH, device=device), torch.zeros(BATCH, dtype=torch.long, device=device)
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        model(batch, level, labels).square().mean().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.monotonic() - began)
+    return BATCH / (1.15 * min(seconds[1:]))  # the optimizer takes its part
+
+
+# --- text
+
+
+def _text_job(inner: str, place: str, files: list[str]) -> tuple[Values, list[str]]:
+    from core.text.config import TextData
+    from core.text.source import read_source
+
+    suffixes = {Path(name).suffix.lower() for name in files} - {""}
+    chosen: Values = {}
+    if Path(inner).is_dir() and ".txt" not in suffixes and suffixes:
+        chosen["suffixes"] = sorted(suffixes)[:50]
+    text = "".join(read_source(validate(TextData, {"source": "file", "data_dir": inner, **chosen}, "--data")))
+    vocabulary = 1024 if len(text) > 200_000 else 512
+    context = 128 if len(text) > 20_000 else 32
+    budget: Values = {
+        "batch_size": 8,
+        "optimizer": "muon",
+        "learning_rate": 2.0e-3,
+        "weight_decay": 0.05,
+        "warmup_examples": 400,
+    }
+    first, second = (6.0, 9.0) if len(text) > 500_000 else (2.0, 2.5)
+    values: Values = {
+        "description": f"{len(text):,} characters of {Path(place).name}",
+        "modality": "text",
+        "data": {"source": "file", "data_dir": place, **chosen, "tokenizer": {"kind": "bpe", "vocabulary": vocabulary}},
+        "model": {"context": context, "transformer": {"width": 192, "depth": 4, "heads": 3}},
+        "autoregressive": {"minutes": first, **budget},
+        "train": {"minutes": second, **budget},
+        "warm_start": True,
+        "sample": {"count": 24, "steps": 32, "temperature": 0.9, "guided_count": 2},
+        "evaluate": {"spans": [8, 16, 32] if context == 128 else [], "span_count": 12, "bound_windows": 32},
+        "gate": {"metric": "bits_per_character_4", "better": "lower"},
+    }
+    notes = [
+        f"{len(text):,} characters of text",
+        f"{first + second:g} minutes of training; with samples and measures about {2 * (first + second):.0f} in all",
+    ]
+    return values, notes
