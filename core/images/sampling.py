@@ -210,6 +210,20 @@ def draw_batch(
     callback: samplers.Callback = None,
 ) -> NDArray[np.uint8]:
     """Images uint8 [B, H, W(, 3)] from noise of `seeds` [B] (`sample_seed`) for `labels` [B], in one batch."""
+    return pictures.to_uint8(denoise_batch(trained, settings, seeds, labels, sigmas, device, callback).cpu())
+
+
+@torch.inference_mode()
+def denoise_batch(
+    trained: TrainedModel,
+    settings: ImageSample,
+    seeds: Sequence[int],
+    labels: NDArray[np.int64],
+    sigmas: Tensor,
+    device: torch.device,
+    callback: samplers.Callback = None,
+) -> Tensor:
+    """The same before it is rounded to pixels: float [B, C, H, W], about -1 to 1."""
     source = samplers.SampleNoise(seeds, trained.shape.size, device)
     denoiser = denoiser_of(trained, settings, labels, device)
     step = samplers.SAMPLERS[settings.sampler]
@@ -217,8 +231,7 @@ def draw_batch(
         x = float(sigmas[0]) * source()
         if settings.start == "estimate":
             x = samplers.estimated_start(denoiser, x, float(sigmas[0]))
-        x = step(denoiser, x, sigmas, noise=source, callback=callback)
-    return pictures.to_uint8(x.cpu())
+        return step(denoiser, x, sigmas, noise=source, callback=callback)
 
 
 def unfinished(step: samplers.Step) -> NDArray[np.uint8]:
