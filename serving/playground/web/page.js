@@ -103,7 +103,7 @@ async function draw() {
     }
   })();
   await finished;
-  document.body.dataset.drawn = now.seed;
+  if (current()) document.body.dataset.drawn = now.seed;
 }
 
 async function start() {
