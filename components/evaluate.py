@@ -1,4 +1,4 @@
-"""evaluate: measures samples against real data, each metric beside its floor; metrics and a report for the console."""
+"""evaluate: measures samples against real data, each metric with its floor; metrics and a report for the console."""
 
 # mypy: disable-error-code="type-arg, untyped-decorator, assignment"
 from kfp import dsl

@@ -26,7 +26,7 @@ def gate(
         modality: images or text.
         gate_config: the job's `gate` section.
         sample_config: the job's `sample` section, for a champion that has to be measured again.
-        evaluate_config: the job's `evaluate` section, likewise.
+        evaluate_config: the job's `evaluate` section.
         registry: folder or gs:// prefix.
         model_name: the registered model whose champion is challenged.
 

@@ -34,7 +34,7 @@ def plan_trials(
         work: gs:// prefix of checkpoints.
         timeout_seconds: after so long a trial ends itself: a tuning job has no limit for one.
         sample_config: the job's `sample` section, where samples are measured.
-        evaluate_config: the job's `evaluate` section, likewise.
+        evaluate_config: the job's `evaluate` section, where samples are measured.
         warm_start: begin from the autoregressive model.
 
     Returns:

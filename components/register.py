@@ -18,7 +18,7 @@ def register(
     card: dsl.Output[dsl.Markdown],
     autoregressive: dsl.Input[dsl.Model] = None,
 ) -> None:
-    """Registers a model, for text with the autoregressive model beside it.
+    """Registers a model, for text together with the autoregressive model.
 
     Args:
         registry: folder or gs:// prefix.

@@ -76,7 +76,7 @@ def step() -> Iterator[None]:
 
     mark = _refusal_mark(sys.argv, os.environ)
     try:
-        with deadline(), every_refusal():  # a full disk shows where nobody looked for it
+        with deadline(), every_refusal():  # a full disk shows in unexpected places
             if mark is not None and mark.exists():
                 raise UserError(f"refused before this worker was started again: {mark.read_text()}")
             require_gpus()
@@ -91,7 +91,7 @@ def step() -> Iterator[None]:
 
 
 def _refusal_mark(arguments: Sequence[str], environment: Mapping[str, str]) -> Path | None:
-    """Where a step leaves word that it refused its input: beside its outputs, which on Vertex AI outlive the container.
+    """Where a step leaves word that it refused its input: by its outputs, which on Vertex AI outlive the container.
 
     None elsewhere: a run that goes on is to look at mended input again.
     """

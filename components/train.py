@@ -1,4 +1,4 @@
-"""train: one model. Image jobs train a diffusion model; text jobs train one and an autoregressive one beside it.
+"""train: one model. Image jobs train a diffusion model; text jobs train one, and an autoregressive one.
 
 Killed and run again, each goes on from its last checkpoint in `work` (a folder or gs:// prefix; empty: what the
 environment variable TEXTDIFFUSION_WORK names).

@@ -30,7 +30,7 @@ def trial(
         model_config: the job's `model` section.
         work: folder or gs:// prefix of checkpoints, as of a training.
         sample_config: the job's `sample` section, where samples are measured.
-        evaluate_config: the job's `evaluate` section, likewise.
+        evaluate_config: the job's `evaluate` section, where samples are measured.
         warm_start: begin from the autoregressive model.
     """
     import json

@@ -1,7 +1,7 @@
 """The Vertex AI Model Registry as a mirror of the registry folder, which stays the truth.
 
 Each version of a model becomes a version there with the alias `vN` and its lineage as labels and description; the
-alias `champion` stands where the folder's champion stands. Mirroring again changes nothing.
+alias `champion` follows the folder's champion. Mirroring again changes nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every setting, as frozen pydantic models; YAML files and `--set` overrides become one `JobConfig`.
 
 A job's YAML has one section for each step, so that a step is handed only what it depends on and caching follows.
-Sections that differ by modality live beside their code: `core/images/config.py`, `core/text/config.py`.
+Sections that differ by modality are defined next to their code: `core/images/config.py`, `core/text/config.py`.
 """
 
 from __future__ import annotations

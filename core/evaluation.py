@@ -106,7 +106,7 @@ class FrontierPoint(Record):
 
 
 class GammaLoss(Record):
-    """Nats per token at one noise level, beside those of the exact posterior that knows no context."""
+    """Nats per token at one noise level, and those of the exact posterior without context."""
 
     gamma: float
     loss: float

@@ -1,4 +1,4 @@
-"""What a metric is: its definition, written once beside the code that computes it, and one measurement of it.
+"""What a metric is: its definition, written once, next to the code that computes it, and one measurement of it.
 
 Each modality has a table of definitions (`core/images/glossary.py`, `core/text/glossary.py`). A metric is written
 through its definition, so whoever reads it knows its label, explanation, unit and direction.

@@ -30,7 +30,7 @@ class Coefficients:
     in_: Tensor
 
     def denoised(self, x: Tensor, output: Tensor) -> Tensor:
-        """The estimate of the clean image that network output `output` stands for. [B, ...] -> [B, ...]"""
+        """The estimate of the clean image that the network's `output` gives. [B, ...] -> [B, ...]"""
         return _like(self.skip, x) * x + _like(self.out, x) * output
 
     def target(self, x: Tensor, clean: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def linear_beta_sigmas(steps: int = 1000, beta_start: float = 1e-4, beta_end: fl
 
 
 def schedule_time(sigma: Tensor, table: Tensor) -> Tensor:
-    """Where `sigma` stands in a rising `table` of noise levels, from 0 to 1, linear in ln sigma between entries."""
+    """The position of `sigma` in a rising `table` of noise levels, from 0 to 1, linear in ln sigma between entries."""
     table = table.log().to(sigma)
     log_sigma = sigma.log().clamp(table[0], table[-1])
     high = torch.searchsorted(table, log_sigma.contiguous()).clamp(1, len(table) - 1)

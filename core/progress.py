@@ -33,10 +33,10 @@ class Progress:
         self._last_plain = self._last_event = 0.0
         self._events, self._task = os.environ.get(EVENTS_VARIABLE), os.environ.get(TASK_VARIABLE)
         self._live = sys.stderr.isatty()
-        self._line_length = 0  # of what stands on the terminal's line
+        self._line_length = 0  # characters on the terminal's line now
 
     def update(self, done: int, *, total: int | None = None, **fields: float) -> None:
-        """Says that `done` units are finished; `fields` (loss, accuracy, ...) are shown beside them."""
+        """Says that `done` units are finished; `fields` (loss, accuracy, ...) are shown with them."""
         self.total = total if total is not None else self.total
         now = time.monotonic()
         rate = (done - self._start) / max(now - self._began, 1e-9)

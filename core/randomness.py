@@ -89,7 +89,7 @@ class Draws:
 
 
 class DataOrder:
-    """Which example stands at each position of the endless training stream: a new permutation every epoch."""
+    """The example at each position of the endless training stream: a new permutation every epoch."""
 
     def __init__(self, size: int, seed: int) -> None:
         if size < 1:

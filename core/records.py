@@ -1,6 +1,6 @@
 """What was written earlier, perhaps by another version or another hand, read back as what it should be.
 
-A record that does not parse is told in one warning line and left out; whatever stands beside it goes on.
+A record that does not parse is skipped with one warning line; the others are still read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whether there is anything new to train on: the source's files and the configuration against those of the last time.
 
-What was trained on is recorded beside the model, `<registry>/<model>/data.json`, when a retraining has come to its end.
+What was trained on is recorded with the model, `<registry>/<model>/data.json`, when a retraining has come to its end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Trained(Record):
 
 
 def listing(data_dir: str | None) -> dict[str, str]:
-    """What stands for the content of each file below `data_dir`, by name; empty for data that is built in.
+    """A fingerprint of each file below `data_dir`, by name; empty for data that is built in.
 
     Remote files are told apart by the checksum that the store keeps, so nothing is read.
     """

@@ -24,7 +24,7 @@ class SourceConfig(Frozen):
     model: Place = Field(
         min_length=1, description="registered model (name, name@champion, name@3), or a model's or checkpoint's URI"
     )
-    autoregressive: Place | None = Field(None, description="for text: the autoregressive model beside it, likewise")
+    autoregressive: Place | None = Field(None, description="for text: the autoregressive model that goes with it")
 
 
 class Job(Frozen):
@@ -63,7 +63,7 @@ class ImageSamplingJob(Job):
 
 
 class TextTrainingJob(Job):
-    """The same steps for text; beside the diffusion model an autoregressive one is trained on the same data."""
+    """The same steps for text; an autoregressive model is trained on the same data as well."""
 
     modality: Literal["text"]
     kind: Literal["training"] = "training"

@@ -64,7 +64,7 @@ def restore_ints(value: Any) -> Any:
 
 
 def content_hash(metadata: Mapping[str, Any]) -> str:
-    """The hash that stands for an artifact's content, from its metadata; empty if it states none."""
+    """The hash of an artifact's content, from its metadata; empty if it states none."""
     by_content = ("weights_sha256", "content_sha256", "judge_sha256", "samples_sha256", "sha256", "data_hash")
     for key in (*by_content, FILES_HASH):
         if metadata.get(key):

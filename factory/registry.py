@@ -1,6 +1,6 @@
 """The model registry: a folder (local or `gs://`) of versioned models with a champion, each with where it came from.
 
-    <root>/<model>/versions/00003/model/...          the files of the version (text: autoregressive/... beside them)
+    <root>/<model>/versions/00003/model/...          the files of the version (text: autoregressive/... too)
     <root>/<model>/versions/00003/manifest.json      written last: metrics, lineage, the hash of every file and its own
     <root>/<model>/champion.json                     {"version", "previous": [...], "history": {name: its line}, ...}
     <root>/<model>/history/<time>-<nonce>.json       every promotion, rollback and refusal, with its reason

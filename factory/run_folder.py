@@ -25,7 +25,7 @@ from factory.run_record import read_run
 LOCK = "run.lock"  # held by the process that executes a run
 
 STORE = ".store"
-"""The folder of the artifacts as KFP lays them out, beside the folders of pipelines."""
+"""The folder of the artifacts as KFP lays them out, next to the folders of pipelines."""
 LINKED_BYTES = 1 << 20  # files above this are links to the store
 
 

@@ -141,7 +141,7 @@ def counted(name: str) -> bool:
 
 def require_trials(search: SearchConfig, train: TrainConfig, where: str) -> None:
     """The trials of `search` must be valid trainings, shorter than `train`. Asked of jobs that are about to search, so
-    that a section which is not used stands in nobody's way.
+    that a section which is not used disturbs nobody.
 
     Raises:
         UserError: they are not; `where` is the job.

@@ -15,7 +15,7 @@ Number = Annotated[int, Field(ge=0, le=10**9)]
 
 
 class Lineage(Record):
-    """Where a version came from; what else is known of it stands beside these."""
+    """Where a version came from; other facts are kept with these."""
 
     run: Label | None = None
     parents: dict[Label, Note] = Field(default_factory=dict)

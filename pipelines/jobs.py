@@ -94,7 +94,7 @@ def parameters(
         registry: folder or gs:// prefix of the model registry.
         run: id of the run.
         work: folder or gs:// prefix for checkpoints; empty: what the machine that trains has set.
-        found: the data's fingerprint; None: it is looked for.
+        found: the data's fingerprint; None: it is computed.
     """
     fingerprinted = fingerprint(job) if found is None else found
     values = {**sections(job), "data_fingerprint": fingerprinted, "registry": registry}

@@ -33,7 +33,7 @@ SCHEMAS = {"job": job_schema, "settings": settings_schema}
 
 @dataclass(frozen=True)
 class Setting:
-    """One key: how deep it stands, what it may be, its default, what it is for; `section` if it holds others."""
+    """One key: its depth, what it may be, its default, what it is for; `section` if it holds others."""
 
     path: tuple[str, ...]
     allowed: str

@@ -1,4 +1,4 @@
-"""The gallery of many runs: one HTML file beside them, with everything inline but the reports that it links to.
+"""The gallery of many runs: one HTML file next to them, with everything inline but the reports that it links to.
 
     from report.gallery import Entry, Registered, build
     build("runs/index.html", [Entry(artifacts, "images/digits-.../report.html"), ...], versions)

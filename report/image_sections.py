@@ -103,7 +103,7 @@ def data(found: Artifacts) -> Section:
             picture = {"src": source, "width": width, "height": height}
         except Exception as error:  # an unreadable picture is only left out
             found.faults.append(f"contact_sheet.png could not be read ({type(error).__name__}).")
-    # The classes section shows the real shares beside the generated ones.
+    # The classes section shows real and generated shares together.
     shown = found.measured.class_histogram is not None
     portions = [] if shown else shares(numbers(mapping(facts.get("class_histogram")).get("train")))
     names = class_names(found, len(portions))

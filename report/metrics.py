@@ -1,4 +1,4 @@
-"""The metrics of a run: what each is called and means, its row beside its floor, and the table of all."""
+"""The metrics of a run: what each is called and means, its row with its floor, and the table of all."""
 
 from __future__ import annotations
 

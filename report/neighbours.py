@@ -1,4 +1,4 @@
-"""Samples beside the training images nearest to them: has the model learned, or learned by heart?"""
+"""Samples and the training images nearest to them: has the model learned, or learned by heart?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAIRS, PAIR_BYTES = 16, 160_000
 
 
 def neighbours(found: Artifacts) -> Section:
-    """Samples beside the training images closest to them, and all distances against the test set's own."""
+    """Samples and the training images closest to them, and all distances against the test set's own."""
     arrays = found.evaluation.arrays("neighbours.npz")
     title = "Nearest training images"
     made = _images(arrays, "samples")
@@ -26,7 +26,7 @@ def neighbours(found: Artifacts) -> Section:
     chart = distance_chart(distances, real)
     if made is None or near is None or len(made) != len(near):
         if chart is None:
-            return absent("neighbours", title, "Neighbours in the training set were not looked up.")
+            return absent("neighbours", title, "Neighbours in the training set were not computed.")
         return Section("neighbours", title, "neighbours.html", {"pairs": [], "charts": [[("", chart)]]})
     shown = _values(arrays, "pair_distances")
     if len(shown) != len(made):

@@ -93,7 +93,7 @@ def path(found: Artifacts) -> Json | None:
 
 
 def likelihood(found: Artifacts) -> Section:
-    """Bits per character of held-out text against evaluations a token, beside the autoregressive model's."""
+    """Bits per character of held-out text against evaluations a token, with the autoregressive model's."""
     measured = found.measured.likelihood or Likelihood()
     points = sorted(measured.chains, key=lambda point: point.evaluations)
     series = [

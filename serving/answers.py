@@ -37,7 +37,7 @@ def _answer(ask: Ask, order: Order) -> dict[str, Any]:
 
 
 async def answer(ask: Ask, order: Order) -> dict[str, Any]:
-    """A finished order; its pictures are compressed beside the event loop."""
+    """A finished order; its pictures are compressed outside the event loop."""
     return await asyncio.to_thread(_answer, ask, order)
 
 

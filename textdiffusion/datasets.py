@@ -84,7 +84,7 @@ class Images(_Dataset):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the K classes; one alone stands for images without labels."""
+        """Names of the K classes; a single name: images without labels."""
         return self.dataset.class_names
 
     @property

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from core.errors import UserError
 
-NONE = -1  # stands for no class
+NONE = -1  # means no class
 SHOWN = 12  # names in an error
 
 

@@ -225,7 +225,7 @@ class ImageEvaluate(Frozen):
     count: int = Field(default=1000, ge=10, le=1_000_000, description="Samples compared; fewer if fewer were drawn")
     batch_size: int = Field(default=256, ge=1, le=100_000)
     nearest: int = Field(default=3, ge=1, le=50, description="k of precision and recall's nearest-neighbour balls")
-    neighbours: int = Field(default=16, ge=0, le=1000, description="Samples shown beside their nearest training images")
+    neighbours: int = Field(default=16, ge=0, le=1000, description="Samples shown with their nearest training images")
     judge_epochs: float = Field(
         default=20, gt=0, le=1000, description="Most passes of the judge over the training images"
     )

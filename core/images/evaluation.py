@@ -7,7 +7,7 @@ test split; with several times n samples the value is the mean over disjoint gro
 n even for perfect samples, so it is only comparable at equal n.
 
     metrics.json, evaluation.json    an `Evaluation` (core/evaluation.py)
-    neighbours.npz     samples beside their nearest training images; distances, and the test split's own
+    neighbours.npz     samples with their nearest training images; distances, and the test split's own
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _measure(config: ImageEvaluate, data: ImageDataset, judge: Judge, samples: S
 
 
 def _rank(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each value stands among them: undoes a sort that was made for reading from disk in order."""
+    """The rank of each value among them: undoes a sort that was made for reading from disk in order."""
     return np.argsort(np.argsort(values))
 
 

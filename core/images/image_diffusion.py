@@ -106,7 +106,7 @@ class ImageDiffusion(nn.Module):
 
     @property
     def no_class(self) -> int:
-        """The label that stands for no class."""
+        """The label that means no class."""
         return len(self.shape.class_names)
 
     @property
@@ -154,7 +154,7 @@ class ImageDiffusion(nn.Module):
         Args:
             network: F.
             clean: y, images in [-1, 1], [B, C, H, W].
-            labels: [B]; `no_class` stands for none.
+            labels: [B]; `no_class` means none.
             sigma: noise levels [B].
             unit: standard normal noise [B, C, H, W].
 

@@ -3,7 +3,7 @@
     judge.safetensors   weights
     judge.json          their SHA-256, accuracy on the real test split with its count and interval, the data's hash
 
-Numbers measured by two judges can't be compared; so the SHA-256 stands beside every metric. Its features are
+Numbers measured by two judges can't be compared; so every metric names its judge's SHA-256. Its features are
 standardised on the real training images, which gives distances in them a unit: one standard deviation of real data.
 """
 

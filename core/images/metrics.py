@@ -1,7 +1,7 @@
 """How far two sets of images are apart, measured on features of one judge. Pure functions in float64.
 
 All take features [N, D]; none needs more memory than one block of distances, so 10,000 against 60,000 is fine.
-The Fréchet distance is biased upwards, by about 1/N, and KID is not; either is read beside its floor, which is the
+The Fréchet distance is biased upwards, by about 1/N, and KID is not; either is read with its floor, which is the
 same number for real images against real images at the same N.
 """
 

@@ -44,7 +44,7 @@ def enlarged(image: NDArray[np.uint8], smallest_side: int = 320) -> Image.Image:
 
 
 def png(image: NDArray[np.uint8]) -> bytes:
-    """PNG bytes of [H, W] or [H, W, 3], enlarged likewise."""
+    """PNG bytes of [H, W] or [H, W, 3], enlarged in the same way."""
     buffer = io.BytesIO()
     enlarged(image).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -41,7 +41,7 @@ def in_proportion(
     order = np.arange(len(labels))
     if shuffled:
         order = np.argsort(np.random.Philox(0).random_raw(len(labels)), kind="stable")
-    place = np.full(len(labels), np.inf)  # where an index stands, if the whole is 1 long
+    place = np.full(len(labels), np.inf)  # position of an index, from 0 to 1
     limit = float(count) / shares.sum()
     for label in np.flatnonzero(shares):
         members = order[labels[order] == label]

@@ -106,7 +106,7 @@ def shard_drawer(request: ShardRequest) -> ShardDrawer:
 
 
 def choose_labels(settings: ImageSample, trained: TrainedModel) -> NDArray[np.int64]:
-    """The class of each sample, in turn; the number of classes stands for none. int64 [count]
+    """The class of each sample, in turn; the number of classes means none. int64 [count]
 
     Raises:
         UserError: the model does not know a class that is asked for.
@@ -302,7 +302,7 @@ def grid_by_class(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArr
 
 
 def _stored(labels: NDArray[np.int64], trained: TrainedModel) -> NDArray[np.int64]:
-    """Labels as files have them: -1 stands for no class."""
+    """Labels as files have them: -1 means no class."""
     return np.where(labels == len(trained.shape.class_names), -1, labels).astype(np.int64)
 
 

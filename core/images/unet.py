@@ -2,7 +2,7 @@
 
 Sized by its configuration. Most of the work happens at the lower resolutions, where a 3x3 convolution of twice the
 channels costs the same and sees twice as far; skips are added rather than concatenated, which halves the cost of
-the way up; attention stands at the lowest resolution only. It ends as offset + gain * x, pixel by pixel: the noise to
+the way up; attention is at the lowest resolution only. It ends as offset + gain * x, pixel by pixel: the noise to
 be taken away need not pass through normalised channels, which lose its scale. The last convolution of every block and
 of the network starts at zero, so training starts from the identity.
 """
@@ -22,7 +22,7 @@ from core.images.config import UNetConfig
 class UNet(nn.Module):
     """F(x, c_noise, label) of core/noise.py. [B, C, H, W], [B], [B] -> [B, C, H, W]
 
-    `labels` lie in [0, classes]; the last one, `classes`, stands for no class. H and W must be divisible by
+    `labels` lie in [0, classes]; the last one, `classes`, means no class. H and W must be divisible by
     patch * 2^(levels - 1).
     """
 

@@ -1,6 +1,6 @@
 """A folder of files that is published as one.
 
-    on a disk                   made beside its place and renamed
+    on a disk                   made next to its final path and renamed
     where a bucket is mounted   made in local scratch and copied file by file, the manifest last
 
 gcsfuse renames no folder that has children (EMFILE, on a bucket without a hierarchical namespace), links nothing and

@@ -1,4 +1,4 @@
-"""A training in the middle, as a model: a checkpoint's averaged weights with the description that lies beside them."""
+"""A training in the middle, as a model: a checkpoint's averaged weights with the description stored with them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ GAP = "___"  # stands for the missing part of an infill prompt
 
 
 def around_gap(prompt: str) -> tuple[str, str]:
-    """What stands before the gap of an infill prompt, and what after it.
+    """The text before the gap of an infill prompt, and the text after it.
 
     Raises:
         UserError: there is more than one gap.

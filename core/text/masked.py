@@ -14,7 +14,7 @@ class Masked(TokenTransformer):
     """Predicts masked tokens from the others, both ways. The last row of the table is the mask."""
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Logits [B, L, V] of ids [B, L], in which `vocabulary` stands for a mask."""
+        """Logits [B, L, V] of ids [B, L], in which the id `vocabulary` is the mask."""
         positions = torch.arange(ids.shape[1], device=ids.device)
         logits: Tensor = self.head(self.transformer(self.embed(self.embeddings()[ids]), positions))
         return logits

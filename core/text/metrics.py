@@ -57,7 +57,7 @@ def distinct(texts: Iterable[str], order: int) -> float:
 
 
 def longest_copy(text: str, source: str) -> int:
-    """Length of the longest piece of `text` that stands in `source`."""
+    """Length of the longest piece of `text` that occurs in `source`."""
     longest = 0
     for start in range(len(text)):
         while start + longest < len(text) and text[start : start + longest + 1] in source:

@@ -259,7 +259,7 @@ def hidden_spans(draws: Draws, count: int, block: int, share: float) -> Tensor:
 def gamma_losses(
     model: Diffusion, windows: Tensor, block: int, bins: int = 11, world: World = SINGLE_PROCESS
 ) -> list[dict[str, float]]:
-    """Nats per token at noise levels all slots share, beside the exact posterior that knows no context."""
+    """Nats per token at noise levels that all slots share, and those of the exact posterior without context."""
     process = model.config.process
     tokens = windows.to(model.unigram.device)
     known = torch.zeros_like(tokens, dtype=torch.bool)

@@ -199,7 +199,7 @@ def from_json(value: Any, where: str) -> Tokenizer:
             return CharacterTokenizer([str(character) for character in value["characters"]])
         if value["kind"] == "bpe":
             return BPETokenizer(json.dumps(value["tokenizer"]))
-    except BaseException as error:  # the library raises bare Exception, and beside it, where Rust panics, its own kind
+    except BaseException as error:  # the library raises bare Exception, or its own kind where Rust panics
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise UserError(f"{where}: not a tokenizer: {type(error).__name__}: {error}") from None
@@ -219,7 +219,7 @@ def load(uri: str | Path, expected: str | None = None) -> Tokenizer:
     """
     saved = storage.read_json(uri, limit=MAX_BYTES)
     if expected is not None and sha256(saved) != expected:
-        raise UserError(f"{uri}: content does not match tokenizer_sha256 in the description beside it; copy it again")
+        raise UserError(f"{uri}: content does not match tokenizer_sha256 in the model's description; copy it again")
     return from_json(saved, str(uri))
 
 

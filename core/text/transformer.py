@@ -99,7 +99,7 @@ class Transformer(nn.Module):
             positions: [L], of x.
             mask: boolean [L, P + L], true where a row may look at a column; P is the length of `past`.
             causal: look at no later position (without `past` and `mask`).
-            past: keys and values of P earlier positions, which all may be looked at.
+            past: keys and values of P earlier positions, all of which may be attended to.
             keep: an empty list that takes the keys and values of past and x.
         """
         x = self.first_norm(x)
@@ -132,7 +132,8 @@ class TokenTransformer(nn.Module):
         super().__init__()
         width, size = config.transformer.width, config.process.embedding
         self.vocabulary, self.context = vocabulary, config.context
-        self.directions = nn.Parameter(0.02 * torch.randn(vocabulary + 1, size))
+        self.directions = nn.Parameter(torch.empty(vocabulary + 1, size))
+        nn.init.normal_(self.directions, std=0.02)
         self.embed = nn.Linear(size, width, bias=False)
         self.transformer = Transformer(config.transformer)
         self.head = nn.Linear(width, vocabulary)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from core.errors import UserError
 
@@ -27,7 +29,7 @@ def build_within_memory(build: Callable[[], nn.Module], where: str) -> nn.Module
     Raises:
         UserError: it has too many parameters.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialised():
         parameters = sum(p.numel() for p in build().parameters())
     have = memory_bytes()
     if parameters > MAX_PARAMETERS or 4 * parameters > have:
@@ -36,6 +38,20 @@ def build_within_memory(build: Callable[[], nn.Module], where: str) -> nn.Module
             f" {have / 1e9:,.1f} GB and at most {MAX_PARAMETERS:,} are allowed: make the network smaller"
         )
     return build()
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Weights without values: to fill them on the meta device torch would import its compiler, for seconds."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: Sequence[Any] = (), named: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = named or {}
+        if getattr(function, "__module__", "") == "torch.nn.init":
+            return arguments[0] if arguments else named["tensor"]
+        if function in (torch.linspace, torch.logspace):
+            named = {**named, "device": "cpu"}
+        return function(*arguments, **named)
 
 
 def require_memory_to_train(model: nn.Module, device: torch.device, where: str) -> None:

@@ -34,7 +34,7 @@ class Recipe:
         objective: network and loss.
         identity: what makes this another training, besides settings, data, warm start and code.
         data_sha256: of the data set.
-        files: what every checkpoint holds beside its tensors, so that it can be read as a model.
+        files: what every checkpoint holds in addition to its tensors, so that it can be read as a model.
         save: (folder, result, facts) writes the model and returns its description.
         facts: facts that the modality adds.
         name: of the training, in progress and log.

@@ -1,4 +1,4 @@
-"""What training writes down: JSON lines that resume exactly, TensorBoard beside them."""
+"""What training writes down: JSON lines that resume exactly, and TensorBoard events."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pipelines.vertex.client import Vertex, one_line
 
 
 def bucket_findings(vertex: Vertex) -> Iterator[Finding]:
-    """The bucket exists, stands in the run's region, keeps nothing by force, and can be written to and read from."""
+    """The bucket exists, lies in the run's region, has no retention policy, and can be written to and read from."""
     from google.api_core.exceptions import BadRequest, Forbidden, NotFound
 
     name, project = vertex.project.bucket, vertex.project

@@ -20,7 +20,7 @@ from pipelines.settings import Settings
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 TIMEOUT = 60.0  # seconds for one request
 ENDPOINT = "TEXTDIFFUSION_ENDPOINT"
-"""Environment variable: a server that stands for all of Google Cloud, as in the tests."""
+"""Environment variable: a server that answers for all of Google Cloud, as in the tests."""
 _LOGIN = "gcloud auth application-default login"
 
 

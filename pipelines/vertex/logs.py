@@ -109,7 +109,7 @@ def jobs_of(vertex: Vertex, job: Any, step: Step) -> tuple[str, ...]:
     """Custom jobs whose logs are a step's.
 
     While a step runs, the service does not say which custom job its launcher started, but the launcher has written it
-    beside where the step's artifacts will be.
+    next to where the step's artifacts will be.
 
     Args:
         vertex: the services.

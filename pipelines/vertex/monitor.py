@@ -143,7 +143,7 @@ def _arrange(step: Step, component: Mapping[str, Any], components: Mapping[str, 
         definition = components[task["componentRef"]["name"]]
         if "dag" in definition:
             _arrange(inner, definition, components, ended=ended)
-        # A branch is not a step: what it holds stands in its place.
+        # A branch is not a step: its steps are shown in its place.
         arranged += inner.steps if name.startswith("condition-") and "dag" in definition else [inner]
     step.steps = arranged
 

@@ -1,4 +1,4 @@
-"""What may be removed from the bucket: old runs that nothing refers to, and what trainings left beside them.
+"""What may be removed from the bucket: old runs that nothing refers to, and what trainings left next to them.
 
 A run stays when it is young, still runs, was registered as a version, or made what a run that stays took from the
 cache. A run's metadata is removed with its files: otherwise later runs would be served artifacts that are gone.

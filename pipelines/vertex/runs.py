@@ -26,7 +26,7 @@ _FACTS = ("code_version", "image")
 
 
 def facts(vertex: Vertex, run: str) -> dict[str, Any]:
-    """run.json of a run in the cloud, made from what Vertex AI knows now; it is written beside the artifacts."""
+    """run.json of a run in the cloud, made from what Vertex AI knows now; it is written next to the artifacts."""
     from google.cloud import aiplatform_v1
     from google.protobuf import json_format
 

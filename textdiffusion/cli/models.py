@@ -152,9 +152,7 @@ def generate(
             autocompletion=complete_models,
         ),
     ],
-    prompt: Annotated[
-        str | None, typer.Option(help="Text to continue; ___ stands for what is to be filled in.")
-    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Text to continue; ___ marks what is to be filled in.")] = None,
     label: Annotated[
         str | None, typer.Option("--class", help="Class of the image by name, as prepare-data lists them; -1: none.")
     ] = None,

@@ -152,7 +152,7 @@ def _plan(
 
 
 def _say(plan: Any) -> None:
-    """What is worth knowing about the runs of a schedule; on stderr, beside the table or JSON."""
+    """What is worth knowing about the runs of a schedule; on stderr, apart from the table or JSON."""
     several = ["the clock starts runs on the first machine; monitor --follow or retry go on with the next"]
     for note in [*plan.notes, *(several if len(plan.machines) > 1 else [])]:
         say(f"note: {note}", to=sys.stderr)

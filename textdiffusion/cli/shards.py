@@ -29,7 +29,7 @@ def shards(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="sample.steps=16, sample.seed=1")
     ] = None,
 ) -> None:
-    """Draw very many samples into shards; run again, or beside others, it draws what is missing."""
+    """Draw very many samples into shards; run again, or by several at once, it draws what is missing."""
     import os
 
     from components.shards import shards as draw

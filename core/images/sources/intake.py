@@ -37,7 +37,7 @@ class Intake:
             where: names the images in errors.
             native: uint8, other integers, floats or truth values.
             start: number of the first image.
-            most: what stands for white; None: 255 for integers, 1 for floats.
+            most: the value of white; None: 255 for integers, 1 for floats.
 
         Raises:
             UserError: a value is no number, or outside 0..most while data.value_range is not set.

@@ -42,5 +42,20 @@ def test_counting_first_leaves_the_fresh_weights_as_they_were() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=True)
 
 
+def test_counting_first_does_not_import_torchs_compiler() -> None:
+    code = (
+        "import sys\n"
+        "from core.images.config import ImageModel\n"
+        "from core.images.model import ImageShape, build_network\n"
+        "from core.text.config import TextModel\n"
+        "from core.text.objective import OBJECTIVES, build\n"
+        "shape = ImageShape(channels=1, height=8, width=8, class_names=('a', 'b'))\n"
+        "build_network(ImageModel.model_validate({'network': {'channels': [8, 16], 'blocks': [0, 1]}}), shape)\n"
+        "[build(objective, 50, TextModel()) for objective in OBJECTIVES]\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=True)
+
+
 def test_memory_is_what_this_machine_has() -> None:
     assert 2**28 < memory_bytes() < 2**50
