@@ -6,7 +6,7 @@ last step of a block, of which the largest decides the token, and token by token
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from serving.export.source import ImageSource, TextSource
 TOLERANCE = {"images": 2e-3, "text": 5e-2}
 COUNT = 4
 Denoise = Callable[[Tensor, float, Tensor, float, float], Tensor]  # x, sigma, label, guidance, autoguidance
-Step = Callable[..., tuple[Tensor, Tensor, Tensor]]  # as `programs.TextStep`
+Step = Callable[..., Sequence[Tensor]]  # as `programs.TextStep`
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def by_table(source: ImageSource, denoise: Denoise) -> Callable[[Tensor, Tensor]
 
     def sample(noise: Tensor, labels: Tensor) -> Tensor:
         draws = iter(noise)
-        x, before = source.table.start * next(draws), torch.zeros(())
+        x: Tensor = source.table.start * next(draws)
+        before = torch.zeros(())
         for row in source.table.rows:
             estimate = denoise(x, row.sigma, labels, row.guidance, row.autoguidance)
             x = row.x * x + row.denoised * estimate + row.before * before

@@ -88,13 +88,7 @@ def check(folder: Path, source: ImageSource | TextSource) -> list[Difference]:
         deserialize(inside(folder, name).read_bytes(), name) for name in (WEIGHTS, GUIDE) if name in config["weights"]
     ]
     if isinstance(source, TextSource):
-        return [
-            of_text(
-                source,
-                CONFIG,
-                lambda *inputs: tuple(run(config, parts[0], **named(inputs))),  # type: ignore[arg-type]
-            )
-        ]
+        return [of_text(source, CONFIG, lambda *inputs: run(config, parts[0], **named(inputs)))]
 
     def denoise(x: Tensor, sigma: float, labels: Tensor, guidance: float, autoguidance: float) -> Tensor:
         row = next(row for row in config["rows"] if row["sigma"] == sigma)

@@ -46,13 +46,13 @@ def graph_of(program: ExportedProgram) -> Graph:
         if node.op == "output" or node in needed:
             needed.update(node.all_input_nodes)
             kept.insert(0, node)
-    inputs, nodes, weights, outputs = [], [], {}, []
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name not in stored:
-            inputs.append(node.name)
+    inputs = [node.name for node in program.graph.nodes if node.op == "placeholder" and node.name not in stored]
+    nodes: list[Node] = []
+    outputs: list[str] = []
+    weights: dict[str, Tensor] = {}
     for node in kept:
         if node.op == "output":
-            outputs = [one.name for one in node.args[0]]
+            outputs = [one.name for one in node.all_input_nodes]
         elif node.op == "call_function":
             keywords = [[key, _argument(value, stored)] for key, value in node.kwargs.items() if key in _KEYWORDS]
             nodes.append([node.name, _name(node.target), _argument(node.args, stored), keywords])

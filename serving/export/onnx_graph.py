@@ -52,7 +52,7 @@ def text_step(source: TextSource) -> ModelProto:
 def denoiser(source: ImageSource, networks: Networks) -> ModelProto:
     """denoiser.onnx."""
     part = _Guided(source, networks)
-    batch = ["B", *source.trained.shape.size]
+    batch: list[int | str] = ["B", *source.trained.shape.size]
     inputs = [_value("x", TensorProto.FLOAT, batch), _value("sigma", TensorProto.FLOAT, []), *_wishes()]
     graph = helper.make_graph(
         part.nodes("x", "sigma"), "denoiser", inputs, [_value("denoised", TensorProto.FLOAT, batch)], part.initializers
@@ -63,7 +63,7 @@ def denoiser(source: ImageSource, networks: Networks) -> ModelProto:
 def sampler(source: ImageSource, networks: Networks) -> ModelProto:
     """sampler.onnx."""
     part = _Guided(source, networks)
-    image = ["B", *source.trained.shape.size]
+    image: list[int | str] = ["B", *source.trained.shape.size]
     b = _Builder("loop")
     b.out("row", "Gather", "rows", "index")
     for place, name in enumerate(COLUMNS):
@@ -126,6 +126,7 @@ def _converted(program: ExportedProgram, inputs: Sequence[str], outputs: Sequenc
     made = torch.onnx.export(
         program, dynamo=True, input_names=list(inputs), output_names=list(outputs), opset_version=OPSET, verbose=False
     )
+    assert made is not None
     model: ModelProto = made.model_proto
     model.ir_version = IR_VERSION
     for node in model.graph.node:

@@ -101,7 +101,8 @@ class TextStep(nn.Module):
         reads = (row < read) & (column <= row)
         denoises = (row >= read) & (column != read - 1)  # the block's first slot carries that token itself
         features = clean.transformer(torch.cat((past, inputs), dim=1), places, mask=reads | denoises)
-        return clean.head(features[:, read:]) + own
+        prior: Tensor = clean.head(features[:, read:])
+        return prior + own
 
 
 def named(inputs: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -92,8 +92,7 @@ def load(found: FoundModel, wishes: Mapping[str, Any]) -> Source:
     folder = found.parts["model"]
     manner = {**found.manner, **{key: value for key, value in wishes.items() if value is not None}}
     if found.modality == "images":
-        settings = validate(ImageSample, manner, "sample")
-        return ImageSource(load_model(folder), settings)
+        return ImageSource(load_model(folder), validate(ImageSample, manner, "sample"))
     read_description(folder, "text")
     trained = text.load_model(folder)
     if not isinstance(trained.network, Diffusion):

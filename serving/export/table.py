@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from core.errors import UserError
 from core.images.config import ImageSample
 
 TOLERANCE = 1e-9
+_TERMS = ("x", "denoised", "before", "noise")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Table:
         """Draws of noise that it takes, with that of the start."""
         return 1 + sum(row.noise != 0 for row in self.rows)
 
-    def json(self) -> dict[str, object]:
+    def json(self) -> dict[str, Any]:
         """As configuration files have it."""
         return {"start": self.start, "rows": [asdict(row) for row in self.rows]}
 
@@ -75,11 +77,11 @@ def table_of(settings: ImageSample, sigmas: Tensor, guide: bool) -> Table:
     states = [*probe.states, last]
     rows = []
     for i, sigma in enumerate(probe.sigmas):
-        coefficients = probe.solve(states, i, settings.sampler)
+        now, denoised, before, fresh = probe.solve(states, i, settings.sampler)
         guided = settings.guidance_low < sigma <= settings.guidance_high
         away = guide and sigma > settings.guidance_low
         guidance, autoguidance = settings.guidance if guided else 1.0, settings.autoguidance if away else 1.0
-        rows.append(Row(sigma, *coefficients, guidance, autoguidance))
+        rows.append(Row(sigma, now, denoised, before, fresh, guidance, autoguidance))
     return Table(float(sigmas[0]), tuple(rows))
 
 
@@ -110,18 +112,17 @@ class _Probe:
         self._estimates.append(self._axis())
         return self._estimates[-1]
 
-    def solve(self, states: Sequence[Tensor], i: int, name: str) -> tuple[float, ...]:
-        """The coefficients that lead from state i to the next: the simplest that do."""
+    def solve(self, states: Sequence[Tensor], i: int, name: str) -> tuple[float, float, float, float]:
+        """The coefficients (x, denoised, before, noise) that lead from state i to the next: the simplest that do."""
         drawn = [axis for before, axis in self._noises if before == i + 1]
-        fresh = drawn[0] if len(drawn) == 1 else None
-        terms = {"x": states[i], "denoised": self._estimates[i], "noise": fresh}
-        if i > 0:
-            terms["before"] = self._estimates[i - 1]
-        for names in (("x", "denoised"), ("x", "denoised", "before")):
-            known = {one: terms[one] for one in (*names, "noise") if terms.get(one) is not None}
+        terms = {"x": states[i], "denoised": self._estimates[i]}
+        if len(drawn) == 1:
+            terms["noise"] = drawn[0]
+        for known in (terms, {**terms, "before": self._estimates[i - 1]} if i > 0 else terms):
             basis = torch.stack(list(known.values()), dim=1)
             found = torch.linalg.lstsq(basis, states[i + 1][:, None], driver="gelsd").solution[:, 0]
             if float((basis @ found - states[i + 1]).abs().max()) < TOLERANCE * float(states[i + 1].abs().max()):
                 values = dict(zip(known, found.tolist(), strict=True))
-                return tuple(round(values.get(one, 0.0), 15) + 0.0 for one in ("x", "denoised", "before", "noise"))
+                x, denoised, before, noise = (round(values.get(one, 0.0), 15) + 0.0 for one in _TERMS)
+                return x, denoised, before, noise
         raise UserError(f"sample.sampler: {name} needs more than one estimate before; such a sampler has no table")

@@ -38,7 +38,7 @@ def check(folder: Path, source: ImageSource | TextSource) -> list[Difference]:
     def denoise(x: Tensor, sigma: float, label: Tensor, guidance: float, autoguidance: float) -> Tensor:
         level = torch.full((len(x),), sigma)
         with_class = network(x, level, label)
-        denoised = with_class
+        denoised: Tensor = with_class
         if guidance != 1:
             denoised = denoised + (guidance - 1) * (with_class - network(x, level, torch.full_like(label, none)))
         if guide is not None and autoguidance != 1:

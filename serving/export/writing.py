@@ -19,8 +19,9 @@ KINDS = {
     "hub-folder": "serving.export.folder",
     "onnx": "serving.export.onnx_files",
     "torch": "serving.export.torch_program",
+    "diffusers": "serving.export.diffusers_folder",
 }
-NEEDED = ("onnx", "onnxruntime", "onnxscript", "onnx_ir")  # the extra `export`
+NEEDED = ("diffusers", "onnx", "onnxruntime", "onnxscript", "onnx_ir")  # the extra `export`
 
 
 def export(

@@ -18,6 +18,7 @@ class Kind(StrEnum):
     HUB_FOLDER = "hub-folder"
     ONNX = "onnx"
     TORCH = "torch"
+    DIFFUSERS = "diffusers"
 
 
 Model = Annotated[
@@ -41,6 +42,7 @@ def register(app: typer.Typer) -> None:
             "export digits --to onnx --out digits-onnx",
             "export digits@3 --to hub-folder --out digits-folder --steps 8",
             "export pydoc --to torch --out pydoc-torch",
+            "export digits --to diffusers --out digits-diffusers",
         ),
     )(export)
     app.command(

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from core import samplers
+from core.errors import UserError
 from core.images.sampling import choose_sigmas, denoiser_of
 from core.text import generation
 from core.text.generation import Settings
@@ -125,6 +126,19 @@ def test_a_program_of_torch_gives_our_samples(kind: str, request: pytest.Fixture
     torch_program.write(tmp_path, source)
     (found,) = torch_program.check(tmp_path, source)
     assert found.largest < found.allowed
+
+
+def test_from_pretrained_of_diffusers_gives_our_images(
+    image_source: ImageSource, text_source: TextSource, tmp_path: Path
+) -> None:
+    pytest.importorskip("diffusers", reason=EXTRA)
+    from serving.export import diffusers_folder
+
+    diffusers_folder.write(tmp_path, image_source)
+    (found,) = diffusers_folder.check(tmp_path, image_source)
+    assert found.largest < found.allowed
+    with pytest.raises(UserError, match="for models of images; allowed for text: hub-folder, onnx, torch"):
+        diffusers_folder.write(tmp_path / "text", text_source)
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
