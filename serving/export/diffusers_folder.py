@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -36,7 +37,8 @@ def check(folder: Path, source: ImageSource | TextSource) -> list[Difference]:
     """Samples by diffusers' `from_pretrained` beside core's."""
     assert isinstance(source, ImageSource)
     place = str(folder.absolute())
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(place, custom_pipeline=place, trust_remote_code=True)
+    from_pretrained: Any = diffusers.DiffusionPipeline.from_pretrained  # which has no types
+    pipeline = from_pretrained(place, custom_pipeline=place, trust_remote_code=True)
     pipeline.set_progress_bar_config(disable=True)
 
     def sample(noise: Tensor, labels: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ pipeline = DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER, tru
 images = pipeline(label=7, count=4, generator=torch.Generator().manual_seed(0)).images
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import json
