@@ -57,7 +57,7 @@ ROWS: dict[str, tuple[str, bool, dict[str, Any], dict[str, Any], dict[str, Any]]
 
 def ngram_texts(texts: TextSet, order: int, length: int, count: int) -> list[str]:
     """Texts drawn from token unigrams (order 1) or bigrams (2) of the training split: what no network has to learn."""
-    tokens, size = texts.tokens["train"], texts.tokenizer.size
+    tokens, size = texts.tokens["train"].long(), texts.tokenizer.size
     draws = torch.Generator().manual_seed(0)
     table = torch.bincount(tokens, minlength=size).float().expand(size, -1)
     if order == 2:

@@ -83,7 +83,13 @@ class TrainConfig(Frozen):
     guide_at: float | None = Field(
         None, gt=0, lt=1, description="fraction of the budget whose averaged weights are kept to guide sampling"
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="auto: what the hardware has; a named format is also that of validations and previews",
+    )
+    deterministic: bool = Field(
+        False, description="on CUDA: the same weights to the last bit, also after a resume, at the cost of speed"
+    )
     compile: bool = False
     log_every: int = Field(20, ge=1, description="optimizer steps between log lines")
     validate_every: float = Field(0.1, gt=0, le=1, description="fraction of the budget between validations")
@@ -160,10 +166,9 @@ def validate(section: type[S], values: object, where: str) -> S:
 
 def _short(value: object) -> str:
     try:
-        text = redact(repr(value))
+        return redact(repr(value), 57)
     except ValueError:  # an integer of thousands of digits
-        text = f"a {type(value).__name__} too long to print"
-    return text if len(text) <= 60 else text[:57] + "..."
+        return f"a {type(value).__name__} too long to print"
 
 
 def _allowed_keys(section: type[BaseModel], loc: Sequence[int | str]) -> str:

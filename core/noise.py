@@ -18,6 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from core.transfer import to_device
+
 Parameterisation = Literal["edm", "epsilon", "v", "flow"]
 
 
@@ -102,7 +104,7 @@ def linear_beta_sigmas(steps: int = 1000, beta_start: float = 1e-4, beta_end: fl
 
 def schedule_time(sigma: Tensor, table: Tensor) -> Tensor:
     """The position of `sigma` in a rising `table` of noise levels, from 0 to 1, linear in ln sigma between entries."""
-    table = table.log().to(sigma)
+    table = to_device(table.log(), sigma.device).to(sigma.dtype)
     log_sigma = sigma.log().clamp(table[0], table[-1])
     high = torch.searchsorted(table, log_sigma.contiguous()).clamp(1, len(table) - 1)
     fraction = (log_sigma - table[high - 1]) / (table[high] - table[high - 1])
@@ -130,7 +132,8 @@ class Density:
         if self.kind == "uniform":
             if self.table is None:
                 raise ValueError("density 'uniform' needs a table of noise levels")
-            return self.table.to(u)[(u * len(self.table)).long().clamp(0, len(self.table) - 1)]
+            table = to_device(self.table, u.device).to(u.dtype)
+            return table[(u * len(table)).long().clamp(0, len(table) - 1)]
         normal = math.sqrt(2) * torch.erfinv((2 * u.double() - 1).clamp(-1 + 1e-6, 1 - 1e-6))
         return (self.location + self.scale * normal).exp().to(u)
 

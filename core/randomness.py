@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from core.transfer import to_device
+
 
 def seed_of(*parts: int | str) -> int:
     """A 63-bit seed from any parts; unlike sums of seeds, different parts never collide by design."""
@@ -65,7 +67,7 @@ class Draws:
         return cls(int(torch.randint(2**62, ())), 0, 0, total, total, device)
 
     def _cut(self, numbers: Tensor) -> Tensor:
-        return numbers[self._start : self._stop].to(self.device)
+        return to_device(numbers[self._start : self._stop], self.device)
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normals, [stop - start, *shape]."""
@@ -89,7 +91,12 @@ class Draws:
 
 
 class DataOrder:
-    """The example at each position of the endless training stream: a new permutation every epoch."""
+    """The example at each position of the endless training stream: a new permutation every epoch.
+
+    Up to `LARGE` examples it is in memory; of more, each index is calculated from its position.
+    """
+
+    LARGE = 1 << 26
 
     def __init__(self, size: int, seed: int) -> None:
         if size < 1:
@@ -102,10 +109,37 @@ class DataOrder:
         parts = []
         while start < stop:
             epoch, offset = divmod(start, self._size)
-            if epoch != self._epoch:
-                self._epoch = epoch
-                self._order = torch.randperm(self._size, generator=generator_of(self._seed, "epoch", epoch))
-            count = min(stop - start, self._size - offset)
-            parts.append(self._order[offset : offset + count])
+            generator, count = generator_of(self._seed, "epoch", epoch), min(stop - start, self._size - offset)
+            if self._size > self.LARGE:
+                parts.append(shuffled(torch.arange(offset, offset + count), self._size, generator))
+            else:
+                if epoch != self._epoch:
+                    self._epoch, self._order = epoch, torch.randperm(self._size, generator=generator)
+                parts.append(self._order[offset : offset + count])
             start += count
         return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
+
+
+def shuffled(positions: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Where a permutation of 0 .. size - 1 has each of `positions` [B]: int64 [B].
+
+    A Feistel network over the next power of four, walked until it ends below `size` (Black & Rogaway 2002, "Ciphers
+    with arbitrary finite domains"): no more memory than the positions themselves.
+    """
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    keys = torch.randint(2**62, (6,), generator=generator).tolist()
+    found, walking = positions.clone(), torch.ones_like(positions, dtype=torch.bool)
+    while bool(walking.any()):
+        left, right = found >> half, found & ((1 << half) - 1)
+        for key in keys:
+            left, right = right, left ^ (_mixed(right + key) & ((1 << half) - 1))
+        found = torch.where(walking, (left << half) | right, found)
+        walking = found >= size
+    return found
+
+
+def _mixed(numbers: Tensor) -> Tensor:
+    """Every bit of int64 `numbers` spread over all others (the finaliser of SplitMix64)."""
+    numbers = (numbers ^ (numbers >> 30)) * -0x40A7B892E31B1A47
+    numbers = (numbers ^ (numbers >> 27)) * -0x6B2FB644ECCEEE15
+    return numbers ^ (numbers >> 31)

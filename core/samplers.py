@@ -2,9 +2,10 @@
 
     sample_x(denoiser, x, sigmas, *, noise=None, callback=None) -> images [B, ...]
 
-`denoiser(x, sigma)` estimates the clean image from x = y + sigma n, sigma a scalar; `x` starts as sigmas[0] times
-standard normal noise; `sigmas` [steps + 1] falls, and ends with 0 for finished images. The probability-flow ODE
-is dx/dsigma = (x - D) / sigma (EDM, equation 1). A network evaluation (NFE) is one call of the denoiser.
+`denoiser(x, sigma)` estimates the clean image from x = y + sigma n, sigma a scalar on the host; `x` starts as
+sigmas[0] times standard normal noise; `sigmas` [steps + 1] falls, and ends with 0 for finished images. The
+probability-flow ODE is dx/dsigma = (x - D) / sigma (EDM, equation 1). A network evaluation (NFE) is one call of the
+denoiser.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]  # x [B, ...] and sigma [] to the estimate of the clean image [B, ...]
+from core.transfer import to_device
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # x [B, ...] and sigma [], of the host, to the clean image [B, ...]
 Noise = Callable[[], Tensor] | None  # fresh standard normals [B, ...], for samplers that add noise
 
 
@@ -42,7 +45,7 @@ def estimated_start(denoiser: Denoiser, x: Tensor, sigma: float) -> Tensor:
     A state at `sigma` is y + sigma n, and noise alone lacks y. That shows wherever many pixels agree: a constant image
     of c in d pixels stands sqrt(d) c / sigma above the noise, 0.6 for MNIST's darkness at sigma 40.
     """
-    return x + denoiser(x, x.new_tensor(sigma))
+    return x + denoiser(x, _level(sigma, x))
 
 
 class SampleNoise:
@@ -56,7 +59,7 @@ class SampleNoise:
 
     def __call__(self) -> Tensor:
         """The next noise. float32 [len(seeds), *shape]"""
-        return torch.stack([torch.randn(self._shape, generator=g) for g in self._generators]).to(self._device)
+        return to_device(torch.stack([torch.randn(self._shape, generator=g) for g in self._generators]), self._device)
 
 
 class Sampler(Protocol):
@@ -72,7 +75,7 @@ def sample_ddim(
 ) -> Tensor:
     """DDIM (Song et al. 2021, equation 12), which is Euler's method; `eta` adds noise, 1 being DDPM. First order."""
     for i, (sigma, after) in enumerate(_pairs(sigmas)):
-        denoised = denoiser(x, x.new_tensor(sigma))
+        denoised = denoiser(x, _level(sigma, x))
         _report(callback, i, sigma, x, denoised)
         up = eta * after * max(0.0, 1 - (after / sigma) ** 2) ** 0.5  # eq. 16: posterior standard deviation
         down = max(0.0, after**2 - up**2) ** 0.5
@@ -94,13 +97,13 @@ def sample_heun(
 ) -> Tensor:
     """Heun's method (EDM, algorithm 1 without churn). Second order, 2 steps - 1 evaluations when it ends at 0."""
     for i, (sigma, after) in enumerate(_pairs(sigmas)):
-        denoised = denoiser(x, x.new_tensor(sigma))
+        denoised = denoiser(x, _level(sigma, x))
         _report(callback, i, sigma, x, denoised)
         slope = (x - denoised) / sigma  # algorithm 1, line 4
         euler = x + (after - sigma) * slope  # line 5
         if after == 0:
             return euler
-        slope_after = (euler - denoiser(euler, x.new_tensor(after))) / after  # line 7
+        slope_after = (euler - denoiser(euler, _level(after, x))) / after  # line 7
         x = x + (after - sigma) * (slope + slope_after) / 2  # line 8
     return x
 
@@ -117,7 +120,7 @@ def sample_dpmpp(
     previous: Tensor | None = None
     h_previous = 0.0
     for i, (sigma, after) in enumerate(_pairs(sigmas)):
-        denoised = denoiser(x, x.new_tensor(sigma))
+        denoised = denoiser(x, _level(sigma, x))
         _report(callback, i, sigma, x, denoised)
         if after == 0:
             return denoised
@@ -157,6 +160,11 @@ def _pairs(sigmas: Tensor) -> list[tuple[float, float]]:
     if len(values) < 2 or any(not a > b >= 0 for a, b in pairwise(values)):
         raise ValueError(f"sigmas must fall and stay non-negative, at least two of them; found {values[:4]}...")
     return list(pairwise(values))
+
+
+def _level(sigma: float, x: Tensor) -> Tensor:
+    """A scalar [] of the host, where reading it waits for no device."""
+    return torch.tensor(sigma, dtype=x.dtype)
 
 
 def _report(callback: Callback, index: int, sigma: float, x: Tensor, denoised: Tensor) -> None:

@@ -11,16 +11,16 @@ from functools import cache
 from importlib import import_module
 
 _STRUCK = "***"
-_KEYED = r"(?:[\w.-]*(?:token|key|secret|passw|signature|credential)[\w.-]*|sig|sas|pwd|auth)"
+_KEYED = r"(?:[\w.-]*(?:token|key|secret|passw|signature|credential)[\w.-]*+|sig|sas|pwd|auth)"
 _PATTERNS = (
     (re.compile(r"(://)[^/\s@'\"]*@"), rf"\1{_STRUCK}@"),  # https://user:password@host
-    (re.compile(rf"([?&#;]{_KEYED}=)[^&\s'\"]+", re.IGNORECASE), rf"\1{_STRUCK}"),
-    (re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{8,}"), rf"\1 {_STRUCK}"),
-    (re.compile(r"\b(?:ya29\.|AIza|hf_|gh[pousr]_|glpat-|sk-)[\w.-]{16,}"), _STRUCK),
+    (re.compile(rf"([?&#;]{_KEYED}=)[^&\s'\"]+", re.IGNORECASE | re.ASCII), rf"\1{_STRUCK}"),
+    (re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{8,}", re.ASCII), rf"\1 {_STRUCK}"),
+    (re.compile(r"\b(?:ya29\.|AIza|hf_|gh[pousr]_|glpat-|sk-)[\w.-]{16,}", re.ASCII), _STRUCK),
     (
         re.compile(
-            r"""((?:secret|token(?!s|iz)|passw|(?:api|access|account)[_-]?key)[\w.-]*["']?\s?[=:]\s?["']?)[\w+/=.~-]{16,}""",
-            re.IGNORECASE,
+            r"""((?:secret|token(?!s|iz)|passw|(?:api|access|account)[_-]?key)[\w.-]*+["']?\s?[=:]\s?["']?)[\w+/=.~-]{16,}""",
+            re.IGNORECASE | re.ASCII,
         ),
         rf"\1{_STRUCK}",
     ),
@@ -50,10 +50,22 @@ _PLUGINS = {  # of detect-secrets: those whose tokens have a form of their own
     "twilio": "TwilioKeyDetector",
 }
 _LONG = re.compile(r"[^\s/]{11}")  # no token is shorter; words and most numbers are
+# No word is so long. What it holds cannot be told in reasonable time: some patterns take its length squared.
+_ENDLESS = re.compile(r"[!-~]{1000,}")
 
 
-def redact(text: str) -> str:
-    """`text` without what looks like a password, token or key."""
+def redact(text: str, most: int | None = None) -> str:
+    """`text` without what looks like a password, token or key, or is a word of a thousand letters.
+
+    Args:
+        text: what to look at.
+        most: characters that are kept. What is far beyond them is not even looked at, so that a text that is repeated
+            from outside costs little, however long it is.
+    """
+    if most is not None:
+        short = redact(text[: most + 1000])
+        return short if len(short) <= most else f"{short[:most]}..."
+    text = _ENDLESS.sub(_STRUCK, text)
     for pattern, struck in _PATTERNS:
         text = pattern.sub(struck, text)
     if _LONG.search(text):

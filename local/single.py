@@ -108,7 +108,7 @@ def _recorded(run: Run, step: str, call: Callable[[], None]) -> float:
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         seconds = round(time.monotonic() - began, 3)
         refused = isinstance(error, SystemExit) and error.code == UserError.EXIT_CODE
-        message = "refused its input (see above)" if refused else redact(f"{type(error).__name__}: {error}")
+        message = "refused its input (see above)" if refused else redact(f"{type(error).__name__}: {error}", 500)
         run.update(step, state="failed", error=message, seconds=seconds)
         run.save(status="failed", seconds=seconds)
         if isinstance(error, KeyboardInterrupt):

@@ -130,4 +130,4 @@ def step_error(log: Path, code: int | None) -> str:
         return f"ended by {name}{hint}"
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
     last = next((line.strip() for line in reversed(lines) if line.strip()), f"ended with exit code {code}")
-    return redact(last.removeprefix("error: "))[:500]
+    return redact(last.removeprefix("error: "), 500)

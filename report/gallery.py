@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from core import storage
+from core.printable import printable
 from report import image_sections, text_sections
 from report.artifacts import Artifacts, Json, number
 from report.lineage import Node, draw, graph
@@ -43,7 +45,18 @@ class Entry:
 
     @property
     def id(self) -> str:
-        return str(self.found.run.get("id") or "")
+        """The run's; an HTML parser would change control characters, and the page's script find no such run."""
+        return printable(str(self.found.run.get("id") or ""), one_line=True)
+
+    @property
+    def address(self) -> str:
+        """The report's, as a link: a folder may be called `javascript:...`."""
+        return quote(self.report)
+
+    @property
+    def anchor(self) -> str:
+        """Of the run in the gallery, as a link."""
+        return f"#run-{quote(self.id, safe='')}"
 
 
 @dataclass(frozen=True)
@@ -126,7 +139,8 @@ def card(entry: Entry, version: Registered | None, *, pictures: bool) -> Json:
         "id": entry.id,
         "job": head["title"],
         "modality": found.modality,
-        "report": entry.report,
+        "report": entry.address,
+        "anchor": entry.anchor,
         "when": when,
         "spent": duration(run["seconds"]) if number(run.get("seconds")) else "",
         "status": str(run.get("status") or ""),
@@ -185,7 +199,7 @@ def lineage(newest: Sequence[Entry], versions: Sequence[Registered]) -> list[Jso
     """Data sets, the models that were trained on them, and the versions that were registered, newest first."""
     models: dict[str, Node] = {}
     edges: list[tuple[str, str]] = []
-    data: dict[str, tuple[Artifacts, list[float]]] = {}
+    data: dict[str, tuple[Entry, list[float]]] = {}
     for entry in newest:
         facts = entry.found.model_facts
         weights = str(facts.get("weights_sha256") or "")
@@ -195,20 +209,20 @@ def lineage(newest: Sequence[Entry], versions: Sequence[Registered]) -> list[Jso
         row = float(len(models))
         models[weights] = Node(
             f"model-{weights}", str(entry.found.run.get("job") or "model"), weights[:10], seen, 1, row,
-            f"#run-{entry.id}", weights,
+            entry.anchor, weights,
         )  # fmt: skip
         content = str(entry.found.data_facts.get("content_sha256") or "")
         if content:
-            data.setdefault(content, (entry.found, []))[1].append(row)
+            data.setdefault(content, (entry, []))[1].append(row)
             edges.append((f"data-{content}", f"model-{weights}"))
     nodes = list(models.values())
-    for content, (found, rows) in data.items():
+    for content, (first, rows) in data.items():
+        found = first.found
         total = sum(number(value) or 0 for value in mapping(found.data_facts.get("counts")).values())
         unit = "images" if found.modality == "images" else "characters"
         title = str(found.data_facts.get("source") or "data")
-        first = found.run.get("id")
         nodes.append(
-            Node(f"data-{content}", title, content[:10], f"{count(total)} {unit}", 0, rows[0], f"#run-{first}", content)
+            Node(f"data-{content}", title, content[:10], f"{count(total)} {unit}", 0, rows[0], first.anchor, content)
         )
     taken: set[str] = set()
     for version in sorted(versions, key=lambda one: (not one.champion, -one.version)):
@@ -227,7 +241,7 @@ def _own_lineage(entry: Entry) -> list[Json]:
     if len(nodes) < 2:
         return []
     return draw(
-        [replace(node, href=f"{entry.report}{node.href}" if entry.report else "#closer") for node in nodes], edges
+        [replace(node, href=f"{entry.address}{node.href}" if entry.report else "#closer") for node in nodes], edges
     )
 
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.responses import Response
 
 from serving import errors, open_inference, plain, predictions
+from serving.limits import Limited
 from serving.metrics import Metrics
 from serving.observing import QUIET, Observed
 from serving.service import Service
@@ -27,7 +28,9 @@ def make_app(service: Service, give_up: Callable[[], None]) -> FastAPI:
         yield
         await service.close()
 
-    app = FastAPI(title="TextDiffusion", version=service.card.version, description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(title="TextDiffusion", version=service.card.version, description=DESCRIPTION, lifespan=lifespan,
+                  docs_url=None, redoc_url=None)  # those pages are scripts of other hosts  # fmt: skip
+    app.add_middleware(Limited)
     app.add_middleware(Observed, metrics=service.metrics, quiet=(*QUIET, service.options.health_route))
     errors.install(app)
     for part in (plain, predictions, open_inference):

@@ -17,6 +17,7 @@ from torch import Tensor
 from core.config import validate
 from core.images import sampling as images
 from core.images.config import ImageSample
+from core.images.denoising_path import unfinished
 from core.images.model import load_model
 from core.processes.world import own_device
 from core.samplers import Step
@@ -73,7 +74,7 @@ class _Images:
 
         def report(step: Step) -> None:
             if step.index % every == 0:
-                state = images.unfinished(step)[: len(rows)]
+                state = unfinished(step)[: len(rows)]
                 facts = {"step": step.index, "steps": settings.steps, "sigma": round(step.sigma, 5)}
                 show({**facts, "shape": state.shape}, state.tobytes())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -22,7 +24,12 @@ class LargeError(HTTPException):
         super().__init__(413, detail)
 
 
+class ForeignError(Exception):
+    """A page of another site asks."""
+
+
 STATUS: dict[type[Exception], int] = {
+    ForeignError: 403,
     UserError: 422,
     FullError: 429,
     LostError: 500,
@@ -41,7 +48,12 @@ def response(error: Exception) -> JSONResponse:
     status = status_of(error)
     seconds = error.seconds if isinstance(error, FullError) else 1
     headers = {"Retry-After": str(seconds)} if status in (429, 503) else {}
-    return JSONResponse({"error": str(error)}, status, headers)
+    return _answer(str(error), status, headers)
+
+
+def _answer(text: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """One line, as short and as printable as every error: it may repeat what was sent."""
+    return JSONResponse({"error": str(UserError(text))}, status, headers)
 
 
 def install(app: FastAPI) -> None:
@@ -54,14 +66,14 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if part != "body")
-        return JSONResponse({"error": f"{key or 'body'}: {first['msg']}"}, 422)
+        return _answer(f"{key or 'body'}: {first['msg']}", 422)
 
     async def plain(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, AnyHTTPException)
-        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+        return _answer(str(error.detail), error.status_code, error.headers)
 
     async def unknown(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": "internal error; the log says more"}, 500)
+        return _answer("internal error; the log says more", 500)
 
     for kind in STATUS:
         app.add_exception_handler(kind, known)

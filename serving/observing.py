@@ -1,4 +1,4 @@
-"""Around every request: its size is limited, it is counted and timed, and it leaves one line of JSON in the log."""
+"""Around every request: it is counted and timed, and leaves one line of JSON in the log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import LARGEST, LargeError
 from serving.metrics import Metrics
 
 log = logging.getLogger("serving.requests")
@@ -27,15 +26,7 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status, size = time.monotonic(), 0, 0
-
-        async def heard() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > LARGEST:
-                raise LargeError(f"body: more than {LARGEST} bytes")
-            return message
+        began, status = time.monotonic(), 0
 
         async def said(message: Message) -> None:
             nonlocal status
@@ -44,7 +35,7 @@ class Observed:
             await send(message)
 
         try:
-            await self._app(scope, heard, said)
+            await self._app(scope, receive, said)
         finally:
             self._note(scope, status or 500, time.monotonic() - began)
 

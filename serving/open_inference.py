@@ -88,8 +88,9 @@ async def _infer(service: Service, asked: Mapping[str, Any]) -> Response:
     wanted = asked.get("outputs")
     if isinstance(wanted, list) and wanted:
         names = [one.get("name") if isinstance(one, dict) else None for one in wanted]
-        if unknown := set(names) - {output["name"] for output in outputs}:
-            raise UserError(f"outputs: found {unknown.pop()!r}; allowed: {outputs[0]['name']}, seed")
+        for name in names:
+            if name not in [output["name"] for output in outputs]:
+                raise UserError(f"outputs: found {name!r}; allowed: {outputs[0]['name']}, seed")
         outputs = [output for output in outputs if output["name"] in names]
     told = {"id": asked["id"]} if isinstance(asked.get("id"), str) else {}
     return limited({"model_name": card.name, "model_version": card.version, **told, "outputs": outputs})

@@ -12,6 +12,7 @@ import uvicorn
 from core.errors import UserError
 from core.storage import scratches
 from serving.app import make_app
+from serving.limits import Punctual
 from serving.observing import log_in_json
 from serving.options import Options
 from serving.service import Service
@@ -37,6 +38,8 @@ def serve(options: Options) -> None:
 
         config = uvicorn.Config(
             make_app(service, give_up),
+            http=Punctual.within(options.deadline),
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,

@@ -130,7 +130,7 @@ class Texts(_Dataset):
 
     @cached_property
     def dataset(self) -> TextSet:
-        """As the steps open it: texts, token ids int64 [N] and tokenizer."""
+        """As the steps open it: texts, token ids [N] (integers, mapped into memory) and tokenizer."""
         return texts.load(self.folder)
 
     def __len__(self) -> int:
@@ -207,7 +207,7 @@ def text(
     section = {**settings, "tokenizer": {"kind": tokenizer, "vocabulary": vocabulary}}
     found = Texts()
     if isinstance(source, str) and len(source) >= MIN_CHARACTERS:  # no path is as long, and no text shorter
-        prepare_text(source, "text", validate(TextData, section, "data"), found.folder)
+        prepare_text([source], "text", validate(TextData, section, "data"), found.folder)
         return found
     place = os.fspath(source)
     if isinstance(source, str) and source in TEXTS:

@@ -209,6 +209,9 @@ class ImageSample(Frozen):
     )
     seed: int = Field(default=0, ge=0)
     batch_size: int = Field(default=250, ge=1, le=100_000)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] | None = Field(
+        default=None, description="null: the setting train.precision that the model was trained with"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> ImageSample:

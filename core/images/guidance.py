@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from core.images.model import NoiseProcess
 from core.samplers import Denoiser
+from core.transfer import to_device
 
 
 def guided(
@@ -15,12 +16,13 @@ def guided(
     labels: Tensor,
     no_class: int,
     *,
+    device: torch.device | str = "cpu",
     scale: float = 1.0,
     interval: tuple[float, float] = (0.0, float("inf")),
     guide: nn.Module | None = None,
     autoguidance: float = 1.0,
 ) -> Denoiser:
-    """A denoiser for `labels` [B], guided away from what knows less: from no class and from a worse network.
+    """A denoiser on `device` for `labels` [B] of the host, guided away from what knows less: no class, a worse network.
 
     D = D_class + (scale - 1) (D_class - D_none) + (autoguidance - 1) (D_class - D_guide)
 
@@ -29,11 +31,13 @@ def guided(
     doubled batch. The second is autoguidance (Karras et al. 2024, "Guiding a diffusion model with a bad version of
     itself"), above interval[0]: where both networks err alike, the worse one errs further, and shows the way back.
     """
+    unconditional = bool((labels == no_class).all())
+    labels = to_device(labels, device)
     nothing = torch.full_like(labels, no_class)
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
         level = float(sigma)
-        if scale == 1 or not interval[0] < level <= interval[1] or bool((labels == no_class).all()):
+        if scale == 1 or not interval[0] < level <= interval[1] or unconditional:
             denoised = with_class = process.denoise(network, x, sigma, labels)
         else:
             both = process.denoise(network, torch.cat([x, x]), sigma, torch.cat([labels, nothing]))

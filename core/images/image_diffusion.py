@@ -27,6 +27,7 @@ from core.processes.world import World
 from core.randomness import Draws, generator_of
 from core.storage.model_folder import DESCRIPTION, require_model_or_nothing
 from core.training.log import read_records, write_records
+from core.transfer import to_device
 
 MANNER = {"sampler": "dpmpp_sde", "sigma_max": 20.0, "start": "estimate", "guidance_low": 0.2, "guidance_high": 5.0}
 GUIDANCE, AUTOGUIDANCE = 1.2, 1.25
@@ -143,8 +144,8 @@ class ImageDiffusion(nn.Module):
         sigma = self.process.density.quantile(draws.stratified())  # [B]
         unit = draws.normal(*self.shape.size)  # [B, C, H, W]
         dropped = draws.uniform() < (self.config.label_dropout if self.config.conditional else 1.0)
-        labels = torch.where(dropped, self.no_class, labels.to(sigma.device))
-        return self.denoising_loss(network or self.network, clean.to(sigma.device), labels, sigma, unit)
+        labels = torch.where(dropped, self.no_class, to_device(labels, sigma.device))
+        return self.denoising_loss(network or self.network, to_device(clean, sigma.device), labels, sigma, unit)
 
     def denoising_loss(
         self, network: Callable[..., Any], clean: Tensor, labels: Tensor, sigma: Tensor, unit: Tensor

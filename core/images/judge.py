@@ -156,8 +156,8 @@ def to_network(images: NDArray[np.uint8], device: torch.device) -> Tensor:
 def train(config: ImageEvaluate, dataset: Path, out: Path) -> dict[str, Any]:
     """Trains a judge on the training split of the data set folder into the folder `out`; returns judge.json.
 
-    The same seed on the same machine with the same number of threads gives the same weights, unless
-    `judge_minutes` cuts the training short.
+    The same seed on the same CPU with the same number of threads gives the same weights, unless `judge_minutes` cuts
+    the training short.
     """
     data, started = ImageDataset.open(dataset), time.monotonic()
     height, width = data.shape[:2]

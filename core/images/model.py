@@ -69,7 +69,7 @@ class NoiseProcess:
     def noise_level(self, sigma: Tensor) -> Tensor:
         """c_noise: the schedule's time for epsilon prediction, ln(sigma)/4 otherwise. [B] -> [B]"""
         if self.config.parameterisation == "epsilon":
-            return noise.schedule_time(sigma, self.table.to(sigma.device))
+            return noise.schedule_time(sigma, self.table)
         return sigma.log() / 4
 
     def output_weight(self, sigma: Tensor, c: noise.Coefficients) -> Tensor:
@@ -77,8 +77,8 @@ class NoiseProcess:
         return noise.output_weight(self.config.weight, sigma, c.out, self.config.sigma_data)
 
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """D(x, sigma) for each label. [B, C, H, W], [], [B] -> [B, C, H, W]"""
-        sigma = sigma.float().expand(len(x))
+        """D(x, sigma) for each label. [B, C, H, W], [] of the host, [B] -> [B, C, H, W]"""
+        sigma = torch.full((len(x),), float(sigma), device=x.device)
         c = self.coefficients(sigma)
         output = network(x * c.in_[:, None, None, None], self.noise_level(sigma), labels)
         return c.denoised(x, output.float())

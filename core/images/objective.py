@@ -19,6 +19,7 @@ from core.images.model import ImageShape
 from core.randomness import Draws, generator_of
 from core.samplers import SampleNoise, sample_dpmpp
 from core.training import optimizers as optim
+from core.transfer import to_device
 
 VALIDATION_BINS = 8
 VALIDATION_EXAMPLES = 1024
@@ -84,10 +85,8 @@ class ImageObjective:
             [
                 self.diffusion.denoising_loss(
                     model,
-                    pictures.to_float(images[part]).to(device),
-                    labels[part].to(device),
-                    levels[bins[part]].to(device),
-                    unit[part].to(device),
+                    pictures.to_float(to_device(images[part], device)),
+                    *(to_device(values, device) for values in (labels[part], levels[bins[part]], unit[part])),
                 ).cpu()
                 for part in torch.arange(len(images)).split(256)
             ]
@@ -105,6 +104,6 @@ class ImageObjective:
         labels = torch.arange(classes).repeat(4) if self.config.conditional else torch.full((32,), self.no_class)
         sigmas = noise.karras_sigmas(PREVIEW_STEPS, 0.02, 40.0)
         x = float(sigmas[0]) * SampleNoise(range(len(labels)), self.shape.size, device)()
-        denoiser = guided(model, self.process, labels.to(device), self.no_class)
+        denoiser = guided(model, self.process, labels, self.no_class, device=device)
         images = pictures.to_uint8(sample_dpmpp(denoiser, x, sigmas).cpu())
         return ".png", pictures.png(pictures.grid(images, columns=classes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from core.evaluation import Sampling
 from core.images import pictures
 from core.images.classes import NONE, class_indices
 from core.images.config import ImageSample
+from core.images.denoising_path import TRAJECTORY_SAMPLES, DenoisingPath
 from core.images.guidance import guided
 from core.images.model import NoiseProcess, TrainedModel, load_model
 from core.processes import parts as parallel
@@ -29,10 +31,12 @@ from core.processes.world import World
 from core.randomness import seed_of
 from core.requests import Facts, SampleRequest, ShardDrawer, ShardRequest
 from core.samplers import Denoiser
-from core.training import precision
+from core.training import numerics, precision
+from core.training.precision import Precision
 
+log = logging.getLogger(__name__)
 GRID_ROWS = 10
-TRAJECTORY_SAMPLES, TRAJECTORY_FRAMES = 20, 40
+TRAJECTORY_FRAMES = 40
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,9 @@ def denoiser_of(
     return guided(
         trained.network,
         trained.process,
-        torch.from_numpy(labels).to(device),
+        torch.from_numpy(labels),
         len(trained.shape.class_names),
+        device=device,
         scale=settings.guidance,
         interval=(settings.guidance_low, settings.guidance_high),
         guide=trained.guide,
@@ -171,7 +176,7 @@ def draw(
 
     def batch(index: int) -> parallel.Arrays:
         part = slice(index * size, (index + 1) * size)
-        path = _Path(every=max(1, -(-settings.steps // TRAJECTORY_FRAMES))) if index < shown else None
+        path = DenoisingPath(every=max(1, -(-settings.steps // TRAJECTORY_FRAMES))) if index < shown else None
         rows = range(*part.indices(len(labels)))
         filled = [*rows, *[rows[-1]] * (size - len(rows))] if tiled else list(rows)
         images = draw_batch(
@@ -210,7 +215,7 @@ def draw_batch(
     callback: samplers.Callback = None,
 ) -> NDArray[np.uint8]:
     """Images uint8 [B, H, W(, 3)] from noise of `seeds` [B] (`sample_seed`) for `labels` [B], in one batch."""
-    return pictures.to_uint8(denoise_batch(trained, settings, seeds, labels, sigmas, device, callback).cpu())
+    return pictures.to_uint8(denoise_batch(trained, settings, seeds, labels, sigmas, device, callback))
 
 
 @torch.inference_mode()
@@ -223,40 +228,40 @@ def denoise_batch(
     device: torch.device,
     callback: samplers.Callback = None,
 ) -> Tensor:
-    """The same before it is rounded to pixels: float [B, C, H, W], about -1 to 1."""
+    """The same before it is rounded to pixels: float [B, C, H, W], about -1 to 1, on the CPU.
+
+    Raises:
+        UserError: the network gives what is not finite.
+    """
+    chosen = precision.choose(device, settings.precision or trained.description.get("train_precision", "auto"))
+    for number_format in [chosen, precision.FP32] if chosen.dtype == torch.float16 else [chosen]:
+        x = _solved(trained, settings, labels, sigmas, seeds, number_format, device, callback).cpu()
+        if x.isfinite().all():
+            return x
+        log.warning("a batch of images is not finite (%s)", number_format.reason)
+    raise UserError("sample: the network's images are not finite; set sample.precision: fp32, or train again")
+
+
+def _solved(
+    trained: TrainedModel,
+    settings: ImageSample,
+    labels: NDArray[np.int64],
+    sigmas: Tensor,
+    seeds: Sequence[int],
+    number_format: Precision,
+    device: torch.device,
+    callback: samplers.Callback,
+) -> Tensor:
+    """The samples [B, C, H, W] of `seeds` [B] on `device`; no step waits for it."""
     source = samplers.SampleNoise(seeds, trained.shape.size, device)
     denoiser = denoiser_of(trained, settings, labels, device)
-    step = samplers.SAMPLERS[settings.sampler]
-    with precision.choose(device).autocast(device):
+    if isinstance(callback, DenoisingPath):
+        callback.begin()
+    with numerics.switched(number_format, device), number_format.autocast(device):
         x = float(sigmas[0]) * source()
         if settings.start == "estimate":
             x = samplers.estimated_start(denoiser, x, float(sigmas[0]))
-        return step(denoiser, x, sigmas, noise=source, callback=callback)
-
-
-def unfinished(step: samplers.Step) -> NDArray[np.uint8]:
-    """What samples look like at a step: the variance-preserving state, which fades into the image. [B, H, W(, 3)]"""
-    return pictures.to_uint8((step.x / (1 + step.sigma**2) ** 0.5).cpu())
-
-
-class _Path:
-    """Keeps every so many steps of the first samples of a batch."""
-
-    def __init__(self, every: int) -> None:
-        self.every = every
-        self.frames: list[NDArray[np.uint8]] = []
-        self.sigmas: list[float] = []
-
-    def __call__(self, step: samplers.Step) -> None:
-        if step.index % self.every == 0:
-            self.frames.append(unfinished(step)[:TRAJECTORY_SAMPLES])
-            self.sigmas.append(step.sigma)
-
-    def arrays(self, images: NDArray[np.uint8]) -> parallel.Arrays:
-        """The path with the finished images at its end."""
-        finished = images[:TRAJECTORY_SAMPLES]
-        frames = np.stack([*(frame[: len(finished)] for frame in self.frames), finished])
-        return {"frames": frames, "sigmas": np.array([*self.sigmas, 0.0])}
+        return samplers.SAMPLERS[settings.sampler](denoiser, x, sigmas, noise=source, callback=callback)
 
 
 def evaluations(settings: ImageSample) -> int:

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.text import token_files
 from core.text.transformer import Cache, TokenTransformer
 from core.training.optimizers import ParameterGroup
+from core.transfer import to_device
 
 
 class NextToken(Protocol):
@@ -93,13 +95,13 @@ def generate(
 
 def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
     """One token from each law [..., V], by the Gumbel maximum; the numbers come from a CPU generator."""
-    uniform = torch.rand(logits.shape, generator=generator).clamp_min(1e-20).to(logits.device)
+    uniform = to_device(torch.rand(logits.shape, generator=generator).clamp_min(1e-20), logits.device)
     return (logits - (-uniform.log()).log()).argmax(dim=-1)
 
 
 def unigram_log_probs(tokens: Tensor, vocabulary: int) -> Tensor:
     """Log-probabilities [V] of single tokens, with half a count added to each."""
-    counts = torch.bincount(tokens, minlength=vocabulary).double() + 0.5
+    counts = token_files.counts(tokens, vocabulary).double() + 0.5
     return (counts / counts.sum()).log().float()
 
 

@@ -151,6 +151,7 @@ class TextSample(Frozen):
     candidates: int = Field(4, ge=1, le=1000, description="diffusion samples that reweight chooses from")
     seed: int = Field(0, ge=0, lt=2**63)
     batch_size: int = Field(48, ge=1, le=100_000)
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of the network; laws stay fp32")
 
 
 class TextEvaluate(Frozen):

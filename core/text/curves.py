@@ -112,4 +112,5 @@ def held_out_spans(
         return []
     places = torch.randint(side, last + 1, (settings.span_count,), generator=generator_of(settings.seed, "spans", span))
     end = min(size + side, room)
-    return [(tokens[i - side : i], tokens[i : i + size], tokens[i + size : i + end]) for i in places.tolist()]
+    around = [tokens[i - side : i + end].long() for i in places.tolist()]
+    return [(some[:side], some[side : side + size], some[side + size :]) for some in around]

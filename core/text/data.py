@@ -1,8 +1,10 @@
 """Text data: where it comes from, how it is checked and split, and the folder it is kept in.
 
-A data set folder holds {train,validation,test}.txt, the same as token ids in .npy files, tokenizer.json and
-dataset.json. The splits are three contiguous blocks of the text, so that no held-out line has its neighbours in the
-training text.
+A data set folder holds {train,validation,test}.txt, the same as token ids in .npy files (uint16 for up to 65,536
+tokens, int32 for more), tokenizer.json and dataset.json. The splits are three contiguous blocks of the text, so that no
+held-out line has its neighbours in the training text.
+
+Text and tokens may be larger than memory: preparing holds a block of them at a time, training maps the tokens.
 """
 
 from __future__ import annotations
@@ -10,12 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,12 +26,16 @@ from core.names import inside
 from core.printable import say
 from core.records import facts, parsed
 from core.sources.summary import Summary, Tally
-from core.storage import integrity
+from core.storage import integrity, scratches
+from core.storage.faults import as_storage_error
+from core.text import token_files
 from core.text import tokenizer as tokenizers
 from core.text.config import TextData
-from core.text.source import read_source
+from core.text.long_text import LongText
+from core.text.source import read_source, source_name
 from core.text.tokenizer import Tokenizer
 
+AnyText = TypeVar("AnyText", str, LongText)
 SPLITS = ("train", "validation", "test")
 MIN_CHARACTERS = 1000  # less cannot be split into three parts that say anything
 
@@ -39,14 +44,14 @@ MIN_CHARACTERS = 1000  # less cannot be split into three parts that say anything
 class TextSet:
     """A prepared data set: its texts, token ids and tokenizer."""
 
-    texts: dict[str, str]
-    tokens: dict[str, Tensor]  # int64 [N] for each split
+    texts: Mapping[str, str]
+    tokens: dict[str, Tensor]  # integers [N] for each split, mapped into memory; `windows` gives int64
     tokenizer: Tokenizer
     metadata: dict[str, Any]
 
     @property
     def characters_per_token(self) -> float:
-        return len(self.texts["train"]) / len(self.tokens["train"])
+        return float(self.metadata["counts"]["train"] / len(self.tokens["train"]))
 
     def retokenized(self, tokenizer: Tokenizer, splits: Sequence[str]) -> TextSet:
         """The same texts with the tokens of `tokenizer` in `splits`, and no tokens in others; itself if the tokenizer
@@ -61,26 +66,47 @@ class TextSet:
         return replace(self, tokens=tokens, tokenizer=tokenizer)
 
 
-def split(text: str, validation: float, test: float) -> dict[str, str]:
+class _Texts(Mapping[str, str]):
+    """The text of each split, read when it is asked for: who trains needs tokens alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __getitem__(self, split: str) -> str:
+        if split not in SPLITS:
+            raise KeyError(split)
+        return storage.read_bytes(inside(self._folder, f"{split}.txt")).decode()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SPLITS)
+
+    def __len__(self) -> int:
+        return len(SPLITS)
+
+
+def split(text: AnyText, validation: float, test: float) -> dict[str, AnyText]:
     """Three contiguous blocks of `text`, cut after line ends where there is one near: nothing lost, nothing twice."""
     first = _line_end(text, round(len(text) * (1 - validation - test)))
     second = max(first, _line_end(text, round(len(text) * (1 - test))))
     return {"train": text[:first], "validation": text[first:second], "test": text[second:]}
 
 
-def _line_end(text: str, position: int) -> int:
-    found = text.find("\n", position, position + 200)
-    return position if found < 0 else found + 1
+def _line_end(text: str | LongText, position: int) -> int:
+    found = str(text[position : position + 200]).find("\n")
+    return position if found < 0 else position + found + 1
 
 
 def prepare(config: TextData, out: Path) -> dict[str, Any]:
     """Reads, checks, splits, tokenizes and hashes a text into the folder `out`; returns its metadata."""
     tally = Tally()
-    return prepare_text(*read_source(config, tally), config, out, tally)
+    return prepare_text(read_source(config, tally), source_name(config), config, out, tally)
 
 
-def prepare_text(text: str, source: str, config: TextData, out: Path, tally: Tally | None = None) -> dict[str, Any]:
-    """The same for a text that was read already; `source` names it in errors and metadata.
+def prepare_text(
+    pieces: Iterable[str], source: str, config: TextData, out: Path, tally: Tally | None = None
+) -> dict[str, Any]:
+    """The same for a text that comes in pieces, of which one at a time is in memory; `source` names it in errors and
+    metadata.
 
     A vocabulary of characters is that of all the text: held out is text at other places, not in other letters. The
     merges of BPE are learned from the training split alone.
@@ -89,39 +115,61 @@ def prepare_text(text: str, source: str, config: TextData, out: Path, tally: Tal
         UserError: it is too short.
     """
     tally = tally or Tally()
-    if config.limit is not None:
-        text = text[: config.limit]
-    if len(text.strip()) < MIN_CHARACTERS:
-        raise UserError(f"{source}: found {len(text.strip())} characters of text; at least {MIN_CHARACTERS} are needed")
-    texts = split(text, config.validation_fraction, config.test_fraction)
-    learned_from = text if config.tokenizer.kind == "characters" else texts["train"]
-    tokenizer = tokenizers.train_tokenizer(learned_from, config.tokenizer)
-    tokens = {name: tokenizers.encode_long(tokenizer, part) for name, part in texts.items()}
-    described = json.dumps(tokenizer.to_json(), sort_keys=True)
-    metadata: dict[str, Any] = {
-        "modality": "text",
-        "source": source,
-        "counts": {name: len(part) for name, part in texts.items()},
-        "tokens": {name: len(ids) for name, ids in tokens.items()},
-        "tokenizer": config.tokenizer.kind,
-        "vocabulary_size": tokenizer.size,
-        "characters_per_token": round(len(texts["train"]) / len(tokens["train"]), 4),
-        "split": "contiguous",
-        "split_sha256": {name: hashlib.sha256(part.encode()).hexdigest() for name, part in texts.items()},
-        "tokenizer_sha256": tokenizers.sha256(tokenizer.to_json()),
-        "tokens_sha256": {name: hashlib.sha256(ids.tobytes()).hexdigest() for name, ids in tokens.items()},
-        "summary": facts(tally.summary()),
-        "content_sha256": hashlib.sha256((described + "\0" + "\0".join(texts.values())).encode()).hexdigest(),
-    }
-    with storage.atomic_folder(out, "dataset.json") as folder:
-        for name, part in texts.items():
-            storage.write_bytes(inside(folder, f"{name}.txt"), part.encode())
-            np.save(inside(folder, f"{name}.npy"), tokens[name])
-        storage.write_json(folder / "tokenizer.json", tokenizer.to_json())
-        integrity.write_json(folder / "dataset.json", metadata)
+    with as_storage_error(out, "written"), scratches.temporary_folder("text") as scratch:
+        text = LongText.written(pieces, scratch / "text", config.limit)
+        _require_length(text, source)
+        texts = split(text, config.validation_fraction, config.test_fraction)
+        learned_from = text if config.tokenizer.kind == "characters" else texts["train"]
+        tokenizer = tokenizers.train_tokenizer(learned_from, config.tokenizer)
+        with storage.atomic_folder(out, "dataset.json") as folder:
+            metadata = {"modality": "text", "source": source} | _write(folder, texts, tokenizer)
+            metadata |= {"tokenizer": config.tokenizer.kind, "summary": facts(tally.summary())}
+            integrity.write_json(folder / "dataset.json", metadata)
     for line in summary_lines(metadata):
         say(line, to=sys.stderr)
     return {key: value for key, value in metadata.items() if key != "summary"}
+
+
+def _require_length(text: LongText, source: str) -> None:
+    """A UserError if `text` without the white space around it is too short to be split."""
+    first = last = place = 0
+    for block in text.blocks():
+        if block.strip():
+            first = first if last else place + len(block) - len(block.lstrip())
+            last = place + len(block.rstrip())
+        place += len(block)
+        if last - first >= MIN_CHARACTERS:
+            return
+    raise UserError(f"{source}: found {last - first} characters of text; at least {MIN_CHARACTERS} are needed")
+
+
+def _write(folder: Path, texts: Mapping[str, LongText], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Writes each split's text and tokens, and the tokenizer; what dataset.json says of them."""
+    content = hashlib.sha256(json.dumps(tokenizer.to_json(), sort_keys=True).encode())
+    hashes, tokens = {}, {}
+    for name, text in texts.items():
+        content.update(b"\0")
+        digest = hashlib.sha256()
+        with inside(folder, f"{name}.txt").open("wb") as sink:
+            for block in text.blocks():
+                sink.write(data := block.encode())
+                digest.update(data)
+                content.update(data)
+        hashes[name] = digest.hexdigest()
+        blocks = tokenizers.encode_blocks(tokenizer, text)
+        tokens[name] = token_files.write(inside(folder, f"{name}.npy"), blocks, tokenizer.size)
+    storage.write_json(folder / "tokenizer.json", tokenizer.to_json())
+    return {
+        "counts": {name: len(text) for name, text in texts.items()},
+        "tokens": {name: count for name, (count, _) in tokens.items()},
+        "vocabulary_size": tokenizer.size,
+        "characters_per_token": round(len(texts["train"]) / tokens["train"][0], 4),
+        "split": "contiguous",
+        "split_sha256": hashes,
+        "tokenizer_sha256": tokenizers.sha256(tokenizer.to_json()),
+        "tokens_sha256": {name: digest for name, (_, digest) in tokens.items()},
+        "content_sha256": content.hexdigest(),
+    }
 
 
 def summary_lines(metadata: Mapping[str, Any]) -> list[str]:
@@ -145,25 +193,14 @@ def load(folder: Path) -> TextSet:
     metadata = integrity.read_json(folder / "dataset.json")
     if metadata.get("modality") != "text":
         raise UserError(f"{folder / 'dataset.json'}: not a data set of text")
-    texts, tokens = {}, {}
     tokenizer = tokenizers.load(folder / "tokenizer.json", metadata.get("tokenizer_sha256"))
+    tokens = {}
     for name in SPLITS:
-        data = storage.read_bytes(inside(folder, f"{name}.txt"))
-        if hashlib.sha256(data).hexdigest() != metadata["split_sha256"][name]:
+        if storage.sha256(inside(folder, f"{name}.txt")) != metadata["split_sha256"][name]:
             raise UserError(f"{folder}/{name}.txt: content does not match the SHA-256 in dataset.json")
-        texts[name] = data.decode()
-        try:
-            stored = np.load(inside(folder, f"{name}.npy"), allow_pickle=False)
-            ids = stored.astype(np.int64)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder}/{name}.npy: cannot be read: {error}") from None
         expected = metadata.get("tokens_sha256", {}).get(name)
-        if expected is not None and hashlib.sha256(stored.tobytes()).hexdigest() != expected:
-            raise UserError(f"{folder}/{name}.npy: content does not match tokens_sha256 in dataset.json")
-        if ids.ndim != 1 or (len(ids) and not 0 <= ids.min() <= ids.max() < tokenizer.size):
-            raise UserError(f"{folder}/{name}.npy: token ids outside the vocabulary of {tokenizer.size}")
-        tokens[name] = torch.from_numpy(ids)
-    return TextSet(texts, tokens, tokenizer, metadata)
+        tokens[name] = token_files.opened(inside(folder, f"{name}.npy"), tokenizer.size, expected)
+    return TextSet(_Texts(folder), tokens, tokenizer, metadata)
 
 
 def require_context(tokens: Tensor, context: int, where: str) -> None:
@@ -174,7 +211,7 @@ def require_context(tokens: Tensor, context: int, where: str) -> None:
 
 def windows(tokens: Tensor, starts: Tensor, context: int) -> Tensor:
     """The tokens from each of `starts` [B] on: int64 [B, context]."""
-    return tokens[starts[:, None] + torch.arange(context)]
+    return tokens[starts[:, None] + torch.arange(context)].long()
 
 
 def held_out(tokens: Tensor, context: int, count: int) -> Tensor:

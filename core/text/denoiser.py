@@ -23,6 +23,7 @@ from core.text.autoregressive import Autoregressive
 from core.text.config import TextModel
 from core.text.schedule import Warp, evidence
 from core.text.transformer import Cache
+from core.transfer import to_device
 
 GAMMA_FEATURES = 64
 
@@ -140,7 +141,7 @@ def _two_stream_mask(length: int, block: int, device: str) -> Tensor:
     mask[:read, :read] = clean[:, None] >= clean
     mask[read:, :read] = clean < (noisy // block * block)[:, None]  # clean slot i holds token i - 1
     mask[read:, read:] = (noisy // block)[:, None] == noisy // block
-    return mask.to(device)
+    return to_device(mask, device)
 
 
 def _fourier(gamma: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 from core.text.autoregressive import NextToken, draw, total_log_prob
 from core.text.denoiser import Diffusion
 from core.text.generation import Prefix, Settings, block_denoiser, denoise_block
+from core.transfer import to_device
 
 
 def mix(autoregressive: Tensor, diffusion: Tensor, alpha: float) -> Tensor:
@@ -46,7 +47,7 @@ def next_laws(
     tokens = torch.cat((blank, right), dim=1)
     known = (torch.arange(size, device=left.device) >= gap).expand(tokens.shape)
     prefix = Prefix(model, left, size)
-    z = torch.randn(len(left), size, model.config.process.embedding, generator=generator).to(left.device)
+    z = to_device(torch.randn(len(left), size, model.config.process.embedding, generator=generator), left.device)
     gamma = torch.full((size,), model.config.process.gamma_max, device=left.device)
     both = block_denoiser(model, prefix, tokens, known, 1.0)(z, gamma, None)[:, 0]
     alone = block_denoiser(model, prefix, tokens, torch.zeros_like(known), 1.0)(z, gamma, None)[:, 0]
@@ -98,7 +99,7 @@ def reweight(autoregressive: NextToken, candidates: Tensor, weight: float, gener
     """(C) For each row one of its diffusion samples `candidates` [B, K, L]: int64 [B, L]."""
     rows, count, length = candidates.shape
     scores = weight * total_log_prob(autoregressive, candidates.reshape(rows * count, length))
-    return candidates[torch.arange(rows), draw(scores.view(rows, count), generator)]
+    return candidates[torch.arange(rows, device=candidates.device), draw(scores.view(rows, count), generator)]
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def accept(draft: Tensor, drafted: Tensor, target: Tensor, generator: torch.Gene
     length = drafted.shape[1]
     index = drafted[..., None]
     ratio = (target.gather(-1, index) - draft.gather(-1, index))[..., 0]
-    uniform = torch.rand(drafted.shape, generator=generator).to(drafted.device)
+    uniform = to_device(torch.rand(drafted.shape, generator=generator), drafted.device)
     passed = (uniform.log() < ratio).long().cumprod(dim=1)
     accepted = passed.sum(dim=1)
     failed = accepted.clamp(max=length - 1)

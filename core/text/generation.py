@@ -13,6 +13,7 @@ from core.text.denoiser import Diffusion, Noisy
 from core.text.reverse_steps import STEPS
 from core.text.schedule import NoisePath
 from core.text.transformer import Cache
+from core.transfer import to_device
 
 Watch = Callable[[float, Tensor], None]  # mean gamma of a block, and the most probable tokens [B, L] of the text
 
@@ -87,8 +88,7 @@ def block_denoiser(
         guidance: w of (1 - w) x unconditional + w x conditional logits (Ho & Salimans 2022), where unconditional is
             without the prefix. 1 is none.
     """
-    begins = torch.zeros(tokens.shape[1], dtype=torch.bool, device=tokens.device)
-    begins[0] = True
+    begins = torch.arange(tokens.shape[1], device=tokens.device) == 0
     before = prefix.before[:, None].expand(tokens.shape)
 
     def denoise(z: Tensor, gamma: Tensor, guess: Tensor | None) -> Tensor:
@@ -119,7 +119,7 @@ def denoise_block(
     shape = (*tokens.shape, model.config.process.embedding)
 
     def fresh() -> Tensor:
-        return normal(source, *shape).to(tokens.device)
+        return to_device(normal(source, *shape), tokens.device)
 
     z, guess = fresh(), None
     logits = torch.empty(0)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from core.text.autoregressive import draw
 from core.text.transformer import TokenTransformer
+from core.transfer import to_device
 
 
 class Masked(TokenTransformer):
@@ -35,6 +36,6 @@ def generate(
     ids = torch.full((count, length), model.vocabulary, device=device)
     for step in range(steps, 0, -1):
         drawn = draw(model(ids) / temperature, generator)
-        reveal = (torch.rand(ids.shape, generator=generator) < 1 / step).to(device)
+        reveal = to_device(torch.rand(ids.shape, generator=generator) < 1 / step, device)
         ids = torch.where((ids == model.vocabulary) & reveal, drawn, ids)
     return ids

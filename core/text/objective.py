@@ -25,6 +25,7 @@ from core.text.schedule import NoisePath, diffuse, evidence
 from core.training.capacity import build_within_memory
 from core.training.objective import Objective
 from core.training.optimizers import ParameterGroup
+from core.transfer import to_device
 
 VALIDATION_WINDOWS, PREVIEW_TEXTS, PREVIEW_STEPS = 16, 4, 16  # looks count towards the budget of minutes
 
@@ -61,10 +62,10 @@ class _TextObjective:
         return parameter_groups(self.model)
 
     def _windows(self, indices: Tensor, draws: Draws) -> Tensor:
-        return data.windows(self.tokens, indices, self.config.context).to(draws.device)
+        return to_device(data.windows(self.tokens, indices, self.config.context), draws.device)
 
     def _text(self, ids: Tensor) -> tuple[str, bytes]:
-        texts = [self.texts.tokenizer.decode(row.tolist()) for row in ids]
+        texts = [self.texts.tokenizer.decode(row) for row in ids.cpu().tolist()]
         return ".txt", "\n\n--------\n\n".join(texts).encode()
 
 
@@ -114,7 +115,7 @@ class DiffusionObjective(_TextObjective):
                 noisy = replace(noisy, guess=network.mean(model(noisy, block)[0]))
         denoised, clean = model(noisy, block)  # logits [b, L, V], and of the clean stream's next tokens
         losses = token_losses(denoised, tokens)
-        network.warp.observe(gamma[~known], losses[~known])
+        network.warp.observe(gamma, losses, ~known)
         loss = (losses * ~known).sum(dim=1) / (~known).sum(dim=1).clamp_min(1)
         if clean is not None and process.autoregressive_weight:
             read = tokens[:, : clean.shape[1]]

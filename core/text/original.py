@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from core.text.config import TextModel
 from core.text.transformer import Transformer
+from core.transfer import to_device
 
 STEPS = 1000
 EMBEDDING_STD = 0.02
@@ -55,11 +56,11 @@ class Original(nn.Module):
 def generate(model: Original, count: int, length: int, steps: int, generator: torch.Generator) -> Tensor:
     """Tokens [count, length] by DDIM over `steps` of the 1,000, rounded at the end."""
     device = model.kept.device
-    z = torch.randn(count, length, model.table.embedding_dim, generator=generator).to(device)
+    z = to_device(torch.randn(count, length, model.table.embedding_dim, generator=generator), device)
     grid = torch.linspace(STEPS - 1, 0, min(steps, STEPS)).round().long()
-    for index, step in enumerate(grid):
-        noise = model(z, step.expand(count).to(device))
+    for index, step in enumerate(grid.tolist()):
+        noise = model(z, torch.full((count,), step, device=device))
         kept = model.kept[step]
-        after = model.kept[grid[index + 1]] if index + 1 < len(grid) else torch.ones((), device=device)
+        after = model.kept[int(grid[index + 1])] if index + 1 < len(grid) else torch.ones((), device=device)
         z = after.sqrt() * (z - (1 - kept).sqrt() * noise) / kept.sqrt() + (1 - after).sqrt() * noise
     return model.rounding(z).argmax(dim=-1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from core.text.generation import Settings, Watch
 from core.text.masked import Masked
 from core.text.model import TrainedText, load_model, load_models
 from core.text.original import Original
+from core.training import numerics, precision
 
 FRAMES, FRAME_TEXTS = 64, 4
 
@@ -143,9 +145,17 @@ class Writer:
     ) -> list[str]:
         """A continuation of each prompt; prompts of one batch have the same number of tokens."""
         start = self._encoded(prompts, slice(-(self.trained.config.context // 2), None))
-        drawn = self._tokens(mode, start, self.length + start.shape[1], draws, watch)
-        decode = self.trained.tokenizer.decode
-        return [prompt + decode(row[start.shape[1] :].tolist()) for prompt, row in zip(prompts, drawn, strict=True)]
+        with self._number_format():
+            drawn = self._tokens(mode, start, self.length + start.shape[1], draws, watch)
+        decode, new = self.trained.tokenizer.decode, drawn[:, start.shape[1] :].tolist()
+        return [prompt + decode(row) for prompt, row in zip(prompts, new, strict=True)]
+
+    @contextmanager
+    def _number_format(self) -> Iterator[None]:
+        """The number format that is asked for."""
+        chosen = precision.choose(self.device, self.settings.precision)
+        with numerics.switched(chosen, self.device), chosen.autocast(self.device):
+            yield
 
     def _encoded(self, texts: Sequence[str], kept: slice) -> Tensor:
         """The `kept` tokens of each text: [B, P]."""
@@ -202,12 +212,13 @@ class Writer:
             raise UserError(f"sample.gap: found {s.gap}; the model fills gaps of at most {room - 1} tokens")
         left = self._encoded([before for before, _ in sides], slice(None))
         right = self._encoded([after for _, after in sides], slice(room - s.gap))
-        if mode == "infill":
-            ids = generation.fill(network, left, s.gap, right, self.denoising, draws, watch)
-        else:
-            assert isinstance(draws, torch.Generator)
-            other = self.other or network.autoregressive
-            ids = fusion.fill(other, network, left, s.gap, right, self._join, draws)
+        with self._number_format():
+            if mode == "infill":
+                ids = generation.fill(network, left, s.gap, right, self.denoising, draws, watch)
+            else:
+                assert isinstance(draws, torch.Generator)
+                other = self.other or network.autoregressive
+                ids = fusion.fill(other, network, left, s.gap, right, self._join, draws)
         decode = self.trained.tokenizer.decode
         return [before + decode(row) + after for (before, after), row in zip(sides, ids.tolist(), strict=True)]
 

@@ -49,6 +49,28 @@ def tilted(u: Tensor, block: int, tilt: float) -> Tensor:
     return (u[..., None] * (1 + tilt) - tilt * (1 - place)).clamp(0, 1)
 
 
+def histogram(index: Tensor, values: Tensor, bins: int) -> Tensor:
+    """How many of index [N] fall into each bin, and the sums of their values [N]: [2, bins]. Those at `bins` are left
+    out.
+
+    On CUDA a matrix product: `bincount` would wait for the GPU, and `index_add_` adds in any order.
+    """
+    if index.is_cuda:
+        with torch.autocast("cuda", enabled=False):
+            inside = (index[:, None] == torch.arange(bins, device=index.device)).to(values.dtype)  # [N, bins]
+            return torch.stack((torch.ones_like(values), values)) @ inside
+    count = torch.bincount(index, minlength=bins + 1).to(values.dtype)
+    total = torch.zeros(bins + 1, dtype=values.dtype, device=index.device).index_add_(0, index, values)
+    return torch.stack((count, total))[:, :bins]
+
+
+def running_sum(values: Tensor) -> Tensor:
+    """Cumulative sums of values [N]; on CUDA one sum a row, since its `cumsum` differs from call to call."""
+    if not values.is_cuda:
+        return values.cumsum(0)
+    return torch.ones(len(values), len(values), device=values.device).tril().mul(values).sum(1)
+
+
 class Warp(Statistic):
     """Draws noise levels where the loss changes, in training and for the sampling grid alike (CDCD, section 4).
 
@@ -68,20 +90,24 @@ class Warp(Statistic):
         self.register_buffer("observed", torch.zeros(2, config.warp_bins), persistent=False)
 
     @torch.no_grad()
-    def observe(self, gamma: Tensor, losses: Tensor) -> None:
-        """Notes the losses of tokens at noise levels `gamma` of the same shape, for `settle`."""
+    def observe(self, gamma: Tensor, losses: Tensor, hidden: Tensor | None = None) -> None:
+        """Notes the losses of tokens at noise levels `gamma`, for `settle`; all of one shape.
+
+        Args:
+            hidden: bool, which tokens count; None: all.
+        """
         bins = len(self.losses)
-        index = ((gamma - self.low) / (self.high - self.low) * bins).long().clamp(0, bins - 1).flatten()
-        count = torch.bincount(index, minlength=bins).to(self.counts.dtype)
-        total = torch.zeros_like(self.losses).index_add_(0, index, losses.detach().float().flatten())
-        self.observed += torch.stack((count, total))
+        index = ((gamma - self.low) / (self.high - self.low) * bins).long().clamp(0, bins - 1)
+        losses = losses.detach().float()
+        if hidden is not None:
+            index, losses = torch.where(hidden, index, bins), torch.where(hidden, losses, 0.0)
+        self.observed += histogram(index.flatten(), losses.flatten(), bins)
 
     @torch.no_grad()
-    def settle(self, keep: bool = True) -> None:
-        """Takes what was noted, in all processes, into the histogram."""
-        if keep:
-            count, total = distributed.sum_over_processes(self.observed)
-            self._take(count, total)
+    def settle(self, keep: Tensor) -> None:
+        """Takes what was noted, in all processes, into the histogram; nothing changes unless `keep`."""
+        count, total = torch.where(keep, distributed.sum_over_processes(self.observed), 0.0)
+        self._take(count, total)
         self.observed.zero_()
 
     def _take(self, count: Tensor, total: Tensor) -> None:
@@ -92,14 +118,13 @@ class Warp(Statistic):
     def distribution(self) -> Tensor:
         """F at the edges of the bins: increasing from 0 to 1, [bins + 1]. Uniform until every bin was observed."""
         bins = len(self.losses)
-        if not bool((self.counts > 0).all()):
-            return torch.linspace(0, 1, bins + 1, device=self.losses.device)
+        uniform = torch.linspace(0, 1, bins + 1, device=self.losses.device)
         slope = self.losses.diff().clamp_min(0)
         slope = torch.cat((slope[:1], slope))
         slope = F.avg_pool1d(F.pad(slope[None, None], (2, 2), mode="replicate"), 5, 1)[0, 0]
         density = (1 - self.uniform) * slope / slope.sum().clamp_min(1e-9) + self.uniform / bins
-        distribution = F.pad(density.cumsum(0), (1, 0))
-        return distribution / distribution[-1]
+        distribution = F.pad(running_sum(density), (1, 0))
+        return torch.where((self.counts > 0).all(), distribution / distribution[-1], uniform)
 
     def gamma(self, u: Tensor) -> Tensor:
         """The noise level at quantile u in [0, 1]: the inverse of F, by linear interpolation."""

@@ -22,10 +22,10 @@ from core import storage
 from core.errors import UserError
 from core.progress import Progress
 from core.text.config import TokenizerConfig
+from core.text.long_text import BLOCK, LongText
 
 MAX_BYTES = 64 << 20
 LONGEST_RUN = 500  # characters without a space that merges are learned from at once
-BLOCK = 1 << 20  # characters tokenized at once
 _CUT = re.compile(rf"\S{{{LONGEST_RUN}}}(?=\S)|\s{{{LONGEST_RUN}}}(?=\s)")
 _BETWEEN_WORDS = re.compile(r"(?<=\S)[ \n](?=\S)")
 
@@ -133,10 +133,10 @@ class BPETokenizer:
         return {"kind": "bpe", "tokenizer": json.loads(self._serialized)}
 
 
-def train_tokenizer(text: str, config: TokenizerConfig) -> Tokenizer:
+def train_tokenizer(text: str | LongText, config: TokenizerConfig) -> Tokenizer:
     """A tokenizer for `text`: its characters, or BPE merges learned from it."""
     if config.kind == "characters":
-        return CharacterTokenizer(sorted(set(text)))
+        return CharacterTokenizer(sorted({letter for block in _blocks(text) for letter in set(block)}))
     from tokenizers import Tokenizer as Library
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -149,43 +149,50 @@ def train_tokenizer(text: str, config: TokenizerConfig) -> Tokenizer:
     return BPETokenizer(library.to_str())
 
 
-def _pieces(text: str) -> Iterator[str]:
+def _pieces(text: str | LongText) -> Iterator[str]:
     """The lines of `text`, whose only end is LF; a run without a space, or of spaces, is cut into `LONGEST_RUN`.
 
     Learning merges from a run takes time that grows with its square: 9 s for 100,000 characters without a space.
     """
     with Progress("learn BPE", len(text), "characters") as progress:
-        done = told = 0
-        for line in io.StringIO(text, newline="\n"):
-            start = 0
-            if len(line) > LONGEST_RUN:
-                for cut in _CUT.finditer(line):
-                    yield line[start : cut.end()]
-                    start = cut.end()
-            yield line[start:]
-            done += len(line)
-            if done - told >= BLOCK or done == len(text):
-                progress.update(told := done)
+        done = 0
+        for block in _blocks(text):
+            for line in io.StringIO(block, newline="\n"):
+                start = 0
+                if len(line) > LONGEST_RUN:
+                    for cut in _CUT.finditer(line):
+                        yield line[start : cut.end()]
+                        start = cut.end()
+                yield line[start:]
+            progress.update(done := done + len(block))
 
 
-def encode_long(tokenizer: Tokenizer, text: str) -> NDArray[np.int32]:
-    """The ids of a long text, int32 [N], with its progress.
+def encode_blocks(tokenizer: Tokenizer, text: str | LongText) -> Iterator[NDArray[np.int32]]:
+    """The ids of a long text, int32 [n] after int32 [n], with its progress.
 
-    They are what `encode` gives, unless more than `BLOCK` characters have no space or end of line between them.
+    Together they are what `encode` gives, unless more than `BLOCK` characters have no space or end of line between
+    them.
     """
-    parts, start = [np.zeros(0, np.int32)], 0
+    done = 0
     with Progress("tokenize", len(text), "characters") as progress:
-        while start < len(text):
-            stop = _boundary(text, start + BLOCK)
-            parts.append(np.asarray(tokenizer.encode(text[start:stop]), np.int32))
-            progress.update(start := stop)
-    return np.concatenate(parts)
+        for block in _blocks(text):
+            yield np.asarray(tokenizer.encode(block), np.int32)
+            progress.update(done := done + len(block))
 
 
-def _boundary(text: str, position: int) -> int:
+def _blocks(text: str | LongText) -> Iterator[str]:
+    """`text` in parts of `BLOCK` characters or somewhat more, cut where no token crosses."""
+    start = 0
+    while start < len(text):
+        stop = _boundary(text, start + BLOCK)
+        yield str(text[start:stop])
+        start = stop
+
+
+def _boundary(text: str | LongText, position: int) -> int:
     """The first place from `position` on where no token crosses: before a single space or end of line."""
-    found = _BETWEEN_WORDS.search(text, position, position + BLOCK)
-    return min(found.start() if found else position + BLOCK, len(text))
+    found = _BETWEEN_WORDS.search(str(text[position - 1 : position + BLOCK]), 1)
+    return min(position - 1 + found.start() if found else position + BLOCK, len(text))
 
 
 def from_json(value: Any, where: str) -> Tokenizer:

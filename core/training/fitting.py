@@ -108,6 +108,7 @@ def _facts(result: FitResult, settings: TrainConfig) -> Facts:
         "effective_batch_size": settings.batch_size,
         "seed": settings.seed,
         "precision": result.precision.reason,
+        "train_precision": settings.precision,
         "device": str(result.device),
         **{key: result.machine[key] for key in ("processes", "threads", "processor")},
         "skipped_steps": result.skipped_steps,

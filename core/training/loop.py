@@ -1,16 +1,17 @@
 """The one training loop, for every model. Its clock is examples seen.
 
 Learning rate, EMA, noise, dropout and data order are pure functions of (seed, examples seen); so a training that was
-killed at any moment goes on from its last checkpoint and ends with the very same weights.
+killed at any moment goes on from its last checkpoint and ends with the very same weights: on a CPU always, on CUDA
+with `train.deterministic`.
+
+Between two rows of the log the host never waits for a GPU: a step that is not finite is skipped there.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +26,18 @@ from core.processes.world import World
 from core.progress import Progress
 from core.randomness import DataOrder, Draws, seed_of
 from core.storage.checkpoint import CheckpointStore
-from core.training import divergence, machine, precision
+from core.training import divergence, machine, numerics, precision
 from core.training.budget import Budget
 from core.training.capacity import require_memory_to_train
 from core.training.ema import PowerEMA
 from core.training.log import TrainingLog
 from core.training.objective import Objective, settle
 from core.training.optimizers import Optimizers
+from core.training.outcomes import Outcomes
 from core.training.result import FitResult, InterruptedTrainingError
+from core.training.state import TrainingState
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class _State:
-    """All that changes while training, besides weights; goes into a checkpoint's JSON as it is."""
-
-    examples_seen: int = 0
-    seconds: float = 0.0
-    total: int | None = None
-    best_loss: float | None = None
-    bad_validations: int = 0
-    bad_steps: int = 0
-    skipped_steps: int = 0
-    scaler: dict[str, Any] = field(default_factory=dict)
-    machine: dict[str, Any] = field(default_factory=dict)  # that the newest steps were made on
-    losses: list[float] = field(default_factory=list)  # of the steps since the last row of the log, of all processes
 
 
 def fit(
@@ -71,7 +58,9 @@ def fit(
         InterruptedTrainingError: SIGTERM or SIGINT came; the checkpoint is written.
         DivergedError: too many steps in a row were not finite; the examples at fault are named.
     """
-    return _Training(objective, config, store, world, name, tensorboard, dict(beside or {})).run()
+    training = _Training(objective, config, store, world, name, tensorboard, dict(beside or {}))
+    with numerics.switched(training.precision, world.device, deterministic=config.deterministic):
+        return training.run()
 
 
 class _Training:
@@ -93,19 +82,22 @@ class _Training:
         self.precision = precision.choose(world.device, config.precision)
         self.order = DataOrder(objective.dataset_size, config.seed)
         self.optimizers = Optimizers(objective.parameter_groups(), config, world.device)
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.precision.scaled)
+        self.scale = precision.LossScale(world.device, enabled=self.precision.scaled)
         self.ema = PowerEMA(self.model, config.ema_std)
         self.kept: dict[str, dict[str, Tensor]] = {}  # averages of other moments: "best", "guide"
         self.previews: dict[str, bytes] = {}
-        self.state = _State()
+        self.state = TrainingState()
         rows = self._restore()
         distributed.broadcast_weights(self.model, world)
-        self.losses = [torch.tensor(loss * world.is_first, device=world.device) for loss in self.state.losses]
         self.resumed_at = self.state.examples_seen
         self.budget = Budget(config, self.state.total)
         self.log = TrainingLog(rows, tensorboard if world.is_first else None)
         self.forward: Callable[..., Any] = torch.compile(self.model) if config.compile else self.model
-        self.state.machine = machine.settle_on(name, self.state.machine, world, self.precision)
+        self.state.machine = machine.settle_on(
+            name, self.state.machine, world, self.precision, deterministic=config.deterministic
+        )
+        self.outcomes = Outcomes(world.device)
+        self.norm = 0.0  # of the last step's gradient; 0 if it was skipped
 
     def run(self) -> FitResult:
         state = self.state
@@ -113,9 +105,13 @@ class _Training:
         with stop_requested() as stop, progress:
             self._start_clock()
             while not (self.budget.finished(state.examples_seen) or self._stopped_early()):
-                norm = self._step()
+                self._step()
+                row_is_due = self._row_is_due()
+                if row_is_due or self.outcomes.due:
+                    self._read_outcomes()
                 total_is_new = self._read_clock()
-                self._write_log(norm, progress)
+                if row_is_due:
+                    self._write_log(progress)
                 self._look()
                 if distributed.any_process(stop.is_set(), self.world):
                     self._save()
@@ -143,22 +139,25 @@ class _Training:
     def _checkpoint_is_due(self) -> bool:
         return self.world.is_first and time.monotonic() - self._saved_at >= 60 * self.config.checkpoint_minutes
 
-    def _write_log(self, norm: float, progress: Progress) -> None:
-        """A row every `log_every` steps: the mean loss since the last one, and the last step's gradient norm."""
+    def _row_is_due(self) -> bool:
         seen, config = self.state.examples_seen, self.config
-        due = seen // config.batch_size % config.log_every == 0 or self.budget.finished(seen)
-        if not (due and self.losses):
+        return seen // config.batch_size % config.log_every == 0 or self.budget.finished(seen)
+
+    def _write_log(self, progress: Progress) -> None:
+        """A row: the mean loss of good steps since the last one, and the last step's gradient norm."""
+        seen, config = self.state.examples_seen, self.config
+        if not self.state.losses:
             return
-        mean = float(distributed.sum_over_processes(torch.stack(self.losses)).mean())
+        mean = float(torch.tensor(self.state.losses).mean())
         now, (seen_before, before) = time.monotonic(), self._last_row
-        self._last_row, self.losses = (seen, now), []
+        self._last_row, self.state.losses = (seen, now), []
         self.log.add(
             seen,
             seconds=round(self.state.seconds, 3),
             rate=round((seen - seen_before) / max(now - before, 1e-9), 1),
             loss=mean,
             lr=self.budget.learning_rate(seen - config.batch_size) * config.learning_rate,
-            grad_norm=norm,
+            grad_norm=self.norm,
         )
         progress.update(seen, total=self.budget.total, loss=mean)
         divergence.refuse_growth(self.name, self.log.rows)
@@ -180,32 +179,24 @@ class _Training:
             skipped_steps=self.state.skipped_steps,
         )
 
-    def _step(self) -> float:
-        """One optimizer step; the gradient's norm, 0 if loss or gradients were not finite in some process."""
-        config, state, seen = self.config, self.state, self.state.examples_seen
+    def _step(self) -> None:
+        """One optimizer step, skipped on the device if loss or gradients are not finite in some process."""
+        config, seen = self.config, self.state.examples_seen
         self.model.train()
         self.optimizers.set_learning_rate(self.budget.learning_rate(seen))
         self.optimizers.zero_grad()
-        loss = self._backward()
-        for optimizer in self.optimizers.parts.values():
-            self.scaler.unscale_(optimizer)
-        distributed.average_gradients(self.model, self.world)
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), config.clip))
-        state.examples_seen += config.batch_size
         # A loss can be lost while its gradients stay finite (a clamp, a where), and in one process only.
-        if not math.isfinite(norm) or distributed.any_process(not bool(loss.isfinite()), self.world):
-            settle(self.model, keep=False)
-            precision.back_off(self.scaler)
-            self._count_bad_step(seen)
-            return 0.0
-        for optimizer in self.optimizers.parts.values():
-            self.scaler.step(optimizer)
-        self.scaler.update()
-        settle(self.model, keep=True)
-        self.ema.update(self.model, state.examples_seen, config.batch_size)
-        state.bad_steps = 0
-        self.losses.append(loss)
-        return norm
+        loss = distributed.sum_over_processes(self._backward())
+        self.scale.unscale(self.model.parameters())
+        distributed.average_gradients(self.model, self.world)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        bad = ~(norm.isfinite() & loss.isfinite())
+        self.optimizers.step(bad)
+        self.scale.update(bad)
+        settle(self.model, ~bad)
+        self.state.examples_seen += config.batch_size
+        self.ema.update(self.model, self.state.examples_seen, config.batch_size)
+        self.outcomes.add(seen, loss, norm, bad)
 
     def _backward(self) -> Tensor:
         """Gradients of this process's share of the batch; the sum of its losses, over processes the batch's mean."""
@@ -219,16 +210,26 @@ class _Training:
             with self.precision.autocast(self.world.device):
                 losses = self.objective.loss(self.forward, self.order(seen + start, seen + stop), draws)
             loss = losses.float().sum() / config.batch_size
-            self.scaler.scale(loss * self.world.size).backward()
+            self.scale.scaled(loss * self.world.size).backward()
             total += loss.detach()
         return total
 
-    def _count_bad_step(self, seen: int) -> None:
-        self.state.bad_steps += 1
-        self.state.skipped_steps += 1
-        divergence.refuse_bad_steps(
-            self.name, self.state.bad_steps, seen, self.order(seen, seen + self.config.batch_size)
-        )
+    def _read_outcomes(self) -> None:
+        """Counts what steps came to since the last time.
+
+        Raises:
+            DivergedError: too many in a row were skipped.
+        """
+        state = self.state
+        for step in self.outcomes.read():
+            if not step.bad:
+                state.bad_steps, self.norm = 0, step.norm
+                state.losses.append(step.loss)
+                continue
+            state.bad_steps, self.norm = state.bad_steps + 1, 0.0
+            state.skipped_steps += 1
+            indices = self.order(step.seen, step.seen + self.config.batch_size)
+            divergence.refuse_bad_steps(self.name, state.bad_steps, step.seen, indices)
 
     def _look(self) -> None:
         """The guide's weights, validation and previews when they are due."""
@@ -237,7 +238,8 @@ class _Training:
             self._keep("guide")
         end = self.budget.finished(seen)
         if self.budget.crosses(seen, config.validate_every) or end:
-            losses = self.objective.validate(self.ema.model) if self.world.is_first else {}
+            with self.precision.looking(self.world.device):
+                losses = self.objective.validate(self.ema.model) if self.world.is_first else {}
             losses = distributed.from_first(losses, self.world)  # so that all stop early at the same step
             self.log.add(seen, seconds=round(self.state.seconds, 3), validation=losses)
             divergence.refuse_not_finite(self.name, losses["loss"], seen)
@@ -248,7 +250,8 @@ class _Training:
             else:
                 self.state.bad_validations += 1
         if self.world.is_first and (self.budget.crosses(seen, config.preview_every) or end):
-            preview = self.objective.preview(self.ema.model)
+            with self.precision.looking(self.world.device):
+                preview = self.objective.preview(self.ema.model)
             if preview is not None:
                 self.previews[f"preview-{seen:012d}{preview[0]}"] = preview[1]
 
@@ -264,13 +267,12 @@ class _Training:
         Raises:
             UserError: it could not be written. Every process raises, so that none waits for one that is gone.
         """
-        pending = self.losses
-        self.state.losses = distributed.sum_over_processes(torch.stack(pending)).tolist() if pending else []
+        self._read_outcomes()
         distributed.by_first(self._write, self.world)
         self._saved_at = time.monotonic()
 
     def _write(self) -> None:
-        self.state.scaler = self.scaler.state_dict()
+        self.state.scaler = self.scale.state_dict()
         tensors = {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
@@ -297,12 +299,12 @@ class _Training:
         if checkpoint is None:
             return []
         try:
-            self.state = _State(**checkpoint.meta)
+            self.state = TrainingState(**checkpoint.meta)
             self.model.load_state_dict(checkpoint.tensors["model"])
             self.ema.load_state_dict(checkpoint.tensors["ema"])
             self.optimizers.load_state_dict(checkpoint.tensors["optimizer"])
             if self.precision.scaled:
-                self.scaler.load_state_dict(self.state.scaler)
+                self.scale.load_state_dict(self.state.scaler)
             rows = TrainingLog.parse(checkpoint.files["log.jsonl"])
         except (RuntimeError, TypeError, KeyError, ValueError) as error:
             raise UserError(

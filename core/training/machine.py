@@ -44,7 +44,9 @@ def processor() -> str:
     return f"{found} ({torch.backends.cpu.get_cpu_capability()})"
 
 
-def settle_on(name: str, before: Mapping[str, Any], world: World, precision: Precision) -> dict[str, Any]:
+def settle_on(
+    name: str, before: Mapping[str, Any], world: World, precision: Precision, *, deterministic: bool = False
+) -> dict[str, Any]:
     """The present machine; says in one line what differs from that of the checkpoint, if anything.
 
     Args:
@@ -52,11 +54,14 @@ def settle_on(name: str, before: Mapping[str, Any], world: World, precision: Pre
         before: the machine that the checkpoint was made on; empty if there is none.
         world: the processes.
         precision: as chosen.
+        deterministic: `train.deterministic`, without which CUDA repeats nothing to the last bit.
     """
     now = present(world, precision)
     if world.is_first:
         log.info("%s in %s", name, precision.reason)
         other = [f"{key} {before[key]} -> {now[key]}" for key in now if key in before and before[key] != now[key]]
+        if before and world.device.type == "cuda" and not deterministic:
+            other.append("sums, for want of train.deterministic")
         if other:
             log.warning("%s goes on with other %s: its weights agree with an undisturbed training's to rounding only",
                         name, ", ".join(other))  # fmt: skip

@@ -72,6 +72,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.found_inf: Tensor | None = None  # 1 on the device: the next step changes nothing (as of torch's AdamW)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.ndim < 2:
@@ -90,11 +91,18 @@ class Muon(torch.optim.Optimizer):
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         buffers = [self.state[p]["momentum_buffer"] for p in parameters]
+        before = None if self.found_inf is None else torch.stack(buffers)
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         updates = torch.stack([u.flatten(1) for u in torch._foreach_lerp(gradients, buffers, momentum)])
         directions = orthogonalise(_fast(updates)).to(updates.dtype)
         tall = max(1.0, updates.shape[1] / updates.shape[2]) ** 0.5
-        torch._foreach_mul_(parameters, 1 - lr * weight_decay)
+        if before is None or self.found_inf is None:
+            torch._foreach_mul_(parameters, 1 - lr * weight_decay)
+        else:
+            bad = self.found_inf > 0
+            torch._foreach_copy_(buffers, torch.where(bad, before, torch.stack(buffers)).unbind())
+            torch._foreach_mul_(parameters, 1 - lr * weight_decay * ~bad)
+            directions = directions.masked_fill(bad, 0)
         steps = [d.view_as(p) for d, p in zip(directions, parameters, strict=True)]
         torch._foreach_add_(parameters, steps, alpha=-lr * tall)
 

@@ -37,13 +37,14 @@ class Statistic(nn.Module):
     would leave its traces.
     """
 
-    def settle(self, keep: bool) -> None:
-        """Takes in what was observed since the last call, or forgets it; called by every process after each step."""
+    def settle(self, keep: Tensor) -> None:
+        """Takes in what was observed since the last call if `keep`, a boolean on the device, or forgets it; called by
+        every process after each step."""
         raise NotImplementedError
 
 
-def settle(model: nn.Module, keep: bool) -> None:
-    """Settles all statistics of `model` after a step; `keep` is False if the step was skipped."""
+def settle(model: nn.Module, keep: Tensor) -> None:
+    """Settles all statistics of `model` after a step; `keep` is false if the step was skipped."""
     for module in model.modules():
         if isinstance(module, Statistic):
             module.settle(keep)

@@ -66,6 +66,17 @@ class Optimizers:
         for optimizer in self.parts.values():
             optimizer.zero_grad(set_to_none=True)
 
+    def step(self, bad: Tensor) -> None:
+        """One step, unless `bad`: then nothing changes.
+
+        A CPU knows that at once. A GPU is not waited for: every optimizer reads it there, as its `found_inf`.
+        """
+        if bad.device.type == "cpu" and bad:
+            return
+        for optimizer in self.parts.values():
+            optimizer.found_inf = None if bad.device.type == "cpu" else bad.float()  # type: ignore[attr-defined]
+            optimizer.step()
+
     def state_dict(self) -> dict[str, Tensor]:
         """State tensors as `adamw.<parameter index>.<name>`."""
         return {

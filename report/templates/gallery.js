@@ -16,7 +16,8 @@ const look = (id, move) => {
   }
   return true;
 };
-const follow = () => { const id = decodeURIComponent(location.hash); if (id.startsWith("#run-")) look(id.slice(5), true); };
+const written = (hash) => { try { return decodeURIComponent(hash); } catch { return ""; } }; /* somebody wrote a % into the address */
+const follow = () => { const id = written(location.hash); if (id.startsWith("#run-")) look(id.slice(5), true); };
 if (which) {
   which.addEventListener("change", () => look(which.value, false));
   for (const card of cards) one("[data-show]", card).addEventListener("click", () => look(card.dataset.id, true));

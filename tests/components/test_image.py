@@ -96,3 +96,11 @@ def test_pip_is_upgraded_before_it_installs_the_lock_as_in_the_makefile() -> Non
     assert DOCKERFILE.index("pip install --quiet --upgrade pip") < DOCKERFILE.index(
         "pip install --quiet --require-hashes"
     )
+
+
+def test_both_stages_begin_from_a_base_that_is_named_by_its_digest() -> None:
+    """A tag may be moved to another image; `make image BASE_IMAGE=...` is the only other way in."""
+    (base,) = re.findall(r"^ARG BASE_IMAGE=(.*)$", DOCKERFILE, re.MULTILINE)
+    assert re.fullmatch(r"[a-z0-9./-]+(:[\w.-]+)?@sha256:[0-9a-f]{64}", base)
+    assert {line.split()[1] for line in re.findall(r"^FROM .*$", DOCKERFILE, re.MULTILINE)} == {"${BASE_IMAGE}"}
+    assert not re.findall(r"^COPY --from=(?!build )", DOCKERFILE, re.MULTILINE)

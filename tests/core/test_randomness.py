@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from core.randomness import DataOrder, Draws, Streams, generator_of, normal
@@ -31,6 +32,38 @@ def test_the_stream_can_be_entered_anywhere() -> None:
     stream = order(0, 50)
     assert torch.equal(DataOrder(7, seed=1)(33, 50), stream[33:])
     assert not torch.equal(DataOrder(7, seed=2)(0, 50), stream)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 16, 17, 1000])
+def test_an_order_too_long_for_memory_shows_every_example_once_an_epoch(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DataOrder, "LARGE", 0)
+    order = DataOrder(size, seed=1)
+    epochs = order(0, 3 * size).view(3, size)
+    assert all(epoch.sort().values.tolist() == list(range(size)) for epoch in epochs)
+    assert torch.equal(torch.cat([order(at, min(at + 7, 3 * size)) for at in range(0, 3 * size, 7)]), epochs.flatten())
+    if size == 1000:
+        assert not torch.equal(epochs[0], epochs[1])
+        assert not torch.equal(DataOrder(size, seed=2)(0, size), epochs[0])
+
+
+def test_an_order_too_long_for_memory_is_as_good_as_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DataOrder, "LARGE", 0)
+    size = 4096
+    for seed in range(3):
+        found = DataOrder(size, seed)(0, size).double()
+        together = torch.stack([found, torch.arange(size).double(), found.roll(1), found.roll(64)])
+        correlation = torch.corrcoef(together).triu(1)
+        assert float(correlation.abs().max()) < 4.5 / size**0.5, "four and a half standard errors"
+        steps = (found.diff() % size).long()
+        assert len(steps.unique()) > 0.6 * size, "1 - 1/e of all are expected of differences that are drawn"
+
+
+def test_an_index_among_billions_takes_no_memory_for_the_others() -> None:
+    found = DataOrder(10**13, seed=0)(10**13 - 3, 10**13 + 3)
+    assert len(found.unique()) == 6
+    assert 0 <= int(found.min()) <= int(found.max()) < 10**13
 
 
 def test_a_row_sees_the_numbers_of_its_own_draw_whatever_shares_the_batch() -> None:

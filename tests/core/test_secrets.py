@@ -101,3 +101,17 @@ def test_a_configuration_takes_no_credential_and_does_not_repeat_it(uri: str, se
     with pytest.raises(UserError, match=r"holds a credential|not a place for files") as error:
         validate(section, dict.fromkeys(values, uri), "job.yaml")
     assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["eyJ" * 100_000, "?" + "token" * 60_000, "https://hooks.slack.com/T" * 9_000])
+def test_a_word_that_would_be_looked_at_for_minutes_is_struck_out(text: str) -> None:
+    assert redact(f"a {text} b") == "a *** b"
+
+
+def test_no_more_is_looked_at_than_is_shown() -> None:
+    spaced = "https://hooks.slack.com/services/T " * 40_000
+    assert len(redact(spaced, 100)) == 103
+    assert len(str(UserError(spaced))) < 3_100
+    assert str(UserError(f"job.yaml: {'x' * 100_000}: the reason")).endswith("*** the reason")
+    assert SECRET not in redact(f"{'a ' * 48}https://user:{SECRET}@host/data", 100)  # cut in the middle
+    assert str(UserError("a b")) == "a b"

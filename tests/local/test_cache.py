@@ -112,7 +112,7 @@ def test_a_cached_evaluation_with_another_digit_promotes_nothing_and_lost_sample
     shutil.rmtree(again.artifacts()["samples"]["uri"])
     record = again.folder / "run.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "status": "failed"}))
-    resumed = project.call("run", "tiny.yaml", "--resume")
+    resumed = project.here("run", "tiny.yaml", "--resume")
     assert resumed.returncode == 0, resumed.stderr
     healed = project.latest()
     assert (healed.id, states(healed)["sample"], states(healed)["train"]) == (again.id, "succeeded", "cached")

@@ -64,11 +64,11 @@ def test_digits_go_from_data_to_a_registered_model_and_back_to_a_picture(tmp_pat
     for key in ("data_hash", "code_version", "image", "config", "run"):
         assert f"- {key}: {json.dumps(version.lineage[key])}" in card
 
-    drawn = project.call("generate", "--model", "few-digits", "--class", "7", "--steps", "4", "--out", "seven.png")
+    drawn = project.here("generate", "--model", "few-digits", "--class", "7", "--steps", "4", "--out", "seven.png")
     assert drawn.returncode == 0, drawn.stderr
     assert (tmp_path / "seven.png").read_bytes().startswith(b"\x89PNG")
 
-    again = project.call("run", "few.yaml")
+    again = project.here("run", "few.yaml")
     assert again.returncode == 0, again.stderr
     states = {step["name"]: step["state"] for step in find_run(tmp_path / "runs", "latest").steps}
     assert states["keep"] == "succeeded"  # the same weights are no better
@@ -79,7 +79,7 @@ def test_digits_go_from_data_to_a_registered_model_and_back_to_a_picture(tmp_pat
         " data: {source: digits, limit: 300}, sample: {count: 20, steps: 2},"
         " evaluate: {count: 60, judge_epochs: 2}, resources: {train: cpu, sample: cpu}}"
     )
-    sampled = project.call("run", "draw.yaml")
+    sampled = project.here("run", "draw.yaml")
     assert sampled.returncode == 0, sampled.stderr
     last = find_run(tmp_path / "runs", "latest")
     assert last.facts["pipeline"] == "image-sampling"
@@ -91,7 +91,7 @@ def test_a_search_finds_the_learning_rate_that_learns_and_its_model_passes_the_g
     planted = "search: {parameters: {train.learning_rate: {values: [1.0e-6, 3.0e-3, 9]}}, trials: 3, examples: 512}\n"
     project = RealProject(make_project(tmp_path).folder)
     (tmp_path / "few.yaml").write_text(TINY + planted)
-    called = project.call("run", "few.yaml", "--search")
+    called = project.here("run", "few.yaml", "--search")
     assert called.returncode == 0, called.stderr
     run = find_run(tmp_path / "runs", "latest")
     search = json.loads((run.folder / "steps/choose/search.json").read_text())

@@ -11,7 +11,7 @@ from tests.local.conftest import Project
 
 
 def test_a_start_that_is_refused_leaves_no_folder_and_latest_as_it_was(project: Project) -> None:
-    refused = project.call("run", "tiny.yaml", "--set", "data.data_dir=missing")
+    refused = project.here("run", "tiny.yaml", "--set", "data.data_dir=missing")
     assert refused.returncode == 2
     assert "data.data_dir: no files at" in refused.stderr
     assert list(project.folder.glob("runs/*/tiny-*")) == []
@@ -25,7 +25,7 @@ def test_of_two_that_resume_one_run_one_runs_and_the_other_is_told(project: Proj
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    failed = project.call("run", "tiny.yaml", "--set", "sample.seed=666")
+    failed = project.here("run", "tiny.yaml", "--set", "sample.seed=666")
     assert failed.returncode == 1
     run = project.latest()
     facts = storage.read_json(run.folder / "run.json")
@@ -35,7 +35,7 @@ def test_of_two_that_resume_one_run_one_runs_and_the_other_is_told(project: Proj
     first = start("tiny.yaml", "--resume")
     while not (run.folder / LOCK).read_text():
         assert first.poll() is None
-    second = project.call("run", "--resume", run.id)
+    second = project.here("run", "--resume", run.id)
     assert second.returncode == 2
     assert f"process {first.pid} holds it" in second.stderr
     assert second.stderr.count("\n") == 1

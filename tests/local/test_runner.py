@@ -41,7 +41,7 @@ def test_the_gallery_shows_the_run_and_its_model_and_can_be_published(shared: Pr
     address = run.folder.relative_to((shared.folder / "runs").resolve()).as_posix() + "/report.html"
     assert f'href="{address}"' in page
     assert "Champion tiny@1" in page
-    called = shared.call("gallery", "--publish", str(tmp_path / "public"))
+    called = shared.here("gallery", "--publish", str(tmp_path / "public"))
     assert called.returncode == 0, called.stderr
     assert (tmp_path / "public" / "index.html").read_text(encoding="utf-8") == page
     assert (tmp_path / "public" / address).is_file()
@@ -162,7 +162,7 @@ def test_changed_data_is_not_served_from_cache(project: Project, states: States)
 def test_a_failing_step_prints_its_error_and_a_rerun_goes_on_from_the_last_good_step(
     project: Project, states: States
 ) -> None:
-    failed = project.call("run", "tiny.yaml", "--set", "sample.seed=666")
+    failed = project.here("run", "tiny.yaml", "--set", "sample.seed=666")
     assert failed.returncode == 1
     assert "step sample failed: RuntimeError: a bug in sampling" in failed.stderr
     assert "steps/sample" in failed.stderr
@@ -175,7 +175,7 @@ def test_a_failing_step_prints_its_error_and_a_rerun_goes_on_from_the_last_good_
 
 
 def test_bad_input_to_a_step_is_one_line_and_exit_code_2(project: Project) -> None:
-    failed = project.call("run", "tiny.yaml", "--set", "data.limit=13")
+    failed = project.here("run", "tiny.yaml", "--set", "data.limit=13")
     assert failed.returncode == 2
     assert (
         failed.stderr.splitlines()[0] == "error: step prepare-data failed: data.limit: found 13; allowed: lucky numbers"
@@ -202,13 +202,13 @@ def test_an_interrupted_run_is_resumed_as_the_same_run(
     assert "textdiffusion run tiny.yaml --resume" in errors
     run = project.latest()
     assert (run.status, states(run)["train"]) == ("failed", "failed")
-    resumed = project.call("run", "tiny.yaml", "--resume")
+    resumed = project.here("run", "tiny.yaml", "--resume")
     assert resumed.returncode == 0, resumed.stderr
     again = project.latest()
     assert again.id == run.id
     assert (again.status, states(again)["prepare-data"]) == ("succeeded", "cached")
     assert again.artifacts()["model"]["metadata"]["resumed"] is True  # from what the killed step had left in `work`
-    assert project.call("run", "tiny.yaml", "--resume").returncode == 2  # nothing is unfinished now
+    assert project.here("run", "tiny.yaml", "--resume").returncode == 2  # nothing is unfinished now
 
 
 def test_a_run_that_was_killed_outright_is_no_longer_running_and_is_resumed(project: Project) -> None:
@@ -224,7 +224,7 @@ def test_a_run_that_was_killed_outright_is_no_longer_running_and_is_resumed(proj
     process.wait(60)
     killed = project.latest()
     assert (killed.status, killed.facts["interrupted"]) == ("failed", True)
-    assert project.call("run", "tiny.yaml", "--resume").returncode == 0
+    assert project.here("run", "tiny.yaml", "--resume").returncode == 0
     assert (project.latest().id, project.latest().status) == (killed.id, "succeeded")
 
 
@@ -278,7 +278,7 @@ def test_only_runs_one_step_on_an_earlier_runs_artifacts(project: Project, state
     assert states(run) == {"sample": "succeeded"}
     assert run.facts["parents"] == [first.id]
     assert json.loads((run.folder / "steps/sample/sample.json").read_text())["steps"] == 7
-    bad = project.call("run", "tiny.yaml", "--only", "sampel", "--from", first.id)
+    bad = project.here("run", "tiny.yaml", "--only", "sampel", "--from", first.id)
     assert bad.returncode == 2
     assert "sample" in bad.stderr
 

@@ -45,7 +45,7 @@ def the_search(project: Project) -> Run:
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with a finished search."""
     project = searching(tmp_path_factory.mktemp("searched"))
-    called = project.call("run", "tiny.yaml", "--search")
+    called = project.here("run", "tiny.yaml", "--search")
     assert called.returncode == 0, called.stderr
     return project
 
@@ -86,21 +86,21 @@ def test_one_step_of_a_search_again_has_the_winners_settings(searched: Project) 
 def test_more_trials_begin_with_those_that_are_there(tmp_path: Path, states: States) -> None:
     search = "search: {parameters: {train.learning_rate: {min: 0.1, max: 4, scale: log}}, trials: 2, examples: 64}\n"
     project = searching(tmp_path, search)
-    assert project.call("run", "tiny.yaml", "--search").returncode == 0
-    assert project.call("run", "tiny.yaml", "--search", "--set", "search.trials=3").returncode == 0
+    assert project.here("run", "tiny.yaml", "--search").returncode == 0
+    assert project.here("run", "tiny.yaml", "--search", "--set", "search.trials=3").returncode == 0
     trials = {name: state for name, state in states(project.latest()).items() if name.startswith("trial-")}
     assert trials == {"trial-1": "cached", "trial-2": "cached", "trial-3": "succeeded"}
 
 
 def test_a_trial_that_is_killed_is_tried_again_and_the_others_are_not(tmp_path: Path, states: States) -> None:
     project = searching(tmp_path)
-    killed = project.call("run", "tiny.yaml", "--search", "--set", "train.clip=13")
+    killed = project.here("run", "tiny.yaml", "--search", "--set", "train.clip=13")
     assert killed.returncode == 1
     assert "failed: ended by SIGKILL (out of memory, perhaps)" in killed.stderr
     assert "--resume" in killed.stderr
     before = states(project.latest())
     assert sorted(before[name] for name in before if name.startswith("trial-")) == ["failed", "succeeded", "succeeded"]
-    again = project.call("run", "tiny.yaml", "--resume")
+    again = project.here("run", "tiny.yaml", "--resume")
     assert again.returncode == 0, again.stderr
     after = states(project.latest())
     assert {name: after[name] for name, state in before.items() if state == "succeeded"} == {
@@ -137,7 +137,7 @@ def test_an_interrupted_search_ends_all_its_trials_at_once(tmp_path: Path) -> No
 
 def test_a_job_without_the_section_says_what_to_write(tmp_path: Path) -> None:
     project = searching(tmp_path, "")
-    called = project.call("run", "tiny.yaml", "--search")
+    called = project.here("run", "tiny.yaml", "--search")
     assert called.returncode == 2
     assert "--search needs a section `search` in a training job, for example search: {parameters:" in called.stderr
     assert not (tmp_path / "runs").exists()

@@ -33,14 +33,14 @@ def leaks(folder: Path, called: subprocess.CompletedProcess[str]) -> list[str]:
 @pytest.mark.parametrize("override", ["sample.seed=1", "sample.seed=666"], ids=["a run", "a run with a traceback"])
 def test_credentials_of_the_environment_are_in_no_log_and_no_record(project: Project, override: str) -> None:
     guarded = Guarded(project.folder)
-    called = guarded.call("run", "tiny.yaml", "--set", override)
+    called = guarded.here("run", "tiny.yaml", "--set", override)
     assert guarded.latest().folder.joinpath("run.json").is_file()
     assert len([path for path in project.folder.rglob("log.txt") if path.is_file()]) >= 3
     assert leaks(project.folder, called) == []
 
 
 def test_a_token_in_a_path_is_refused_and_kept_nowhere(project: Project) -> None:
-    called = project.call("run", "tiny.yaml", "--set", f"data.data_dir=https://me:{CANARY}@host/data")
+    called = project.here("run", "tiny.yaml", "--set", f"data.data_dir=https://me:{CANARY}@host/data")
     assert called.returncode == 2
     assert "https://***@host/data" in called.stderr
     assert leaks(project.folder, called) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 import pytest
 
 from tests.serving.conftest import Served, served
+
+SEED = {"name": "seed", "datatype": "INT64", "shape": [1], "data": [1]}
+HEAD = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
 @pytest.mark.parametrize(
@@ -89,3 +94,99 @@ def test_requests_are_counted_timed_and_logged_in_json(images_server: Served) ->
     line = [line for line in images_server.lines if line["message"] == "request"][-1]
     assert {"time", "severity", "method", "path", "status", "seconds"} <= line.keys()
     assert images_server.other == []  # nothing but JSON
+
+
+@pytest.mark.parametrize(
+    ("path", "ask"),
+    [
+        ("/generate", {"class": "eyJ" * 300_000}),
+        ("/generate", {"k" * 1_000_000: 1}),
+        ("/predict", {"instances": [{"class": "eyJ" * 300_000}]}),
+        ("/predict", {"instances": [{"seed": "https://hooks.slack.com/services/T " * 20_000}]}),
+        ("/v2/models/tiny/infer", {"inputs": [{"name": "eyJ" * 300_000}]}),
+        ("/v2/models/tiny/infer", {"inputs": [{**SEED, "shape": [1] * 200_000}]}),
+    ],
+)
+def test_an_error_repeats_little_of_what_was_sent(path: str, ask: dict[str, Any], images_server: Served) -> None:
+    answer = images_server.client.post(path, json=ask)
+    assert answer.status_code == 422
+    assert len(answer.content) < 5_000
+
+
+def test_names_in_errors_command_no_terminal(images_server: Served) -> None:
+    assert "\x9b" not in images_server.post("/generate", {"\x9b31m": 1}, 422)["error"]
+    assert "\x1b" not in images_server.get("/v1/models/%1b[31m", 404)["error"]
+    assert len(images_server.get(f"/v1/models/{'a' * 20_000}", 404)["error"]) < 5_000
+
+
+@pytest.mark.parametrize("name", [["images"], {"a": 1}, None, 3])
+def test_an_output_of_another_kind_is_named(name: object, images_server: Served) -> None:
+    asked = {"inputs": [SEED], "outputs": [{"name": name}]}
+    assert "outputs: found " in images_server.post("/v2/models/tiny/infer", asked, 422)["error"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "https://example.com"},
+        {"origin": "null"},
+        {"origin": "http://[::1"},
+    ],
+)
+def test_a_page_of_another_site_cannot_ask(headers: dict[str, str], images_server: Served) -> None:
+    for path, body in (("/generate", {"seed": 1}), ("/predict", {"instances": [{"seed": 1}]})):
+        text = {"content-type": "text/plain", **headers}
+        answer = images_server.client.post(path, content=json.dumps(body), headers=text)
+        assert (answer.status_code, answer.json()) == (403, {"error": "pages of other sites may not ask"})
+
+
+def test_its_own_pages_and_programs_can_ask(images_server: Served) -> None:
+    origin = str(images_server.client.base_url).rstrip("/")
+    for headers in (
+        {"origin": origin},
+        {"sec-fetch-site": "same-origin", "origin": origin},
+        {"sec-fetch-site": "none"},
+    ):
+        assert images_server.client.post("/generate", json={"seed": 1}, headers=headers).status_code == 200
+
+
+def test_no_page_of_the_service_loads_anything_from_elsewhere(images_server: Served) -> None:
+    for path in ("/docs", "/redoc"):
+        assert images_server.get(path, 404) == {"error": "Not Found"}
+
+
+@pytest.mark.parametrize("length", [b"1500001", b"9" * 20])
+def test_a_body_that_is_announced_too_large_is_refused_before_it_is_sent(length: bytes, images_server: Served) -> None:
+    with _connection(images_server) as client:
+        client.sendall(HEAD + b"Content-Length: " + length + b"\r\n\r\n")
+        assert b" 413 " in client.recv(65536)
+
+
+def test_a_client_that_sends_or_reads_too_slowly_is_left(shelf: Path) -> None:
+    registry = str(shelf / "registry")
+    with served("tiny", "--registry", registry, "--deadline", "2") as server:
+        for sent in (b"", b"POST /gen", HEAD, HEAD + b"Content-Length: 9\r\n\r\n{"):
+            with _connection(server) as client:
+                client.sendall(sent)
+                assert client.recv(65536) == b""  # closed: without it, this would wait for ever
+        with _connection(server) as client:  # on a connection that is kept after a request, too
+            client.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += client.recv(65536)
+            client.sendall(b"GET /v2 HT")
+            assert client.recv(65536) == b""
+        with _connection(server) as client:
+            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 2_000)  # 20 MB of answers, unread
+            with pytest.raises(ConnectionError):
+                while True:
+                    client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert server.post("/generate", {"seed": 1, "count": 2})["seed"] == 1
+
+
+def _connection(server: Served) -> socket.socket:
+    made = socket.create_connection((server.client.base_url.host, server.client.base_url.port))
+    made.settimeout(60)
+    return made

@@ -35,7 +35,7 @@ def without_links(draw: random.Random) -> Iterator[None]:
 
 def killed_without_links(draw: random.Random, folder: Path) -> int:
     """A training on a drive without links is killed at random moments, and ends as an undisturbed one on a disk."""
-    training.undisturbed("text", 1, os.getpid())
+    training.undisturbed("text", 1, "fp32", os.getpid())
     with without_links(draw):
         return training.killed("text", signal.SIGKILL, 1, draw, folder)
 

@@ -60,14 +60,14 @@ def _prepared(modality: ModalityName, owner: int) -> Path:
     return folder
 
 
-def train(modality: ModalityName, folder: Path) -> int:
+def train(modality: ModalityName, folder: Path, precision: str = "fp32") -> int:
     """Trains into `folder`/model with checkpoints in `folder`/work, as a step does; the exit code of the step."""
     from components.step import step
     from core.modality import run
     from tests.core.asked import Steps
 
     job = JOBS[modality]
-    settings = {**job["train"], "checkpoint_minutes": EVERY_STEP, "precision": "fp32"}
+    settings = {**job["train"], "checkpoint_minutes": EVERY_STEP, "precision": precision}
     with step():
         steps = Steps(modality, run)
         steps.train(job["model"], settings, dataset(modality), folder / "model", work=str(folder / "work"))
@@ -102,11 +102,11 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 
 @cache
-def undisturbed(modality: str, processes: int, owner: int) -> tuple[dict[str, str], float, float]:
+def undisturbed(modality: str, processes: int, precision: str, owner: int) -> tuple[dict[str, str], float, float]:
     """The fingerprint of a training that nothing disturbed; seconds until it made its first checkpoint, and after."""
     with tempfile.TemporaryDirectory(prefix="torture-") as name:
         folder = Path(name)
-        pids = start(modality, folder, processes)
+        pids = start(modality, folder, processes, precision)
         began = time.monotonic()  # what is imported and prepared once, before the first fork, does not count
         while not list(folder.glob("work/*/manifest-*")) and time.monotonic() - began < HANG_SECONDS:
             time.sleep(0.005)
@@ -116,13 +116,13 @@ def undisturbed(modality: str, processes: int, owner: int) -> tuple[dict[str, st
         return fingerprint(folder), first, time.monotonic() - began - first
 
 
-def start(modality: str, folder: Path, processes: int = 1) -> list[int]:
+def start(modality: str, folder: Path, processes: int = 1, precision: str = "fp32") -> list[int]:
     """Starts the processes of a training; with more than one they are a group of gloo, as torchrun makes it."""
     dataset(modality)
     for module in ("components.step", *STEPS["train"].imports(modality)):  # once, before the fork
         import_module(module)
     if processes == 1:
-        return [fork(lambda: train(modality, folder), folder / "log.txt")]
+        return [fork(lambda: train(modality, folder, precision), folder / "log.txt")]
     pids, port = [], port_of()
     for rank in range(processes):
         group = {
@@ -133,7 +133,7 @@ def start(modality: str, folder: Path, processes: int = 1) -> list[int]:
             "TORCHELASTIC_RUN_ID": "torture",
         }  # as torchrun's own workers: they start no others
         with environment(**group):
-            pids.append(fork(lambda: train(modality, folder), folder / f"log{rank}.txt"))
+            pids.append(fork(lambda: train(modality, folder, precision), folder / f"log{rank}.txt"))
     return pids
 
 
@@ -158,15 +158,22 @@ def tail(folder: Path) -> str:
     return lines[-1][:300] if lines else "no word"
 
 
-def killed(modality: str, number: signal.Signals, processes: int, draw: random.Random, folder: Path) -> int:
+def killed(
+    modality: str,
+    number: signal.Signals,
+    processes: int,
+    draw: random.Random,
+    folder: Path,
+    precision: str = "fp32",
+) -> int:
     """One training cut at up to `KILLS` random moments, then let run to its end and compared with the undisturbed one.
 
     One moment of six is in the start; the others are so near to it that the training outlasts about all of them.
     """
-    expected, first, rest = undisturbed(modality, processes, os.getpid())
+    expected, first, rest = undisturbed(modality, processes, precision, os.getpid())
     kills = 0
     while kills < KILLS:
-        pids = start(modality, folder, processes)
+        pids = start(modality, folder, processes, precision)
         time.sleep(draw.uniform(0, first) if draw.random() < 1 / 6 else first + draw.uniform(0, 3 * rest / KILLS))
         victim = draw.choice(pids)
         asked = time.monotonic()
@@ -185,12 +192,18 @@ def killed(modality: str, number: signal.Signals, processes: int, draw: random.R
             codes = finish(pids)
         if set(codes) == {0}:  # it was at its end
             break
-    codes = finish(start(modality, folder, processes))
+    codes = finish(start(modality, folder, processes, precision))
     require(set(codes) == {0}, f"resumed training ended with {codes}: {tail(folder)}")
     found = fingerprint(folder)
     differs = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     require(not differs, f"after {kills} kills {len(differs)} of {len(expected)} parts differ, first {differs[:1]}")
     return kills
+
+
+def killed_in(precision: str, draw: random.Random, folder: Path) -> int:
+    """A training of images or of text in another number format, killed outright or by a notice."""
+    number = draw.choice([signal.SIGKILL, signal.SIGTERM])
+    return killed(draw.choice(sorted(JOBS)), number, 1, draw, folder, precision)
 
 
 def _fault(name: str, title: str, modality: str, number: signal.Signals, processes: int, weight: float) -> Fault:
@@ -204,4 +217,6 @@ FAULTS = [
     _fault("term-text", "training of text: SIGTERM, resumed", "text", signal.SIGTERM, 1, 1),
     _fault("kill-two", "training on two processes (gloo): SIGKILL, resumed", "images", signal.SIGKILL, 2, 1.5),
     _fault("term-two", "training on two processes (gloo): SIGTERM to one, resumed", "text", signal.SIGTERM, 2, 1.5),
+    Fault("kill-bf16", "training in bf16: SIGKILL or SIGTERM, resumed", lambda d, f: killed_in("bf16", d, f)),
+    Fault("kill-fp16", "training in fp16, scaled: the same", lambda d, f: killed_in("fp16", d, f)),
 ]

@@ -120,8 +120,8 @@ def test_text_of_a_data_set_is_its_rows_with_empty_lines_between(library: Any, t
     rows = library.Dataset.from_dict({"title": ["a", "b", "c"], "text": ["first\r\n", "", "third"]})
     rows.to_parquet(str(tmp_path / "in.parquet"))
     config = TextData(source="huggingface", data_dir=str(tmp_path / "in.parquet"))
-    assert read_source(config)[0] == "first\n\nthird\n"
-    assert read_source(config.model_copy(update={"text_column": "title"}))[0] == "a\n\nb\n\nc\n"
+    assert "".join(read_source(config)) == "first\n\nthird\n"
+    assert "".join(read_source(config.model_copy(update={"text_column": "title"}))) == "a\n\nb\n\nc\n"
 
 
 def test_an_image_too_large_is_refused_before_it_is_decoded(library: Any, tmp_path: Path) -> None:

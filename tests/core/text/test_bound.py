@@ -75,7 +75,7 @@ class Bigrams:
             x = self.embeddings[self.tokens[:64]]
             logits = self.posterior(x, diffuse(x, gamma, torch.randn(x.shape, generator=generator)), gamma)
             warp.observe(gamma, token_losses(logits, self.tokens[:64]))
-        warp.settle()
+        warp.settle(torch.tensor(True))
         return NoisePath(warp, LENGTH, tilt)
 
 

@@ -12,6 +12,8 @@ from core.text.config import ProcessConfig
 from core.text.reverse_steps import STEPS
 from core.text.schedule import NoisePath, Warp, alpha_sigma, diffuse, evidence, tilted
 
+KEPT = torch.tensor(True)
+
 
 def sphere(tokens: int, size: int, seed: int = 0) -> torch.Tensor:
     x = torch.randn(tokens, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -47,7 +49,7 @@ def test_equal_steps_of_the_warp_are_equal_steps_of_information() -> None:
     warp = Warp(ProcessConfig(gamma_min=-1, gamma_max=9, warp_uniform=0.01))
     gamma = torch.linspace(-1, 9, 20_001)[:-1]
     warp.observe(gamma, torch.sigmoid(1.5 * (gamma - 4)))
-    warp.settle()
+    warp.settle(KEPT)
     grid = NoisePath(warp).grid(10)[:, 0]
     losses = torch.sigmoid(1.5 * (grid - 4))
     torch.testing.assert_close(losses.diff().neg(), torch.full((10,), 0.1), atol=0.03, rtol=0)
@@ -56,7 +58,7 @@ def test_equal_steps_of_the_warp_are_equal_steps_of_information() -> None:
 def test_the_warp_inverts_its_own_distribution() -> None:
     warp = Warp(ProcessConfig())
     warp.observe(torch.linspace(-1, 9, 5000), torch.linspace(0, 1, 5000) ** 3)
-    warp.settle()
+    warp.settle(KEPT)
     edges = torch.linspace(-1, 9, len(warp.distribution()))
     torch.testing.assert_close(warp.gamma(warp.distribution()[1:-1]), edges[1:-1], atol=1e-4, rtol=0)
 
@@ -65,11 +67,11 @@ def test_the_warp_follows_what_it_sees_and_lives_in_the_checkpoint() -> None:
     warp, other = Warp(ProcessConfig()), Warp(ProcessConfig())
     gamma = torch.linspace(-1, 9, 5000)
     warp.observe(gamma, (gamma > 6).float())
-    warp.settle()
+    warp.settle(KEPT)
     assert 5.5 < float(warp.gamma(torch.tensor([0.5]))) < 6.5
     for _ in range(200):
         warp.observe(gamma, (gamma > 2).float())
-        warp.settle()
+        warp.settle(KEPT)
     assert 1.5 < float(warp.gamma(torch.tensor([0.5]))) < 2.5
     other.load_state_dict(warp.state_dict())
     torch.testing.assert_close(NoisePath(other).grid(9), NoisePath(warp).grid(9), rtol=0, atol=0)
@@ -120,9 +122,9 @@ def test_a_step_of_a_known_token_keeps_the_marginal(name: str) -> None:
 def test_a_step_that_is_skipped_leaves_no_trace_in_the_warp() -> None:
     warp = Warp(ProcessConfig())
     warp.observe(torch.linspace(-1, 9, 100), torch.full((100,), float("nan")))
-    warp.settle(keep=False)
+    warp.settle(~KEPT)
     warp.observe(torch.linspace(-1, 9, 500), torch.ones(500))
-    warp.settle()
+    warp.settle(KEPT)
     assert torch.equal(warp.losses, torch.ones_like(warp.losses))
 
 
@@ -131,7 +133,7 @@ def test_the_slope_of_a_path_is_the_derivative_of_its_noise_levels(tilt: float) 
     warp = Warp(ProcessConfig())
     gamma = torch.linspace(-1, 9, 5000)
     warp.observe(gamma, torch.sigmoid(1.5 * (gamma - 4)))
-    warp.settle()
+    warp.settle(KEPT)
     path, u = NoisePath(warp.double(), 4, tilt), (torch.arange(40_000, dtype=torch.float64) + 0.5) / 40_000
     moved = path.slope(u).mean(dim=0)
     torch.testing.assert_close(moved, torch.full((4,), 10.0, dtype=torch.float64), atol=0.01, rtol=0)

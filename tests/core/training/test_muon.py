@@ -59,3 +59,29 @@ def test_matrices_of_one_shape_take_the_steps_they_take_alone(monkeypatch, toget
 def test_vectors_are_refused():
     with pytest.raises(ValueError, match="takes matrices"):
         Muon([torch.nn.Parameter(torch.zeros(3))], lr=0.1)
+
+
+def test_a_step_that_the_device_finds_not_finite_changes_nothing() -> None:
+    """As torch's fused AdamW: what is not finite is known on the device alone."""
+    torch.manual_seed(0)
+    parameters = [torch.nn.Parameter(torch.randn(4, 6)), torch.nn.Parameter(torch.randn(4, 6))]
+    plain, decided = (
+        Muon([p.detach().clone().requires_grad_() for p in parameters], lr=0.1, weight_decay=0.1) for _ in "ab"
+    )
+
+    def step(muon: Muon, gradient: float, bad: float | None) -> None:
+        for parameter in muon.param_groups[0]["params"]:
+            parameter.grad = torch.linspace(-1, 1, 24).view(4, 6) * gradient
+        muon.found_inf = None if bad is None else torch.tensor(bad)
+        muon.step()
+
+    for bad in (None, 0.0):
+        step(plain, 1.0, None)
+        step(decided, 1.0, bad)
+    step(decided, float("nan"), 1.0)
+    step(plain, 0.5, None)
+    step(decided, 0.5, 0.0)
+    for left, right in zip(plain.param_groups[0]["params"], decided.param_groups[0]["params"], strict=True):
+        torch.testing.assert_close(left, right)
+        buffers = [muon.state[p]["momentum_buffer"] for muon, p in ((plain, left), (decided, right))]
+        torch.testing.assert_close(*buffers)

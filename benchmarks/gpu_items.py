@@ -1,0 +1,285 @@
+"""The items of benchmarks/gpu_slot.py. Each returns flat facts, or adds them to `slot.results` as they come."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from benchmarks import images as quality_of
+from benchmarks.contenders import Budget, Diffusers, Lucidrains, Ours
+from benchmarks.devices import synchronize
+from benchmarks.slot import Facts, Slot
+from core.images import sampling
+from core.images.dataset import ImageDataset
+from core.images.judge import Judge
+from core.images.model import NoiseProcess, TrainedModel
+from core.modality import run_here
+from core.processes.world import World, average_gradients
+from core.randomness import Draws
+from core.requests import PrepareDataRequest, TrainJudgeRequest
+from core.storage.checkpoint import serialize
+from core.training import precision
+from core.training.objective import Objective
+from core.training.result import FitResult, InterruptedTrainingError
+
+
+def rate(result: FitResult) -> float:
+    return [row["rate"] for row in result.log if "rate" in row][-1]
+
+
+def describe(slot: Slot) -> Facts:
+    """Card, driver and what torch was built for."""
+    facts: Facts = {"torch": torch.__version__, "CUDA": torch.version.cuda, "architectures": torch.cuda.get_arch_list()}
+    facts["precision"] = precision.choose(slot.device).reason
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm", "--format=csv,noheader"]
+        facts["nvidia-smi"] = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    return facts
+
+
+def waits(slot: Slot) -> Facts:
+    """Where the host waits for the GPU in 200 steps on images and 100 on text, and the longest kernels."""
+    kinds = {
+        "images": (slot.images(), slot.job.train, 200),
+        "diffusion": (slot.texts("diffusion"), slot.text_job.train, 100),
+    }
+    for name, (objective, settings, steps) in kinds.items():
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if slot.device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("warn")
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            slot.train(objective, settings, slot.steps(steps))
+        if slot.device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+        places = [f"{Path(one.filename).name}:{one.lineno}" for one in said if "synchroniz" in str(one.message)]
+        slot.results[f"{name}, waits"] = {place: places.count(place) for place in sorted(set(places))}
+        with torch.profiler.profile(activities=activities) as profile:
+            slot.train(objective, settings, 4)
+        key = "self_device_time_total" if slot.device.type == "cuda" else "self_cpu_time_total"
+        table = sorted(profile.key_averages(), key=lambda row: -getattr(row, key))[:12]
+        slot.results[f"{name}, longest"] = {row.key[:60]: [row.count, round(getattr(row, key))] for row in table}
+    return {}
+
+
+def resume(slot: Slot) -> Facts:
+    """Whether a training that was stopped ends with the same weights, without and with train.deterministic."""
+    steps = slot.steps(300)
+    for deterministic in (False, True):
+        for name in ("images", "diffusion"):
+            settings = slot.job.train if name == "images" else slot.text_job.train
+
+            def build(name: str = name) -> Objective:
+                return slot.images() if name == "images" else slot.texts(name)
+
+            torch.manual_seed(0)
+            hashes, label = [], f"{name}, deterministic={deterministic}"
+            began = time.monotonic()
+            whole = slot.train(build(), settings, steps, f"{label} whole", deterministic=deterministic)
+            slot.results[f"{label}, examples/s"] = rate(whole)
+            slot.results[f"{label}, s"] = round(time.monotonic() - began, 2)
+            for again in ("again", "stopped"):
+                torch.manual_seed(0)
+                objective, folder = build(), f"{label} {again}"
+                if again == "stopped":
+                    _stop_after(objective, steps // 2)
+                    with suppress(InterruptedTrainingError):
+                        slot.train(objective, settings, steps, folder, deterministic=deterministic)
+                    torch.manual_seed(0)
+                    objective = build()
+                hashes.append(_sha(slot.train(objective, settings, steps, folder, deterministic=deterministic)))
+            slot.results[f"{label}, repeated"] = hashes[0] == _sha(whole)
+            slot.results[f"{label}, resumed"] = hashes[1] == _sha(whole)
+    return {}
+
+
+def _sha(result: FitResult) -> str:
+    return hashlib.sha256(serialize(result.model.state_dict())).hexdigest()
+
+
+def _stop_after(objective: Objective, steps: int) -> None:
+    """Signals this process, as a machine that is taken away would, in the given step."""
+    loss, calls = objective.loss, 0
+
+    def counted(*arguments: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(*arguments)
+
+    objective.loss = counted  # type: ignore[method-assign]
+
+
+def formats(slot: Slot) -> Facts:
+    """300 steps in each number format: images a second, the last loss, steps that were skipped."""
+    for name in ("fp32", "bf16", "fp16"):
+        result = slot.train(slot.images(), slot.job.train, slot.steps(300), precision=name)
+        last = [row["loss"] for row in result.log if "loss" in row][-1]
+        slot.results[name] = {"images/s": rate(result), "loss": last, "skipped": result.skipped_steps}
+    return {}
+
+
+def rates(slot: Slot) -> Facts:
+    """Images a second by batch, eager and compiled."""
+    for compiled in (False, True) if slot.device.type == "cuda" else (False,):
+        for batch in (64, 256, 1024, 4096) if not slot.tiny else (8,):
+            steps = slot.steps(max(20, min(200, 100_000 // batch)))
+            result = slot.train(slot.images(), slot.job.train, steps, batch_size=batch, compile=compiled)
+            slot.results[f"batch {batch}{', compiled' * compiled}"] = rate(result)
+    return {}
+
+
+def peers(slot: Slot) -> Facts:
+    """Images a second of diffusers and denoising-diffusion-pytorch, with autocast as ours; lengths as above.
+
+    A peer that is not installed is left out, and the results say so.
+    """
+    number_format = precision.choose(slot.device)
+    # their networks halve the sides twice
+    sizes = SimpleNamespace(shape=(16, 16) if slot.tiny else (28, 28), classes=10)
+    for kind in (Diffusers, Lucidrains):
+        try:
+            peer = kind()
+            peer.network(sizes)
+        except ImportError as error:
+            slot.results[kind.name] = f"left out: {error}"
+            continue
+        for batch in (128, 1024) if not slot.tiny else (2,):
+            network = peer.network(sizes).to(slot.device)
+            optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True)
+            images = torch.rand(batch, 1, *sizes.shape, device=slot.device) * 2 - 1
+            labels = torch.randint(0, 10, (batch,), device=slot.device)
+
+            def step(peer: Any = peer, network: nn.Module = network, optimizer: Any = optimizer,
+                     images: Tensor = images, labels: Tensor = labels) -> None:  # fmt: skip
+                with number_format.autocast(slot.device):
+                    loss = peer.loss(network, images, labels)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimizer.step()
+
+            slot.results[f"{peer.name}, batch {batch}"] = round(batch * _per_second(step, slot, 40), 1)
+    return {}
+
+
+def _per_second(step: Callable[[], None], slot: Slot, steps: int) -> float:
+    count = slot.steps(steps)
+    for _ in range(max(1, count // 4)):
+        step()
+    synchronize(slot.device)
+    began = time.monotonic()
+    for _ in range(count):
+        step()
+    synchronize(slot.device)
+    return count / (time.monotonic() - began)
+
+
+def quality(slot: Slot) -> Facts:
+    """A minute of the job, and 5,000 of its samples judged."""
+    name = "mnist-training" if slot.data_dir and not slot.tiny else "digits"
+    source = {"source": "mnist", "data_dir": slot.data_dir} if name == "mnist-training" else {"source": "digits"}
+    dataset, judged = slot.work / "dataset", slot.work / "judge"
+    run_here(PrepareDataRequest(modality="images", data=source, out=dataset))
+    epochs = {"judge_epochs": 0.2 if slot.tiny else 8}
+    run_here(TrainJudgeRequest(modality="images", evaluate=epochs, dataset=dataset, out=judged))
+    data, judge, ours = ImageDataset.open(dataset), Judge.open(judged), Ours("ours", name)
+    trained = ours.train(dataset, Budget(minutes=0.02 if slot.tiny else 1.0), slot.work / "quality")
+    slot.results |= {"job": name, "images": trained.examples, "training, s": trained.seconds}
+    train = judge.examine(np.array(data.images("train")[:20_000]))
+    real = judge.examine(np.array(data.images("test")[:5000]))
+    slot.results["floor"] = quality_of.metrics.frechet_distance(real.features, train.features)
+    distance, accuracy, per_second = quality_of.quality(trained, ours, data, judge, train, 100 if slot.tiny else 5000)
+    return {"Fréchet": distance, "class accuracy": accuracy, "samples/s": per_second}
+
+
+def text(slot: Slot) -> Facts:
+    """Tokens a second of our models, and of a plain GPT of the same size (torch's own layers, compiled on a GPU)."""
+    job = slot.text_job
+    for name in ("autoregressive", "diffusion"):
+        result = slot.train(slot.texts(name), job.train, slot.steps(100))
+        slot.results[name] = round(rate(result) * job.model.context)
+    sizes, batch = job.model.transformer, 2 if slot.tiny else job.train.batch_size
+    layer = nn.TransformerEncoderLayer(sizes.width, sizes.heads, 4 * sizes.width, 0.0, "gelu", batch_first=True,
+                                       norm_first=True)  # fmt: skip
+    gpt = nn.ModuleDict(
+        {
+            "embed": nn.Embedding(1024, sizes.width),
+            "layers": nn.TransformerEncoder(layer, sizes.depth, enable_nested_tensor=False),
+            "head": nn.Linear(sizes.width, 1024),
+        }
+    ).to(slot.device)
+    mask = nn.Transformer.generate_square_subsequent_mask(job.model.context, device=slot.device)
+    tokens = torch.randint(0, 1024, (batch, job.model.context), device=slot.device)
+    optimizer = torch.optim.AdamW(gpt.parameters(), 1e-3, fused=True)
+
+    def logits(ids: Tensor) -> Tensor:
+        return gpt["head"](gpt["layers"](gpt["embed"](ids), mask=mask, is_causal=True))  # type: ignore[no-any-return]
+
+    forward = torch.compile(logits) if slot.device.type == "cuda" else logits
+
+    def step() -> None:
+        with precision.choose(slot.device).autocast(slot.device):
+            loss = nn.functional.cross_entropy(forward(tokens).float().flatten(0, 1), tokens.flatten())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return {"plain GPT": round(_per_second(step, slot, 100) * batch * job.model.context)}
+
+
+def draw(slot: Slot) -> Facts:
+    """Samples a second with guidance, as the job draws them, and how much of it the noise of the host takes."""
+    objective, job = slot.images(), slot.job
+    network = objective.model.to(slot.device).eval().requires_grad_(False)
+    trained = TrainedModel(network, NoiseProcess(job.model.process), objective.shape, job.model, {}, network)
+    settings = job.sample.model_copy(
+        update={"count": 20 if slot.tiny else 5000, "batch_size": 10 if slot.tiny else 1000}
+    )
+    labels, sigmas = sampling.choose_labels(settings, trained), sampling.choose_sigmas(settings, trained.process)
+    began = time.monotonic()
+    sampling.draw(trained, settings, labels, sigmas, World(0, 1, slot.device))
+    seconds = time.monotonic() - began
+    began = time.monotonic()
+    for _ in range(settings.steps):
+        sampling.samplers.SampleNoise(range(settings.batch_size), objective.shape.size)()
+    noise = (time.monotonic() - began) * len(labels) / settings.batch_size
+    return {
+        "samples/s": round(len(labels) / seconds, 1),
+        "host noise, s": round(noise, 2),
+        "drawing, s": round(seconds, 2),
+    }
+
+
+def nccl(slot: Slot) -> Facts:
+    """A group of one process: that the library is there, and what one exchange of gradients takes."""
+    backend = "nccl" if slot.device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{slot.work / 'group'}", rank=0, world_size=1)
+    try:
+        objective = slot.images()
+        model, draws = objective.model.to(slot.device), Draws(0, 0, 0, 8, 8, slot.device)
+        objective.loss(model, torch.arange(8), draws).mean().backward()
+        world = World(0, 2, slot.device)  # of two, so that gradients are exchanged; the group's one member is both
+        return {
+            "backend": backend,
+            "exchanges/s": round(_per_second(lambda: average_gradients(model, world), slot, 50), 1),
+        }
+    finally:
+        dist.destroy_process_group()

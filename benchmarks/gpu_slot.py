@@ -1,0 +1,96 @@
+"""What one GPU does with this project, in a slot of ten minutes: for machines that are lent and may be taken away.
+
+    python -m benchmarks.gpu_slot --data_dir MNIST [--out build/benchmarks] [--only rates,draw]
+    python -m benchmarks.gpu_slot --tiny        # the same calls with next to no work, on a CPU in a minute
+
+`gpu_slot.json` is written again after each item, so that a run that is cut off still gives numbers. Nothing is
+downloaded: without --data_dir quality is measured on the embedded digits. The items stand in the order of their worth;
+each has a limit, together they take at most 560 s, and one that fails or has no time left says so in its place.
+"""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks import gpu_items
+from benchmarks.results import machine, parser
+from benchmarks.slot import Slot
+from core import storage
+from core.processes.world import own_device
+
+SECONDS = 560.0
+ITEMS: dict[str, tuple[float, Callable[[Slot], dict[str, Any]]]] = {  # with the most seconds each may take
+    "machine": (20, gpu_items.describe),
+    "waits": (70, gpu_items.waits),
+    "resume": (80, gpu_items.resume),
+    "formats": (60, gpu_items.formats),
+    "rates": (120, gpu_items.rates),
+    "peers": (60, gpu_items.peers),
+    "quality": (140, gpu_items.quality),
+    "text": (60, gpu_items.text),
+    "draw": (40, gpu_items.draw),
+    "nccl": (20, gpu_items.nccl),
+}
+
+
+class OutOfTimeError(Exception):
+    """An item took longer than it may."""
+
+
+@contextmanager
+def limit(seconds: float) -> Iterator[None]:
+    """Raises OutOfTimeError inside after `seconds`."""
+
+    def over(*_: object) -> None:
+        raise OutOfTimeError(f"stopped after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def measure(slot: Slot, names: list[str], out: Path) -> dict[str, Any]:
+    """The results by item, which are also in `out` after each."""
+    began, found = time.monotonic(), {"measured on": machine(), "items": {}}
+    for name in names:
+        most, work = ITEMS[name]
+        left = SECONDS - (0.0 if slot.tiny else time.monotonic() - began)  # a dry run is of every item
+        start, results = time.monotonic(), slot.results
+        results.clear()
+        try:
+            if left < 5:
+                raise OutOfTimeError("no time was left")
+            with limit(SECONDS if slot.tiny else min(most, left)):
+                results.update(work(slot))
+        except Exception as error:  # the next item may do better, and there is no second slot
+            results["error"] = f"{type(error).__name__}: {str(error)[:500]}"
+        found["items"][name] = {**results, "seconds": round(time.monotonic() - start, 1)}
+        storage.write_json(out, found)
+        print(f"{name}: {found['items'][name]}", flush=True)
+    return found
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--tiny", action="store_true", help="next to no work, to see that everything runs")
+    options.add_argument("--only", help="items, separated by commas; default: all")
+    chosen = options.parse_args()
+    names = chosen.only.split(",") if chosen.only else list(ITEMS)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        slot = Slot(own_device(), Path(folder), chosen.tiny, chosen.data_dir)
+        measure(slot, names, chosen.out / "gpu_slot.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The slot's script runs to its end without a GPU, and an item that fails costs no other."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu_items, gpu_slot
+from benchmarks.slot import Slot
+
+
+@pytest.mark.slow
+def test_every_item_runs_in_the_dry_run(tmp_path: Path) -> None:
+    found = gpu_slot.measure(
+        Slot(torch.device("cpu"), tmp_path, tiny=True), list(gpu_slot.ITEMS), tmp_path / "out.json"
+    )
+    assert {name: item["error"] for name, item in found["items"].items() if "error" in item} == {}
+    assert json.loads((tmp_path / "out.json").read_text()) == found
+    assert found["items"]["resume"]["images, deterministic=True, resumed"]
+
+
+def test_an_item_that_fails_or_hangs_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(slot: Slot) -> dict[str, object]:
+        slot.results["before"] = 1
+        raise RuntimeError("no kernel image")
+
+    def hangs(slot: Slot) -> dict[str, object]:
+        time.sleep(60)
+        return {}
+
+    items = {"fails": (9.0, fails), "hangs": (0.2, hangs), "works": (9.0, lambda slot: {"rate": 3})}
+    monkeypatch.setattr(gpu_slot, "ITEMS", items)
+    slot = Slot(torch.device("cpu"), tmp_path, tiny=False)
+    found = gpu_slot.measure(slot, list(items), tmp_path / "out.json")["items"]
+    assert found["fails"]["before"] == 1
+    assert "no kernel image" in found["fails"]["error"]
+    assert "stopped after" in found["hangs"]["error"]
+    assert found["works"]["rate"] == 3
+
+
+def test_the_items_fit_the_slot_one_after_the_other() -> None:
+    assert gpu_slot.SECONDS <= 560
+    assert max(seconds for seconds, _ in gpu_slot.ITEMS.values()) < gpu_slot.SECONDS
+
+
+def test_a_peer_that_is_not_installed_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    monkeypatch.setitem(sys.modules, "denoising_diffusion_pytorch", None)
+    slot = Slot(torch.device("cpu"), tmp_path, tiny=True)
+    gpu_items.peers(slot)
+    assert {name: said.split(":")[0] for name, said in slot.results.items()} == {
+        "diffusers": "left out",
+        "denoising-diffusion-pytorch": "left out",
+    }

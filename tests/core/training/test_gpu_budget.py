@@ -1,0 +1,60 @@
+"""What a GPU is asked for a step, on one that computes nothing (tests/fakes/cuda): no tensor left on the host, no wait
+between two rows of the log, and no more kernels than there are."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.fakes.cuda.device import ROOT, unusable
+
+KERNELS = {  # a step of training, or of drawing as a whole; about 5 % above what was counted
+    "train images": 920,
+    "train images, fp16": 930,
+    "train images, epsilon": 930,
+    "train text, autoregressive": 725,
+    "train text, diffusion": 1280,
+    "train text, masked": 735,
+    "train text, original": 740,
+}
+DRAWN = ("draw images", "draw images, heun", "draw text, diffusion", "draw text, autoregressive", "draw text, masked")
+
+if (reason := unusable()) is not None:
+    pytest.skip(reason, allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def counts() -> dict[str, Any]:
+    """In a process of its own: its driver must be there before torch."""
+    done = subprocess.run([sys.executable, "-m", "tests.fakes.cuda.counts"], cwd=ROOT, capture_output=True, text=True,
+                          timeout=900, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_no_tensor_is_left_on_the_host(counts: dict[str, Any]) -> None:
+    assert {name: one["error"] for name, one in counts.items() if "error" in one} == {}
+
+
+def test_no_step_of_training_waits_for_the_gpu(counts: dict[str, Any]) -> None:
+    assert {name: counts[name]["waits"] for name in KERNELS if counts[name]["waits"]} == {}
+
+
+def test_a_step_of_training_starts_no_more_kernels_than_it_did(counts: dict[str, Any]) -> None:
+    assert {name: counts[name]["kernels"] for name in KERNELS if counts[name]["kernels"] > KERNELS[name]} == {}
+
+
+def test_drawing_waits_for_nothing_but_its_results(counts: dict[str, Any]) -> None:
+    waits = {
+        name: [place for place in counts[name]["waits"] if not place.startswith("copy to the host")] for name in DRAWN
+    }
+    assert {name: places for name, places in waits.items() if places} == {}
+    assert sum(counts["draw text, autoregressive"]["waits"].values()) == 0
+
+
+def test_an_image_costs_no_more_kernels_than_it_did(counts: dict[str, Any]) -> None:
+    drawn = counts["draw images"]
+    assert drawn["kernels"] <= 420 * drawn["evaluations"]

@@ -1,0 +1,212 @@
+"""Steps of training and sampling on the device that computes nothing, and what each takes, as JSON.
+
+python -m tests.fakes.cuda.counts
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.cuda.device import Counts, prepare, pretended
+
+STEPS = 5  # of diffusion of text, whose steps differ
+DRAWN = 32
+
+
+class NoCheckpoints:
+    root = "nowhere"
+
+    def load(self) -> None:
+        return None
+
+
+def training(objective: Any, settings: dict[str, Any], counts: Counts, steps: int = 1) -> dict[str, Any]:
+    """The dearest of `steps` steps between two rows of the log, after the first, which makes the optimizers' state."""
+    import torch
+
+    from core.config import TrainConfig
+    from core.processes.world import World
+    from core.training.loop import _Training
+
+    config = TrainConfig(**{**settings, "examples": 10**6, "minutes": None})
+    world = World(0, 1, torch.device("cuda", 0))
+    run = _Training(objective, config, NoCheckpoints(), world, "train", None, {})  # type: ignore[arg-type]
+    run._step()
+    found = []
+    for _ in range(steps):
+        counts.reset()
+        run._step()
+        found.append(counts.summary())
+    run._read_outcomes()
+    waits = {place: count for one in found for place, count in one["waits"].items()}
+    return {"kernels": max(one["kernels"] for one in found), "waits": waits, "precision": run.precision.reason}
+
+
+def images(counts: Counts) -> dict[str, Callable[[], Any]]:
+    import numpy as np
+    import torch
+
+    from core.images import sampling
+    from core.images.model import ImageShape, NoiseProcess, TrainedModel
+    from core.images.objective import ImageObjective
+    from core.processes.world import World
+    from factory.job import ImageTrainingJob
+    from pipelines.jobs import load_job
+
+    job = load_job("mnist-training")
+    assert isinstance(job, ImageTrainingJob)
+    rng, device = np.random.default_rng(0), torch.device("cuda", 0)
+    split = rng.integers(0, 256, (300, 28, 28), dtype=np.uint8), rng.integers(0, 10, 300)
+    shape = ImageShape(channels=1, height=28, width=28, class_names=tuple("0123456789"))
+
+    def objective(**process: Any) -> ImageObjective:
+        model = job.model.model_copy(update={"process": job.model.process.model_copy(update=process)})
+        return ImageObjective(model, shape, split, split)
+
+    def train(precision: str = "auto", **process: Any) -> Any:
+        settings = job.train.model_dump() | {"precision": precision, "guide_at": None, "batch_size": 64}
+        return training(objective(**process), settings, counts)
+
+    def draw(**changes: Any) -> Any:
+        own = objective()
+        network, guide = (m.to(device).eval().requires_grad_(False) for m in (own.model, objective().model))
+        trained = TrainedModel(network, NoiseProcess(own.config.process), shape, own.config, {}, guide)
+        settings = job.sample.model_copy(update={"count": DRAWN, **changes})
+        labels, sigmas = sampling.choose_labels(settings, trained), sampling.choose_sigmas(settings, trained.process)
+        counts.reset()
+        sampling.draw(trained, settings, labels, sigmas, World(0, 1, device))
+        return counts.summary() | {"evaluations": sampling.denoiser_evaluations(settings)}
+
+    def look() -> Any:
+        own = objective()
+        network = own.model.to(device)
+        counts.reset()
+        own.validate(network)
+        own.preview(network)
+        return counts.summary()
+
+    return {
+        "train images": train,
+        "train images, fp16": lambda: train("fp16"),
+        "train images, epsilon": lambda: train(parameterisation="epsilon", density="uniform", weight="min_snr"),
+        "draw images": draw,
+        "draw images, heun": lambda: draw(sampler="heun", steps=4),
+        "look at images": look,
+    }
+
+
+def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
+    import torch
+
+    from core.randomness import generator_of
+    from core.text import autoregressive, fusion, generation, masked, original
+    from core.text.data import TextSet
+    from core.text.objective import OBJECTIVES
+    from factory.job import TextTrainingJob
+    from pipelines.jobs import load_job
+
+    job = load_job("shakespeare-training")
+    assert isinstance(job, TextTrainingJob)
+    device = torch.device("cuda", 0)
+
+    class Tokens:
+        size = 1024
+
+        def decode(self, ids: list[int]) -> str:
+            return "".join(chr(97 + index % 26) for index in ids)
+
+    tokens = {split: torch.randint(0, 1024, (20_000,)) for split in ("train", "validation", "test")}
+    data = TextSet({"train": "a", "validation": "a"}, tokens, Tokens(), {})  # type: ignore[arg-type]
+
+    def objective(name: str) -> Any:
+        return OBJECTIVES[name](job.model, data, 0)
+
+    def train(name: str, steps: int = 1) -> Any:
+        return training(objective(name), job.train.model_dump() | {"guide_at": None}, counts, steps)
+
+    def network(name: str) -> Any:
+        return objective(name).model.to(device).eval().requires_grad_(False)
+
+    def count(work: Callable[[], Any]) -> Any:
+        counts.reset()
+        with torch.autocast("cuda", torch.bfloat16):
+            work()
+        return counts.summary()
+
+    def look(name: str) -> Any:
+        own = objective(name)
+        model = own.model.to(device).eval()
+        counts.reset()
+        own.validate(model)
+        return counts.summary()
+
+    settings, context = generation.Settings(steps=4, guidance=1.5), job.model.context
+    empty = torch.zeros(4, 0, dtype=torch.long)
+
+    def diffusion() -> Any:
+        model, start = network("diffusion"), empty.to(device)
+        left, right = torch.zeros(4, 5, dtype=torch.long).to(device), torch.zeros(4, 6, dtype=torch.long).to(device)
+
+        many = torch.zeros(2, 3, 8, dtype=torch.long).to(device)
+
+        def join(own: Any, both: Any, alone: Any) -> Any:
+            return fusion.bayes(own, both, alone, 1.0)
+
+        def work() -> None:
+            generation.generate(model, start, 8, 4, settings, generator_of(0))
+            generation.fill(model, left, 4, right, settings, generator_of(0))
+            fusion.fill(model.autoregressive, model, left, 3, right, join, generator_of(0))
+            fusion.reweight(model.autoregressive, many, 1.0, generator_of(0))
+
+        return count(work)
+
+    def verify() -> Any:
+        model, start = network("diffusion"), empty[:1].to(device)
+        return count(lambda: fusion.verify(model.autoregressive, model, start, 2, 2, settings, generator_of(0)))
+
+    def next_tokens() -> Any:
+        model, start = network("autoregressive"), empty.to(device)
+        return count(lambda: autoregressive.generate(model, start, 6, generator_of(0)))
+
+    def at_once(name: str, generate: Callable[..., Any]) -> Any:
+        model = network(name)
+        return count(lambda: generate(model, 4, context, 4, generator_of(0)))
+
+    return {
+        "train text, autoregressive": lambda: train("autoregressive"),
+        "train text, diffusion": lambda: train("diffusion", STEPS),
+        "train text, masked": lambda: train("masked"),
+        "train text, original": lambda: train("original"),
+        "draw text, diffusion": diffusion,
+        "draw text, autoregressive": next_tokens,
+        "draw text, masked": lambda: at_once("masked", masked.generate),
+        "draw text, original": lambda: at_once("original", original.generate),
+        "draw text, verified": verify,
+        "look at text, diffusion": lambda: look("diffusion"),
+        "look at text, autoregressive": lambda: look("autoregressive"),
+    }
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder))
+        found: dict[str, Any] = {}
+        with pretended() as counts:
+            for name, work in {**images(counts), **texts(counts)}.items():
+                counts.reset()
+                try:
+                    found[name] = work()
+                except Exception as error:
+                    if "--trace" in sys.argv:
+                        raise
+                    found[name] = {"error": f"{type(error).__name__}: {error}"[:300]}
+        print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
