@@ -1,5 +1,5 @@
 # Everything a person does with the project. `make` alone lists it.
-JOB ?= digits
+JOB ?= mnist-small
 RUN_ARGS ?=
 TORTURE_MINUTES ?= 30
 FUZZ_SECONDS ?= 60
@@ -25,7 +25,7 @@ help:  ## what there is
 
 setup: $(INSTALLED)  ## the environment in .venv (every target below sees to it by itself)
 
-run-local: $(INSTALLED)  ## train, sample and judge on this machine; JOB=digits, RUN_ARGS='--set train.minutes=2'
+run-local: $(INSTALLED)  ## train, sample and judge on this machine; JOB=mnist-small, RUN_ARGS='--set train.minutes=2'
 	@$(BIN)/textdiffusion run $(JOB) $(RUN_ARGS)
 
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder

@@ -21,6 +21,7 @@ from core.records import or_none
 from core.storage import locks
 from core.storage.locks import Holder
 from factory.run_record import read_run
+from factory.steps import STEPS
 
 LOCK = "run.lock"  # held by the process that executes a run
 
@@ -118,7 +119,12 @@ class Run:
         """The folders of the artifacts that a report reads, by name."""
         from report.artifacts import FOLDERS
 
-        return {name: found["path"] for name, found in self.artifacts().items() if name in FOLDERS}
+        found = {name: one["path"] for name, one in self.artifacts().items() if name in FOLDERS}
+        for step in STEPS.values():
+            going_on = inside(self.folder, f"steps/{step.name}")  # where a training shows what it has so far
+            if step.artifact in ("model", "autoregressive") and (going_on / "train_log.jsonl").is_file():
+                found.setdefault(step.artifact, going_on)
+        return found
 
     def build_report(self) -> Path:
         """Writes report.html from what the steps left behind."""

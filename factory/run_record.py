@@ -11,6 +11,7 @@ from core.evaluation import Verdict
 from core.records import Label, Note, Record, Search, Seconds, facts, read
 
 MOST_STEPS = 10_000
+MOST_THREADS = 100_000
 MOST_PIDS = 2**31 - 1
 
 
@@ -54,6 +55,7 @@ class RunRecord(Record):
     pid: int | None = Field(None, ge=1, le=MOST_PIDS)
     gate: Verdict | None = None
     search: Search | None = None
+    threads: int | None = Field(None, ge=1, le=MOST_THREADS)
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
+from core.processes.interpreter import PASSIVE
+from core.training.threads import CHOSEN
+
 
 class Passed(NamedTuple):
     """Variables that steps are given.
@@ -66,6 +69,7 @@ def step_environment(
     passed = allowed(os.environ, more)
     own = [part for part in passed.get("PYTHONPATH", "").split(os.pathsep) if part]  # an empty part is the folder here
     return {
+        **PASSIVE,
         **passed,
         "PYTHONPATH": os.pathsep.join([str(root), *own]),
         "PYTHONSAFEPATH": "1",
@@ -79,7 +83,7 @@ def step_environment(
 
 def container_environment(env: Mapping[str, str], more: Iterable[str] = ()) -> dict[str, str]:
     """What of a step's environment goes into a container; the image's name is set by the task itself."""
-    set_here = {"TEXTDIFFUSION_CODE_VERSION", "TEXTDIFFUSION_EVENTS", "TEXTDIFFUSION_WORK"}
+    set_here = {CHOSEN, "TEXTDIFFUSION_CODE_VERSION", "TEXTDIFFUSION_EVENTS", "TEXTDIFFUSION_WORK"}
     return allowed(env, {*set_here, *more}, [row for row in TABLE if row.containers])
 
 

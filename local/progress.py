@@ -43,6 +43,7 @@ class Event(Record):
     unit: Label = ""
     rate: Amount | None = None
     eta_seconds: Seconds | None = None
+    note: Label = ""  # a line to be kept
 
 
 class Display:
@@ -52,7 +53,7 @@ class Display:
         self._run, self._events, self._console = run, events, console
         self._offset = events.stat().st_size if events.exists() else 0
         self._rest = ""
-        self._latest: dict[str, Event] = {}  # step -> its newest event
+        self._latest: dict[str, tuple[float, Event]] = {}  # step -> when it came, its newest event
         self._began: dict[str, float] = {}
         self._printed = 0.0
         self._stop = threading.Event()
@@ -96,14 +97,23 @@ class Display:
     def _follow(self) -> None:
         while not self._stop.wait(POLL):
             news = self._news()
-            self._latest.update(news)
+            first = not self._latest.keys() >= news.keys()
+            now = time.monotonic()
+            self._latest.update({step: (now, event) for step, event in news.items()})
             if self._live:
                 self._live.refresh()
-            elif news and time.monotonic() - self._printed >= PLAIN_SECONDS:
-                self._printed = time.monotonic()
-                for step, event in news.items():
-                    where = f"{step}: " if len(self._running()) > 1 else ""
-                    self._say(f"  {where}{describe(event)}")
+            elif first or now - self._printed >= PLAIN_SECONDS:
+                self._printed = now
+                for step in self._running():
+                    where = f"{step}: " if len(self._running()) > 1 or step not in self._latest else ""
+                    self._say(f"  {where}{self._detail(step, now)}")
+
+    def _detail(self, step: str, now: float) -> str:
+        """How far a running step is; the time still needed counts down between its events."""
+        if step not in self._latest:
+            return f"{_clock(now - self._began.get(step, now))} so far"
+        came, event = self._latest[step]
+        return describe(event, passed=now - came)
 
     def _running(self) -> list[str]:
         return [entry["name"] for entry in self._run.steps if entry["state"] == "running"]
@@ -124,7 +134,9 @@ class Display:
             except UserError:  # the end of a process that was killed, or what nobody expects: the next one comes soon
                 continue
             task = event.task or (running[-1] if running else "")  # containers do not say, but run one by one
-            if task in running:
+            if task in running and event.note:
+                self.note(f"  {event.note}")
+            elif task in running:
                 news[task] = event
         return news
 
@@ -135,9 +147,9 @@ class Display:
             seconds = entry["seconds"]
             detail = ""
             if entry["state"] == "running":
-                seconds = time.monotonic() - self._began.get(entry["name"], time.monotonic())
-                event = self._latest.get(entry["name"])
-                detail = describe(event) if event else ""
+                now = time.monotonic()
+                seconds = now - self._began.get(entry["name"], now)
+                detail = self._detail(entry["name"], now) if entry["name"] in self._latest else ""
             elif entry["cached"]:
                 detail = "from cache"
             elif entry["error"]:
@@ -148,8 +160,8 @@ class Display:
         return Group(Text(printable(self._run.id, one_line=True), "bold"), table)
 
 
-def describe(event: Event) -> str:
-    """One line of progress: how far, how fast, the loss, how long still."""
+def describe(event: Event, *, passed: float = 0.0) -> str:
+    """One line of progress: how far, how fast, the loss, how long still, `passed` seconds after it was written."""
     parts = [f"{event.step} {event.done:.0f} {event.unit}"]
     if event.total:
         share = f"{event.done / event.total:.0%}"
@@ -160,7 +172,7 @@ def describe(event: Event) -> str:
         f"{key} {value:.4g}" for key, value in (event.model_extra or {}).items() if isinstance(value, int | float)
     ]
     if event.eta_seconds is not None:
-        parts.append(f"{_clock(event.eta_seconds)} left")
+        parts.append(f"{_clock(max(0.0, event.eta_seconds - passed))} left")
     return "  ".join(parts)
 
 

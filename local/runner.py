@@ -10,6 +10,7 @@ runs/.work/                 checkpoints of trainings, by what is trained
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import time
@@ -35,8 +36,10 @@ from local import gallery
 from local.containers import Limits, docker_runner, mounted_folders
 from local.environment import container_environment, step_environment
 from local.kfp_seam import observed, observed_docker
+from local.live import live_report
 from local.processes import StepProcesses
 from local.progress import Display
+from local.threads import choose
 from local.version import code_version
 from local.watcher import Watcher
 from pipelines import compile as compiler
@@ -156,8 +159,13 @@ def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlac
         scratch: Path
         scratch, owned = stack.enter_context(scratches.held_folder())
         version = str(run.facts["code_version"])
-        env = step_environment(ROOT, runs, events, scratch, version, place.pass_variables)
+        threads = choose(os.environ, run.facts)
+        run.save(threads=threads.count)
+        env = step_environment(ROOT, runs, events, scratch, version, place.pass_variables) | threads.environment()
         display = stack.enter_context(Display(run, events, console))
+        if threads.line:
+            display.note(threads.line)
+        stack.enter_context(live_report(run))
         processes = stack.enter_context(StepProcesses(env, owned))
         stack.enter_context(_interruptible(processes.stop))
         watcher = Watcher(run, display, processes)

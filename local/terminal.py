@@ -18,15 +18,18 @@ from rich.text import Text
 from core.printable import printable
 
 SHADES = " .:-=+*#%@"  # for a terminal without colours
+SMALLEST = 32  # rows of pixels: 8x8 is 16 lines
 Texts = Callable[[float, list[str]], None]
 
 
-def picture(console: Console, image: NDArray[np.uint8]) -> Text:
+def picture(console: Console, image: NDArray[np.uint8], *, smallest: int = SMALLEST) -> Text:
     """`image` [H, W] or [H, W, 3] as text: two rows of pixels a line as half blocks; characters without colours.
 
-    It is made smaller if it is wider than the console.
+    It is made smaller if it is wider than the console; a low one larger by whole pixels, to `smallest` rows at most.
     """
     opened = Image.fromarray(image).convert("RGB")
+    factor = max(1, min(console.width // opened.width, smallest // opened.height))
+    opened = opened.resize((factor * opened.width, factor * opened.height), Image.Resampling.NEAREST)
     if opened.width > console.width:
         opened = opened.resize((console.width, max(1, round(opened.height * console.width / opened.width))))
     pixels = np.asarray(opened)

@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+import numpy as np
+
 from report.words import compact, figure
 
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, right, low, high in per cent of the plot
 MAX_POINTS = 320  # a screen shows no more
 
 
@@ -60,6 +63,16 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """A horizontal line at `at`, and on which side of the plot and of the line its label is."""
+
+    at: float
+    label: str
+    left: bool
+    below: bool
+
+
+@dataclass(frozen=True)
 class Chart:
     """Everything the chart template needs; `inspect` is what the page's script shows on hover and arrow keys."""
 
@@ -70,7 +83,7 @@ class Chart:
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     curves: list[Curve]
-    rules: list[tuple[float, str]] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)
     inspect: list[dict[str, object]] = field(default_factory=list)
     note: str = ""
 
@@ -130,7 +143,10 @@ def line_chart(
         x_ticks=ticks(x_range, x.log, x.format),
         y_ticks=ticks(y_range, y.log, y.format),
         curves=curves,
-        rules=[(place_y(value), label) for value, label in rules],
+        rules=_labelled(
+            [(place_y(value), label) for value, label in rules],
+            [[(place_x(px), place_y(py)) for px, py in points] for _, points in kept],
+        ),
         inspect=inspect,
         note=note,
     )
@@ -154,6 +170,40 @@ def ticks(limits: Point, log: bool, form: Callable[[float], str]) -> list[Tick]:
         values = [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
     inside = [value for value in values if low * (1 - 1e-9) <= value <= high * (1 + 1e-9) or low <= value <= high]
     return [Tick(place(value), form(value), index % 2 == 1) for index, value in enumerate(inside)]
+
+
+CHARACTER, LINE, INDENT = 1.1, 8.0, 2.5  # of a label, in per cent of the plot: a character, a line, left of it
+ROOM = tuple((left, below) for below in (False, True) for left in (False, True))
+
+
+def _labelled(rules: Sequence[tuple[float, str]], curves: Sequence[list[Point]]) -> list[Rule]:
+    """The rules, each label where the least of curves and of other labels runs through it; `curves` in per cent."""
+    found: list[Rule] = []
+    boxes: list[Box] = []
+    for at, label in rules:
+        width = min(60.0, CHARACTER * len(label))
+        tried: list[tuple[float, int, Box, Rule]] = []
+        for left, below in ROOM:
+            low = at - LINE if below else at
+            box = (INDENT if left else 100 - width, INDENT + width if left else 100.0, low, low + LINE)
+            hidden = sum(_runs_through(points, box) for points in curves) + 100.0 * (low < 0 or low + LINE > 108)
+            overlaps = sum(
+                box[0] < other[1] and other[0] < box[1] and box[2] < other[3] and other[2] < box[3] for other in boxes
+            )
+            tried.append((hidden + 50.0 * overlaps, len(tried), box, Rule(at, label, left, below)))
+        _, _, box, rule = min(tried)
+        boxes.append(box)
+        found.append(rule)
+    return found
+
+
+def _runs_through(points: list[Point], box: Box) -> int:
+    """In how many of a dozen places along its width a curve is inside the box (left, right, low, high)."""
+    left, right, low, high = box
+    xs, ys = np.array(sorted(points)).T
+    places = np.linspace(left, right, 12)
+    heights = np.interp(places, xs, ys, left=np.nan, right=np.nan)
+    return int(((heights > low - 1) & (heights < high + 1)).sum())
 
 
 def steps(edges: Sequence[float], heights: Sequence[float]) -> list[Point]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,19 @@ from core import storage
 from core.printable import printable
 from report import image_sections, text_sections
 from report.artifacts import Artifacts, Json, number
+from report.charts import Axis, Chart, Point, Series, line_chart, smooth
 from report.lineage import Node, draw, graph
 from report.metrics import heading, metric_rows
 from report.page import fill
 from report.pictures import as_pixels, png, sheet
 from report.sections import Section, flatten, mapping
+from report.training import EXAMPLES, curve, validation_rows, variants
 from report.words import count, duration, moment
 
 log = logging.getLogger(__name__)
 SHOWN, PICTURED, PLAYER_BYTES = 200, 40, 6_000_000
 THUMBNAILS, TILES, FRAMES, EXCERPT = 12, 24, 16, 260
+CURVES = 6  # trainings of a job in one chart; gallery.css has a style for each
 MODELS = 24  # in the lineage graph
 
 
@@ -102,6 +105,9 @@ def render(entries: Sequence[Entry], versions: Sequence[Registered] = ()) -> str
         sections += [Section("closer", "One run", "closer")]
     if len(cards) > 1:
         sections += [Section("compare", "Compare", "compare")]
+    curves = overlaid(newest)
+    if curves:
+        sections += [Section("curves", "Curves", "curves")]
     if drawings:
         sections += [Section("lineage", "Lineage", "lineage.html")]
     return fill(
@@ -115,6 +121,7 @@ def render(entries: Sequence[Entry], versions: Sequence[Registered] = ()) -> str
         jobs=sorted({one["job"] for one in cards}),
         states=[(word, number_of) for word, number_of in Counter(one["verdict"]["word"] for one in cards).items()],
         champions=[one for one in cards if one["champion"]],
+        curves=curves,
         drawings=drawings,
         summary="From data to models to registered versions.",
         facts=[one["facts"] for one in cards],
@@ -193,6 +200,36 @@ def excerpt(found: Artifacts) -> str:
     rows = [row for row in found.samples.lines("samples.jsonl") if isinstance(row.get("text"), str)]
     free = [row for row in rows if not row.get("prompt")] or rows
     return str(free[0]["text"])[:EXCERPT] if free else ""
+
+
+def overlaid(newest: Sequence[Entry]) -> list[list[tuple[str, Chart]]]:
+    """For each job with several trainings, the losses of its newest ones in one chart, by training and validation."""
+    runs: dict[str, list[tuple[str, list[Json]]]] = {}
+    known: set[str] = set()  # a training that many runs were served from cache is one curve
+    for entry in newest[:PICTURED]:
+        rows = _quietly(entry.found, lambda found: found.model.lines("train_log.jsonl")) or []
+        weights = str(entry.found.model_facts.get("weights_sha256") or entry.id)
+        mine = runs.setdefault(str(entry.found.run.get("job") or ""), [])
+        if rows and weights not in known and len(mine) < CURVES:
+            known.add(weights)
+            mine.append((entry.id, rows))
+    found = []
+    for job, trainings in runs.items():
+        charts = [
+            (name, line_chart(f"Loss of {job}" if job else "Loss", series, Axis(EXAMPLES), Axis("loss", True)))
+            for name, series in (
+                ("validation", _series(trainings, lambda rows: curve(validation_rows(rows), "loss"))),
+                ("training", _series(trainings, lambda rows: smooth(curve(rows, "loss")))),
+            )
+        ]
+        if len(trainings) > 1 and (drawn := variants(charts)):
+            found.append(drawn)
+    return found
+
+
+def _series(trainings: Sequence[tuple[str, list[Json]]], points: Callable[[list[Json]], list[Point]]) -> list[Series]:
+    """A curve for each training, newest first, each of a style of its own."""
+    return [Series(name, points(rows), f"run{place}") for place, (name, rows) in enumerate(trainings)]
 
 
 def lineage(newest: Sequence[Entry], versions: Sequence[Registered]) -> list[Json]:

@@ -11,7 +11,7 @@ from report.sections import Section, absent, mapping
 from report.words import count, figure
 
 GRID_BYTES, PATH_BYTES = 700_000, 1_500_000
-PER_CLASS, PER_REAL_CLASS, UNCONDITIONAL, PATH_TILES, PATH_FRAMES = 24, 20, 96, 40, 48
+PER_CLASS, UNCONDITIONAL, PATH_TILES, PATH_FRAMES = 24, 96, 40, 48
 
 
 def samples(found: Artifacts) -> Section:
@@ -42,7 +42,10 @@ def samples(found: Artifacts) -> Section:
     if len(present) > 40:
         lead += f" The first 40 of {len(present)} classes are shown."
     conditional = present != [-1]
-    return Section("samples", "Samples", "samples_images.html", {"rows": rows, "conditional": conditional}, lead=lead)
+    views = [("Samples", rows)]
+    if real := real_rows(found, present if conditional else []):
+        views.append(("Real", real))
+    return Section("samples", "Samples", "samples_images.html", {"views": views, "conditional": conditional}, lead=lead)
 
 
 def path(found: Artifacts, *, tiles: int = PATH_TILES, frames: int = PATH_FRAMES) -> Json | None:
@@ -56,9 +59,10 @@ def path(found: Artifacts, *, tiles: int = PATH_TILES, frames: int = PATH_FRAMES
         return None
     sigmas: list[float | None] = [number(value) for value in arrays.get("sigmas", np.zeros(0)).tolist()]
     sigmas += [None] * (len(kept) - len(sigmas))
+    steps = steps_of(len(kept), found.sampling.steps)
     if len(kept) > frames:
         index = np.unique(np.linspace(0, len(kept) - 1, frames).round().astype(int))
-        kept, sigmas = [kept[i] for i in index], [sigmas[i] for i in index]
+        kept, sigmas, steps = [kept[i] for i in index], [sigmas[i] for i in index], [steps[i] for i in index]
     tiles = within(min(tiles, len(kept[0])), kept[0][0].size * len(kept), PATH_BYTES)
     height, width = kept[0].shape[1:3]
     columns = columns_for(tiles, height, width, aspect=1.15)
@@ -68,11 +72,17 @@ def path(found: Artifacts, *, tiles: int = PATH_TILES, frames: int = PATH_FRAMES
     return {
         "frames": [png(one, longest) for one in sheets],
         "sigmas": sigmas,
+        "steps": steps,
         "labels": [_sigma(value) for value in sigmas],
         "width": sheets[0].shape[1],
         "height": sheets[0].shape[0],
         "tiles": tiles,
     }
+
+
+def steps_of(frames: int, steps: int | None) -> list[int]:
+    """Which of the sampler's steps each frame of a path came after: 0 is noise, the last is the sample."""
+    return [round(index * (steps or frames - 1) / (frames - 1)) for index in range(frames)]
 
 
 def _sigma(value: float | None) -> str:
@@ -95,9 +105,8 @@ def data(found: Artifacts) -> Section:
                 (key.replace("_", " "), " to ".join(map(str, value)) if isinstance(value, list) else str(value))
             )
     picture: Json | None = None
-    grid = real_rows(found)
     contact = found.dataset.file("contact_sheet.png")
-    if not grid and contact is not None:
+    if contact is not None:
         try:
             source, width, height = png_file(contact, 800)
             picture = {"src": source, "width": width, "height": height}
@@ -112,13 +121,13 @@ def data(found: Artifacts) -> Section:
         {"name": names[i], "share": 100 * value / top, "text": figure(value, percent=True), "mark": None}
         for i, value in enumerate(portions)
     ]
-    lead = "Real training images, laid out like the samples." if grid else ""
-    data = {"rows": rows, "grid": grid, "picture": picture, "balance": balance}
-    return Section("data", "Data", "data.html", data, lead=lead)
+    data = {"rows": rows, "picture": picture, "balance": balance}
+    return Section("data", "Data", "data.html", data)
 
 
-def real_rows(found: Artifacts) -> list[Json]:
-    """Training images in the layout of the sample grid, so that the eye can compare them."""
+def real_rows(found: Artifacts, classes: list[int]) -> list[Json]:
+    """Training images of `classes` in the layout of the sample grid, so that the eye can compare them; of none: one
+    row of images of all."""
     paths = [path for name in ("images", "labels") if (path := found.dataset.file(f"train_{name}.npy"))]
     if len(paths) != 2:
         return []
@@ -129,14 +138,15 @@ def real_rows(found: Artifacts) -> list[Json]:
         return []
     if images.ndim not in (3, 4) or len(images) != len(labels):
         return []
-    present = np.unique(labels)[:40]
-    names = class_names(found, int(present.max(initial=-1)) + 1)
+    present = classes[:40] or [-1]
+    names = class_names(found, max(present) + 1)
     tile = min(TILE_PIXELS, max(images.shape[1:3])) ** 2 * (3 if images.ndim == 4 else 1)
-    each = within(PER_REAL_CLASS, tile * len(present), GRID_BYTES // 2)
+    each = within(PER_CLASS if classes else UNCONDITIONAL, tile * len(present), GRID_BYTES // 2)
     rows = []
     for label in present:
-        chosen = as_pixels(images[np.flatnonzero(labels == label)[:each]])
-        if chosen is not None:
-            name = names[label] if label >= 0 else ""
+        members = np.flatnonzero(labels == label) if label >= 0 else np.arange(len(labels))
+        chosen = as_pixels(images[members[:each]])
+        if chosen is not None and len(chosen):
+            name = "no class" if label < 0 else names[label]
             rows.append({"name": name, "tiles": [png(image, TILE_PIXELS) for image in chosen]})
     return rows

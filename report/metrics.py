@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from core.images.glossary import GLOSSARY as IMAGES
 from core.metrics import SHARE, Metric, find
@@ -56,9 +57,20 @@ def row(name: str, metric: Metric) -> Json:
     }
 
 
+def meaning(name: str) -> str:
+    """What the metric says, in a sentence or two; empty for one that no glossary knows."""
+    known = find(GLOSSARY, name)
+    return known[0].explanation if known else ""
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Metrics of the model's own samples before those of other modes, in the order of the glossary."""
+    return sorted(names, key=_place)
+
+
 def metric_rows(found: Artifacts) -> list[Json]:
     """Every metric that has a value: the model's own samples before other modes, in the order of the glossary."""
-    names = sorted((name for name, metric in found.metrics.items() if metric.value is not None), key=_place)
+    names = ordered(name for name, metric in found.metrics.items() if metric.value is not None)
     return [row(name, found.metrics[name]) for name in names]
 
 
@@ -111,7 +123,10 @@ def metrics(found: Artifacts) -> Section:
     if not rows:
         return absent("metrics", "Metrics", "This run has no evaluation.")
     judge, key = found.judge_facts, found.measured.evaluation_key
-    facts = []
+    facts, told = [], set()
+    for one in rows:  # a metric of several modes is described once
+        one["text"], text = "" if one["text"] in told else one["text"], one["text"]
+        told.add(text)
     if judge.accuracy is not None:
         number_of = f" of {count(judge.n)} test images" if judge.n is not None else ""
         facts.append(f"The judge reads {figure(judge.accuracy, percent=True)}{number_of} correctly.")

@@ -19,6 +19,7 @@ from report.lineage import lineage
 from report.sections import Section, absent
 from report.training import training
 
+RELOADED = 15  # seconds between two looks of a browser at the report of a run that goes on
 TEMPLATES = Path(__file__).parent / "templates"
 Builder = Callable[[Artifacts], Section]
 Result = TypeVar("Result")
@@ -79,6 +80,7 @@ def render(found: Artifacts) -> str:
         key_metrics=rows[:4],
         sections=built,
         faults=list(dict.fromkeys(found.faults)),
+        live=RELOADED if found.run.get("status") == "running" else 0,
     )
 
 

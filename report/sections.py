@@ -97,10 +97,15 @@ def verdict(found: Artifacts) -> Json:
     if status == "failed":
         failed = next((s for s in _steps(found.run) if s.get("state") == "failed"), {})
         where = f"Step {failed.get('name')} failed. {failed.get('error') or ''}".strip() if failed else ""
+        if found.run.get("interrupted"):
+            return {"word": "Interrupted", "text": "It can be gone on with: run --resume.", "tone": "bad"}
         return {"word": "Failed", "text": where, "tone": "bad"}
     if found.verdict is not None:
         tone = TONES[found.verdict.decision]
         return {"word": found.verdict.outcome.capitalize(), "text": found.verdict.reason, "tone": tone}
+    if status == "running":
+        now = [str(one.get("name")) for one in _steps(found.run) if one.get("state") == "running"]
+        return {"word": "Running", "text": f"Now {', '.join(now)}." if now else "", "tone": "quiet"}
     return {"word": status.capitalize(), "text": "", "tone": "quiet"} if status else {}
 
 

@@ -80,14 +80,17 @@ def path(found: Artifacts) -> Json | None:
             frames.append((number(row.get("gamma")), [[str(piece) for piece in one] for one in tokens[:PATH_TEXTS]]))
     if len(frames) < 2:
         return None
+    steps = list(range(len(frames)))
     if len(frames) > PATH_FRAMES:
         step = (len(frames) - 1) / (PATH_FRAMES - 1)
-        frames = [frames[round(index * step)] for index in range(PATH_FRAMES)]
+        steps = [round(index * step) for index in range(PATH_FRAMES)]
+        frames = [frames[index] for index in steps]
     number_of = min(len(texts) for _, texts in frames)
     return {
         "texts": [[one[:TEXT_LENGTH] for one in texts[:number_of]] for _, texts in frames],
         "sigmas": [value for value, _ in frames],
         "labels": ["" if value is None else figure(value) for value, _ in frames],
+        "steps": steps,
         "symbol": "γ",
     }
 

@@ -163,7 +163,6 @@ def _noise_level(key: str) -> float | None:
 def _lead(rows: list[Json], model: Json) -> str:
     parts = []
     seconds = [number(row.get("seconds")) for row in rows if number(row.get("seconds")) is not None]
-    rates = sorted(rate for row in rows if (rate := number(row.get("rate"))) is not None)
     seen = number(model.get("examples_seen")) or next(
         (number(row.get("examples")) for row in reversed(rows) if row.get("examples")), None
     )
@@ -171,6 +170,6 @@ def _lead(rows: list[Json], model: Json) -> str:
         parts.append(f"{count(seen)} examples seen")
     if seconds:
         parts.append(f"in {duration(seconds[-1])}")
-    if rates:
-        parts.append(f"at {figure(rates[len(rates) // 2])} examples a second")
+    if rate := number(model.get("examples_per_second")):
+        parts.append(f"at {figure(rate)} examples a second")
     return " ".join(parts) + "." if parts else ""

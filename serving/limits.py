@@ -93,21 +93,25 @@ class Punctual(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._unread = _ended(self._unread)
+        _end(self._unread)
+        self._unread = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._late, self._unread = _ended(self._late), _ended(self._unread)
+        for timer in (self._late, self._unread):
+            _end(timer)
+        self._late = self._unread = None
         super().connection_lost(exc)
 
     def _watch(self) -> None:
         """Begins to wait for a request or what is left of one, or ends it."""
         idle = self.timeout_keep_alive_task is not None  # uvicorn's own timer runs
         if idle or self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
-            self._late = _ended(self._late)
+            _end(self._late)
+            self._late = None
         elif self._late is None:
             self._late = self.loop.call_later(self.seconds, self.transport.abort)
 
 
-def _ended(timer: asyncio.TimerHandle | None) -> None:
+def _end(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()

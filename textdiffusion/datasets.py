@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from core import storage
 from core.config import validate
 from core.errors import UserError
-from core.images.config import ImageData
+from core.images.config import EMBEDDED, ImageData
 from core.images.data import prepare
 from core.images.dataset import ImageDataset, Split
 from core.images.sources.arrays import open_arrays
@@ -31,7 +31,7 @@ from core.text.config import TextData
 from core.text.data import MIN_CHARACTERS, TextSet, prepare_text
 
 D = TypeVar("D", bound="_Dataset")
-IMAGES, TEXTS = ("digits", "mnist"), ("pydoc", "shakespeare")  # sources that have a name
+IMAGES, TEXTS = (*EMBEDDED, "mnist"), ("pydoc", "shakespeare")  # sources that have a name
 
 
 class _Dataset:
@@ -156,7 +156,7 @@ def images(
     Args:
         source: array or tensor [N, H, W], [N, H, W, 1 or 3] or [N, C, H, W] of uint8, integers 0..255 or floats 0..1;
             or a folder with a folder of images for each class, an npz, IDX files, a folder that `save`
-            wrote; or "digits" (embedded), "mnist" (downloaded).
+            wrote; or "digits" and "mnist-small" (embedded), "mnist" (downloaded).
         labels: of arrays: integers [N] from 0 or 1; left out: images without classes.
         class_names: of arrays: one for each class.
         resolution: side in pixels to crop and scale to; left out: as they are.

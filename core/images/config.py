@@ -19,8 +19,10 @@ from core.sources.config import HubPlace
 class ImageData(HubPlace):
     """Which images, from where, and how they are split."""
 
-    source: Literal["digits", "mnist", "idx", "folder", "npz", "huggingface"] = Field(
-        "digits", description="digits: scikit-learn's 1,797 scans; mnist: IDX files or torchvision; or your own"
+    source: Literal["digits", "mnist-small", "mnist", "idx", "folder", "npz", "huggingface"] = Field(
+        "digits",
+        description="Embedded: digits (1,797 scans of 8x8), mnist-small (7,000 of MNIST); mnist: downloaded, or its IDX"
+        " files; or your own",
     )
     data_dir: Place | None = Field(
         default=None, description="Folder, file, zip or tar archive, or gs:// prefix that holds the source"
@@ -56,6 +58,10 @@ class ImageData(HubPlace):
 
 Channels = Annotated[int, Field(ge=4, le=2048)]
 Blocks = Annotated[int, Field(ge=0, le=16)]
+
+
+EMBEDDED = ("digits", "mnist-small")
+"""Sources that are part of the library and read no folder."""
 
 
 class NetworkConfig(Frozen):

@@ -37,6 +37,11 @@ def grid(images: NDArray[np.uint8], columns: int, *, gap: int = 1, shade: int = 
     return canvas
 
 
+def fitting_columns(count: int, most: int = 10) -> int:
+    """Columns, `most` at most, for as few rows as that allows, and as few empty cells as those allow."""
+    return math.ceil(count / math.ceil(count / most))
+
+
 def enlarged(image: NDArray[np.uint8], smallest_side: int = 320) -> Image.Image:
     """[H, W] or [H, W, 3] enlarged by whole pixels until its smaller side has `smallest_side`."""
     factor = max(1, math.ceil(smallest_side / min(image.shape[:2])))

@@ -297,11 +297,12 @@ def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: 
 
 
 def grid_by_class(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """A column for each class (twelve at most), ten rows; without classes, the first hundred."""
+    """A column for each class (twelve at most), ten rows; of one class or without classes, the first hundred."""
     classes = np.unique(labels)[:12]
     rows = min([GRID_ROWS, *(int((labels == c).sum()) for c in classes)])
     if len(classes) == 1:
-        return pictures.grid(images[: GRID_ROWS * 10], columns=10)
+        images = images[: GRID_ROWS * 10]
+        return pictures.grid(images, columns=pictures.fitting_columns(len(images)))
     chosen = [np.flatnonzero(labels == c)[row] for row in range(rows) for c in classes]
     return pictures.grid(images[chosen], columns=len(classes))
 

@@ -103,15 +103,16 @@ INSIDE_BITS = Definition(
     "What the diffusion model needs when its clean stream predicts token after token.",
     unit=BITS,
 )
+RUNS = ("characters", "pairs of characters", "three characters in a row", "four characters in a row")
 N_GRAMS = [
     Definition(
         f"js_{order}",
         f"{order}-gram divergence",
-        "Jensen–Shannon divergence between n-gram counts of samples and text.",
+        f"Jensen–Shannon divergence between the counts of {what} in samples and in text.",
         unit="bits",
         variants=MODES,
     )
-    for order in (1, 2, 3, 4)
+    for order, what in enumerate(RUNS, 1)
 ]
 DISTINCT_2 = Definition(
     "distinct_2", "Distinct 2-grams", "Share of word pairs that are different: variety.", "higher", SHARE, MODES

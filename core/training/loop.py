@@ -30,6 +30,7 @@ from core.training import divergence, machine, numerics, precision
 from core.training.budget import Budget
 from core.training.capacity import require_memory_to_train
 from core.training.ema import PowerEMA
+from core.training.live import Live
 from core.training.log import TrainingLog
 from core.training.objective import Objective, settle
 from core.training.optimizers import Optimizers
@@ -92,6 +93,7 @@ class _Training:
         self.resumed_at = self.state.examples_seen
         self.budget = Budget(config, self.state.total)
         self.log = TrainingLog(rows, tensorboard if world.is_first else None)
+        self.live = Live()
         self.forward: Callable[..., Any] = torch.compile(self.model) if config.compile else self.model
         self.state.machine = machine.settle_on(
             name, self.state.machine, world, self.precision, deterministic=config.deterministic
@@ -100,18 +102,20 @@ class _Training:
         self.norm = 0.0  # of the last step's gradient; 0 if it was skipped
 
     def run(self) -> FitResult:
-        state = self.state
-        progress = Progress(self.name, self.budget.total, "examples", start=state.examples_seen)
-        with stop_requested() as stop, progress:
+        state, start = self.state, self.state.examples_seen
+        with stop_requested() as stop, Progress(self.name, self.budget.total, "examples", start=start) as progress:
             self._start_clock()
+            progress.update(start)
             while not (self.budget.finished(state.examples_seen) or self._stopped_early()):
                 self._step()
                 row_is_due = self._row_is_due()
                 if row_is_due or self.outcomes.due:
                     self._read_outcomes()
                 total_is_new = self._read_clock()
-                if row_is_due:
+                if row_is_due and state.losses:
                     self._write_log(progress)
+                else:
+                    progress.update(state.examples_seen, total=self.budget.total)
                 self._look()
                 if distributed.any_process(stop.is_set(), self.world):
                     self._save()
@@ -146,8 +150,6 @@ class _Training:
     def _write_log(self, progress: Progress) -> None:
         """A row: the mean loss of good steps since the last one, and the last step's gradient norm."""
         seen, config = self.state.examples_seen, self.config
-        if not self.state.losses:
-            return
         mean = float(torch.tensor(self.state.losses).mean())
         now, (seen_before, before) = time.monotonic(), self._last_row
         self._last_row, self.state.losses = (seen, now), []
@@ -161,6 +163,7 @@ class _Training:
         )
         progress.update(seen, total=self.budget.total, loss=mean)
         divergence.refuse_growth(self.name, self.log.rows)
+        self.live.show(self.log.rows, self.previews)
 
     def _result(self) -> FitResult:
         if "best" in self.kept:

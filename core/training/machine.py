@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from core.processes.world import World
+from core.training import threads
 from core.training.precision import Precision
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ def settle_on(
         precision: as chosen.
         deterministic: `train.deterministic`, without which CUDA repeats nothing to the last bit.
     """
+    threads.keep(before)
     now = present(world, precision)
     if world.is_first:
         log.info("%s in %s", name, precision.reason)

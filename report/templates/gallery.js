@@ -27,6 +27,8 @@ if (which) {
   follow();
 }
 
+for (const part of all("#curves")) enliven(part);
+
 /* Finding */
 const form = one("form.finder");
 if (form) {

@@ -11,14 +11,21 @@ const imagePainter = (player, { frames }) => {
   };
   return { ready: ready.then(() => { canvas.hidden = false; still.hidden = true; }), paint, smooth: true };
 };
+const SIGNS = "·:;+*=%#&@$?/|~^<>";
+/* What is not yet a word: signs that stand for noise, others in each frame. */
+const noise = (length, at, frame) => Array.from({ length: Math.max(1, length) }, (_, place) => SIGNS[(Math.imul(at * 31 + place * 17 + frame * 7 + 1, 2654435761) >>> 8) % SIGNS.length]).join("");
 const textPainter = (player, { texts }) => {
   const boxes = all(".plate p", player), final = texts.at(-1);
   const paint = (position) => boxes.forEach((box, index) => {
-    const pieces = texts[Math.round(position)][index];
+    const frame = Math.round(position), pieces = texts[frame][index];
     box.replaceChildren();
     let run = "", settled = true;
     const flush = () => { if (!run) return; const part = settled ? document.createTextNode(run) : Object.assign(document.createElement("span"), { textContent: run }); box.append(part); run = ""; };
-    pieces.forEach((piece, at) => { const same = piece === final[index][at]; if (same !== settled) { flush(); settled = same; } run += same ? piece : piece.replace(/\n/g, " "); }); /* noise would break the lines */
+    final[index].forEach((last, at) => {
+      const piece = pieces[at] ?? "", same = piece === last; /* a block that has not begun has no pieces yet */
+      if (same !== settled) { flush(); settled = same; }
+      run += same ? piece : piece.trim() ? piece.replace(/\n/g, " ") : noise(last.length, at, frame); /* noise would break the lines */
+    });
     flush();
   });
   return { ready: Promise.resolve(), paint, smooth: false };
@@ -37,8 +44,9 @@ const enliven = (scope) => {
       painter.paint(painter.smooth ? position : frame);
       slider.value = frame;
       level.textContent = label ? `${facts.symbol} = ${label}` : "";
-      step.textContent = `step ${frame} of ${last}`;
-      slider.setAttribute("aria-valuetext", `${level.textContent ? level.textContent + ", " : ""}step ${frame} of ${last}`);
+      const said = `step ${facts.steps[frame]} of ${facts.steps.at(-1)}`;
+      step.textContent = said;
+      slider.setAttribute("aria-valuetext", `${level.textContent ? level.textContent + ", " : ""}${said}`);
     };
     const stop = () => { cancelAnimationFrame(timer); timer = 0; player.classList.remove("playing"); button.setAttribute("aria-label", "Play"); };
     const tick = (now) => {

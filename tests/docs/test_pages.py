@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from core.images.config import EMBEDDED
+from pipelines.jobs import load_job
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
 ROOMS = ("core", "factory", "report", "components", "pipelines", "local", "serving", "textdiffusion", "containers")
@@ -102,6 +105,17 @@ def test_own_step(developer: Reader) -> None:
     developer.follow("step.md")
     (animation,) = developer.folder.glob("runs/images/*/steps/animate/path.gif")
     assert animation.read_bytes().startswith(b"GIF89a")
+
+
+def test_the_first_command_downloads_nothing_and_what_follows_in_the_tutorial_is_of_its_job() -> None:
+    (name,) = re.findall(r"^JOB \?= (\S+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    job = load_job(name)
+    assert (job.data.source, job.data.data_dir) == ("mnist-small", None)
+    assert job.data.source in EMBEDDED
+    for page in ("README.md", "docs/tutorial.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert "\nmake run-local" in text
+        assert f"generate --model {name} --class 7" in text
 
 
 def test_every_page_is_followed() -> None:

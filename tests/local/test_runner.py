@@ -100,6 +100,9 @@ def test_a_better_model_is_promoted_and_a_worse_one_is_not(project: Project, sta
     assert (states(better)["register"], states(better)["keep"]) == ("succeeded", "skipped")
     versions = project.json("models")
     assert [(row["version"], row["alias"]) for row in versions] == [(1, None), (2, "champion")]
+    for command, champion in (("rollback", 1), ("promote", 2)):
+        assert project.call(command, "tiny" if command == "rollback" else "tiny@2").returncode == 0
+        assert f"Champion tiny@{champion}<" in (project.folder / "runs/index.html").read_text(encoding="utf-8")
 
 
 def test_a_champion_of_another_evaluation_is_measured_again(project: Project) -> None:

@@ -15,7 +15,7 @@ RAMP = np.arange(0, 240, 15, dtype=np.uint8).reshape(4, 4)
 
 
 def printed(console: Console, image: np.ndarray) -> str:
-    console.print(picture(console, image), end="")
+    console.print(picture(console, image, smallest=1), end="")
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -31,6 +31,15 @@ def test_without_colours_brightness_is_a_character() -> None:
     console = Console(file=io.StringIO(), color_system=None, width=40)
     image = np.array([[0, 255], [0, 255], [128, 0]], dtype=np.uint8)
     assert printed(console, image).splitlines() == [" @", ": "]
+
+
+def test_a_small_picture_is_enlarged_by_whole_pixels_as_far_as_it_fits() -> None:
+    console = Console(file=io.StringIO(), color_system=None, width=40)
+    console.print(picture(console, np.array([[0, 255]] * 2, dtype=np.uint8).repeat(4, 0).repeat(4, 1)), end="")
+    assert console.file.getvalue().splitlines() == [" " * 16 + "@" * 16] * 16  # type: ignore[attr-defined]
+    narrow = Console(file=io.StringIO(), color_system=None, width=20)
+    narrow.print(picture(narrow, np.zeros((8, 8), np.uint8)), end="")
+    assert {len(line) for line in narrow.file.getvalue().splitlines()} == {16}  # type: ignore[attr-defined]
 
 
 def test_a_wide_picture_is_made_to_fit() -> None:

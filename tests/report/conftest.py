@@ -40,7 +40,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     text = text_run(root / "text/pydoc-1")
     text["run"]["id"] = "pydoc-1"
     build(root / "text/pydoc-1/report.html", **text)
-    failed = {"id": "digits-3", "job": "digits", "status": "failed", "steps": [], "created": "2026-11-23T00:00:00"}
+    steps = [{"name": "train", "state": "failed", "error": "the loss grew from 0.4 to 12"}]
+    failed = {"id": "digits-3", "job": "digits", "status": "failed", "steps": steps, "created": "2026-11-23T00:00:00"}
     entries += [Entry(read(**text), "text/pydoc-1/report.html"), Entry(read(failed))]
     versions = [
         Registered("digits", 1, "digits-1", "1" * 64, False),

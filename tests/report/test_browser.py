@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from report import build
+from tests.report.artifacts import image_run, text_run
 
 Open = Callable[..., Any]
 PAGES = ["images", "text", "gallery"]
@@ -170,3 +174,57 @@ class TestGallery:
         )
         assert len(links) == 3
         assert all((pages["gallery"].parent / link).is_file() for link in links)
+
+
+def test_a_text_begins_as_signs_and_not_as_a_black_box(opened: Open) -> None:
+    page = opened("text")
+    slider = page.locator(".player input")
+    slider.focus()
+    page.keyboard.press("Home")
+    first = page.locator(".player .plate p").first
+    noise = first.inner_text()
+    page.keyboard.press("End")
+    assert len(noise.strip()) > 0.7 * len(first.inner_text().strip())
+
+
+def test_blank_and_missing_tokens_are_shown_as_signs(browser: Any, tmp_path: Path) -> None:
+    run = text_run(tmp_path / "run")
+    rows = [{"gamma": 9.0, "tokens": [["    "]]}, {"gamma": -6.0, "tokens": [["word", " and", " more"]]}]
+    (tmp_path / "run/samples/trajectory.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build(tmp_path / "report.html", **run)
+    page = browser.new_page()
+    page.emulate_media(reduced_motion="reduce")
+    page.goto((tmp_path / "report.html").as_uri())
+    page.locator(".player input").focus()
+    page.keyboard.press("Home")
+    shown = page.locator(".player .plate p").first.inner_text()
+    page.close()
+    assert len(shown) == len("word and more")
+    assert not set(shown) & set("word anmore")
+
+
+def test_real_images_are_a_click_away_from_the_samples(opened: Open) -> None:
+    page = opened("images")
+    grids = page.locator("#samples .grid")
+    assert [grids.nth(place).is_visible() for place in range(2)] == [True, False]
+    page.locator("#samples .switch button", has_text="Real").click()
+    assert [grids.nth(place).is_visible() for place in range(2)] == [False, True]
+    assert "training images of class" in str(grids.nth(1).locator(".tiles").first.get_attribute("aria-label"))
+
+
+def test_bars_of_classes_with_names_of_any_length_begin_in_one_line(browser: Any, tmp_path: Path) -> None:
+    run = image_run(tmp_path / "run")
+    facts = json.loads((tmp_path / "run/dataset/dataset.json").read_text())
+    facts["class_names"] = [*"012345678", "a long name"]
+    (tmp_path / "run/dataset/dataset.json").write_text(json.dumps(facts))
+    build(tmp_path / "report.html", **run)
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    boxes = (
+        page.locator(".bars")
+        .first.locator(".track")
+        .evaluate_all("all => all.map((one) => [one.getBoundingClientRect().left, one.getBoundingClientRect().right])")
+    )
+    page.close()
+    assert len(boxes) == 10
+    assert len({tuple(map(round, box)) for box in boxes}) == 1

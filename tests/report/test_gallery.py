@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from report.artifacts import read
-from report.gallery import PICTURED, SHOWN, Entry, build, render
+from report.gallery import FRAMES, PICTURED, SHOWN, Entry, build, render
 from tests.report.artifacts import image_run, text_run
 from tests.report.test_report import HOSTILE, Page, scripts
 
@@ -41,10 +41,35 @@ def test_metrics_of_runs_stand_beside_their_floor(pages: dict[str, Path]) -> Non
     assert distances["digits-3"] == []
 
 
+def test_a_failed_run_says_why_on_its_card(pages: dict[str, Path]) -> None:
+    source = pages["gallery"].read_text(encoding="utf-8")
+    (why,) = re.findall(r'<p class="note why">(.*?)</p>', source)
+    assert why == "Step train failed. the loss grew from 0.4 to 12"
+    killed = {"id": "one", "job": "digits", "status": "failed", "interrupted": True, "steps": []}
+    assert "Interrupted" in render([Entry(read(killed))])
+
+
+def test_curves_of_the_runs_of_a_job_lie_over_one_another(pages: dict[str, Path]) -> None:
+    source = pages["gallery"].read_text(encoding="utf-8")
+    (section,) = re.findall(r'<section id="curves".*?</section>', source, re.S)
+    assert re.findall(r'<span class="(run\d)">([^<]+)</span>', section) == [("run0", "digits-2"), ("run1", "digits-1")]
+    assert "Loss of pydoc" not in section  # of one run alone there is nothing to compare
+
+
+def test_a_player_of_fewer_frames_counts_the_samplers_steps(pages: dict[str, Path]) -> None:
+    def counted(name: str) -> list[list[int]]:
+        found = scripts(pages[name].read_text(encoding="utf-8"))
+        return [one["steps"] for one in found if isinstance(one, dict) and "σ" in one.values()]
+
+    steps, (report,) = counted("gallery"), counted("images")
+    assert {found[-1] for found in steps} == {report[-1]} == {18}
+    assert all(len(found) == FRAMES < len(report) for found in steps)
+
+
 def test_no_run_yet_says_how_to_make_one(tmp_path: Path) -> None:
     build(tmp_path / "index.html", [])
     found = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
-    assert "textdiffusion run digits" in found.text
+    assert "textdiffusion run mnist-small" in found.text
     assert found.faults == []
 
 

@@ -31,3 +31,9 @@ def test_of_an_unknown_metric_only_what_it_states_is_shown() -> None:
 def test_shares_are_printed_in_per_cent_unless_they_are_none() -> None:
     assert row("precision", Metric(value=0.912, floor=0.958))["value"] == "91.2 %"
     assert row("precision", Metric(value=3.0))["value"] == "3"
+
+
+def test_every_metric_is_described_and_no_two_alike() -> None:
+    said = [one.explanation for one in GLOSSARY.values()]
+    assert all(said)
+    assert len(set(said)) == len(said)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from core import storage
 from report import build
+from report.charts import Axis, Series, line_chart
 from report.pictures import unenlarged
 from tests.report.artifacts import image_run, text_run
 
@@ -330,3 +331,29 @@ def scripts(source: str) -> list[object]:
 
 def decode(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+@pytest.mark.parametrize(
+    ("points", "left", "below"),
+    [
+        ([(0.0, 1.0), (1.0, 1.0)], False, False),  # far from the rule: at the right, above it
+        ([(0.0, 1.0), (1.0, 2.05)], True, False),  # a curve that ends there
+        ([(0.0, 2.05), (1.0, 2.05)], False, True),  # one that runs along it
+    ],
+)
+def test_the_label_of_a_rule_is_where_no_curve_runs_through_it(
+    points: list[tuple[float, float]], left: bool, below: bool
+) -> None:
+    chart = line_chart("t", [Series("s", points)], Axis("x"), Axis("y", include=(0.0, 3.0)), rules=[(2.0, "a rule")])
+    assert chart is not None
+    (rule,) = chart.rules
+    assert (rule.left, rule.below) == (left, below)
+
+
+def test_labels_of_two_rules_near_each_other_do_not_collide() -> None:
+    chart = line_chart(
+        "t", [Series("s", [(0.0, 0.0), (1.0, 0.0)])], Axis("x"), Axis("y"), rules=[(2.0, "one rule"), (2.02, "another")]
+    )
+    assert chart is not None
+    first, second = chart.rules
+    assert (first.left, first.below) != (second.left, second.below)

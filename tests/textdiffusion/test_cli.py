@@ -19,6 +19,7 @@ import typer
 
 from pipelines.compile import ROOT
 from textdiffusion.cli import app as cli
+from textdiffusion.cli.output import print_metrics
 
 HEAVY = ("kfp", "torch", "google.cloud.aiplatform", "numpy", "rich.table", "yaml", "pydantic")
 
@@ -135,6 +136,7 @@ def test_the_completion_script_asks_this_program(
         (["compile", "nothing"], "job 'nothing'"),
         (["promote", "digits"], "expected MODEL@NUMBER"),
         (["promote", "digits@²"], "expected MODEL@NUMBER"),  # a digit to str.isdigit, and none to int
+        (["promote", "digits@١"], "expected MODEL@NUMBER"),  # a digit to int too, and no version's name
         (["promote", "digits@1234567890"], "expected MODEL@NUMBER"),
         (["promote", "digits@3"], "no such version"),
         (["rollback", "digits"], "no earlier champion"),
@@ -180,3 +182,25 @@ def test_output_has_no_colours_unless_it_is_a_terminal(capsys: pytest.CaptureFix
     for arguments in (["jobs"], ["doctor", "--no-cloud"], ["runs"]):
         call(*arguments)
         assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_run_is_told_by_four_metrics_and_all_of_them_are_described_once(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["judge_nll", "word_validity", "guided/judge_nll", "js_1", "js_2", "entropy", "word_validity_4"]
+    metrics = {name: {"value": 0.5, "floor": 0.25, "n": 64} for name in names}
+    print_metrics(metrics, everything=False)
+    said = capsys.readouterr().out
+    assert [name for name in names if re.search(rf"^ *{name} ", said, re.M)] == [
+        "judge_nll", "word_validity", "entropy", "word_validity_4"
+    ]  # fmt: skip
+    assert said.rstrip().endswith("3 more metrics: textdiffusion show --all")
+    print_metrics(metrics, everything=True)
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(name in said for name in names)
+    assert said.count("How surprised a separate") == 1
+
+
+def test_a_run_says_its_first_line_before_anything_is_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "nothing") == 2
+    assert capsys.readouterr().out == "nothing: compiling the pipeline\n"
+    assert call("run", "nothing", "--json") == 2
+    assert capsys.readouterr().out == ""

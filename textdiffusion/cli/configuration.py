@@ -27,7 +27,7 @@ def init(
     ] = None,
     like: Annotated[
         str, typer.Option(metavar="JOB", help="The job to begin from.", autocompletion=complete_jobs)
-    ] = "digits",
+    ] = "mnist-small",
 ) -> None:
     """Write a configuration in which every setting says what it is: textdiffusion.yaml, or a job of your own."""
     from core import storage

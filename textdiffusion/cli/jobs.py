@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from core.printable import say
-from textdiffusion.cli.output import Json, answer, complete_jobs, examples, metric_rows, print_json
+from textdiffusion.cli.output import Json, answer, complete_jobs, examples, print_json, print_metrics
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: train.batch_size=64.")
@@ -25,17 +25,17 @@ JobName = Annotated[
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     app.command("jobs", epilog=examples("jobs", "jobs --json"))(jobs)
-    app.command("compile", epilog=examples("compile digits", "compile all --json"))(compile_jobs)
+    app.command("compile", epilog=examples("compile mnist-small", "compile all --json"))(compile_jobs)
     app.command(
         "run",
         epilog=examples(
-            "run digits",
-            "run digits --set train.examples=20000 --set sample.steps=8",
+            "run mnist-small",
+            "run mnist-small --set train.examples=20000 --set sample.steps=8",
             "run my-job.yaml --runner docker",
-            "run digits --resume",
-            "run --resume digits-20261124-163819-e460",
-            "run digits --search",
-            "run digits --only sample --from latest --debug",
+            "run mnist-small --resume",
+            "run --resume mnist-small-20261124-163819-e460",
+            "run mnist-small --search",
+            "run mnist-small --only sample --from latest --debug",
             "run mnist-training --runner vertex",
         ),
     )(run)
@@ -113,6 +113,8 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a job's pipeline and print its metrics and the path of its report."""
+    if name and runner in ("local", "docker") and not (only or as_json):
+        say(f"{name}: compiling the pipeline")  # before imports that take seconds, on a busy machine a minute
     from core.errors import UserError
     from pipelines.jobs import load_job
     from pipelines.settings import load_settings
@@ -246,7 +248,7 @@ def _print_result(run: Any, as_json: bool) -> None:
         return
     metrics = run.metrics()
     if metrics:
-        answer(metric_rows(metrics), ("metric", "value", "floor", "n", "judge"), False)
+        print_metrics(metrics, everything=False)
     gate = run.facts.get("gate")
     if gate:
         from core.evaluation import Verdict

@@ -17,8 +17,8 @@ Overrides = Annotated[
 def register(app: typer.Typer) -> None:
     """Adds the command to `app`."""
     lines = (
-        "manifest digits --out gs://my-bucket/digits",
-        "manifest digits --out gs://my-bucket/digits --set resources.replicas=4 --kind PyTorchJob",
+        "manifest mnist-small --out gs://my-bucket/mnist-small",
+        "manifest mnist-small --out gs://my-bucket/mnist-small --set resources.replicas=4 --kind PyTorchJob",
     )
     app.command("manifest", epilog=examples(*lines))(manifest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,20 +18,20 @@ RegistryOption = Annotated[str | None, typer.Option("--registry", help="Folder o
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     app.command(
-        "models", epilog=examples("models", "models digits --json", "models --registry gs://my-bucket/registry")
+        "models", epilog=examples("models", "models mnist-small --json", "models --registry gs://my-bucket/registry")
     )(models)
-    app.command("promote", epilog=examples("promote digits@3 --reason 'looked at by hand'"))(promote)
-    app.command("rollback", epilog=examples("rollback digits"))(rollback)
-    app.command("download", epilog=examples("download latest copy/", "download digits@3 digits-model/"))(download)
+    app.command("promote", epilog=examples("promote mnist-small@3 --reason 'looked at by hand'"))(promote)
+    app.command("rollback", epilog=examples("rollback mnist-small"))(rollback)
+    app.command("download", epilog=examples("download latest copy/", "download mnist-small@3 model/"))(download)
     app.command(
         "generate",
         epilog=examples(
-            "generate --model digits --class 7",
-            "generate --model digits --count 8 --out digits.gif",
+            "generate --model mnist-small --class 7",
+            "generate --model mnist-small --count 8 --out digits.gif",
             "generate --model pydoc --prompt 'The value of '",
             "generate --model pydoc --prompt 'If the object ___ is raised.' --count 3",
             "generate --model latest",
-            "generate --model gs://my-bucket/registry/digits/versions/00003/model",
+            "generate --model gs://my-bucket/registry/mnist-small/versions/00003/model",
         ),
     )(generate)
 
@@ -83,11 +84,12 @@ def promote(
     from core.errors import UserError
 
     model, _, number = name.partition("@")
-    if not number.isdecimal() or len(number) > 9:
-        raise UserError(f"{name}: expected MODEL@NUMBER, for example digits@3")
+    if not re.fullmatch("[0-9]{1,9}", number):
+        raise UserError(f"{name}: expected MODEL@NUMBER, for example mnist-small@3")
     store = _registry(registry)
     version = store.promote(model, int(number), _kept(reason))
     say(f"{model}: version {version.version} is champion")
+    _show(store)
     _mirror(store, model)
 
 
@@ -111,6 +113,7 @@ def rollback(
     store = _registry(registry)
     version = store.rollback(name, _kept(reason))
     say(f"{name}: version {version.version} is champion again")
+    _show(store)
     _mirror(store, name)
 
 
@@ -205,6 +208,17 @@ def _registry(root: str | None) -> Any:
     from pipelines.settings import load_settings
 
     return Registry(load_settings({"registry": root}).registry)
+
+
+def _show(store: Any) -> None:
+    """Lets the gallery, if there is one here, show who is champion now."""
+    from pipelines.settings import load_settings
+
+    runs = Path(load_settings().runs)
+    if (runs / "index.html").is_file():
+        from local import gallery
+
+        gallery.write(runs.absolute(), store.root)
 
 
 def _mirror(store: Any, model: str, *, always: bool = False) -> None:

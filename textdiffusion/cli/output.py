@@ -74,19 +74,33 @@ def cell(value: Any) -> str:
     return printable(str(value), one_line=True)
 
 
-def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """metrics.json as rows: metric, value, floor, n and the beginning of the judge's hash."""
-    return [
-        {
-            "metric": name,
-            "value": entry.get("value"),
-            "floor": entry.get("floor"),
-            "n": entry.get("n"),
-            "better": entry.get("better"),
-            "judge": str(entry.get("judge") or "")[:8] or None,
-        }
-        for name, entry in metrics.items()
-    ]
+FIRST = 4  # metrics that a run is told by, as its report's heading has them
+
+
+def print_metrics(metrics: Mapping[str, Any], *, everything: bool) -> None:
+    """The content of metrics.json as a table: the first few in the order of the report; or all, each with its meaning
+    the first time that it comes."""
+    from report.metrics import meaning, ordered
+
+    names = [name for name in ordered(metrics) if everything or metrics[name].get("value") is not None]
+    told: set[str] = set()
+    rows = []
+    for name in names if everything else names[:FIRST]:
+        entry = metrics[name]
+        text = meaning(name)
+        rows.append(
+            {
+                "metric": name,
+                **{key: entry.get(key) for key in ("value", "floor", "n")},
+                "judge": str(entry.get("judge") or "")[:8] or None,
+                "meaning": None if text in told else text,
+            }
+        )
+        told.add(text)
+    columns = ("metric", "value", "floor", "n", "judge")
+    answer(rows, (*columns, "meaning") if everything else columns, False)
+    if len(names) > len(rows):
+        say(f"{len(names) - len(rows)} more metrics: textdiffusion show --all")
 
 
 def examples(*lines: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from core.printable import say
-from textdiffusion.cli.output import Json, answer, cell, complete_runs, examples, metric_rows, print_json
+from textdiffusion.cli.output import Json, answer, cell, complete_runs, examples, print_json, print_metrics
 
 RunName = Annotated[
     str,
@@ -21,10 +21,10 @@ RunName = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    app.command("runs", epilog=examples("runs", "runs --job digits --json", "runs --cloud"))(runs)
-    app.command("show", epilog=examples("show", "show digits-20261124-163819-e460 --json"))(show)
-    app.command("lineage", epilog=examples("lineage latest/train", "lineage digits@3 --json"))(lineage)
-    app.command("compare", epilog=examples("compare digits-20261124-163819-e460 latest"))(compare)
+    app.command("runs", epilog=examples("runs", "runs --job mnist-small --json", "runs --cloud"))(runs)
+    app.command("show", epilog=examples("show", "show latest --all", "show latest --json"))(show)
+    app.command("lineage", epilog=examples("lineage latest/train", "lineage mnist-small@3 --json"))(lineage)
+    app.command("compare", epilog=examples("compare mnist-small-20261124-163819-e460 latest"))(compare)
     app.command("report", epilog=examples("report latest --open"))(report)
     app.command("gallery", epilog=examples("gallery --open", "gallery --publish gs://my-bucket/gallery"))(gallery)
 
@@ -83,7 +83,11 @@ def _cloud_runs(job: str | None, as_json: bool) -> None:
     answer(rows, columns, as_json, "no runs yet: textdiffusion deploy JOB")
 
 
-def show(name: RunName = "latest", as_json: Json = False) -> None:
+def show(
+    name: RunName = "latest",
+    everything: Annotated[bool, typer.Option("--all", help="Every metric, and what it means.")] = False,
+    as_json: Json = False,
+) -> None:
     """One run, here or in the cloud: its steps, metrics, gate and where everything is."""
     from textdiffusion.cli.where import find_anywhere
 
@@ -96,7 +100,7 @@ def show(name: RunName = "latest", as_json: Json = False) -> None:
     say(f"code {facts.get('code_version')}  image {facts.get('image')}  config {facts.get('config_hash')}")
     answer(run.steps, ("name", "state", "seconds", "error"), False)
     if run.metrics():
-        answer(metric_rows(run.metrics()), ("metric", "value", "floor", "n", "judge"), False)
+        print_metrics(run.metrics(), everything=everything)
     if facts.get("gate"):
         from core.evaluation import Verdict
 

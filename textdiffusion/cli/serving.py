@@ -16,8 +16,8 @@ def register(app: typer.Typer) -> None:
     app.command(
         "serve",
         epilog=examples(
-            "serve digits",
-            "serve digits@3 --port 9000 --steps 8",
+            "serve mnist-small",
+            "serve mnist-small@3 --port 9000 --steps 8",
             "serve runs-of-mine/model --host 0.0.0.0",
             "serve pydoc --registry gs://my-bucket/registry",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +14,7 @@ from textdiffusion.cli.output import examples
 def register(app: typer.Typer) -> None:
     """Adds the command to `app`."""
     lines = (
-        "shards registry/digits/1/model --count 100000 --out many",
+        "shards registry/mnist-small/1/model --count 100000 --out many",
         "shards gs://my-bucket/model --count 1000000 --out gs://my-bucket/many --worker 3/8 --set sample.steps=16",
     )
     app.command("shards", epilog=examples(*lines))(shards)
@@ -36,8 +37,8 @@ def shards(
     from core.config import with_overrides
     from core.errors import UserError
 
-    number, slash, of = worker.partition("/")
-    if not (slash and number.isdecimal() and of.isdecimal()):
+    number, _, of = worker.partition("/")
+    if not re.fullmatch("[0-9]{1,9}/[0-9]{1,9}", worker):
         raise UserError(f"--worker {worker}: expected K/N, for example 0/4")
     values = with_overrides({"sample": {}}, overrides or ())
     if set(values) != {"sample"}:

@@ -7,18 +7,19 @@ one batch. Everything wrong with the input is a `UserError` that names the file.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from core.errors import UserError
-from core.images.config import ImageData
+from core.images.config import EMBEDDED, ImageData
 from core.images.sources.folder import open_folder
 from core.images.sources.huggingface import open_huggingface
 from core.images.sources.idx import open_idx
 from core.images.sources.intake import Intake
+from core.images.sources.mnist_small import open_mnist_small
 from core.images.sources.npz import open_npz
 from core.images.sources.source import Batch, Labels, Pool, Source
 from core.sources.archives import unpacked
@@ -34,13 +35,13 @@ def open_source(config: ImageData) -> Iterator[Source]:
         UserError: it is missing, damaged, or holds what cannot be used.
     """
     intake = Intake(config)
-    if config.source == "digits":
+    if config.source in EMBEDDED:
         if config.data_dir is not None:
             raise UserError(
-                f"data.data_dir: found {config.data_dir!r}, but the source `digits` is embedded and reads no folder; "
-                "set data.source to mnist, idx, folder, npz or huggingface"
+                f"data.data_dir: found {config.data_dir!r}, but the source `{config.source}` is embedded and reads no"
+                " folder; set data.source to mnist, idx, folder, npz or huggingface"
             )
-        yield _digits(intake)
+        yield _OPEN[config.source](intake)
     elif config.source == "mnist" and config.data_dir is None:
         yield open_idx(_download_mnist(), intake, need_test=True)
     elif config.data_dir is not None:
@@ -75,6 +76,9 @@ def _digits(intake: Intake) -> Source:
     images = np.rint(scans.images * (255 / 16)).astype(np.uint8)
     pool = Pool("digits", scans.target.astype(np.int64), lambda: iter([images]))
     return Source(train=pool, class_names=tuple(str(digit) for digit in range(10)), intake=intake)
+
+
+_OPEN: Mapping[str, Callable[[Intake], Source]] = {"digits": _digits, "mnist-small": open_mnist_small}  # of EMBEDDED
 
 
 def _download_mnist() -> str:

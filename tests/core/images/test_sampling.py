@@ -42,3 +42,9 @@ def test_tiled_batches_give_the_same_bits_for_any_count(trained: TrainedModel, s
         assert np.array_equal(drawn(start, stop).images, whole.images[start:stop])
     assert whole.frames.shape[1] == 9  # the way from noise is of samples of several batches
     assert np.array_equal(whole.frames[-1], whole.images)
+
+
+@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (10, 1, 10), (12, 2, 6), (15, 2, 8)])
+def test_the_grid_of_one_class_has_no_more_cells_than_it_must(count: int, rows: int, columns: int) -> None:
+    images, labels = np.zeros((count, 8, 8), np.uint8), np.full(count, 7)
+    assert sampling.grid_by_class(images, labels).shape == (rows * 9 + 1, columns * 9 + 1)

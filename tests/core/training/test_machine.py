@@ -14,6 +14,7 @@ from core.storage.checkpoint import CheckpointStore
 from core.training.loop import FitResult, fit
 from core.training.machine import present
 from core.training.precision import choose
+from core.training.threads import CHOSEN
 from tests.core.toy import ToyObjective
 from tests.core.training.test_loop import CPU, SHORT, InterruptedTrainingError, StopAfter
 
@@ -66,6 +67,16 @@ def test_going_on_with_other_threads_and_precision_is_one_line(
     assert f"threads {threads} -> {threads + 1}" in said
     assert f"number_format {before} -> " in said
     assert result.machine["threads"] == threads + 1
+
+
+def test_where_a_run_chose_the_threads_a_checkpoint_keeps_its_own(
+    tmp_path: Path, threads: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut(tmp_path)
+    monkeypatch.setenv(CHOSEN, "run")
+    torch.set_num_threads(threads + 1)
+    assert go_on(tmp_path).machine["threads"] == threads == torch.get_num_threads()
+    assert warnings(caplog) == []
 
 
 def test_a_checkpoint_from_before_this_was_recorded_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

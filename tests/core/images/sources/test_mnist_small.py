@@ -1,0 +1,62 @@
+"""The embedded images of MNIST: as many of each digit, none in two splits, and made anew from MNIST the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.errors import UserError
+from core.images.config import ImageData
+from core.images.data import prepare_data
+from core.images.dataset import SPLITS, ImageDataset
+from core.images.sources import mnist_small
+from pipelines.compile import ROOT, _files
+
+MNIST = ROOT.parent / "shared/data/MNIST/raw"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
+    out = tmp_path_factory.mktemp("mnist-small") / "data"
+    prepare_data(ImageData(source="mnist-small"), out)
+    return ImageDataset.open(out)
+
+
+def test_every_digit_has_as_many_images_and_the_test_split_is_mnists_own(data: ImageDataset) -> None:
+    assert (data.shape, data.class_names) == ((28, 28), [str(digit) for digit in range(10)])
+    assert data.metadata["class_histogram"] == {"train": [540] * 10, "validation": [60] * 10, "test": [100] * 10}
+
+
+def test_no_image_is_there_twice_in_one_split_or_two(data: ImageDataset) -> None:
+    images = [image.tobytes() for split in SPLITS for image in data.images(split)]
+    assert len(set(images)) == len(images) == 7000
+
+
+def test_every_image_is_one_of_mnists_made_anew_to_the_last_byte(tmp_path: Path) -> None:
+    if not MNIST.is_dir():
+        pytest.skip(f"{MNIST}: real MNIST is not there")
+    mnist_small.make(str(MNIST), tmp_path / "anew.npz")
+    with np.load(tmp_path / "anew.npz") as anew, np.load(mnist_small.FILE) as embedded:
+        assert sorted(anew) == sorted(embedded)
+        for name in embedded:
+            np.testing.assert_array_equal(anew[name], embedded[name])
+
+
+def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "mnist-small.npz"
+    other.write_bytes(mnist_small.FILE.read_bytes()[:-1] + b"x")
+    monkeypatch.setattr(mnist_small, "FILE", other)
+    with pytest.raises(UserError, match=r"missing or changed since it was made; install textdiffusion again"):
+        prepare_data(ImageData(source="mnist-small"), tmp_path / "data")
+
+
+@pytest.mark.parametrize("source", ["digits", "mnist-small"])
+def test_embedded_data_and_a_folder_are_not_both_asked_for(tmp_path: Path, source: str) -> None:
+    with pytest.raises(UserError, match=f"the source `{source}` is embedded and reads no folder"):
+        prepare_data(ImageData(source=source, data_dir=str(tmp_path)), tmp_path / "data")
+
+
+def test_the_tag_of_the_image_hashes_file_and_licence() -> None:
+    names = {path.name for path in _files(ROOT, ("core",)) if path.parent == mnist_small.FILE.parent}
+    assert names == {"mnist-small.npz", "README.md"}
+    assert "Attribution-Share Alike 3.0" in (mnist_small.FILE.parent / "README.md").read_text(encoding="utf-8")
