@@ -215,11 +215,29 @@ def draw_batch(
     callback: samplers.Callback = None,
 ) -> NDArray[np.uint8]:
     """Images uint8 [B, H, W(, 3)] from noise of `seeds` [B] (`sample_seed`) for `labels` [B], in one batch."""
+    return pictures.to_uint8(denoise_batch(trained, settings, seeds, labels, sigmas, device, callback))
+
+
+@torch.inference_mode()
+def denoise_batch(
+    trained: TrainedModel,
+    settings: ImageSample,
+    seeds: Sequence[int],
+    labels: NDArray[np.int64],
+    sigmas: Tensor,
+    device: torch.device,
+    callback: samplers.Callback = None,
+) -> Tensor:
+    """The same before it is rounded to pixels: float [B, C, H, W], about -1 to 1, on the CPU.
+
+    Raises:
+        UserError: the network gives what is not finite.
+    """
     chosen = precision.choose(device, settings.precision or trained.description.get("train_precision", "auto"))
     for number_format in [chosen, precision.FP32] if chosen.dtype == torch.float16 else [chosen]:
         x = _solved(trained, settings, labels, sigmas, seeds, number_format, device, callback).cpu()
         if x.isfinite().all():
-            return pictures.to_uint8(x)
+            return x
         log.warning("a batch of images is not finite (%s)", number_format.reason)
     raise UserError("sample: the network's images are not finite; set sample.precision: fp32, or train again")
 

@@ -93,7 +93,7 @@ class Diffusion(nn.Module):
         Without a prefix every block is alone; the clean stream is None then, and when one block is the whole context.
         """
         batch, length = noisy.tokens.shape
-        inputs, own = self._slots(noisy)
+        inputs, own = self.slots(noisy)
         positions = torch.arange(length, device=inputs.device)
         model = self.autoregressive
         if not noisy.has_prefix:
@@ -108,13 +108,13 @@ class Diffusion(nn.Module):
 
     def denoise(self, noisy: Noisy, start: int, past: Cache | None) -> Tensor:
         """Logits [B, L, V] of one block whose first slot is at position `start`, after the clean text in `past`."""
-        inputs, own = self._slots(noisy)
+        inputs, own = self.slots(noisy)
         positions = torch.arange(start, start + inputs.shape[1], device=inputs.device)
         model = self.autoregressive
         logits: Tensor = model.head(model.transformer(inputs, positions, past=past)) + own
         return logits
 
-    def _slots(self, noisy: Noisy) -> tuple[Tensor, Tensor]:
+    def slots(self, noisy: Noisy) -> tuple[Tensor, Tensor]:
         """Inputs of the noisy stream [B, L, width] and the evidence of each slot's own noisy embedding [B, L, V]."""
         model = self.autoregressive
         table = model.embeddings()

@@ -93,7 +93,7 @@ class BPETokenizer:
 
         self._serialized = serialized
         self._library = Library.from_str(serialized)
-        self._bytes = {letter: byte for byte, letter in enumerate(_byte_letters())}
+        self._bytes = {letter: byte for byte, letter in enumerate(byte_letters())}
         missing = set(ByteLevel.alphabet()) - set(self._library.get_vocab())
         if missing:
             raise ValueError(f"{len(missing)} of 256 bytes are not in the vocabulary")
@@ -113,7 +113,7 @@ class BPETokenizer:
         """The ids of any bytes, UTF-8 or not."""
         ids: list[int] = []
         text = data.decode("utf-8", "surrogateescape")
-        vocabulary, letters = self._library.get_vocab(), _byte_letters()
+        vocabulary, letters = self._library.get_vocab(), byte_letters()
         for piece, escaped in _split_escapes(text):
             if escaped:
                 ids += [vocabulary[letters[byte]] for byte in piece.encode("utf-8", "surrogateescape")]
@@ -230,7 +230,7 @@ def load(uri: str | Path, expected: str | None = None) -> Tokenizer:
     return from_json(saved, str(uri))
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """GPT-2's printable letter for each byte: printable ones stand for themselves, the rest follow from U+0100."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))

@@ -1,0 +1,117 @@
+"""Samples of an export beside core's own, from the same noise. An export that differs by more is refused.
+
+Images are compared as floats in [-1, 1], of which a grey level is 0.0078. Texts are compared by the logits after the
+last step of a block, of which the largest decides the token, and token by token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.errors import UserError
+from core.images.sampling import choose_sigmas, denoise_batch, sample_seed
+from core.randomness import generator_of
+from core.samplers import SampleNoise
+from core.text.generation import Prefix, Settings, denoise_block
+from serving.export.source import ImageSource, TextSource
+
+TOLERANCE = {"images": 2e-3, "text": 5e-2}
+COUNT = 4
+Denoise = Callable[[Tensor, float, Tensor, float, float], Tensor]  # x, sigma, label, guidance, autoguidance
+Step = Callable[..., Sequence[Tensor]]  # as `programs.TextStep`
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far an export is from core: the largest difference, and what is allowed."""
+
+    what: str
+    largest: float
+    allowed: float
+
+    def require(self) -> None:
+        """Raises UserError if it is too far."""
+        if not self.largest <= self.allowed:  # nan is no agreement
+            raise UserError(f"{self.what}: differs from this project's samples by {self.largest:.2g};"
+                            f" allowed: {self.allowed:g}")  # fmt: skip
+
+
+def image_noise(source: ImageSource) -> tuple[list[int], Tensor, Tensor]:
+    """Seeds, labels [B] and all noise [N, B, C, H, W] of the samples that are compared."""
+    seeds = [sample_seed(0, index) for index in range(COUNT)]
+    none = len(source.trained.shape.class_names)
+    labels = torch.arange(COUNT) % none if source.trained.config.conditional and none else torch.full((COUNT,), none)
+    draw = SampleNoise(seeds, source.trained.shape.size)
+    return seeds, labels, torch.stack([draw() for _ in range(source.table.noises)])
+
+
+def of_images(source: ImageSource, what: str, sample: Callable[[Tensor, Tensor], Tensor]) -> Difference:
+    """Compares `sample(noise [N, B, C, H, W], labels [B])` with core's sampler."""
+    seeds, labels, noise = image_noise(source)
+    sigmas = choose_sigmas(source.settings, source.trained.process)
+    ours = denoise_batch(source.trained, source.settings, seeds, labels.numpy(), sigmas, torch.device("cpu"))
+    return Difference(what, float((sample(noise, labels) - ours).abs().max()), TOLERANCE["images"])
+
+
+def by_table(source: ImageSource, denoise: Denoise) -> Callable[[Tensor, Tensor], Tensor]:
+    """The sampler that the table says, around a guided denoiser."""
+
+    def sample(noise: Tensor, labels: Tensor) -> Tensor:
+        draws = iter(noise)
+        x: Tensor = source.table.start * next(draws)
+        before = torch.zeros(())
+        for row in source.table.rows:
+            estimate = denoise(x, row.sigma, labels, row.guidance, row.autoguidance)
+            x = row.x * x + row.denoised * estimate + row.before * before
+            if row.noise:
+                x = x + row.noise * next(draws)
+            before = estimate
+        return x
+
+    return sample
+
+
+@torch.inference_mode()
+def of_text(source: TextSource, what: str, step: Step) -> Difference:
+    """Compares the logits of a block after some tokens, the last two of it given, with core's sampler."""
+    network, s = source.network, source.settings
+    size = max(source.block, 2)
+    draws = generator_of(0, "tokens")
+    before = torch.randint(network.vocabulary, (1, min(7, network.config.context - size)), generator=draws)
+    tokens = torch.randint(network.vocabulary, (1, size), generator=draws)
+    known = torch.arange(size)[None] >= size - 2
+    settings = Settings(s.sampler, s.steps, s.temperature, 1.0, s.tilt)
+    prefix = Prefix(network, before, size)
+    ours = denoise_block(network, prefix, tokens, known, settings, generator_of(0, "noise"))
+    inputs = network.autoregressive.shifted(before)[:, -prefix.length :]
+    theirs = denoised_block(step, inputs, tokens, known, s.steps, s.temperature, network.config.process.embedding,
+                            generator_of(0, "noise"))  # fmt: skip
+    free = ~known[0]
+    if not torch.equal(ours.argmax(-1)[0, free], theirs.argmax(-1)[0, free]):
+        return Difference(f"{what}: tokens", float("inf"), TOLERANCE["text"])
+    return Difference(what, float((ours - theirs).abs().max()), TOLERANCE["text"])
+
+
+def denoised_block(
+    step: Step, prefix: Tensor, tokens: Tensor, known: Tensor, steps: int, temperature: float, size: int,
+    generator: torch.Generator,
+) -> Tensor:  # fmt: skip
+    """Logits [B, L, V] of a block after all steps of `step`."""
+    shape = (*tokens.shape, size)
+    z, guess, logits = torch.randn(shape, generator=generator), torch.zeros(shape), torch.empty(0)
+    times = np.linspace(1, 0, steps + 1)
+    for index in range(steps):
+        last = index + 1 == steps
+        noise = torch.zeros(shape) if last else torch.randn(shape, generator=generator)
+        logits, guess, z = step(prefix, tokens, known, z, guess, noise, *map(_scalar, times[index : index + 2]),
+                                _scalar(temperature))  # fmt: skip
+    return logits
+
+
+def _scalar(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float32)

@@ -1,0 +1,47 @@
+"""Tiny models as sources of exports: images with a guide, text; each traced once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.config import validate
+from core.images import model as images
+from core.images.config import ImageModel
+from factory.finding import FoundModel
+from serving.export import source as sources
+from serving.export.source import ImageSource, TextSource
+from tests.serving.conftest import CLASSES, UNET, save_text, shaken
+
+MANNER = {
+    "steps": 4, "sampler": "dpmpp_sde", "sigma_max": 20.0, "start": "estimate", "guidance": 1.5, "guidance_low": 0.2,
+    "guidance_high": 5.0, "autoguidance": 1.25,
+}  # fmt: skip
+
+
+def save_guided(folder: Path, network: dict[str, Any] = UNET) -> None:
+    """A model of images with a guide."""
+    config = validate(ImageModel, network, "model")
+    shape = images.ImageShape(channels=1, height=8, width=8, class_names=CLASSES)
+    early = shaken(images.build_network(config, shape), 2).state_dict()
+    images.save_model(folder, shaken(images.build_network(config, shape), 1), config, shape, {}, early)
+
+
+@pytest.fixture(scope="session")
+def image_source(tmp_path_factory: pytest.TempPathFactory) -> ImageSource:
+    folder = tmp_path_factory.mktemp("exported") / "images"
+    save_guided(folder)
+    found = sources.load(FoundModel({"model": folder}, MANNER), {})
+    assert isinstance(found, ImageSource)
+    return found
+
+
+@pytest.fixture(scope="session")
+def text_source(tmp_path_factory: pytest.TempPathFactory) -> TextSource:
+    folder = tmp_path_factory.mktemp("exported") / "text"
+    save_text(folder)
+    found = sources.load(FoundModel({"model": folder}, {"steps": 4, "temperature": 0.9}), {})
+    assert isinstance(found, TextSource)
+    return found

@@ -1,0 +1,110 @@
+"""export, playground: a model for elsewhere."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from core.printable import say
+from textdiffusion.cli.output import Json, complete_models, examples, print_json
+
+
+class Kind(StrEnum):
+    """What a model can be exported to."""
+
+    HUB_FOLDER = "hub-folder"
+    ONNX = "onnx"
+    TORCH = "torch"
+    DIFFUSERS = "diffusers"
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="MODEL, MODEL@VERSION, a run's id, or a model folder's path or gs:// URI.",
+        autocompletion=complete_models,
+    ),
+]
+Steps = Annotated[int | None, typer.Option(min=1, max=10_000, help="Of the sampler. Left out: as measured.")]
+Guidance = Annotated[float | None, typer.Option(min=0, max=50, help="1: none. Left out: as measured.")]
+Registry = Annotated[str | None, typer.Option("--registry", help="Folder or gs:// prefix of the registry.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    app.command(
+        "export",
+        epilog=examples(
+            "export digits --to onnx --out digits-onnx",
+            "export digits@3 --to hub-folder --out digits-folder --steps 8",
+            "export pydoc --to torch --out pydoc-torch",
+            "export digits --to diffusers --out digits-diffusers",
+        ),
+    )(export)
+    app.command(
+        "playground",
+        epilog=examples(
+            "playground digits --out digits-playground",
+            "playground shakespeare-training --out play --prompt 'First Citizen: ___ speak.'",
+            "playground digits --out play --runtime onnxruntime-web-1.30.0.tgz",
+        ),
+    )(playground)
+
+
+def export(
+    model: Model,
+    to: Annotated[Kind, typer.Option("--to", help="Format.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; an export that is there is replaced.")],
+    steps: Steps = None,
+    guidance: Guidance = None,
+    registry: Registry = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model for use without this package, and compare its samples with ours before it is done."""
+    from pipelines.settings import load_settings
+    from serving.export.writing import export as write
+
+    settings = load_settings({"registry": registry})
+    wishes = {"steps": steps, "guidance": guidance}
+    facts = write(model, to.value, out, settings.registry, Path(settings.runs).absolute(), wishes)
+    if as_json:
+        print_json(facts)
+        return
+    _say_facts(facts, out)
+
+
+def playground(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder to write; a playground that is there is replaced.")],
+    prompt: Annotated[str, typer.Option(help="Text to begin with; ___ stands for what is to be filled in.")] = "",
+    runtime: Annotated[
+        Path | None,
+        typer.Option(help="ONNX Runtime Web's npm package. Left out: fetched once by npm, then from the cache."),
+    ] = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    registry: Registry = None,
+    as_json: Json = False,
+) -> None:
+    """Write a page in which the browser itself runs the model; it opens from a disk or from any static server."""
+    from pipelines.settings import load_settings
+    from serving.playground.writing import write
+
+    settings = load_settings({"registry": registry})
+    wishes = {"steps": steps, "guidance": guidance}
+    facts = write(model, out, settings.registry, Path(settings.runs).absolute(), wishes, prompt, runtime)
+    if as_json:
+        print_json(facts)
+        return
+    _say_facts(facts, out)
+    say(f"open {out / 'index.html'}")
+
+
+def _say_facts(facts: dict[str, Any], out: Path) -> None:
+    for one in facts["differences"]:
+        say(f"{one['file']}: differs from our samples by at most {one['largest']:.1e} (allowed: {one['allowed']:g})")
+    say(f"{sum(facts['files'].values()) / 1e6:.1f} MB in {out}")
