@@ -86,7 +86,7 @@ audit: $(INSTALLED_DEV)  ## known vulnerabilities of what is locked, by pip-audi
 
 lock: $(INSTALLED_DEV)  ## writes the lock files anew from pyproject.toml
 	$(LOCK) -o requirements.lock
-	$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
+	$(LOCK) --extra dev --extra export --extra huggingface --extra heic -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --group fuzz -o requirements-fuzz.lock
 
 lock-cpu: $(INSTALLED_DEV)  ## requirements.lock without CUDA, for Linux on amd64; needs download.pytorch.org

@@ -317,7 +317,7 @@ def test_pictures_are_enlarged_by_whole_pixels() -> None:
         (lambda d, m, t: td.train(d, examples=64, objective="masked"), "objective: found 'masked'; images allow"),
         (lambda d, m, t: td.train(np.zeros(3), examples=64), "data: found ndarray"),
         (lambda d, m, t: td.train(t, examples=64, start=m), "start: found ImageDiffusion for Texts"),
-        (lambda d, m, t: m.sample(2, label=10), r"sample.labels: found '10'; did you mean '1'\? allowed: 0, 1"),
+        (lambda d, m, t: m.sample(2, label=10), "sample.labels: found '10'; allowed: 0, 1"),
         (lambda d, m, t: m.sample(2, label="ten"), "label: found 'ten'; allowed: 0, 1"),
         (lambda d, m, t: m.sample(0), "sample: count"),
         (lambda d, m, t: m.loss(np.zeros((2, 9, 9), np.uint8)), r"the model takes uint8 \[B, 8, 8\] or floats"),
