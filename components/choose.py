@@ -32,8 +32,8 @@ def choose(
 
     with step():
         if gcp_resources:
-            found = trials_of(gcp_resources, search_config)
+            tuned = trials_of(gcp_resources, search_config)
         else:
-            found = [storage.read_json(storage.join(verified(one), "trial.json")) for one in trials]
-        section = publish_search(search_config, train_config, found, search, table)
+            tuned = [storage.read_json(storage.join(verified(one), "trial.json")) for one in trials]
+        section = publish_search(search_config, train_config, tuned, search, table)
     return section

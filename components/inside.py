@@ -25,23 +25,23 @@ def checks() -> list[Check]:
         "scratch": _scratch,
         "work": _work,
     }
-    found = []
+    results = []
     for name, look in wanted.items():
         try:
-            found.append({"check": name, "state": "ok", "found": look()})
+            results.append({"check": name, "state": "ok", "found": look()})
         except Exception as error:  # whatever it is, it is what a person came here to see
-            found.append({"check": name, "state": "missing", "found": f"{type(error).__name__}: {error}"})
-    return found
+            results.append({"check": name, "state": "missing", "found": f"{type(error).__name__}: {error}"})
+    return results
 
 
 def report(*, as_json: bool = False) -> int:
     """Prints the checks; 1 if something is missing, otherwise 0."""
-    found = checks()
+    results = checks()
     if as_json:
-        say(printable_json(json.dumps(found)), lines=True)
+        say(printable_json(json.dumps(results)), lines=True)
     else:
-        say("\n".join(f"{row['check']:8} {row['state']:8} {row['found']}" for row in found), lines=True)
-    return int(any(row["state"] != "ok" for row in found))
+        say("\n".join(f"{row['check']:8} {row['state']:8} {row['found']}" for row in results), lines=True)
+    return int(any(row["state"] != "ok" for row in results))
 
 
 def _python() -> str:

@@ -30,9 +30,9 @@ def look(facts: dsl.Output[dsl.Artifact]) -> None:
     with step():
         folder = Path(facts.path)
         folder.mkdir(parents=True, exist_ok=True)
-        found = json.dumps(observe(folder), indent=2)
-        (folder / "facts.json").write_text(found, encoding="utf-8")
-        say(printable_json(found), lines=True)
+        observed = json.dumps(observe(folder), indent=2)
+        (folder / "facts.json").write_text(observed, encoding="utf-8")
+        say(printable_json(observed), lines=True)
 
 
 @component("exit-2")

@@ -35,7 +35,7 @@ def study_metrics(search: Mapping[str, Any]) -> list[dict[str, str]]:
 def study_parameters(search: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`StudySpec.parameters` of a `search` section; a parameter's id is the setting without `train.`."""
     config = validate(SearchConfig, search, "search")
-    found: list[dict[str, Any]] = []
+    parameters: list[dict[str, Any]] = []
     for name, parameter in config.parameters.items():
         made: dict[str, Any] = {"parameter_id": name.removeprefix("train.")}
         if parameter.values is None:
@@ -47,8 +47,8 @@ def study_parameters(search: Mapping[str, Any]) -> list[dict[str, Any]]:
             made["scale_type"] = SCALES[parameter.scale]
         else:
             made["categorical_value_spec"] = {"values": [str(value) for value in parameter.values]}
-        found.append(made)
-    return found
+        parameters.append(made)
+    return parameters
 
 
 def tuned_trial(uri: str, arguments: Sequence[str]) -> None:
@@ -72,7 +72,7 @@ def tuned_trial(uri: str, arguments: Sequence[str]) -> None:
         suggestion[f"train.{name}"] = restore_ints(value)
     number = int(os.environ.get("CLOUD_ML_TRIAL_ID", "1"))
     trial = make_trial(validate(SearchConfig, request["search"], "search"), request["train"], number, suggestion)
-    inputs = {name: Path(Artifact(name=name, uri=found).path) for name, found in request["inputs"].items()}
+    inputs = {name: Path(Artifact(name=name, uri=place).path) for name, place in request["inputs"].items()}
     start = inputs.get("autoregressive")
     limit = threading.Timer(request["timeout_seconds"], os.kill, (os.getpid(), signal.SIGTERM))
     limit.daemon = True
@@ -107,13 +107,13 @@ def trials_of(gcp_resources: str, search: Mapping[str, Any]) -> list[dict[str, A
     if not named:
         raise UserError(f"gcp_resources: names no hyper-parameter tuning job: {gcp_resources[:200]}")
     job = client(named[2], os.environ.get(ENDPOINT, ""), "Job").get_hyperparameter_tuning_job(name=named[1])
-    found = []
+    trials = []
     for trial in job.trials:
         values = {item.parameter_id: restore_ints(item.value) for item in trial.parameters}
         measured = {item.metric_id: float(item.value) for item in trial.final_measurement.metrics}
         value = measured.get(config.metric) if trial.state.name == "SUCCEEDED" else None
         seconds = (trial.end_time - trial.start_time).total_seconds() if trial.start_time and trial.end_time else None
-        found.append(
+        trials.append(
             {
                 "trial": int(trial.id),
                 "parameters": {name: values[name.removeprefix("train.")] for name in config.parameters},
@@ -122,7 +122,7 @@ def trials_of(gcp_resources: str, search: Mapping[str, Any]) -> list[dict[str, A
                 "seconds": seconds,
             }
         )
-    return found
+    return trials
 
 
 def publish_search(
@@ -133,17 +133,17 @@ def publish_search(
     table: Any,
 ) -> dict[str, Any]:
     """Writes search.json into the artifact `search`, and a table for consoles; the winner's `train` section."""
-    found = choose(restore_ints(search_config), restore_ints(train_config), trials)
-    storage.write_json(Path(search.path) / "search.json", found)
-    facts = {key: found[key] for key in ("metric", "best", "value", "settings")}
+    chosen = choose(restore_ints(search_config), restore_ints(train_config), trials)
+    storage.write_json(Path(search.path) / "search.json", chosen)
+    facts = {key: chosen[key] for key in ("metric", "best", "value", "settings")}
     describe(search, {**facts, "trial_count": len(trials)}, {"search": search_config, "train": train_config})
     rows = "".join(
-        f"| {one['trial']}{' (best)' if one['trial'] == found['best'] else ''} | {canonical_json(one['parameters'])} |"
+        f"| {one['trial']}{' (best)' if one['trial'] == chosen['best'] else ''} | {canonical_json(one['parameters'])} |"
         f" {one['error'] if one['value'] is None else format(one['value'], '.6g')} |\n"
-        for one in found["trials"]
+        for one in chosen["trials"]
     )
-    head = f"# {len(trials)} trials\n\n| trial | settings | {found['metric']} |\n|---|---|---|\n"
+    head = f"# {len(trials)} trials\n\n| trial | settings | {chosen['metric']} |\n|---|---|---|\n"
     storage.write_bytes(Path(table.path), (head + rows).encode())
     describe(table, {}, {})
-    say(f"best: trial {found['best']}, {found['metric']} {found['value']:.6g}, {found['settings']}")
-    return dict(found["train"])
+    say(f"best: trial {chosen['best']}, {chosen['metric']} {chosen['value']:.6g}, {chosen['settings']}")
+    return dict(chosen["train"])

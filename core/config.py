@@ -156,13 +156,13 @@ def validate(section: type[S], values: object, where: str) -> S:
     except ValidationError as error:
         first, more = error.errors()[0], error.error_count() - 1
         key = ".".join(str(part) for part in first["loc"])
-        found = "" if first["type"] == "missing" else f", found {_short(first['input'])}"
+        input = "" if first["type"] == "missing" else f", found {_short(first['input'])}"
         allowed = _allowed_keys(section, first["loc"]) if first["type"] == "extra_forbidden" else ""
         if first["type"] == "string_pattern_mismatch" and key in section.model_fields:
             allowed = f"; allowed: {section.model_fields[key].description or 'what matches it'}"
         extra = f" (and {more} more)" if more else ""
         what = first["msg"].removeprefix("Value error, ")  # which pydantic puts before the sentences of validators
-        raise UserError(f"{where}: {key or 'value'}: {what}{found}{allowed}{extra}") from None
+        raise UserError(f"{where}: {key or 'value'}: {what}{input}{allowed}{extra}") from None
 
 
 def _short(value: object) -> str:
@@ -190,7 +190,7 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
     """The sections that a field may hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for part in get_args(annotation) for found in _sections(part)]
+    return [section for part in get_args(annotation) for section in _sections(part)]
 
 
 def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -19,11 +19,11 @@ def printable(text: str, *, one_line: bool = False) -> str:
 
 def printable_json(text: str) -> str:
     """JSON text with control characters as JSON's escapes: the same value, which commands no terminal."""
-    return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _shown(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode("ascii")
+def _shown(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
 
 
 def say(text: object, *, lines: bool = False, to: TextIO | None = None) -> None:

@@ -128,14 +128,14 @@ def shuffled(positions: Tensor, size: int, generator: torch.Generator) -> Tensor
     """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     keys = torch.randint(2**62, (6,), generator=generator).tolist()
-    found, walking = positions.clone(), torch.ones_like(positions, dtype=torch.bool)
+    places, walking = positions.clone(), torch.ones_like(positions, dtype=torch.bool)
     while bool(walking.any()):
-        left, right = found >> half, found & ((1 << half) - 1)
+        left, right = places >> half, places & ((1 << half) - 1)
         for key in keys:
             left, right = right, left ^ (_mixed(right + key) & ((1 << half) - 1))
-        found = torch.where(walking, (left << half) | right, found)
-        walking = found >= size
-    return found
+        places = torch.where(walking, (left << half) | right, places)
+        walking = places >= size
+    return places
 
 
 def _mixed(numbers: Tensor) -> Tensor:

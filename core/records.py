@@ -81,9 +81,9 @@ def parsed(kind: type[R], value: Any, uri: str) -> R:
     """
     if not (kind.SEALED and isinstance(value, dict)):
         return validate(kind, value, uri)
-    found = validate(kind, {key: item for key, item in value.items() if key != integrity.OWN_HASH}, uri)
+    record = validate(kind, {key: item for key, item in value.items() if key != integrity.OWN_HASH}, uri)
     integrity.unsealed(value, uri)  # after it: what is no such record at all is one line, not two
-    return found
+    return record
 
 
 def facts(record: Record) -> dict[str, Any]:
@@ -97,8 +97,8 @@ def parse_parents(text: object, where: str) -> dict[str, Parent]:
     Raises:
         UserError: it is something else.
     """
-    found = jsontext.parse(text, where) if isinstance(text, str) and text else text or {}
-    return validate(_Parents, {"parents": found}, where).parents
+    parents = jsontext.parse(text, where) if isinstance(text, str) and text else text or {}
+    return validate(_Parents, {"parents": parents}, where).parents
 
 
 def warn(error: UserError) -> None:

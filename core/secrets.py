@@ -79,8 +79,8 @@ def _tokens() -> tuple[re.Pattern[str], ...]:
     """The patterns of the library, each up to the token's end. It takes a quarter of a second to import: not before
     there is text to look at."""
     plugins = (getattr(import_module(f"detect_secrets.plugins.{name}"), kind) for name, kind in _PLUGINS.items())
-    found = (pattern for plugin in plugins for pattern in plugin.denylist)
-    return tuple(re.compile(rf"(?:{one.pattern})(?:(?<=[\w.=])[\w.+/=-]+)?", one.flags) for one in found)
+    patterns = (pattern for plugin in plugins for pattern in plugin.denylist)
+    return tuple(re.compile(rf"(?:{one.pattern})(?:(?<=[\w.=])[\w.+/=-]+)?", one.flags) for one in patterns)
 
 
 def without_secrets(text: str) -> str:

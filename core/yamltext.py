@@ -130,8 +130,8 @@ def _resolve(options: tuple[Any, ...], value: Any) -> Any:
         return {key: _resolve(_of_key(options, str(key)), item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         inner = [part for one in options if get_origin(one) in (list, tuple) for part in get_args(one)]
-        found = tuple(option for part in inner if part is not ... for option in _options(part))
-        return [_resolve(found, item) for item in value]
+        options_of = tuple(option for part in inner if part is not ... for option in _options(part))
+        return [_resolve(options_of, item) for item in value]
     return value
 
 

@@ -97,9 +97,9 @@ def check(data: Mapping[str, Any], config: Mapping[str, Any], registry: str, mod
     }
 
 
-def remember(found: Mapping[str, Any], created: str, registry: str, model_name: str) -> None:
+def remember(state: Mapping[str, Any], created: str, registry: str, model_name: str) -> None:
     """Records that a model was trained on what `check` found, at `created`."""
-    facts = {key: found[key] for key in ("fingerprint", "config_hash", "files")}
+    facts = {key: state[key] for key in ("fingerprint", "config_hash", "files")}
     storage.write_json(_record(registry, model_name), {"created": created, **facts})
 
 

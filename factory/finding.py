@@ -57,9 +57,9 @@ def find_model(name: str, registry: str, runs: Path | None, scratch: Path) -> Fo
     try:
         version = Registry(registry).resolve(name)
     except UserError as error:
-        found = _of_a_run(name, runs)
-        if found is not None:
-            return found
+        of_run = _of_a_run(name, runs)
+        if of_run is not None:
+            return of_run
         if name != LATEST and _of_a_run(LATEST, runs) is not None:
             raise UserError(f"{error}; the newest run here has a model: --model {LATEST}") from None
         raise

@@ -77,8 +77,8 @@ def run_of(uri: str) -> str:
 
     Runs that a schedule starts get their id only when they start, so it is not among their parameters.
     """
-    found = re.search(r"/\d+/([a-z][-a-z0-9]*)/[^/]+_-?\d+/", uri)
-    return found[1] if found else ""
+    match = re.search(r"/\d+/([a-z][-a-z0-9]*)/[^/]+_-?\d+/", uri)
+    return match[1] if match else ""
 
 
 def node(
@@ -100,8 +100,8 @@ def version_of(name: str, registry: str) -> tuple[Node, dict[str, str]] | None:
         return None
     version = Registry(registry).resolve(name)
     shown = f"{version.model}@{version.version}"
-    found = node(shown, version.lineage.get("run") or None, "register", version.uri, version.lineage, [])
-    return {**found, "hash": version.weights_sha256}, dict(version.lineage.get("parents", {}))
+    version_node = node(shown, version.lineage.get("run") or None, "register", version.uri, version.lineage, [])
+    return {**version_node, "hash": version.weights_sha256}, dict(version.lineage.get("parents", {}))
 
 
 def artifact_named(part: str, artifacts: Collection[str], run: str) -> str:

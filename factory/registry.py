@@ -52,17 +52,17 @@ class Registry:
 
     def models(self) -> list[str]:
         """Names of the models that have at least one version."""
-        found = {match[1] for name in storage.list_files(self.root) if (match := _REGISTERED.fullmatch(name))}
-        return sorted(found)
+        names = {match[1] for name in storage.list_files(self.root) if (match := _REGISTERED.fullmatch(name))}
+        return sorted(names)
 
     def versions(self, model: str) -> list[Version]:
         """Versions of `model`, oldest first; empty if there is no such model. A manifest that does not parse costs a
         warning and that version alone."""
-        return [found for number in self._numbers(model) if (found := or_none(partial(self.version, model, number)))]
+        return [entry for number in self._numbers(model) if (entry := or_none(partial(self.version, model, number)))]
 
-    def unreadable(self, model: str, found: Sequence[Version]) -> list[str]:
+    def unreadable(self, model: str, readable: Sequence[Version]) -> list[str]:
         """Names of the versions of `model` that are not among those `found`: their manifests do not parse."""
-        read_well = {version.version for version in found}
+        read_well = {version.version for version in readable}
         return [f"{model}@{number}" for number in self._numbers(model) if number not in read_well]
 
     def version(self, model: str, number: int) -> Version:
@@ -75,11 +75,11 @@ class Registry:
         if not storage.exists(storage.join(uri, "manifest.json")):
             have = ", ".join(map(str, self._numbers(model))) or "none"
             raise UserError(f"{model}@{number}: no such version in {self.root}; there are: {have}")
-        found = read(Version, storage.join(uri, "manifest.json"))
-        for name in found.files:
+        entry = read(Version, storage.join(uri, "manifest.json"))
+        for name in entry.files:
             if "/" not in relative(name, f"{uri}/manifest.json"):
                 raise UserError(f"{uri}/manifest.json: files: found {name!r}; expected PART/FILE")
-        return found.model_copy(update={"uri": uri, "model": model, "version": number})
+        return entry.model_copy(update={"uri": uri, "model": model, "version": number})
 
     def champion(self, model: str) -> Version | None:
         """The model in service, or None while none was promoted.

@@ -103,29 +103,29 @@ class Run:
 
     def artifacts(self) -> dict[str, dict[str, Any]]:
         """Artifacts of all finished steps by name: {"path": absolute path or None, "uri", "metadata", "step"}."""
-        found: dict[str, dict[str, Any]] = {}
+        artifacts: dict[str, dict[str, Any]] = {}
         for entry in self.steps:
             for name, artifact in (entry.get("artifacts") or {}).items():
                 path = inside(self.folder, artifact["path"]) if artifact.get("path") else None
-                found[name] = {**artifact, "path": path, "step": entry["name"]}
-        return found
+                artifacts[name] = {**artifact, "path": path, "step": entry["name"]}
+        return artifacts
 
     def metrics(self) -> dict[str, Any]:
         """Content of metrics.json; empty if the run was not evaluated, or with a warning if it does not parse."""
         path = self.folder / METRICS
-        found = or_none(lambda: read_metrics(storage.read_json(path), str(path))) if path.exists() else None
-        return dump(found or {})
+        metrics = or_none(lambda: read_metrics(storage.read_json(path), str(path))) if path.exists() else None
+        return dump(metrics or {})
 
     def folders(self) -> dict[str, Path | None]:
         """The folders of the artifacts that a report reads, by name."""
         from report.artifacts import FOLDERS
 
-        found = {name: one["path"] for name, one in self.artifacts().items() if name in FOLDERS}
+        artifact = {name: one["path"] for name, one in self.artifacts().items() if name in FOLDERS}
         for step in STEPS.values():
             going_on = inside(self.folder, f"steps/{step.name}")  # where a training shows what it has so far
             if step.artifact in ("model", "autoregressive") and (going_on / "train_log.jsonl").is_file():
-                found.setdefault(step.artifact, going_on)
-        return found
+                artifact.setdefault(step.artifact, going_on)
+        return artifact
 
     def build_report(self) -> Path:
         """Writes report.html from what the steps left behind."""
@@ -204,11 +204,11 @@ def find_run(root: Path, name: str) -> Run:
     if (folder / "run.json").is_file():
         return _read(folder.resolve())
     runs = list_runs(root)
-    found = [run for run in runs if run.id == name] or [run for run in runs if run.id.startswith(name)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(f"run {name!r}: {len(found)} runs begin so: {', '.join(run.id for run in found[:5])}")
+    matches = [run for run in runs if run.id == name] or [run for run in runs if run.id.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UserError(f"run {name!r}: {len(matches)} runs begin so: {', '.join(run.id for run in matches[:5])}")
     newest, meant = ", ".join(run.id for run in runs[-3:]) or "none", did_you_mean(name, [run.id for run in runs])
     raise UserError(f"run {name!r}: there is none in {root}; {meant}the newest: {newest}")
 

@@ -64,9 +64,9 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or is not the record of a run; the line names the key.
     """
-    found = read(RunRecord, str(folder / "run.json"))
-    steps = [{**step.model_dump(exclude={"artifacts"}), "artifacts": _artifacts(step)} for step in found.steps]
-    return {**facts(found), "pipeline": found.pipeline, "config": found.config, "steps": steps}
+    record = read(RunRecord, str(folder / "run.json"))
+    steps = [{**step.model_dump(exclude={"artifacts"}), "artifacts": _artifacts(step)} for step in record.steps]
+    return {**facts(record), "pipeline": record.pipeline, "config": record.config, "steps": steps}
 
 
 def _artifacts(step: StepRecord) -> dict[str, Any]:

@@ -131,10 +131,10 @@ def _agree(plan: Plan, out: str) -> None:
     uri = storage.join(out, "plan.json")
     if storage.create(uri, (json.dumps(plan.to_dict(), indent=2, sort_keys=True) + "\n").encode()):
         return
-    found, wanted = storage.read_json(uri), json.loads(json.dumps(plan.to_dict()))  # tuples as lists
-    if not isinstance(found, dict):
+    recorded, wanted = storage.read_json(uri), json.loads(json.dumps(plan.to_dict()))  # tuples as lists
+    if not isinstance(recorded, dict):
         raise UserError(f"{uri}: not a plan of shards; choose another --out")
-    differ = [key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]
+    differ = [key for key in sorted({*recorded, *wanted}) if recorded.get(key) != wanted.get(key)]
     if differ:
         raise UserError(f"{uri}: holds another plan ({', '.join(differ)} differ); choose another --out")
 
@@ -180,8 +180,8 @@ def _entry(plan: Plan, out: str, shard: int) -> dict[str, Any] | None:
         return None
     try:
         data = storage.read_bytes(mark, limit=MAX_ENTRY_BYTES)
-        found = json.loads(data)
-        entry = _describe(plan, shard, found["sha256"], found["bytes"])
+        parsed = json.loads(data)
+        entry = _describe(plan, shard, parsed["sha256"], parsed["bytes"])
     except StorageError:
         raise  # says nothing about what is there
     except (UserError, ValueError, RecursionError, TypeError, KeyError):
@@ -207,8 +207,8 @@ def _is_whole(plan: Plan, out: str, shard: int, *, by_hash: bool = False) -> boo
 def _entries(plan: Plan, out: str) -> dict[int, dict[str, Any]]:
     """What the shards' manifests say, of those shards whose file has the length that is stated."""
     sizes = storage.sizes(storage.join(out, "shards"))
-    found = {shard: _entry(plan, out, shard) for shard in range(plan.shards) if f"{shard:06d}.json" in sizes}
-    return {shard: entry for shard, entry in found.items() if entry and sizes.get(entry["file"]) == entry["bytes"]}
+    entries = {shard: _entry(plan, out, shard) for shard in range(plan.shards) if f"{shard:06d}.json" in sizes}
+    return {shard: entry for shard, entry in entries.items() if entry and sizes.get(entry["file"]) == entry["bytes"]}
 
 
 def _close(plan: Plan, out: str, entries: list[dict[str, Any]]) -> None:

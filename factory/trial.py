@@ -58,14 +58,14 @@ def run_trial(request: TrialRequest) -> dict[str, Any]:
     began = time.monotonic()
     with scratches.temporary_folder("trial") as scratch, storage.atomic_folder(request.out, "trial.json") as folder:
         trained = scratch / "model"
-        found, facts["error"] = _trained(request, trained)
-        if found is not None:
+        trained_facts, facts["error"] = _trained(request, trained)
+        if trained_facts is not None:
             if (trained / "train_log.jsonl").exists():
                 storage.write_bytes(folder / "train_log.jsonl", (trained / "train_log.jsonl").read_bytes())
-            facts |= {key: found[key] for key in ("examples_seen", "device") if key in found}
+            facts |= {key: trained_facts[key] for key in ("examples_seen", "device") if key in trained_facts}
             metric = str(trial["metric"])
             facts["value"] = (
-                found[metric] if metric == VALIDATION_LOSS else _measured(request, trained, metric, scratch)
+                trained_facts[metric] if metric == VALIDATION_LOSS else _measured(request, trained, metric, scratch)
             )
             if facts["value"] is None:
                 facts["error"] = f"{metric} is not a finite number"

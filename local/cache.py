@@ -36,8 +36,8 @@ class VerifiedCache(LocalCache):  # type: ignore[misc]  # kfp has no types
             return None
         try:
             entry = integrity.read_json(path)
-            found: dict[str, Any] = self._deserialize_outputs(entry["outputs"])
-            for name, artifact in _artifacts(found):
+            outputs: dict[str, Any] = self._deserialize_outputs(entry["outputs"])
+            for name, artifact in _artifacts(outputs):
                 if integrity.files_sha256(artifact.path) != entry["files"][name]:
                     raise UserError(f"the files of {name} were changed or removed since ({artifact.path})")
         except _MissingArtifactError as error:
@@ -45,7 +45,7 @@ class VerifiedCache(LocalCache):  # type: ignore[misc]  # kfp has no types
         except (UserError, KeyError, TypeError, AttributeError) as error:
             self._refused(str(error) if isinstance(error, UserError) else f"{path}: not an entry of the cache")
         else:
-            return found
+            return outputs
         return None
 
     def put(self, key: str, outputs: Mapping[str, Any]) -> None:

@@ -73,7 +73,7 @@ def docker_runner(
         client.ping()
     except docker.errors.DockerException as error:
         raise UserError(f"--runner docker: no docker daemon answers: {error}") from None
-    there = {tag for found in client.images.list() for tag in found.tags}
+    there = {tag for listed in client.images.list() for tag in listed.tags}
     if image not in there and "/" not in image:
         raise UserError(f"--runner docker: no image {image} here: make image")
     user = unprivileged_user([Path(folder) for folder, read_only in folders.items() if not read_only])

@@ -16,13 +16,13 @@ _FREE_GB = 5
 
 def checks() -> list[Check]:
     """Each check as {"check", "state": ok | missing | optional, "found", "mend"}."""
-    found = [_python(), *(_package(name) for name in _PACKAGES), _accelerator(), _disk()]
-    return [*found, _program("git", "code versions are commits"), _docker()]
+    results = [_python(), *(_package(name) for name in _PACKAGES), _accelerator(), _disk()]
+    return [*results, _program("git", "code versions are commits"), _docker()]
 
 
-def _check(name: str, good: bool, found: object, mend: str, *, needed: bool = True) -> Check:
+def _check(name: str, good: bool, seen: object, mend: str, *, needed: bool = True) -> Check:
     state = "ok" if good else ("missing" if needed else "optional")
-    return {"check": name, "state": state, "found": str(found), "mend": "" if good else mend}
+    return {"check": name, "state": state, "found": str(seen), "mend": "" if good else mend}
 
 
 def _python() -> Check:
@@ -32,11 +32,11 @@ def _python() -> Check:
 
 def _package(name: str) -> Check:
     try:
-        found = version(name)
+        installed = version(name)
     except PackageNotFoundError:
         return _check(name, False, "not installed", "make setup")
-    good = name != "kfp" or found.startswith("2.17.")
-    return _check(name, good, found, "pip install 'kfp>=2.17,<2.18'")
+    good = name != "kfp" or installed.startswith("2.17.")
+    return _check(name, good, installed, "pip install 'kfp>=2.17,<2.18'")
 
 
 def _accelerator() -> Check:

@@ -36,24 +36,24 @@ def publish(root: Path, registry: str, target: str) -> int:
 
 
 def _entries(root: Path) -> list[gallery.Entry]:
-    found = []
+    entries = []
     for run in list_runs(root):
         report = run.folder / "report.html"
         address = report.relative_to(root).as_posix() if report.is_file() else ""
-        found.append(gallery.Entry(read(run.facts, **run.folders()), address))
-    return found
+        entries.append(gallery.Entry(read(run.facts, **run.folders()), address))
+    return entries
 
 
 def _versions(registry: str) -> list[gallery.Registered]:
     store = Registry(registry)
     try:
-        found = []
+        registered = []
         for model in store.models():
             for one, in_service in store.listed(model):
                 run = str(one.lineage.get("run") or "")
-                found.append(
+                registered.append(
                     gallery.Registered(model, one.version, run, one.weights_sha256, in_service, one.provisional)
                 )
-        return found
+        return registered
     except (UserError, OSError):
         return []

@@ -47,36 +47,36 @@ def generate(
         UserError: there is no such model, or a wish does not suit it.
     """
     with scratches.temporary_folder("generate") as scratch:
-        found = find_model(model, registry, runs, scratch)
-        section = dict(found.manner) | {key: value for key, value in wishes.items() if value is not None}
+        source = find_model(model, registry, runs, scratch)
+        section = dict(source.manner) | {key: value for key, value in wishes.items() if value is not None}
         section.setdefault("seed", randbelow(2**31))
         result = {"model": model, "seed": section["seed"]}
-        if found.modality == "text":
+        if source.modality == "text":
             if label is not None:
                 raise UserError("--class is for models of images; this one writes text: use --prompt")
-            return result | _text(found, section, prompt or "", out, watch, scratch / "samples")
+            return result | _text(source, section, prompt or "", out, watch, scratch / "samples")
         if prompt is not None:
             raise UserError("--prompt is for models of text; this one draws images: use --class")
         from core.images.classes import class_indices
         from core.images.terms import described
 
         if label is not None:
-            shape, conditional = described(found.parts["model"])
+            shape, conditional = described(source.parts["model"])
             section["labels"] = class_indices([label], shape.class_names if conditional else (), "--class")
-        return result | _images(found, section, out, scratch / "samples")
+        return result | _images(source, section, out, scratch / "samples")
 
 
 def _text(
-    found: FoundModel, section: dict[str, Any], prompt: str, out: Path | None, watch: Watch | None, drawn: Path
+    source: FoundModel, section: dict[str, Any], prompt: str, out: Path | None, watch: Watch | None, drawn: Path
 ) -> dict[str, Any]:
     from core.text.sampling import write
 
     request = SampleRequest(
         modality="text",
         sample=section,
-        model=found.parts["model"],
+        model=source.parts["model"],
         out=drawn,
-        autoregressive=found.parts.get("autoregressive"),
+        autoregressive=source.parts.get("autoregressive"),
     )
     rows = write(request, prompt, watch)
     if out is not None:
@@ -84,10 +84,10 @@ def _text(
     return {"texts": [row["text"] for row in rows]}
 
 
-def _images(found: FoundModel, section: dict[str, Any], out: Path | None, drawn: Path) -> dict[str, Any]:
+def _images(source: FoundModel, section: dict[str, Any], out: Path | None, drawn: Path) -> dict[str, Any]:
     from core.images.sampling import sample  # not by the table of steps: for a few samples no processes are started
 
-    sample(SampleRequest(modality="images", sample=section, model=found.parts["model"], out=drawn), tiled=True)
+    sample(SampleRequest(modality="images", sample=section, model=source.parts["model"], out=drawn), tiled=True)
     file = _save_picture(drawn, out or Path(f"sample-{section['seed']}.png"))
     with np.load(drawn / "samples.npz") as samples:
         return {"file": str(file), "picture": _in_a_row(samples["images"][:10])}

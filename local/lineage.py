@@ -66,5 +66,5 @@ def _node(name: str, uri: str, index: Index, seen: tuple[str, ...]) -> Node:
         return node(name, None, None, uri, {}, [])
     run, step, own_name, metadata = index[uri]
     parents = or_none(lambda: parse_parents(metadata.get("parents"), f"{run.id}: {own_name}")) or {}
-    made_of = [_node(parent, found.uri, index, (*seen, uri)) for parent, found in parents.items()]
+    made_of = [_node(parent, artifact.uri, index, (*seen, uri)) for parent, artifact in parents.items()]
     return node(own_name, run.id, step, uri, metadata, made_of)

@@ -208,11 +208,11 @@ def step_names(spec: Mapping[str, Any], trials: int = 0) -> list[str]:
     """Names of the steps in a compiled pipeline, in the order in which they are shown; a loop over `trials` of them
     has as many steps of its own."""
     names = {name for _, name, _ in tasks(spec)}
-    found = [name for name in STEPS if name in names]
-    if TRIAL not in found:
-        return found
-    at = found.index(TRIAL)
-    return [*found[:at], *(f"{TRIAL}-{number}" for number in range(1, trials + 1)), *found[at + 1 :]]
+    steps = [name for name in STEPS if name in names]
+    if TRIAL not in steps:
+        return steps
+    at = steps.index(TRIAL)
+    return [*steps[:at], *(f"{TRIAL}-{number}" for number in range(1, trials + 1)), *steps[at + 1 :]]
 
 
 def _finish(run: Run) -> None:

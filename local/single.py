@@ -132,13 +132,13 @@ def _compiled(step: str, job: AnyJob, place: LocalPlace) -> tuple[dict[str, Any]
     if job.kind == "training":
         job = job.model_copy(update={"search": None})
     spec = read_spec(compile_job(job, image=image_name(place.image), machines=load_machines(place.machines)))[0]
-    found = {name: task for _, name, task in tasks(spec) if name in STEPS}
-    if step not in found:
+    by_step = {name: task for _, name, task in tasks(spec) if name in STEPS}
+    if step not in by_step:
         raise UserError(
-            f"--only {step}: {did_you_mean(step, STEPS)}allowed: {', '.join(name for name in STEPS if name in found)}"
+            f"--only {step}: {did_you_mean(step, STEPS)}allowed: {', '.join(name for name in STEPS if name in by_step)}"
         )
-    component = spec["components"][found[step]["componentRef"]["name"]]
-    return found[step]["inputs"], list(component.get("outputDefinitions", {}).get("artifacts", {}))
+    component = spec["components"][by_step[step]["componentRef"]["name"]]
+    return by_step[step]["inputs"], list(component.get("outputDefinitions", {}).get("artifacts", {}))
 
 
 def _kind(function: Callable[..., Any], artifact: str) -> Any:

@@ -140,8 +140,8 @@ def compile_to(job: AnyJob, folder: Path = BUILD, **options: Any) -> list[Path]:
 def _files(root: Path, inside: Sequence[str]) -> Iterator[Path]:
     for name in inside:
         path = names.inside(root, name)
-        found = [path] if path.is_file() else sorted(path.rglob("*"))
-        for file in found:
+        files = [path] if path.is_file() else sorted(path.rglob("*"))
+        for file in files:
             hidden = any(part.startswith(".") or part == "__pycache__" for part in file.relative_to(root).parts)
             if file.is_file() and not hidden and file.suffix not in (".pyc", ".tmp"):
                 yield file
@@ -170,9 +170,9 @@ class _Frames:
     @staticmethod
     def stack() -> list[inspect.FrameInfo]:
         """The frames from the caller's outwards, with their names and no source."""
-        found, frame = [], inspect.currentframe()
+        frames, frame = [], inspect.currentframe()
         while frame is not None:
             code = frame.f_code
-            found.append(inspect.FrameInfo(frame, code.co_filename, frame.f_lineno, code.co_name, None, None))
+            frames.append(inspect.FrameInfo(frame, code.co_filename, frame.f_lineno, code.co_name, None, None))
             frame = frame.f_back
-        return found[1:]
+        return frames[1:]

@@ -39,11 +39,11 @@ def _most(spec: Spec, component: Mapping[str, Any], weights: Mapping[str, int]) 
 
 def _before(name: str, tasks: Mapping[str, Any]) -> set[str]:
     """All tasks that end before `name` begins."""
-    found: set[str] = set()
+    earlier: set[str] = set()
     left = [name]
     while left:
         for other in tasks[left.pop()].get("dependentTasks", []):
-            if other not in found:
-                found.add(other)
+            if other not in earlier:
+                earlier.add(other)
                 left.append(other)
-    return found
+    return earlier

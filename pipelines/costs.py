@@ -90,12 +90,12 @@ def estimate(
 
 def hourly(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> dict[str, float]:
     """USD per hour of each step of a compiled pipeline, for those whose machine has a price."""
-    found = {}
+    prices = {}
     for step, row, replicas, spot in placed(spec, machines):
         price = row.price() if row else None
         if price is not None:
-            found[step] = price * replicas * (SPOT if spot else 1)
-    return found
+            prices[step] = price * replicas * (SPOT if spot else 1)
+    return prices
 
 
 def placed(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> Iterator[tuple[str, Machine | None, int, bool]]:

@@ -157,19 +157,19 @@ def require_remote(job: AnyJob) -> None:
 def _local_entries(root: Path) -> list[list[Any]]:
     if root.is_file():
         return [[root.name, root.stat().st_size, root.stat().st_mtime_ns]]
-    found = []
+    entries = []
     for name in listing(root).files:
         facts = inside(root, name, links=True).stat()
-        found.append([name, facts.st_size, facts.st_mtime_ns])
-    return found
+        entries.append([name, facts.st_size, facts.st_mtime_ns])
+    return entries
 
 
 def _remote_entries(uri: str) -> list[list[Any]]:
-    found = []
+    entries = []
     for name, facts in remote.details(uri).items():
         stamp = facts.get("etag") or facts.get("md5Hash") or facts.get("mtime") or ""
-        found.append([name, facts.get("size"), str(stamp)])
-    return found
+        entries.append([name, facts.get("size"), str(stamp)])
+    return entries
 
 
 def check_numbers(value: Any, where: str) -> None:

@@ -38,7 +38,7 @@ def read_list(path: Path) -> dict[str, float]:
         raise UserError(f"{path}: cannot be read: {error}") from None
     if not rows or not set(rows[0]) >= COLUMNS:
         raise UserError(f"{path}: expected columns {', '.join(sorted(COLUMNS))} and a line for each price")
-    found = {}
+    prices = {}
     for number, row in enumerate(rows, start=2):
         try:
             price = float(row["usd_per_hour"])
@@ -46,8 +46,8 @@ def read_list(path: Path) -> dict[str, float]:
             price = -1.0
         if not 0 <= price < 10_000:  # which is also no infinity and no NaN
             raise UserError(f"{path}: line {number}: usd_per_hour: found {row['usd_per_hour']!r}; allowed: USD an hour")
-        found[row["name"]] = price
-    return found
+        prices[row["name"]] = price
+    return prices
 
 
 def compare(machines: Mapping[str, Machine], listed: Mapping[str, float]) -> list[tuple[str, bool]]:

@@ -143,7 +143,7 @@ def _section(schema: Json, field: Json, value: Any) -> Json | None:
 
 
 def _at(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    found: Any = values
+    value: Any = values
     for part in path:
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

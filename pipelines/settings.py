@@ -104,7 +104,7 @@ def load_settings(
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, text in sorted(environment.items()):
         if not name.startswith(PREFIX):
             continue
@@ -115,7 +115,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             nested: Any = value
             for part in reversed(inner.split("__")):
                 nested = {part: nested}
-            found = merge(found, {"set": {section: nested}})
+            values = merge(values, {"set": {section: nested}})
         elif key in Settings.model_fields:
-            found[key] = value
-    return found
+            values[key] = value
+    return values

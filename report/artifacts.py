@@ -119,8 +119,8 @@ class Folder:
         if self.path is None:
             return []
 
-        found = (path for path in self.path.glob(pattern) if path.is_file())
-        return sorted(found, key=lambda path: (number_in(path) or 0, path.name))
+        paths = (path for path in self.path.glob(pattern) if path.is_file())
+        return sorted(paths, key=lambda path: (number_in(path) or 0, path.name))
 
 
 def number_in(path: Path) -> int | None:
@@ -223,7 +223,7 @@ def numbers(values: object) -> list[float]:
     """The finite numbers of a list; anything else is dropped."""
     if not isinstance(values, (list, tuple)):
         return []
-    return [found for found in map(number, values) if found is not None]
+    return [value for value in map(number, values) if value is not None]
 
 
 def short_hash(value: object, length: int = 10) -> str:

@@ -12,23 +12,23 @@ from report.sections import Section, absent
 from report.words import count, figure
 
 
-def class_names(found: Artifacts, number_of: int) -> list[str]:
+def class_names(artifacts: Artifacts, number_of: int) -> list[str]:
     """Names of the classes, or their numbers."""
-    names = found.data_facts.get("class_names")
+    names = artifacts.data_facts.get("class_names")
     known = [str(name) for name in names] if isinstance(names, list) else []
     return known + [str(index) for index in range(len(known), number_of)]
 
 
-def classes(found: Artifacts) -> Section:
+def classes(artifacts: Artifacts) -> Section:
     """Accuracy per class, what is taken for what, and how often each class is made."""
-    facts = found.measured
+    facts = artifacts.measured
     accuracy, made, real = facts.per_class_accuracy or [], shares([]), shares([])
     if facts.class_histogram is not None:
         made, real = shares(facts.class_histogram.samples), shares(facts.class_histogram.real)
     matrix = np.asarray(facts.confusion, dtype=float) if facts.confusion else None
     if not accuracy and matrix is None and not made:
         return absent("classes", "Classes", "No evaluation by class: the samples have no class, or were not evaluated.")
-    names = class_names(found, max(len(accuracy), len(matrix) if matrix is not None else 0, len(made)))
+    names = class_names(artifacts, max(len(accuracy), len(matrix) if matrix is not None else 0, len(made)))
     data: Json = {"accuracy": [], "histogram": [], "confusion": None}
     data["accuracy"] = [
         {"name": names[index], "share": 100 * value, "text": figure(value, percent=True), "mark": None}

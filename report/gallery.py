@@ -43,13 +43,13 @@ MODELS = 24  # in the lineage graph
 class Entry:
     """One run: what it left behind, and the address of its report as seen from the gallery ("" if it has none)."""
 
-    found: Artifacts
+    artifacts: Artifacts
     report: str = ""
 
     @property
     def id(self) -> str:
         """The run's; an HTML parser would change control characters, and the page's script find no such run."""
-        return printable(str(self.found.run.get("id") or ""), one_line=True)
+        return printable(str(self.artifacts.run.get("id") or ""), one_line=True)
 
     @property
     def address(self) -> str:
@@ -130,22 +130,22 @@ def render(entries: Sequence[Entry], versions: Sequence[Registered] = ()) -> str
 
 def card(entry: Entry, version: Registered | None, *, pictures: bool) -> Json:
     """Everything that the page shows of one run. A broken file costs its own part alone."""
-    found, run = entry.found, entry.found.run
-    head = _quietly(found, heading) or {"title": str(run.get("job") or "Untitled run"), "facts": [], "verdict": {}}
-    rows = _quietly(found, metric_rows) or []
+    artifacts, run = entry.artifacts, entry.artifacts.run
+    head = _quietly(artifacts, heading) or {"title": str(run.get("job") or "Untitled run"), "facts": [], "verdict": {}}
+    rows = _quietly(artifacts, metric_rows) or []
     verdict = head["verdict"] or {"word": "Unknown", "text": "", "tone": "quiet"}
-    text = found.modality == "text"
+    text = artifacts.modality == "text"
     when = moment(run.get("created")) if run.get("created") else ""
     path, picture = None, None
     infill: list[Json] = []
     if pictures:
-        path = _quietly(found, text_sections.path if text else _short_path)
-        picture = None if text else _quietly(found, thumbnail)
-        infill = _quietly(found, _infill) or [] if text else []
+        path = _quietly(artifacts, text_sections.path if text else _short_path)
+        picture = None if text else _quietly(artifacts, thumbnail)
+        infill = _quietly(artifacts, _infill) or [] if text else []
     return {
         "id": entry.id,
         "job": head["title"],
-        "modality": found.modality,
+        "modality": artifacts.modality,
         "report": entry.address,
         "anchor": entry.anchor,
         "when": when,
@@ -156,20 +156,20 @@ def card(entry: Entry, version: Registered | None, *, pictures: bool) -> Json:
         "champion": bool(version and version.champion),
         "provisional": bool(version and version.provisional and not version.champion),
         "picture": picture,
-        "excerpt": (_quietly(found, excerpt) or "") if text else "",
+        "excerpt": (_quietly(artifacts, excerpt) or "") if text else "",
         "head": head,
         "keys": rows[:2],
         "rows": rows,
         "path": path,
         "infill": infill,
-        "spans": (_quietly(found, lambda one: text_sections.fusion(one).data.get("spans")) or []) if text else [],
+        "spans": (_quietly(artifacts, lambda one: text_sections.fusion(one).data.get("spans")) or []) if text else [],
         "drawings": _own_lineage(entry),
         "summary": f"What {entry.id} made from what",
         "facts": {
             "id": entry.id,
             "title": f"{head['title']}, {when}" if when else head["title"],
             "job": head["title"],
-            "key": found.measured.evaluation_key,
+            "key": artifacts.measured.evaluation_key,
             "metrics": [
                 [row["name"], row["title"], row["value"], row["floor"], row["better"], row["number"]] for row in rows
             ],
@@ -178,9 +178,9 @@ def card(entry: Entry, version: Registered | None, *, pictures: bool) -> Json:
     }
 
 
-def thumbnail(found: Artifacts) -> Json | None:
+def thumbnail(artifacts: Artifacts) -> Json | None:
     """A few samples in two rows, classes in turn."""
-    arrays = found.samples.arrays("samples.npz")
+    arrays = artifacts.samples.arrays("samples.npz")
     images = as_pixels(arrays["images"]) if "images" in arrays else None
     if images is None:
         return None
@@ -195,9 +195,9 @@ def thumbnail(found: Artifacts) -> Json | None:
     return {"src": png(page, 480), "width": page.shape[1], "height": page.shape[0]}
 
 
-def excerpt(found: Artifacts) -> str:
+def excerpt(artifacts: Artifacts) -> str:
     """The beginning of the first text that was written without a prompt."""
-    rows = [row for row in found.samples.lines("samples.jsonl") if isinstance(row.get("text"), str)]
+    rows = [row for row in artifacts.samples.lines("samples.jsonl") if isinstance(row.get("text"), str)]
     free = [row for row in rows if not row.get("prompt")] or rows
     return str(free[0]["text"])[:EXCERPT] if free else ""
 
@@ -207,9 +207,9 @@ def overlaid(newest: Sequence[Entry]) -> list[list[tuple[str, Chart]]]:
     runs: dict[str, list[tuple[str, list[Json]]]] = {}
     known: set[str] = set()  # a training that many runs were served from cache is one curve
     for entry in newest[:PICTURED]:
-        rows = _quietly(entry.found, lambda found: found.model.lines("train_log.jsonl")) or []
-        weights = str(entry.found.model_facts.get("weights_sha256") or entry.id)
-        mine = runs.setdefault(str(entry.found.run.get("job") or ""), [])
+        rows = _quietly(entry.artifacts, lambda found: found.model.lines("train_log.jsonl")) or []
+        weights = str(entry.artifacts.model_facts.get("weights_sha256") or entry.id)
+        mine = runs.setdefault(str(entry.artifacts.run.get("job") or ""), [])
         if rows and weights not in known and len(mine) < CURVES:
             known.add(weights)
             mine.append((entry.id, rows))
@@ -238,26 +238,26 @@ def lineage(newest: Sequence[Entry], versions: Sequence[Registered]) -> list[Jso
     edges: list[tuple[str, str]] = []
     data: dict[str, tuple[Entry, list[float]]] = {}
     for entry in newest:
-        facts = entry.found.model_facts
+        facts = entry.artifacts.model_facts
         weights = str(facts.get("weights_sha256") or "")
         if not weights or weights in models or len(models) == MODELS:
             continue
         seen = f"{count(facts['examples_seen'])} seen" if number(facts.get("examples_seen")) is not None else ""
         row = float(len(models))
         models[weights] = Node(
-            f"model-{weights}", str(entry.found.run.get("job") or "model"), weights[:10], seen, 1, row,
+            f"model-{weights}", str(entry.artifacts.run.get("job") or "model"), weights[:10], seen, 1, row,
             entry.anchor, weights,
         )  # fmt: skip
-        content = str(entry.found.data_facts.get("content_sha256") or "")
+        content = str(entry.artifacts.data_facts.get("content_sha256") or "")
         if content:
             data.setdefault(content, (entry, []))[1].append(row)
             edges.append((f"data-{content}", f"model-{weights}"))
     nodes = list(models.values())
     for content, (first, rows) in data.items():
-        found = first.found
-        total = sum(number(value) or 0 for value in mapping(found.data_facts.get("counts")).values())
-        unit = "images" if found.modality == "images" else "characters"
-        title = str(found.data_facts.get("source") or "data")
+        artifacts = first.artifacts
+        total = sum(number(value) or 0 for value in mapping(artifacts.data_facts.get("counts")).values())
+        unit = "images" if artifacts.modality == "images" else "characters"
+        title = str(artifacts.data_facts.get("source") or "data")
         nodes.append(
             Node(f"data-{content}", title, content[:10], f"{count(total)} {unit}", 0, rows[0], first.anchor, content)
         )
@@ -274,7 +274,7 @@ def lineage(newest: Sequence[Entry], versions: Sequence[Registered]) -> list[Jso
 
 
 def _own_lineage(entry: Entry) -> list[Json]:
-    nodes, edges = _quietly(entry.found, graph) or ([], [])
+    nodes, edges = _quietly(entry.artifacts, graph) or ([], [])
     if len(nodes) < 2:
         return []
     return draw(
@@ -282,12 +282,12 @@ def _own_lineage(entry: Entry) -> list[Json]:
     )
 
 
-def _short_path(found: Artifacts) -> Json | None:
-    return image_sections.path(found, tiles=TILES, frames=FRAMES)
+def _short_path(artifacts: Artifacts) -> Json | None:
+    return image_sections.path(artifacts, tiles=TILES, frames=FRAMES)
 
 
-def _infill(found: Artifacts) -> list[Json]:
-    modes = text_sections.samples(found).data.get("modes", [])
+def _infill(artifacts: Artifacts) -> list[Json]:
+    modes = text_sections.samples(artifacts).data.get("modes", [])
     return [{**mode, "texts": mode["texts"][:2]} for mode in modes if mode["id"] == "infill"]
 
 
@@ -296,10 +296,10 @@ def _settings(run: Json) -> Json:
     return {**mapping(run.get("config")), **told}
 
 
-def _quietly(found: Artifacts, build: Any) -> Any:
+def _quietly(artifacts: Artifacts, build: Any) -> Any:
     """What `build` makes of a run, or None where its files hold something that nobody expected."""
     try:
-        return build(found)
+        return build(artifacts)
     except Exception as error:  # one broken run is no reason to show none
-        found.faults.append(f"{found.run.get('id')}: a part could not be drawn ({type(error).__name__}).")
+        artifacts.faults.append(f"{artifacts.run.get('id')}: a part could not be drawn ({type(error).__name__}).")
         return None

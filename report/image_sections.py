@@ -14,9 +14,9 @@ GRID_BYTES, PATH_BYTES = 700_000, 1_500_000
 PER_CLASS, UNCONDITIONAL, PATH_TILES, PATH_FRAMES = 24, 96, 40, 48
 
 
-def samples(found: Artifacts) -> Section:
+def samples(artifacts: Artifacts) -> Section:
     """Samples as rows of one class each; unconditional ones as one block."""
-    arrays = found.samples.arrays("samples.npz")
+    arrays = artifacts.samples.arrays("samples.npz")
     images = as_pixels(arrays["images"]) if "images" in arrays else None
     if images is None:
         return absent("samples", "Samples", "This run made no samples.")
@@ -24,7 +24,7 @@ def samples(found: Artifacts) -> Section:
     if labels is None or labels.shape != (len(images),):
         labels = np.full(len(images), -1)
     present = [int(label) for label in np.unique(labels)]
-    names = class_names(found, max(present) + 1)
+    names = class_names(artifacts, max(present) + 1)
     tile = min(TILE_PIXELS, max(images.shape[1:3])) ** 2 * (3 if images.ndim == 4 else 1)
     wanted = UNCONDITIONAL if present == [-1] else PER_CLASS
     each = within(wanted, tile * min(len(present), 40), GRID_BYTES)
@@ -43,14 +43,14 @@ def samples(found: Artifacts) -> Section:
         lead += f" The first 40 of {len(present)} classes are shown."
     conditional = present != [-1]
     views = [("Samples", rows)]
-    if real := real_rows(found, present if conditional else []):
+    if real := real_rows(artifacts, present if conditional else []):
         views.append(("Real", real))
     return Section("samples", "Samples", "samples_images.html", {"views": views, "conditional": conditional}, lead=lead)
 
 
-def path(found: Artifacts, *, tiles: int = PATH_TILES, frames: int = PATH_FRAMES) -> Json | None:
+def path(artifacts: Artifacts, *, tiles: int = PATH_TILES, frames: int = PATH_FRAMES) -> Json | None:
     """The denoising path as one sheet of tiles per noise level, first pure noise, last the samples."""
-    arrays = found.samples.arrays("trajectory.npz")
+    arrays = artifacts.samples.arrays("trajectory.npz")
     if "images" not in arrays or arrays["images"].ndim not in (4, 5):
         return None
     stack = arrays["images"]
@@ -59,7 +59,7 @@ def path(found: Artifacts, *, tiles: int = PATH_TILES, frames: int = PATH_FRAMES
         return None
     sigmas: list[float | None] = [number(value) for value in arrays.get("sigmas", np.zeros(0)).tolist()]
     sigmas += [None] * (len(kept) - len(sigmas))
-    steps = steps_of(len(kept), found.sampling.steps)
+    steps = steps_of(len(kept), artifacts.sampling.steps)
     if len(kept) > frames:
         index = np.unique(np.linspace(0, len(kept) - 1, frames).round().astype(int))
         kept, sigmas, steps = [kept[i] for i in index], [sigmas[i] for i in index], [steps[i] for i in index]
@@ -89,9 +89,9 @@ def _sigma(value: float | None) -> str:
     return "" if value is None else figure(value)
 
 
-def data(found: Artifacts) -> Section:
+def data(artifacts: Artifacts) -> Section:
     """What the model was trained on: counts, shape, and a contact sheet."""
-    facts = found.data_facts
+    facts = artifacts.data_facts
     if not facts:
         return absent("data", "Data", "The data set's description was not given.")
     rows = [(f"{name} images", count(value)) for name, value in mapping(facts.get("counts")).items()]
@@ -105,17 +105,17 @@ def data(found: Artifacts) -> Section:
                 (key.replace("_", " "), " to ".join(map(str, value)) if isinstance(value, list) else str(value))
             )
     picture: Json | None = None
-    contact = found.dataset.file("contact_sheet.png")
+    contact = artifacts.dataset.file("contact_sheet.png")
     if contact is not None:
         try:
             source, width, height = png_file(contact, 800)
             picture = {"src": source, "width": width, "height": height}
         except Exception as error:  # an unreadable picture is only left out
-            found.faults.append(f"contact_sheet.png could not be read ({type(error).__name__}).")
+            artifacts.faults.append(f"contact_sheet.png could not be read ({type(error).__name__}).")
     # The classes section shows real and generated shares together.
-    shown = found.measured.class_histogram is not None
+    shown = artifacts.measured.class_histogram is not None
     portions = [] if shown else shares(numbers(mapping(facts.get("class_histogram")).get("train")))
-    names = class_names(found, len(portions))
+    names = class_names(artifacts, len(portions))
     top = max(portions, default=1.0)
     balance = [
         {"name": names[i], "share": 100 * value / top, "text": figure(value, percent=True), "mark": None}
@@ -125,21 +125,21 @@ def data(found: Artifacts) -> Section:
     return Section("data", "Data", "data.html", data)
 
 
-def real_rows(found: Artifacts, classes: list[int]) -> list[Json]:
+def real_rows(artifacts: Artifacts, classes: list[int]) -> list[Json]:
     """Training images of `classes` in the layout of the sample grid, so that the eye can compare them; of none: one
     row of images of all."""
-    paths = [path for name in ("images", "labels") if (path := found.dataset.file(f"train_{name}.npy"))]
+    paths = [path for name in ("images", "labels") if (path := artifacts.dataset.file(f"train_{name}.npy"))]
     if len(paths) != 2:
         return []
     try:
         images, labels = (np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
     except (OSError, ValueError) as error:
-        found.faults.append(f"The training images could not be read ({type(error).__name__}).")
+        artifacts.faults.append(f"The training images could not be read ({type(error).__name__}).")
         return []
     if images.ndim not in (3, 4) or len(images) != len(labels):
         return []
     present = classes[:40] or [-1]
-    names = class_names(found, max(present) + 1)
+    names = class_names(artifacts, max(present) + 1)
     tile = min(TILE_PIXELS, max(images.shape[1:3])) ** 2 * (3 if images.ndim == 4 else 1)
     each = within(PER_CLASS if classes else UNCONDITIONAL, tile * len(present), GRID_BYTES // 2)
     rows = []

@@ -26,9 +26,9 @@ class Node:
     full: str = ""
 
 
-def lineage(found: Artifacts) -> Section:
+def lineage(artifacts: Artifacts) -> Section:
     """data -> judge and models -> samples -> evaluation -> gate, with links to the sections that show them."""
-    nodes, edges = graph(found)
+    nodes, edges = graph(artifacts)
     if len(nodes) < 2:
         return absent("lineage", "Lineage", "There are not enough artifacts to draw where they came from.")
     by_id = {node.id: node.title for node in nodes}
@@ -45,11 +45,11 @@ def draw(nodes: list[Node], edges: list[tuple[str, str]]) -> list[Json]:
     return [_wide(nodes, kept), _narrow(nodes, kept)]
 
 
-def graph(found: Artifacts) -> tuple[list[Node], list[tuple[str, str]]]:
+def graph(artifacts: Artifacts) -> tuple[list[Node], list[tuple[str, str]]]:
     """The nodes that exist and all edges that could."""
-    data, judge, model = found.data_facts, found.judge_facts, found.model_facts
-    control, nodes = found.autoregressive.json("model.json"), []
-    unit = "images" if found.modality == "images" else "characters"
+    data, judge, model = artifacts.data_facts, artifacts.judge_facts, artifacts.model_facts
+    control, nodes = artifacts.autoregressive.json("model.json"), []
+    unit = "images" if artifacts.modality == "images" else "characters"
 
     def add(id: str, title: str, digest: object, detail: str, column: int, row: float, href: str) -> None:
         nodes.append(Node(id, title, short_hash(digest), detail, column, row, href, str(digest or "")))
@@ -65,16 +65,16 @@ def graph(found: Artifacts) -> tuple[list[Node], list[tuple[str, str]]]:
         add("model", "Model", model.get("weights_sha256"), seen, 1, 1, "#training")
     if control:
         add("control", "Autoregressive", control.get("weights_sha256"), "control", 1, 2, "#training")
-    if found.samples:
-        made = f"{count(found.sampling.count)} made" if found.sampling.count is not None else ""
-        add("samples", "Samples", _content(found), made, 2, 1, "#samples")
-    if found.metrics:
-        key = found.measured.evaluation_key
-        add("evaluation", "Evaluation", key, f"{len(found.metrics)} metrics", 3, 1, "#metrics")
-    if found.verdict is not None:
-        champion = found.verdict.champion
+    if artifacts.samples:
+        made = f"{count(artifacts.sampling.count)} made" if artifacts.sampling.count is not None else ""
+        add("samples", "Samples", _content(artifacts), made, 2, 1, "#samples")
+    if artifacts.metrics:
+        key = artifacts.measured.evaluation_key
+        add("evaluation", "Evaluation", key, f"{len(artifacts.metrics)} metrics", 3, 1, "#metrics")
+    if artifacts.verdict is not None:
+        champion = artifacts.verdict.champion
         against = f"against version {champion.version}" if champion and champion.version is not None else ""
-        add("gate", verdict(found)["word"], None, against, 4, 1, "#top")
+        add("gate", verdict(artifacts)["word"], None, against, 4, 1, "#top")
     edges = [
         ("data", "judge"),
         ("data", "model"),
@@ -88,9 +88,9 @@ def graph(found: Artifacts) -> tuple[list[Node], list[tuple[str, str]]]:
     return nodes, edges
 
 
-def _content(found: Artifacts) -> str:
+def _content(artifacts: Artifacts) -> str:
     """SHA-256 of the sample file, unless it is so large that the report would have to wait for it."""
-    path = found.samples.file("samples.npz") or found.samples.file("samples.jsonl")
+    path = artifacts.samples.file("samples.npz") or artifacts.samples.file("samples.jsonl")
     if path is None or path.stat().st_size > 64 * 2**20:
         return ""
     return hashlib.sha256(path.read_bytes()).hexdigest()

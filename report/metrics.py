@@ -68,10 +68,10 @@ def ordered(names: Iterable[str]) -> list[str]:
     return sorted(names, key=_place)
 
 
-def metric_rows(found: Artifacts) -> list[Json]:
+def metric_rows(artifacts: Artifacts) -> list[Json]:
     """Every metric that has a value: the model's own samples before other modes, in the order of the glossary."""
-    names = ordered(name for name, metric in found.metrics.items() if metric.value is not None)
-    return [row(name, found.metrics[name]) for name in names]
+    names = ordered(name for name, metric in artifacts.metrics.items() if metric.value is not None)
+    return [row(name, artifacts.metrics[name]) for name in names]
 
 
 def _place(name: str) -> tuple[bool, int]:
@@ -82,20 +82,20 @@ def _place(name: str) -> tuple[bool, int]:
     return bool(variant) and not definition.counts, ORDER[definition.name]
 
 
-def plain_names(text: str, found: Artifacts) -> str:
+def plain_names(text: str, artifacts: Artifacts) -> str:
     """`text` with the names of metrics as people say them."""
-    names = sorted(found.metrics, key=len, reverse=True)
+    names = sorted(artifacts.metrics, key=len, reverse=True)
     if names:
         known = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)")
         text = known.sub(lambda match: label(match[0]), text)
     return text[:1].upper() + text[1:]
 
 
-def heading(found: Artifacts) -> Json:
+def heading(artifacts: Artifacts) -> Json:
     """The heading of a run, with the names of metrics in the gate's reason as people say them."""
-    head = sections.heading(found)
+    head = sections.heading(artifacts)
     decided = head["verdict"]
-    return {**head, "verdict": {**decided, "text": plain_names(decided["text"], found)} if decided else {}}
+    return {**head, "verdict": {**decided, "text": plain_names(decided["text"], artifacts)} if decided else {}}
 
 
 def gauge(value: float, floor: float | None, percent: bool) -> Json | None:
@@ -117,12 +117,12 @@ def gauge(value: float, floor: float | None, percent: bool) -> Json | None:
     }
 
 
-def metrics(found: Artifacts) -> Section:
+def metrics(artifacts: Artifacts) -> Section:
     """The table of all metrics."""
-    rows = metric_rows(found)
+    rows = metric_rows(artifacts)
     if not rows:
         return absent("metrics", "Metrics", "This run has no evaluation.")
-    judge, key = found.judge_facts, found.measured.evaluation_key
+    judge, key = artifacts.judge_facts, artifacts.measured.evaluation_key
     facts, told = [], set()
     for one in rows:  # a metric of several modes is described once
         one["text"], text = "" if one["text"] in told else one["text"], one["text"]

@@ -15,9 +15,9 @@ from report.words import figure
 PAIRS, PAIR_BYTES = 16, 160_000
 
 
-def neighbours(found: Artifacts) -> Section:
+def neighbours(artifacts: Artifacts) -> Section:
     """Samples and the training images closest to them, and all distances against the test set's own."""
-    arrays = found.evaluation.arrays("neighbours.npz")
+    arrays = artifacts.evaluation.arrays("neighbours.npz")
     title = "Nearest training images"
     made = _images(arrays, "samples")
     near = _images(arrays, "neighbours")

@@ -55,32 +55,32 @@ TEXT: list[tuple[str, str, Builder]] = [
 ]
 
 
-def render(found: Artifacts) -> str:
+def render(artifacts: Artifacts) -> str:
     """The whole page as HTML text."""
-    text = found.modality == "text"
-    wanted = [one for one in (TEXT if text else IMAGES) if one is not SEARCH or found.search]
-    built = [_guarded(found, *one) for one in wanted]
-    head = _or_fault(found, "The heading", metrics.heading) or {
+    text = artifacts.modality == "text"
+    wanted = [one for one in (TEXT if text else IMAGES) if one is not SEARCH or artifacts.search]
+    built = [_guarded(artifacts, *one) for one in wanted]
+    head = _or_fault(artifacts, "The heading", metrics.heading) or {
         "title": "Run",
         "description": "",
         "facts": [],
         "verdict": {},
         "run_id": "",
     }
-    path = _or_fault(found, "The denoising path", text_sections.path if text else image_sections.path)
-    rows = _or_fault(found, "The metrics", metrics.metric_rows) or []
+    path = _or_fault(artifacts, "The denoising path", text_sections.path if text else image_sections.path)
+    rows = _or_fault(artifacts, "The metrics", metrics.metric_rows) or []
     return fill(
         "page.html",
         scripts=("page.js", "parts.js", "report.js"),
         styles=("report.css",),
         what="report",
-        modality=found.modality,
+        modality=artifacts.modality,
         head=head,
         path=path,
         key_metrics=rows[:4],
         sections=built,
-        faults=list(dict.fromkeys(found.faults)),
-        live=RELOADED if found.run.get("status") == "running" else 0,
+        faults=list(dict.fromkeys(artifacts.faults)),
+        live=RELOADED if artifacts.run.get("status") == "running" else 0,
     )
 
 
@@ -109,10 +109,10 @@ def templates() -> Environment:
     )
 
 
-def _guarded(found: Artifacts, id: str, title: str, build: Builder) -> Section:
+def _guarded(artifacts: Artifacts, id: str, title: str, build: Builder) -> Section:
     """A section, or a quiet note when its artifact holds something nobody expected."""
     try:
-        section = build(found)
+        section = build(artifacts)
         if section.template:
             # Rendered here once, so that a surprise in the data costs this section alone.
             body = templates().get_template(section.template).render(section=section, **section.data)
@@ -124,9 +124,9 @@ def _guarded(found: Artifacts, id: str, title: str, build: Builder) -> Section:
         return absent(id, title, f"This part could not be drawn ({type(error).__name__}).")
 
 
-def _or_fault(found: Artifacts, what: str, build: Callable[[Artifacts], Result]) -> Result | None:
+def _or_fault(artifacts: Artifacts, what: str, build: Callable[[Artifacts], Result]) -> Result | None:
     try:
-        return build(found)
+        return build(artifacts)
     except Exception as error:  # as above
-        found.faults.append(f"{what} could not be drawn ({type(error).__name__}).")
+        artifacts.faults.append(f"{what} could not be drawn ({type(error).__name__}).")
         return None

@@ -10,9 +10,9 @@ from report.words import compact, count, duration, figure
 TITLE = "Hyper-parameter search"
 
 
-def search(found: Artifacts) -> Section:
+def search(artifacts: Artifacts) -> Section:
     """Every trial with what it tried and what came of it; the winner is marked."""
-    facts = found.search.json("search.json")
+    facts = artifacts.search.json("search.json")
     trials = [mapping(trial) for trial in facts.get("trials") or []]
     if not trials:
         return absent("search", TITLE, "No settings were searched before this training.")
@@ -65,5 +65,5 @@ def _chart(name: str, facts: Json, trials: list[Json], metric: str) -> Chart | N
 
 
 def _text(value: object) -> str:
-    found = number(value)
-    return compact(found) if found is not None else str(value)
+    figure = number(value)
+    return compact(figure) if figure is not None else str(value)

@@ -44,14 +44,14 @@ def mapping(value: object) -> Json:
     return dict(value) if isinstance(value, Mapping) else {}
 
 
-def heading(found: Artifacts) -> Json:
+def heading(artifacts: Artifacts) -> Json:
     """Job, description and the facts of the run in one sentence each."""
-    run, model, data = found.run, found.model_facts, found.data_facts
+    run, model, data = artifacts.run, artifacts.model_facts, artifacts.data_facts
     config = mapping(run.get("config"))
     facts = []
     counts = mapping(data.get("counts"))
     if counts:
-        unit = "images" if found.modality == "images" else "characters"
+        unit = "images" if artifacts.modality == "images" else "characters"
         source = f" from {data['source']}" if data.get("source") else ""
         facts.append(("Data", f"{count(counts.get('train'))} training {unit}{source}"))
     seen = number(model.get("examples_seen"))
@@ -59,11 +59,11 @@ def heading(found: Artifacts) -> Json:
         seconds = model.get("train_seconds")
         spent = f" in {duration(seconds)}" if number(seconds) is not None else ""
         facts.append(("Training", f"{count(seen)} examples seen{spent}"))
-    searched = found.search.json("search.json")
+    searched = artifacts.search.json("search.json")
     if searched:
         best = ", ".join(f"{name} {value}" for name, value in mapping(searched.get("settings")).items())
         facts.append(("Search", f"best of {len(searched.get('trials') or [])} trials: {best}"))
-    facts.append(("Sampling", _sampling(found.sampling)))
+    facts.append(("Sampling", _sampling(artifacts.sampling)))
     total = number(run.get("seconds"))
     when = moment(run.get("created")) if run.get("created") else ""
     facts.append(("Run", " · ".join(part for part in (when, duration(total) if total else "") if part)))
@@ -72,7 +72,7 @@ def heading(found: Artifacts) -> Json:
         "title": str(title),
         "description": str(run.get("description") or config.get("description") or ""),
         "facts": [(name, text) for name, text in facts if text],
-        "verdict": verdict(found),
+        "verdict": verdict(artifacts),
         "run_id": str(run.get("id") or ""),
     }
 
@@ -91,27 +91,27 @@ def _sampling(drawn: Sampling) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def verdict(found: Artifacts) -> Json:
+def verdict(artifacts: Artifacts) -> Json:
     """How the run ended as a word, a sentence, and a tone (good, bad or quiet); empty if nothing is known."""
-    status = str(found.run.get("status") or "")
+    status = str(artifacts.run.get("status") or "")
     if status == "failed":
-        failed = next((s for s in _steps(found.run) if s.get("state") == "failed"), {})
+        failed = next((s for s in _steps(artifacts.run) if s.get("state") == "failed"), {})
         where = f"Step {failed.get('name')} failed. {failed.get('error') or ''}".strip() if failed else ""
-        if found.run.get("interrupted"):
+        if artifacts.run.get("interrupted"):
             return {"word": "Interrupted", "text": "It can be gone on with: run --resume.", "tone": "bad"}
         return {"word": "Failed", "text": where, "tone": "bad"}
-    if found.verdict is not None:
-        tone = TONES[found.verdict.decision]
-        return {"word": found.verdict.outcome.capitalize(), "text": found.verdict.reason, "tone": tone}
+    if artifacts.verdict is not None:
+        tone = TONES[artifacts.verdict.decision]
+        return {"word": artifacts.verdict.outcome.capitalize(), "text": artifacts.verdict.reason, "tone": tone}
     if status == "running":
-        now = [str(one.get("name")) for one in _steps(found.run) if one.get("state") == "running"]
+        now = [str(one.get("name")) for one in _steps(artifacts.run) if one.get("state") == "running"]
         return {"word": "Running", "text": f"Now {', '.join(now)}." if now else "", "tone": "quiet"}
     return {"word": status.capitalize(), "text": "", "tone": "quiet"} if status else {}
 
 
-def timeline(found: Artifacts) -> Section:
+def timeline(artifacts: Artifacts) -> Section:
     """Each step as a bar, one after the other, in the order of the run."""
-    steps = _steps(found.run)
+    steps = _steps(artifacts.run)
     if not steps:
         return absent("steps", "Steps", "No run record was given, so there is no timeline.")
     total = sum(number(step.get("seconds")) or 0.0 for step in steps) or 1.0
@@ -135,29 +135,31 @@ def timeline(found: Artifacts) -> Section:
     return Section("steps", "Steps", "steps.html", {"rows": rows}, lead=lead)
 
 
-def configuration(found: Artifacts) -> Section:
+def configuration(artifacts: Artifacts) -> Section:
     """All settings, grouped by section, searchable."""
-    model = {"model": found.model_facts.get("model")} if isinstance(found.model_facts.get("model"), dict) else {}
-    config = mapping(found.run.get("config")) or mapping(found.model_facts.get("config")) or model
+    model = (
+        {"model": artifacts.model_facts.get("model")} if isinstance(artifacts.model_facts.get("model"), dict) else {}
+    )
+    config = mapping(artifacts.run.get("config")) or mapping(artifacts.model_facts.get("config")) or model
     if not config:
         return absent("configuration", "Configuration", "The run's configuration was not given.")
     loose = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
     groups = ([("job", loose)] if loose else []) + [(k, v) for k, v in config.items() if isinstance(v, Mapping)]
     flat = [(str(name), list(flatten(mapping(values)))) for name, values in groups]
-    digest = short_hash(found.run.get("config_hash"), 12)
+    digest = short_hash(artifacts.run.get("config_hash"), 12)
     return Section(
         "configuration", "Configuration", "configuration.html", {"groups": flat, "config": config, "hash": digest}
     )
 
 
-def environment(found: Artifacts) -> Section:
+def environment(artifacts: Artifacts) -> Section:
     """Where the run happened: device, precision, versions, image."""
     facts: Json = {}
     for key in ("runner", "image", "code_version", "config_hash", "pipeline", "id"):
-        if found.run.get(key):
-            facts[key.replace("_", " ")] = found.run[key]
-    told = {key: value for key, value in found.model_notes.items() if key not in ("modality", "objective")}
-    for source in (mapping(found.run.get("environment")), told):
+        if artifacts.run.get(key):
+            facts[key.replace("_", " ")] = artifacts.run[key]
+    told = {key: value for key, value in artifacts.model_notes.items() if key not in ("modality", "objective")}
+    for source in (mapping(artifacts.run.get("environment")), told):
         for key, value in flatten(source):
             if isinstance(value, (str, int, float)) and len(str(value)) < 200:
                 facts.setdefault(key.replace("_", " "), value)

@@ -24,9 +24,9 @@ SIDE = 90  # characters of context shown on each side of a held-out middle
 GAP = "___"
 
 
-def samples(found: Artifacts) -> Section:
+def samples(artifacts: Artifacts) -> Section:
     """Samples side by side, a column for each mode."""
-    rows = [row for row in found.samples.lines("samples.jsonl") if isinstance(row.get("text"), str)]
+    rows = [row for row in artifacts.samples.lines("samples.jsonl") if isinstance(row.get("text"), str)]
     if not rows:
         return absent("samples", "Samples", "This run made no samples.")
     order = {mode: index for index, mode in enumerate(MODES)}
@@ -71,10 +71,10 @@ def parts(text: str, prompt: str) -> list[tuple[str, bool]]:
     return [(text, False)]
 
 
-def path(found: Artifacts) -> Json | None:
+def path(artifacts: Artifacts) -> Json | None:
     """Texts at each noise level, as the pieces that their tokens stand for."""
     frames = []
-    for row in found.samples.lines("trajectory.jsonl"):
+    for row in artifacts.samples.lines("trajectory.jsonl"):
         tokens = row.get("tokens")
         if isinstance(tokens, list) and tokens and all(isinstance(one, list) for one in tokens):
             frames.append((number(row.get("gamma")), [[str(piece) for piece in one] for one in tokens[:PATH_TEXTS]]))
@@ -95,9 +95,9 @@ def path(found: Artifacts) -> Json | None:
     }
 
 
-def likelihood(found: Artifacts) -> Section:
+def likelihood(artifacts: Artifacts) -> Section:
     """Bits per character of held-out text against evaluations a token, with the autoregressive model's."""
-    measured = found.measured.likelihood or Likelihood()
+    measured = artifacts.measured.likelihood or Likelihood()
     points = sorted(measured.chains, key=lambda point: point.evaluations)
     series = [
         Series(
@@ -145,10 +145,10 @@ def _error(value: float | None) -> str:
     return "" if value is None else f" ± {value:.3f}"
 
 
-def frontier(found: Artifacts) -> Section:
+def frontier(artifacts: Artifacts) -> Section:
     """Judge NLL against entropy while the temperature changes, one curve a mode."""
     by_mode: dict[str, list[FrontierPoint]] = {}
-    for point in found.measured.frontier:
+    for point in artifacts.measured.frontier:
         by_mode.setdefault(point.mode, []).append(point)
     styles = ["accent", "ink", "dashed", "faint"]
     order = sorted(by_mode, key=lambda mode: list(MODES).index(mode) if mode in MODES else 99)
@@ -160,7 +160,7 @@ def frontier(found: Artifacts) -> Section:
         title = MODES.get(mode, (mode.replace("_", " ").capitalize(), ""))[0]
         series.append(Series(title, pairs, styles[min(index, 3)], dots=True, labels=labels))
     real_x, real_y = (
-        found.metrics[name].floor if name in found.metrics else None for name in (ENTROPY.name, JUDGE_NLL.name)
+        artifacts.metrics[name].floor if name in artifacts.metrics else None for name in (ENTROPY.name, JUDGE_NLL.name)
     )
     if real_x is not None and real_y is not None and series:
         series.append(Series("Real text", [(real_x, real_y)], "target", dots=True))
@@ -176,9 +176,9 @@ def frontier(found: Artifacts) -> Section:
     return Section("frontier", "Frontier", "charts.html", {"charts": [[("", chart)]]})
 
 
-def fusion(found: Artifacts) -> Section:
+def fusion(artifacts: Artifacts) -> Section:
     """Nats per character of the true middle against alpha and against w, for every span length, with a slider."""
-    spans = [_explorer(curve) for curve in found.measured.fusion]
+    spans = [_explorer(curve) for curve in artifacts.measured.fusion]
     kept = [span for span in spans if span is not None]
     if not kept:
         return absent("fusion", "Fusion", "Fusion of the two models was not measured.")
@@ -254,8 +254,8 @@ def _fusion_chart(title: str, points: list[tuple[float, float]], label: str, end
         rules.append((points[-1][1], f"{ends[1]} {figure(points[-1][1])}"))
     inside = points[0][0] < best[0] < points[-1][0]
     gain = min(points[0][1], points[-1][1]) - best[1]
-    found = f"Best at {label} = {compact(best[0])}: {figure(best[1])} nats"
-    note = f"{found}, {figure(gain)} below the better end." if inside and gain > 0 else f"{found}, at an end."
+    sentence = f"Best at {label} = {compact(best[0])}: {figure(best[1])} nats"
+    note = f"{sentence}, {figure(gain)} below the better end." if inside and gain > 0 else f"{sentence}, at an end."
     series = [
         Series("nats per character", points, "accent", dots=True),
         Series("best", [best], "target", dots=True, legend=False),
@@ -263,9 +263,9 @@ def _fusion_chart(title: str, points: list[tuple[float, float]], label: str, end
     return line_chart(title, series, Axis(label), Axis("nats per character"), rules=rules, note=note)
 
 
-def context(found: Artifacts) -> Section:
+def context(artifacts: Artifacts) -> Section:
     """Loss per gamma against the posterior that knows no context: the gap is what was learned."""
-    rows = sorted(found.measured.gamma_bins, key=lambda row: row.gamma)
+    rows = sorted(artifacts.measured.gamma_bins, key=lambda row: row.gamma)
     chart = line_chart(
         "Loss by noise level",
         [
@@ -281,9 +281,9 @@ def context(found: Artifacts) -> Section:
     return Section("context", "Context learned", "charts.html", {"charts": [[("", chart)]]})
 
 
-def data(found: Artifacts) -> Section:
+def data(artifacts: Artifacts) -> Section:
     """What the model was trained on."""
-    facts = found.data_facts
+    facts = artifacts.data_facts
     if not facts:
         return absent("data", "Data", "The data set's description was not given.")
     rows = [(f"{name} characters", count(value)) for name, value in mapping(facts.get("counts")).items()]

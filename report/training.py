@@ -34,18 +34,18 @@ def validation_rows(rows: list[Json]) -> list[Json]:
     ]
 
 
-def training(found: Artifacts) -> Section:
+def training(artifacts: Artifacts) -> Section:
     """Curves and previews of the diffusion model (and of its autoregressive control, where there is one)."""
-    rows = found.model.lines("train_log.jsonl")
-    pictures = previews(found.model)
+    rows = artifacts.model.lines("train_log.jsonl")
+    pictures = previews(artifacts.model)
     if not rows and not pictures:
         return absent("training", "Training", "No training log: the model was imported, or the log was not kept.")
     checks = validation_rows(rows)
     charts = [
         variants(loss_charts("Loss", rows, checks)),
-        variants([bin_chart(checks, found.modality)]),
+        variants([bin_chart(checks, artifacts.modality)]),
     ]
-    other = found.autoregressive.lines("train_log.jsonl")
+    other = artifacts.autoregressive.lines("train_log.jsonl")
     if other:
         charts.append(variants(loss_charts("Loss of the autoregressive control", other, validation_rows(other))))
     rate = line_chart(
@@ -71,7 +71,7 @@ def training(found: Artifacts) -> Section:
             "small": [one for one in small if one],
             "previews": pictures,
         },
-        lead=_lead(rows, found.model_facts),
+        lead=_lead(rows, artifacts.model_facts),
     )
 
 

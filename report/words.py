@@ -9,19 +9,19 @@ from report.artifacts import number
 
 def figure(value: object, *, percent: bool = False, digits: int = 3) -> str:
     """A number with `digits` significant digits (`0.0123`, `12.3`, `1,234`, `98.4 %`), an en dash for none."""
-    found = number(value)
-    if found is None:
+    measured = number(value)
+    if measured is None:
         return "–"
     if percent:
-        return f"{100 * found:.0f} %" if found in (0, 0.5, 1) else f"{100 * found:.1f} %"
-    if found == 0:
+        return f"{100 * measured:.0f} %" if measured in (0, 0.5, 1) else f"{100 * measured:.1f} %"
+    if measured == 0:
         return "0"
-    magnitude = math.floor(math.log10(abs(found)))
-    if magnitude >= digits - 1 or (found == int(found) and magnitude < 15):
-        return f"{found:,.0f}".replace("-", "−")
+    magnitude = math.floor(math.log10(abs(measured)))
+    if magnitude >= digits - 1 or (measured == int(measured) and magnitude < 15):
+        return f"{measured:,.0f}".replace("-", "−")
     if magnitude < -4:
-        return f"{found:.1e}".replace("-", "−")
-    return f"{found:.{digits - 1 - magnitude}f}".replace("-", "−")
+        return f"{measured:.1e}".replace("-", "−")
+    return f"{measured:.{digits - 1 - magnitude}f}".replace("-", "−")
 
 
 def spread(deviation: float, value: float, *, percent: bool = False) -> str:
@@ -46,12 +46,12 @@ def compact(value: float) -> str:
 
 def duration(seconds: object) -> str:
     """Seconds for people: `0.4 s`, `38 s`, `4 min 12 s`, `2 h 5 min`."""
-    found = number(seconds)
-    if found is None:
+    value = number(seconds)
+    if value is None:
         return "–"
-    if found < 9.95:
-        return f"{found:.1f} s"
-    total = round(found)
+    if value < 9.95:
+        return f"{value:.1f} s"
+    total = round(value)
     if total < 60:
         return f"{total} s"
     if total < 3600:
@@ -61,8 +61,8 @@ def duration(seconds: object) -> str:
 
 def count(value: object) -> str:
     """An integer with thousands separators."""
-    found = number(value)
-    return "–" if found is None else f"{found:,.0f}"
+    counted = number(value)
+    return "–" if counted is None else f"{counted:,.0f}"
 
 
 def moment(value: object) -> str:

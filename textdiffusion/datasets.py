@@ -178,12 +178,12 @@ def images(
             return _verified(Images(Path(place)))
         else:
             section |= {"source": kind_of(place), "data_dir": place}
-        found = Images()
-        run(PrepareDataRequest(modality="images", data=section, out=found.folder))
-        return found
-    config, found = validate(ImageData, section, "data"), Images()
-    prepare(open_arrays(config, source, labels, class_names), config, found.folder, "arrays")
-    return found
+        dataset = Images()
+        run(PrepareDataRequest(modality="images", data=section, out=dataset.folder))
+        return dataset
+    config, dataset = validate(ImageData, section, "data"), Images()
+    prepare(open_arrays(config, source, labels, class_names), config, dataset.folder, "arrays")
+    return dataset
 
 
 def text(
@@ -206,10 +206,10 @@ def text(
         UserError: the text cannot be read, or is too short.
     """
     section = {**settings, "tokenizer": {"kind": tokenizer, "vocabulary": vocabulary}}
-    found = Texts()
+    dataset = Texts()
     if isinstance(source, str) and len(source) >= MIN_CHARACTERS:  # no path is as long, and no text shorter
-        prepare_text([source], "text", validate(TextData, section, "data"), found.folder)
-        return found
+        prepare_text([source], "text", validate(TextData, section, "data"), dataset.folder)
+        return dataset
     place = os.fspath(source)
     if isinstance(source, str) and source in TEXTS:
         section |= {"source": source}
@@ -222,12 +222,12 @@ def text(
         )
     else:
         section |= {"source": "file", "data_dir": place}
-    run(PrepareDataRequest(modality="text", data=section, out=found.folder))
-    return found
+    run(PrepareDataRequest(modality="text", data=section, out=dataset.folder))
+    return dataset
 
 
-def _verified(found: D) -> D:
+def _verified(dataset: D) -> D:
     """The same, after `len` has read it."""
-    if not len(found):
-        raise UserError(f"{found.folder}: an empty data set")
-    return found
+    if not len(dataset):
+        raise UserError(f"{dataset.folder}: an empty data set")
+    return dataset

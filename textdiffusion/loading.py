@@ -31,8 +31,8 @@ def load(
     given = str(name.absolute()) if isinstance(name, Path) else os.fspath(name)
     settings = load_settings({"registry": registry, "runs": None if runs is None else str(runs)})
     with scratches.temporary_folder("load") as scratch:
-        found = find_model(given, settings.registry, Path(settings.runs).absolute(), scratch)
-        kind = ImageDiffusion if found.modality == "images" else TextDiffusion
-        model: ImageDiffusion | TextDiffusion = kind.load(found.parts["model"], own_device())
-    model.manner = found.manner
+        source = find_model(given, settings.registry, Path(settings.runs).absolute(), scratch)
+        kind = ImageDiffusion if source.modality == "images" else TextDiffusion
+        model: ImageDiffusion | TextDiffusion = kind.load(source.parts["model"], own_device())
+    model.manner = source.manner
     return model

@@ -22,18 +22,18 @@ def class_indices(wanted: Iterable[int | str], names: Sequence[str], where: str)
     """
     places = {name: place for place, name in enumerate(names)}
     numbered = any(_is_number(name) for name in names)
-    found = []
+    indices = []
     for one in wanted:
         text = str(one).strip()
         if text in places:
-            found.append(places[text])
+            indices.append(places[text])
         elif text == str(NONE):
-            found.append(NONE)
+            indices.append(NONE)
         elif not numbered and _is_number(text) and int(text) < len(names):
-            found.append(int(text))
+            indices.append(int(text))
         else:
             raise UserError(f"{where}: found {text!r}; {_allowed(text, names)}")
-    return found
+    return indices
 
 
 def _is_number(text: str) -> bool:

@@ -159,9 +159,9 @@ def network_for(height: int, width: int) -> UNetConfig:
     if side > 96:
         plans.insert(0, ((64, 96, 128), (1, 1, 2), 4))
     for channels, blocks, patch in plans:
-        found = UNetConfig(channels=channels, blocks=blocks, patch=patch)
-        if height % found.divisor == 0 == width % found.divisor:
-            return found
+        network = UNetConfig(channels=channels, blocks=blocks, patch=patch)
+        if height % network.divisor == 0 == width % network.divisor:
+            return network
     return UNetConfig(channels=(64,), blocks=(2,), attention=height * width <= 1024)  # odd sides: one level
 
 

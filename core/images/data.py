@@ -193,8 +193,8 @@ def _write_images(
             for native in pool.batches():
                 batch = conform(native, config, tally)
                 if shape is not None and batch.shape[1:] != shape:
-                    found, expected = _size(batch.shape[1:]), _size(shape)
-                    raise UserError(f"{pool.name}: images of {found}, while {source.train.name} has {expected}")
+                    size, expected = _size(batch.shape[1:]), _size(shape)
+                    raise UserError(f"{pool.name}: images of {size}, while {source.train.name} has {expected}")
                 shape = batch.shape[1:]
                 part = codes[done : done + len(batch)]
                 done += len(batch)

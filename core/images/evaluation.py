@@ -61,27 +61,27 @@ def evaluate(
             f"{dataset} holds {data.content_sha256[:12]}..; run train-judge on it"
         )
     drawn = read_samples(samples, data, config.count).interleaved()
-    found = _measure(config, data, opened, drawn, world)
+    compared = _measure(config, data, opened, drawn, world)
     n_pixels = min(PIXEL_QUERIES, len(drawn.images))
     training = data.images("train")
     repeated = repeats(training)
     near = nearest_images(drawn.images[:n_pixels], training, repeated, world)
-    real = nearest_images(data.images("test")[found.matched[:n_pixels]], training, repeated, world)
+    real = nearest_images(data.images("test")[compared.matched[:n_pixels]], training, repeated, world)
     measured = Evaluation(
         modality="images",
         metrics={
-            **measures.features(config.nearest, found),
-            **measures.classes(found),
+            **measures.features(config.nearest, compared),
+            **measures.classes(compared),
             **measures.memorisation(near, real),
         },
-        **_facts(found, model),
+        **_facts(compared, model),
         evaluation_key=evaluation_key(config, data, opened, drawn),
     )
 
     def write() -> dict[str, Any]:
         with storage.atomic_folder(out, "metrics.json") as folder:
             measured.write(folder)
-            storage.write_bytes(folder / "neighbours.npz", _neighbours(config, found, near, real))
+            storage.write_bytes(folder / "neighbours.npz", _neighbours(config, compared, near, real))
         return measured.metadata()
 
     return by_first(write, world)
@@ -129,34 +129,34 @@ def _rank(values: NDArray[np.int64]) -> NDArray[np.int64]:
 # --- everything else
 
 
-def _facts(found: Sides, model: Path) -> dict[str, Any]:
-    classes, labels = found.data.classes, found.samples.labels
+def _facts(sides: Sides, model: Path) -> dict[str, Any]:
+    classes, labels = sides.data.classes, sides.samples.labels
     asked = (labels >= 0) & (classes > 1)
-    right = found.generated.classes == labels
+    right = sides.generated.classes == labels
     per_class = [float(right[labels == c].mean()) if (labels == c).any() else None for c in range(classes)]
     confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (labels[asked], found.generated.classes[asked]), 1)
+    np.add.at(confusion, (labels[asked], sides.generated.classes[asked]), 1)
     count = int(asked.sum())
     return {
-        "sample": found.samples.sampling.terms(),
-        "evaluations": found.samples.sampling.nfe,
+        "sample": sides.samples.sampling.terms(),
+        "evaluations": sides.samples.sampling.nfe,
         "count": len(labels),
-        "class_names": found.data.class_names,
+        "class_names": sides.data.class_names,
         "per_class_accuracy": per_class if count else None,
         "class_accuracy_interval": list(wilson(int(right[asked].sum()), count)) if count else None,
         "confusion": confusion.tolist() if count else None,  # rows: asked for, columns: read by the judge
         "class_histogram": {
-            "samples": np.bincount(found.generated.classes, minlength=classes).tolist(),
-            "real": np.bincount(found.test_labels[found.matched], minlength=classes).tolist(),
+            "samples": np.bincount(sides.generated.classes, minlength=classes).tolist(),
+            "real": np.bincount(sides.test_labels[sides.matched], minlength=classes).tolist(),
         },
         "mean_confidence": {
-            "samples": found.generated.confidence,
-            "real": found.of_test(found.test.probabilities.max(1), found.mixture),
+            "samples": sides.generated.confidence,
+            "real": sides.of_test(sides.test.probabilities.max(1), sides.mixture),
         },
         "validation_loss": validation_loss(model),
-        "judge": {key: found.judge.description[key] for key in ("sha256", "accuracy", "n", "interval")},
-        "data_sha256": found.data.content_sha256,
-        "weights_sha256": found.samples.sampling.weights_sha256,
+        "judge": {key: sides.judge.description[key] for key in ("sha256", "accuracy", "n", "interval")},
+        "data_sha256": sides.data.content_sha256,
+        "weights_sha256": sides.samples.sampling.weights_sha256,
     }
 
 
@@ -166,25 +166,25 @@ def validation_loss(model: Path) -> dict[str, float] | None:
     if not path.is_file():
         return None
     rows = storage.read_json_lines(path)
-    found = [row["validation"] for row in rows if isinstance(row, dict) and "validation" in row]
+    losses = [row["validation"] for row in rows if isinstance(row, dict) and "validation" in row]
     try:
-        return {str(name): float(value) for name, value in found[-1].items()} if found else None
+        return {str(name): float(value) for name, value in losses[-1].items()} if losses else None
     except (AttributeError, TypeError, ValueError):
-        raise UserError(f"{path}: validation: expected losses by name, found {str(found[-1])[:60]}") from None
+        raise UserError(f"{path}: validation: expected losses by name, found {str(losses[-1])[:60]}") from None
 
 
-def _neighbours(config: ImageEvaluate, found: Sides, near: Neighbours, real: Neighbours) -> bytes:
-    labels = found.samples.labels[: len(near.distances)]
-    read = np.where(labels >= 0, labels, found.generated.classes[: len(labels)])
+def _neighbours(config: ImageEvaluate, sides: Sides, near: Neighbours, real: Neighbours) -> bytes:
+    labels = sides.samples.labels[: len(near.distances)]
+    read = np.where(labels >= 0, labels, sides.generated.classes[: len(labels)])
     shown = closest_of_each_class(near.distances, read, config.neighbours)
     places = near.indices[shown]
     stream = io.BytesIO()
     np.savez_compressed(
         stream,
-        samples=found.samples.images[shown],
+        samples=sides.samples.images[shown],
         labels=labels[shown],
-        neighbours=np.asarray(found.data.images("train")[places]),
-        neighbour_labels=found.data.labels("train")[places],
+        neighbours=np.asarray(sides.data.images("train")[places]),
+        neighbour_labels=sides.data.labels("train")[places],
         pair_distances=near.distances[shown],
         distances=near.distances,
         test_distances=real.distances,

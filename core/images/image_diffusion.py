@@ -249,14 +249,18 @@ class ImageDiffusion(nn.Module):
     def _labels(self, labels: Tensor | NDArray[Any] | None, count: int) -> Tensor:
         if labels is None:
             return torch.full((count,), self.no_class)
-        found = torch.as_tensor(labels)
-        if found.shape != (count,) or found.is_floating_point():
-            raise UserError(f"labels: found {found.dtype} of {tuple(found.shape)}; expected {count} integers")
-        if count and found.device.type == "cpu" and not -1 <= int(found.min()) <= int(found.max()) < self.no_class:
+        indices = torch.as_tensor(labels)
+        if indices.shape != (count,) or indices.is_floating_point():
+            raise UserError(f"labels: found {indices.dtype} of {tuple(indices.shape)}; expected {count} integers")
+        if (
+            count
+            and indices.device.type == "cpu"
+            and not -1 <= int(indices.min()) <= int(indices.max()) < self.no_class
+        ):
             raise UserError(
-                f"labels: found {int(found.min())} to {int(found.max())}; allowed: -1 to {self.no_class - 1}"
+                f"labels: found {int(indices.min())} to {int(indices.max())}; allowed: -1 to {self.no_class - 1}"
             )
-        return torch.where(found < 0, self.no_class, found.long())
+        return torch.where(indices < 0, self.no_class, indices.long())
 
 
 def _sizes(shape: Sequence[int]) -> str:

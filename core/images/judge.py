@@ -115,9 +115,9 @@ class Judge:
         """
         folder = Path(path)
         description = integrity.read_json(folder / DESCRIPTION)
-        found = storage.sha256(folder / WEIGHTS)
-        if found != description.get("sha256"):
-            raise UserError(f"{folder / WEIGHTS}: its SHA-256 is {found[:12]}.., not the one in {DESCRIPTION}")
+        hash = storage.sha256(folder / WEIGHTS)
+        if hash != description.get("sha256"):
+            raise UserError(f"{folder / WEIGHTS}: its SHA-256 is {hash[:12]}.., not the one in {DESCRIPTION}")
         channels, height, width = description["image"]
         network = JudgeNetwork(channels, height, width, len(description["class_names"]))
         weights = storage.read_bytes(folder / WEIGHTS, limit=MAX_WEIGHT_BYTES)

@@ -59,19 +59,19 @@ class Sides:
         return float((mixture * sums / np.maximum(counts, 1)).sum() / mixture.sum())
 
 
-def features(nearest: int, found: Sides) -> Measured:
+def features(nearest: int, compared: Sides) -> Measured:
     """Distances of features to training and to test images; precision and recall by balls of `nearest` neighbours."""
-    n, train, test = found.n, found.train.features, found.test.features[found.matched]
+    n, train, test = compared.n, compared.train.features, compared.test.features[compared.matched]
     return {
-        **_distances(found, (glossary.FRECHET_DISTANCE, glossary.KERNEL_DISTANCE), train, test[:n]),
-        **_distances(found, (glossary.FRECHET_DISTANCE_TEST, glossary.KERNEL_DISTANCE_TEST), test, train[:n]),
-        **_balls(found, nearest, train, test[:n]),
+        **_distances(compared, (glossary.FRECHET_DISTANCE, glossary.KERNEL_DISTANCE), train, test[:n]),
+        **_distances(compared, (glossary.FRECHET_DISTANCE_TEST, glossary.KERNEL_DISTANCE_TEST), test, train[:n]),
+        **_balls(compared, nearest, train, test[:n]),
     }
 
 
-def _distances(found: Sides, names: tuple[Definition, Definition], reference: Features, real: Features) -> Measured:
+def _distances(compared: Sides, names: tuple[Definition, Definition], reference: Features, real: Features) -> Measured:
     """Fréchet and kernel distance of the samples to `reference`; `real` images in their place give the floors."""
-    n, judge, groups = found.n, found.judge.sha256, found.groups(found.generated.features)
+    n, judge, groups = compared.n, compared.judge.sha256, compared.groups(compared.generated.features)
 
     def frechet(side: Features) -> Any:
         return metrics.frechet_distance(side, reference)
@@ -86,7 +86,7 @@ def _distances(found: Sides, names: tuple[Definition, Definition], reference: Fe
     sides = [*groups, real]
     work: list[tuple[Any, Features]] = [(measure, side) for measure in (frechet, kernel) for side in sides]
     work.append((errors, sides[0]))
-    *values, spreads = parallel.values(lambda part: work[part][0](work[part][1]), len(work), found.world)
+    *values, spreads = parallel.values(lambda part: work[part][0](work[part][1]), len(work), compared.world)
     (*distances, floor), (*estimates, kernel_floor) = values[: len(sides)], values[len(sides) :]
     of_mean = len(groups) ** 0.5  # groups are disjoint
     few = f"Fewer samples than the {FEATURES} features: not comparable with anything." if n <= FEATURES else ""
@@ -102,21 +102,21 @@ def _distances(found: Sides, names: tuple[Definition, Definition], reference: Fe
     return result
 
 
-def _balls(found: Sides, k: int, train: Features, real: Features) -> Measured:
+def _balls(compared: Sides, k: int, train: Features, real: Features) -> Measured:
     """Precision and recall against training images; nothing where they are too few for balls of k neighbours."""
-    m, groups = found.n, found.groups(found.generated.features)
+    m, groups = compared.n, compared.groups(compared.generated.features)
     if m <= k:
         return {}
     sides = [*groups, real]
     *pairs, floors = parallel.values(
-        lambda part: list(metrics.precision_recall(train[:m], sides[part], k)), len(sides), found.world
+        lambda part: list(metrics.precision_recall(train[:m], sides[part], k)), len(sides), compared.world
     )
     result: Measured = {}
     for place, metric in enumerate((glossary.PRECISION, glossary.RECALL)):
         value, sd = _mean([pair[place] for pair in pairs])
         error = metrics.share_error(value, m * len(pairs))
         result[metric.name] = metric.measured(
-            value, sd=sd, se=error, floor=floors[place], n=m, judge=found.judge.sha256
+            value, sd=sd, se=error, floor=floors[place], n=m, judge=compared.judge.sha256
         )
     return result
 
@@ -126,46 +126,47 @@ def _mean(values: list[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def classes(found: Sides) -> Measured:
+def classes(compared: Sides) -> Measured:
     """Class accuracy, class balance and the judge's confidence; nothing where there is one class only."""
-    labels, asked, judge = found.samples.labels, found.samples.labels >= 0, found.judge.sha256
-    if found.data.classes == 1:  # nothing to tell apart
+    labels, asked, judge = compared.samples.labels, compared.samples.labels >= 0, compared.judge.sha256
+    if compared.data.classes == 1:  # nothing to tell apart
         return {}
     result: Measured = {}
     if asked.any():
-        accuracy = float((found.generated.classes == labels)[asked].mean())
+        accuracy = float((compared.generated.classes == labels)[asked].mean())
         result["class_accuracy"] = glossary.CLASS_ACCURACY.measured(
             accuracy,
             se=metrics.share_error(accuracy, int(asked.sum())),
-            floor=found.of_test(
-                found.test.classes == found.test_labels, np.bincount(labels[asked], minlength=found.data.classes)
+            floor=compared.of_test(
+                compared.test.classes == compared.test_labels,
+                np.bincount(labels[asked], minlength=compared.data.classes),
             ),
             n=int(asked.sum()),
             judge=judge,
         )
-    result["class_chi2"] = _balance(found)
+    result["class_chi2"] = _balance(compared)
     result["confidence"] = glossary.CONFIDENCE.measured(
-        found.generated.confidence,
-        se=float(found.generated.probabilities.max(1).std() / len(labels) ** 0.5),
-        floor=found.of_test(found.test.probabilities.max(1), found.mixture),
+        compared.generated.confidence,
+        se=float(compared.generated.probabilities.max(1).std() / len(labels) ** 0.5),
+        floor=compared.of_test(compared.test.probabilities.max(1), compared.mixture),
         n=len(labels),
         judge=judge,
     )
     return result
 
 
-def _balance(found: Sides) -> Metric:
+def _balance(compared: Sides) -> Metric:
     """Chi-squared of the classes that the judge reads, which grows with the count: so in groups of the floor's."""
 
     def balance(read: NDArray[np.int64]) -> float:  # infinite, so None, where a class was drawn that was not asked for
-        return metrics.histogram_chi2(np.bincount(read, minlength=found.data.classes), found.mixture)
+        return metrics.histogram_chi2(np.bincount(read, minlength=compared.data.classes), compared.mixture)
 
-    groups = found.groups(found.generated.classes)
+    groups = compared.groups(compared.generated.classes)
     value, sd = _mean([balance(read) for read in groups])
     again = metrics.bootstrap_error(balance, groups[0]) / len(groups) ** 0.5 if np.isfinite(value) else None
-    real = balance(found.test.classes[found.matched[: found.n]])
+    real = balance(compared.test.classes[compared.matched[: compared.n]])
     return glossary.CLASS_CHI2.measured(
-        value, sd=sd if np.isfinite(value) else None, se=again, floor=real, n=found.n, judge=found.judge.sha256
+        value, sd=sd if np.isfinite(value) else None, se=again, floor=real, n=compared.n, judge=compared.judge.sha256
     )
 
 

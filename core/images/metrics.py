@@ -153,8 +153,8 @@ def neighbour_radii(rows: Array, k: int) -> torch.Tensor:
 
 def nearest(points: Array, references: Array) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """For each of [N, D] the Euclidean distance to, and index of, its nearest row among [M, D]."""
-    found = [block.min(1) for _, block in _distance_blocks(points, references)]
-    return torch.cat([f.values for f in found]).numpy(), torch.cat([f.indices for f in found]).numpy()
+    blocks = [block.min(1) for _, block in _distance_blocks(points, references)]
+    return torch.cat([f.values for f in blocks]).numpy(), torch.cat([f.indices for f in blocks]).numpy()
 
 
 def _distance_blocks(x: Array, y: Array) -> Iterator[tuple[int, torch.Tensor]]:

@@ -58,9 +58,9 @@ def nearest_images(
 
     best = torch.full((len(queries), 2), torch.inf)
     indices = torch.zeros((len(queries), 2), dtype=torch.int64)
-    for found in parallel.arrays(nearest_of, -(-len(training) // TRAIN_BLOCK), world):
-        best, order = torch.cat([best, torch.from_numpy(found["values"])], 1).topk(2, largest=False)
-        indices = torch.cat([indices, torch.from_numpy(found["places"])], 1).gather(1, order)
+    for part in parallel.arrays(nearest_of, -(-len(training) // TRAIN_BLOCK), world):
+        best, order = torch.cat([best, torch.from_numpy(part["values"])], 1).topk(2, largest=False)
+        indices = torch.cat([indices, torch.from_numpy(part["places"])], 1).gather(1, order)
     nearest = indices.numpy()
     first, second = (_distance(images, training[nearest[:, i]]) for i in (0, 1))
     second = np.where(best[:, 1].isinf().numpy(), np.inf, second)  # there is no other image

@@ -94,10 +94,10 @@ def by_name(
     """
     if own is None or list(own) == list(wanted):
         return labels
-    found = labels.copy()
+    renumbered = labels.copy()
     for label in np.unique(labels[labels >= 0]):
         name = own[label] if label < len(own) else None
         if name not in wanted:
             raise UserError(f"{where}: samples of class {name or label}, which the data set does not have")
-        found[labels == label] = list(wanted).index(str(name))
-    return found
+        renumbered[labels == label] = list(wanted).index(str(name))
+    return renumbered

@@ -43,10 +43,10 @@ def require_gpus(environment: Mapping[str, str] = os.environ) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     flags = torch._C._cuda_getArchFlags() if torch.version.cuda else None  # get_arch_list() is empty without a driver
     built = (flags or "").split()
-    found = [torch.cuda.get_device_capability(number) for number in range(count)]
-    usable = [capability for capability in found if supported(capability, built)]
+    capabilities = [torch.cuda.get_device_capability(number) for number in range(count)]
+    usable = [capability for capability in capabilities if supported(capability, built)]
     if len(usable) < wanted:
-        kinds = ", ".join(f"sm_{major}{minor}" for major, minor in found) or "none"
+        kinds = ", ".join(f"sm_{major}{minor}" for major, minor in capabilities) or "none"
         raise UserError(
             f"{wanted} GPU{'s' if wanted > 1 else ''} asked for, {len(usable)} usable (seen: {kinds}); "
             f"driver {driver()}, torch {torch.__version__} with CUDA {torch.version.cuda or 'none'}"
@@ -70,7 +70,7 @@ def supported(capability: tuple[int, int], built: list[str]) -> bool:
 def driver(version: Path = _DRIVER) -> str:
     """The version of NVIDIA's driver; `none` if there is none."""
     try:
-        found = re.search(r"\b\d+\.\d+(\.\d+)?\b", version.read_text(errors="replace"))
+        match = re.search(r"\b\d+\.\d+(\.\d+)?\b", version.read_text(errors="replace"))
     except OSError:
         return "none"
-    return found[0] if found else "unknown"
+    return match[0] if match else "unknown"

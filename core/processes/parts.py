@@ -29,7 +29,7 @@ def values(work: Callable[[int], T], count: int, world: World) -> list[T]:
     Raises:
         UserError: a part raised it; every process does.
     """
-    return _gathered(work, count, world, lambda found: json.dumps(found).encode(), json.loads)
+    return _gathered(work, count, world, lambda value: json.dumps(value).encode(), json.loads)
 
 
 def arrays(work: Callable[[int], Arrays], count: int, world: World) -> list[Arrays]:

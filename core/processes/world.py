@@ -140,7 +140,7 @@ def gather(data: bytes, world: World) -> list[bytes]:
     length = torch.tensor(len(data), device=world.device)
     lengths = [torch.zeros_like(length) for _ in range(world.size)]
     dist.all_gather(lengths, length)
-    longest = max(int(found) for found in lengths)
+    longest = max(int(one) for one in lengths)
     padded = torch.frombuffer(bytearray(data).ljust(longest + 1, b"\0"), dtype=torch.uint8).to(world.device)
     parts = [torch.empty_like(padded) for _ in range(world.size)]
     dist.all_gather(parts, padded)

@@ -34,15 +34,15 @@ def loaded(place: str | None, config: HubPlace, tally: Tally) -> Iterator[dict[P
         where = place or f"data.dataset {config.dataset}"
         try:
             if place is None:
-                found = datasets.load_dataset(config.dataset, config.subset, revision=config.revision)
+                dataset = datasets.load_dataset(config.dataset, config.subset, revision=config.revision)
             else:
-                found = _of_files(datasets, _here(place, scratch), scratch)
+                dataset = _of_files(datasets, _here(place, scratch), scratch)
         except UserError:
             raise
         except Exception as error:  # the library raises kinds of its own, pyarrow's, fsspec's and requests'
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise UserError(f"{where}: cannot be loaded by `datasets`: {reason}") from None
-        yield _parts(where, found if isinstance(found, dict) else {"train": found}, tally)
+        yield _parts(where, dataset if isinstance(dataset, dict) else {"train": dataset}, tally)
 
 
 def _library() -> Any:
@@ -90,9 +90,9 @@ def _part_of_file(name: str) -> str:
     return next((part for piece in reversed(pieces) if (part := part_of(piece)) is not None), "train")
 
 
-def _parts(where: str, found: Mapping[str, Any], tally: Tally) -> dict[Part, Any]:
+def _parts(where: str, splits: Mapping[str, Any], tally: Tally) -> dict[Part, Any]:
     parts: dict[Part, Any] = {}
-    for name, rows in found.items():
+    for name, rows in splits.items():
         part = part_of(str(name))
         if part is None:
             tally.skip(str(name), f"parts that are no split ({len(rows):,} rows)")
@@ -101,7 +101,7 @@ def _parts(where: str, found: Mapping[str, Any], tally: Tally) -> dict[Part, Any
         else:
             parts[part] = rows
     if "train" not in parts:
-        raise UserError(f"{where}: has the parts {', '.join(map(str, found))}; one must be {SYNONYMS['train'][0]}")
+        raise UserError(f"{where}: has the parts {', '.join(map(str, splits))}; one must be {SYNONYMS['train'][0]}")
     return parts
 
 
@@ -116,8 +116,8 @@ def the_column(where: str, wanted: str | None, key: str, fitting: list[str], col
             raise UserError(f"data.{key}: found {wanted!r}; {where} has the columns {', '.join(columns)}")
         return wanted
     if len(fitting) != 1:
-        found = "none" if not fitting else ", ".join(fitting)
+        listed = "none" if not fitting else ", ".join(fitting)
         raise UserError(
-            f"{where}: which column holds {what}? Found {found}; set data.{key} to one of {', '.join(columns)}"
+            f"{where}: which column holds {what}? Found {listed}; set data.{key} to one of {', '.join(columns)}"
         )
     return fitting[0]

@@ -30,58 +30,58 @@ class Listing:
 
 def listing(root: str | Path) -> Listing:
     """The files below a local folder or a remote prefix; empty if there is none."""
-    found = Listing()
+    names = Listing()
     if storage.is_remote(root):
         for name in storage.list_files(root):
             if is_hidden(name):
-                found.skipped.append((name, HIDDEN))
+                names.skipped.append((name, HIDDEN))
             elif not name.endswith("/"):
-                found.files.append(name)
-        return found
+                names.files.append(name)
+        return names
     base = os.path.realpath(root)
     seen = {base}
-    later = list(_walk(Path(base), "", base, seen, found))  # links wait until every folder was read by its own name
+    later = list(_walk(Path(base), "", base, seen, names))  # links wait until every folder was read by its own name
     while later:
         name, target = later.pop(0)
         if target in seen:
-            found.skipped.append((name, LINK_AGAIN))
+            names.skipped.append((name, LINK_AGAIN))
             continue
         seen.add(target)
-        found.folders.append(name)
-        later += _walk(Path(target), f"{name}/", base, seen, found)
-    found.files.sort()
-    found.folders.sort()
-    found.skipped.sort()
-    return found
+        names.folders.append(name)
+        later += _walk(Path(target), f"{name}/", base, seen, names)
+    names.files.sort()
+    names.folders.sort()
+    names.skipped.sort()
+    return names
 
 
-def _walk(folder: Path, prefix: str, base: str, seen: set[str], found: Listing) -> Iterator[tuple[str, str]]:
+def _walk(folder: Path, prefix: str, base: str, seen: set[str], names: Listing) -> Iterator[tuple[str, str]]:
     """Adds what is in `folder` to `found`; yields (name, real path) of links to folders."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        found.skipped.append((prefix.rstrip("/") or ".", f"not readable ({error.strerror})"))
+        names.skipped.append((prefix.rstrip("/") or ".", f"not readable ({error.strerror})"))
         return
     for entry in entries:
         name = f"{prefix}{entry.name}"
         if is_hidden(entry.name):
-            found.skipped.append((name, HIDDEN))
+            names.skipped.append((name, HIDDEN))
         elif entry.is_symlink():
             target = os.path.realpath(entry.path)
             if not Path(target).is_relative_to(base):
-                found.skipped.append((name, LINK_OUT))
+                names.skipped.append((name, LINK_OUT))
             elif os.path.isdir(target):
                 yield name, target
             elif os.path.isfile(target):
-                found.files.append(name)
+                names.files.append(name)
             else:
-                found.skipped.append((name, LINK_BROKEN))
+                names.skipped.append((name, LINK_BROKEN))
         elif entry.is_dir():
             seen.add(os.path.realpath(entry.path))
-            found.folders.append(name)
-            yield from _walk(inside(folder, entry.name, links=True), f"{name}/", base, seen, found)
+            names.folders.append(name)
+            yield from _walk(inside(folder, entry.name, links=True), f"{name}/", base, seen, names)
         elif entry.is_file():
-            found.files.append(name)
+            names.files.append(name)
 
 
 def is_hidden(name: str) -> bool:

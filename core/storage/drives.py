@@ -92,6 +92,6 @@ def is_mounted_bucket(path: Path, mounts: Path = Path("/proc/self/mounts")) -> b
         rows = [line.split() for line in mounts.read_text(errors="replace").split("\n") if line]
     except OSError:
         return False
-    found = [(row[1].replace("\\040", " "), row[2]) for row in rows if len(row) > 2]
-    around = [(len(where), index, kind) for index, (where, kind) in enumerate(found) if place.is_relative_to(where)]
+    points = [(row[1].replace("\\040", " "), row[2]) for row in rows if len(row) > 2]
+    around = [(len(where), index, kind) for index, (where, kind) in enumerate(points) if place.is_relative_to(where)]
     return max(around, default=(0, 0, ""))[2].split(".")[0] == "fuse"

@@ -220,10 +220,10 @@ def list_files(uri: str | Path) -> list[str]:
     fs, root_path = remote.filesystem(uri)
     prefix = root_path.rstrip("/") + "/"
     try:
-        found = with_retries(lambda: fs.find(root_path), uri, "listed")
+        names = with_retries(lambda: fs.find(root_path), uri, "listed")
     except FileNotFoundError:
         return []
-    return sorted(name[len(prefix) :] for name in found if name.startswith(prefix))
+    return sorted(name[len(prefix) :] for name in names if name.startswith(prefix))
 
 
 def sizes(uri: str | Path) -> dict[str, int]:

@@ -70,11 +70,11 @@ def read_json(uri: str | Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing, no object, or not what was written.
     """
-    found = storage.read_json(uri)
-    if not isinstance(found, dict):
-        raise UserError(f"{uri}: expected a JSON object, found {type(found).__name__}")
+    record = storage.read_json(uri)
+    if not isinstance(record, dict):
+        raise UserError(f"{uri}: expected a JSON object, found {type(record).__name__}")
     try:
-        return unsealed(found, uri)
+        return unsealed(record, uri)
     except (ValueError, RecursionError) as error:  # NaN, which JSON does not know and Python reads
         raise UserError(f"{uri}: not valid JSON: {error}") from None
 

@@ -109,8 +109,8 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
     """
     own = network.state_dict()
     for name in sorted(own.keys() | weights.keys()):
-        found = tuple(weights[name].shape) if name in weights else "nothing"
+        shape = tuple(weights[name].shape) if name in weights else "nothing"
         wanted = tuple(own[name].shape) if name in own else "nothing"
-        if found != wanted:
-            raise UserError(f"{where}: {name}: found {found}, the configured network has {wanted}")
+        if shape != wanted:
+            raise UserError(f"{where}: {name}: found {shape}, the configured network has {wanted}")
     network.load_state_dict(dict(weights))

@@ -124,9 +124,9 @@ def details(uri: str | Path) -> dict[str, dict[str, Any]]:
         StorageError: the store does not answer.
     """
     fs, path = filesystem(uri)
-    found: dict[str, dict[str, Any]] = with_retries(lambda: fs.find(path, detail=True), uri, "listed")
+    entries: dict[str, dict[str, Any]] = with_retries(lambda: fs.find(path, detail=True), uri, "listed")
     prefix = path.rstrip("/") + "/"
-    return {name.removeprefix(prefix): facts for name, facts in sorted(found.items())}
+    return {name.removeprefix(prefix): facts for name, facts in sorted(entries.items())}
 
 
 def written(operation: Callable[[], Any], uri: str | Path) -> None:

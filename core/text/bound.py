@@ -131,8 +131,8 @@ def _mean_over_times(term: Term, tokens: Tensor, block: int, draws: int, seed: i
         nats = term(tokens[picked.to(tokens.device)], u, generator_of(seed, "noise", draw, batch))
         return {"nats": nats.double().mean(dim=1).cpu().numpy()}
 
-    found = [one["nats"] for one in parallel.arrays(part, draws * len(batches), world)]
-    return torch.from_numpy(np.concatenate(found).reshape(draws, rows).mean(axis=0))
+    parts = [one["nats"] for one in parallel.arrays(part, draws * len(batches), world)]
+    return torch.from_numpy(np.concatenate(parts).reshape(draws, rows).mean(axis=0))
 
 
 def _prior(path: NoisePath, embeddings: Tensor) -> float:

@@ -67,16 +67,16 @@ def _curve(
         left, middle, right = (side.to(world.device) for side in spans[index])
         draws = generator_of(settings.seed, "fusion", span, index)
         own, both, alone = fusion.middle_laws(other, network, left[None], middle[None], right[None], draws)
-        found: dict[str, Any] = {name: [] for name in ("sums", *names)}
+        curve: dict[str, Any] = {name: [] for name in ("sums", *names)}
         for weight in weights:
             laws = (fusion.mix(own, both, weight), fusion.bayes(own, both, alone, weight))
             each = [-law.gather(-1, middle[None, :, None])[0, :, 0] for law in laws]
-            found["sums"].append([float(nats.sum()) for nats in each])
+            curve["sums"].append([float(nats.sum()) for nats in each])
             for name, nats in zip(names, each, strict=True):
-                found[name].append([round(value, 3) for value in nats.tolist()])
+                curve[name].append([round(value, 3) for value in nats.tolist()])
         sides = {"left": decode(left.tolist()), "right": decode(right.tolist())}
         tokens = [decode([token]) for token in middle.tolist()]
-        return {**sides, "tokens": tokens, "characters": len(decode(middle.tolist())), **found}
+        return {**sides, "tokens": tokens, "characters": len(decode(middle.tolist())), **curve}
 
     measured = parallel.values(measure, len(spans), world)
     characters = sum(one["characters"] for one in measured)

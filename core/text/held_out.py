@@ -65,12 +65,12 @@ class Windows:
     def mean(self, losses: Callable[[Tensor, int], Tensor], world: World, repeats: int = 1) -> Tensor:
         """Mean nats per token [R] of losses(windows, batch) [b, ...] or [b], divided over `world`."""
         parts = self.tokens.split(BATCH) * repeats
-        found = parallel.arrays(
+        shares = parallel.arrays(
             lambda i: {"nats": losses(parts[i], i).double().reshape(len(parts[i]), -1).mean(1).cpu().numpy()},
             len(parts),
             world,
         )
-        nats = np.concatenate([part["nats"] for part in found])
+        nats = np.concatenate([part["nats"] for part in shares])
         return torch.from_numpy(nats.reshape(repeats, -1).mean(axis=0))
 
 
@@ -132,21 +132,21 @@ def _steps(evaluations: float, block: int) -> int:
 def _nats(writer: Writer, windows: Windows, settings: TextEvaluate, world: World) -> dict[str, Tensor]:
     """Nats per token of each window [R], by the name of the metric."""
     network, tokens, seed = writer.trained.network, windows.tokens, seed_of(settings.seed, "bound")
-    found: dict[str, Tensor] = {}
+    nats: dict[str, Tensor] = {}
     if isinstance(network, Diffusion):
         block, draws = writer.block, settings.bound_draws
         path, posterior = sampled_path(network, block, writer.settings.tilt), block_posterior(network, block)
         for evaluations in settings.evaluations_per_token:
-            found[chain_name(evaluations)] = chain_bound(
+            nats[chain_name(evaluations)] = chain_bound(
                 posterior, tokens, network.embeddings(), path, _steps(evaluations, block), seed, draws, world
             )
-        found[BOUND.name] = path_bound(posterior, tokens, network.embeddings(), path, seed, draws, world)
-        found[INSIDE_BITS.name] = _autoregressive(network.autoregressive, windows, world)
+        nats[BOUND.name] = path_bound(posterior, tokens, network.embeddings(), path, seed, draws, world)
+        nats[INSIDE_BITS.name] = _autoregressive(network.autoregressive, windows, world)
     if isinstance(network, Masked):
-        found[BOUND.name] = _masked(network, windows, settings, world)
+        nats[BOUND.name] = _masked(network, windows, settings, world)
     if writer.other is not None:
-        found[AUTOREGRESSIVE_BITS.name] = _autoregressive(writer.other, windows, world)
-    return found
+        nats[AUTOREGRESSIVE_BITS.name] = _autoregressive(writer.other, windows, world)
+    return nats
 
 
 def _autoregressive(model: Autoregressive, windows: Windows, world: World) -> Tensor:

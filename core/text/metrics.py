@@ -18,8 +18,8 @@ def words(text: str) -> list[str]:
 
 def word_validity(texts: Iterable[str], vocabulary: set[str], letters: int = 1) -> float:
     """Share of words with at least so many letters that are in the vocabulary. Cut words at both ends do not count."""
-    found = [word for text in texts for word in words(_whole_words(text)) if len(word) >= letters]
-    return sum(word in vocabulary for word in found) / max(1, len(found))
+    long_words = [word for text in texts for word in words(_whole_words(text)) if len(word) >= letters]
+    return sum(word in vocabulary for word in long_words) / max(1, len(long_words))
 
 
 def _whole_words(text: str) -> str:

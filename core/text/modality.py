@@ -146,12 +146,12 @@ def evaluate(request: EvaluateRequest) -> Facts:
         drawn = validate(TextSample, sampling.settings or None, f"{samples / SAMPLING}: settings")
         rows = storage.read_json_lines(samples / "samples.jsonl")
         own = texts.retokenized(trained.tokenizer, ("test",))  # measures are in characters, whatever the tokens
-        found = evaluation.evaluate(settings, drawn, rows, own, ngrams, trained, other, world)
-        found = found.model_copy(update={"evaluations": sampling.nfe})
+        measured = evaluation.evaluate(settings, drawn, rows, own, ngrams, trained, other, world)
+        measured = measured.model_copy(update={"evaluations": sampling.nfe})
 
         def publish() -> Facts:
             with storage.atomic_folder(request.out, "metrics.json") as folder:
-                found.write(folder)
-            return found.metadata()
+                measured.write(folder)
+            return measured.metadata()
 
         return distributed.by_first(publish, world)

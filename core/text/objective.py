@@ -135,9 +135,9 @@ class DiffusionObjective(_TextObjective):
         """Losses at fixed noise levels and noise, with the loss of the exact posterior that knows no context."""
         assert isinstance(model, Diffusion)
         rows = gamma_losses(model, self.held_out, self.config.process.blocks[0])
-        found = {f"loss/{row['gamma']:g}": row["loss"] for row in rows}
+        losses = {f"loss/{row['gamma']:g}": row["loss"] for row in rows}
         without = {f"no_context/{row['gamma']:g}": row["no_context"] for row in rows}
-        return {"loss": sum(found.values()) / len(found), **found, **without}
+        return {"loss": sum(losses.values()) / len(losses), **losses, **without}
 
     def preview(self, model: nn.Module) -> tuple[str, bytes] | None:
         assert isinstance(model, Diffusion)

@@ -47,9 +47,9 @@ class Original(nn.Module):
         """Squared error of the noise plus cross-entropy of rounding *clean* embeddings: [B]."""
         x = self.table(tokens)
         kept = self.kept[step][:, None, None]
-        found = self.forward(kept.sqrt() * x + (1 - kept).sqrt() * noise, step)
+        noise_seen = self.forward(kept.sqrt() * x + (1 - kept).sqrt() * noise, step)
         rounding = F.cross_entropy(self.rounding(x).flatten(0, 1), tokens.flatten(), reduction="none")
-        return (found - noise).square().mean(dim=(1, 2)) + rounding.view(tokens.shape).mean(dim=1)
+        return (noise_seen - noise).square().mean(dim=(1, 2)) + rounding.view(tokens.shape).mean(dim=1)
 
 
 @torch.no_grad()

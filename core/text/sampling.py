@@ -94,19 +94,19 @@ class Writer:
 
     def _batches(self) -> list[tuple[Callable[..., list[dict[str, Any]]], str, str, int, int]]:
         """What is drawn, in order: the method that draws it, mode, prompt, how many and the place in the noise."""
-        found: list[tuple[Callable[..., list[dict[str, Any]]], str, str, int, int]] = []
+        batches: list[tuple[Callable[..., list[dict[str, Any]]], str, str, int, int]] = []
         plain = [mode for mode in self.settings.modes if mode != "infill"]
         for mode in plain:
             total = min(self.settings.count, self.settings.guided_count) if mode == "guided" else self.settings.count
             for start in range(0, total, self.settings.batch_size):
-                found.append((self.continued, mode, "", min(self.settings.batch_size, total - start), start))
+                batches.append((self.continued, mode, "", min(self.settings.batch_size, total - start), start))
         for index, prompt in enumerate(self.settings.prompts):
             place, few = (index + 1) * 1_000_000, min(self.settings.count, 4)
             if GAP in prompt:
-                found += [(self.filled, mode, prompt, few, place) for mode in ("infill", "guided")]
+                batches += [(self.filled, mode, prompt, few, place) for mode in ("infill", "guided")]
             else:
-                found += [(self.continued, mode, prompt, few, place) for mode in plain]
-        return found
+                batches += [(self.continued, mode, prompt, few, place) for mode in plain]
+        return batches
 
     def span(self, mode: str, start: int, stop: int) -> list[dict[str, Any]]:
         """Samples [start, stop) of a mode without a prompt; `start` is where a batch begins."""

@@ -112,18 +112,18 @@ def _names(place: str, config: TextData, tally: Tally) -> list[str]:
     """One file, or all files below a folder or prefix that end with one of data.suffixes."""
     if not storage.is_remote(place) and Path(place).is_file():
         return [place]
-    found = listing(place)
-    tally.skip_all(found.skipped)
+    listed = listing(place)
+    tally.skip_all(listed.skipped)
     wanted = tuple(suffix.lower() for suffix in config.suffixes)
-    names = [name for name in found.files if name.lower().endswith(wanted)]
+    names = [name for name in listed.files if name.lower().endswith(wanted)]
     others: dict[str, int] = {}
-    for name in sorted(set(found.files) - set(names)):
+    for name in sorted(set(listed.files) - set(names)):
         tally.skip(name, f"not {' or '.join(config.suffixes)} (data.suffixes)")
         suffix = Path(name).suffix or "without a suffix"
         others[suffix] = others.get(suffix, 0) + 1
     if names:
         return [inside(place, name, links=True) for name in names]  # which the listing has checked
-    if storage.is_remote(place) and not found.files and storage.exists(place):
+    if storage.is_remote(place) and not listed.files and storage.exists(place):
         return [place]
     there = "; there are " + ", ".join(f"{count} {suffix}" for suffix, count in list(others.items())[:5])
     raise UserError(

@@ -191,8 +191,8 @@ def _blocks(text: str | LongText) -> Iterator[str]:
 
 def _boundary(text: str | LongText, position: int) -> int:
     """The first place from `position` on where no token crosses: before a single space or end of line."""
-    found = _BETWEEN_WORDS.search(str(text[position - 1 : position + BLOCK]), 1)
-    return min(position - 1 + found.start() if found else position + BLOCK, len(text))
+    match = _BETWEEN_WORDS.search(str(text[position - 1 : position + BLOCK]), 1)
+    return min(position - 1 + match.start() if match else position + BLOCK, len(text))
 
 
 def from_json(value: Any, where: str) -> Tokenizer:

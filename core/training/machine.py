@@ -37,12 +37,12 @@ def present(world: World, precision: Precision) -> dict[str, Any]:
 
 def processor() -> str:
     """The processor's name and the instructions that torch uses of it."""
-    found = platform.processor() or platform.machine()
+    name = platform.processor() or platform.machine()
     listing = Path("/proc/cpuinfo")
     if listing.exists():
         lines = listing.read_text(encoding="utf-8", errors="replace").split("\n")
-        found = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), found)
-    return f"{found} ({torch.backends.cpu.get_cpu_capability()})"
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def settle_on(

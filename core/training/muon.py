@@ -55,9 +55,9 @@ def _iterate_on_gram(x: Tensor, steps: int) -> Tensor:
 
 def _polynomial(gram: Tensor) -> Tensor:
     """A + B G + C G^2"""
-    found = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
-    found.diagonal(dim1=1, dim2=2).add_(A)
-    return found
+    product = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
+    product.diagonal(dim1=1, dim2=2).add_(A)
+    return product
 
 
 class Muon(torch.optim.Optimizer):

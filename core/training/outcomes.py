@@ -43,6 +43,6 @@ class Outcomes:
         if not self._values:
             return []
         rows = torch.stack(self._values).tolist()
-        found = [Outcome(seen, row[0], row[1], bool(row[2])) for seen, row in zip(self._seen, rows, strict=True)]
+        outcomes = [Outcome(seen, row[0], row[1], bool(row[2])) for seen, row in zip(self._seen, rows, strict=True)]
         self._seen, self._values = [], []
-        return found
+        return outcomes

@@ -65,8 +65,8 @@ def wait(host: str, identity: str, settings: Settings, *, timeout: float = 86_40
     """Waits for a run and returns its state: succeeded, failed, canceled, skipped."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = _client(host, settings).wait_for_run_completion(identity, timeout, sleep_duration=interval)
-    return str(found.state).rsplit(".", 1)[-1].lower()
+        ended = _client(host, settings).wait_for_run_completion(identity, timeout, sleep_duration=interval)
+    return str(ended.state).rsplit(".", 1)[-1].lower()
 
 
 def _client(host: str, settings: Settings) -> Any:

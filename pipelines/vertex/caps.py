@@ -35,11 +35,11 @@ def limits(spec: Mapping[str, Any], job: AnyJob, machines: Mapping[str, Machine]
             shares[step.step] = (step.hours + (starts if step.bound else 0), step.usd / step.hours, starts)
     total = sum(hours * hourly * attempts.get(name, 1) for name, (hours, hourly, _) in shares.items())
     factor = (max_cost - RUN_FEE) / total if total else 1.0
-    found = {}
+    seconds = {}
     for name, (hours, _, starts) in shares.items():
         left = (hours * factor - starts) * 3600
-        found[name] = int(left / rounds if name == TRIALS else left)
-    return found
+        seconds[name] = int(left / rounds if name == TRIALS else left)
+    return seconds
 
 
 def with_limits(spec: Mapping[str, Any], seconds: Mapping[str, int]) -> dict[str, Any]:

@@ -170,7 +170,7 @@ class PreflightError(UserError):
 
 def history(vertex: Vertex, job: str, rows: Mapping[str, Machine]) -> dict[str, float]:
     """Hours that each step took when it last ran to its end in a run of the job; empty if that cannot be read."""
-    found: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     try:
         runs = list_runs(vertex, job=job, limit=5)
     except UserError:
@@ -178,8 +178,8 @@ def history(vertex: Vertex, job: str, rows: Mapping[str, Machine]) -> dict[str, 
     for run in runs:
         for step in view(run, rows).steps:
             if step.state == "succeeded":
-                found.setdefault(step.name, step.seconds / 3600)
-    return found
+                seconds.setdefault(step.name, step.seconds / 3600)
+    return seconds
 
 
 def _compiled(job: AnyJob, settings: Settings, rows: Mapping[str, Machine], options: Options) -> dict[str, Any]:
@@ -201,6 +201,6 @@ def _compiled(job: AnyJob, settings: Settings, rows: Mapping[str, Machine], opti
 
 def environment(project: Project) -> dict[str, str]:
     """What every container of a run has in its environment."""
-    found = {"TEXTDIFFUSION_PROJECT": project.project, "TEXTDIFFUSION_REGION": project.region}
-    found |= {PAYER: project.billing_project} if project.billing_project else {}
-    return found | ({ENDPOINT: project.endpoint} if project.endpoint else {})
+    variables = {"TEXTDIFFUSION_PROJECT": project.project, "TEXTDIFFUSION_REGION": project.region}
+    variables |= {PAYER: project.billing_project} if project.billing_project else {}
+    return variables | ({ENDPOINT: project.endpoint} if project.endpoint else {})

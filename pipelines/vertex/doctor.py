@@ -75,8 +75,8 @@ def _asked(vertex: Vertex, settings: Settings) -> Iterator[Check]:
     code, answer = vertex.rest("cloudresourcemanager.googleapis.com", "GET", f"/v1/projects/{project.project}")
     off = "has not been used" in str(answer) or "SERVICE_DISABLED" in str(answer)
     enable = f"gcloud services enable cloudresourcemanager.googleapis.com --project={project.project}"
-    found = f"number {answer.get('projectNumber', '')}" if code == 200 else f"HTTP {code}"
-    yield _check("project access", code == 200, found, enable if off else f"{bind}roles/browser")
+    seen = f"number {answer.get('projectNumber', '')}" if code == 200 else f"HTTP {code}"
+    yield _check("project access", code == 200, seen, enable if off else f"{bind}roles/browser")
     for api in APIS:
         code, answer = vertex.rest(
             "serviceusage.googleapis.com", "GET", f"/v1/projects/{project.project}/services/{api}"
@@ -114,8 +114,8 @@ def _account(vertex: Vertex) -> Iterator[Check]:
     create = f"gcloud iam service-accounts create {account.split('@')[0]} --project={project}"
     grant = f"gcloud iam service-accounts add-iam-policy-binding {account} --project={project} --member={ME}"
     grant += " --role=roles/iam.serviceAccountUser"
-    found = account if code == 200 else f"{account}: HTTP {code}"
-    yield _check("service account", code == 200, found, create if code == 404 else grant)
+    seen = account if code == 200 else f"{account}: HTTP {code}"
+    yield _check("service account", code == 200, seen, create if code == 404 else grant)
     if code == 200:
         code, answer = vertex.rest(
             "iam.googleapis.com", "POST", f"{path}:testIamPermissions", {"permissions": [ACT_AS]}
@@ -133,8 +133,8 @@ def _build_account(vertex: Vertex, settings: Settings) -> Iterator[Check]:
         return
     code, _ = vertex.rest("iam.googleapis.com", "GET", f"/v1/projects/-/serviceAccounts/{account}")
     create = f"gcloud iam service-accounts create {account.split('@')[0]} --project={project}"
-    found = account if code == 200 else f"{account}: HTTP {code}"
-    yield _check("build account", code == 200, found, create, needed=False)
+    seen = account if code == 200 else f"{account}: HTTP {code}"
+    yield _check("build account", code == 200, seen, create, needed=False)
 
 
 def _image(vertex: Vertex, settings: Settings) -> Iterator[Check]:
@@ -146,8 +146,8 @@ def _image(vertex: Vertex, settings: Settings) -> Iterator[Check]:
         yield _check("image", False, f"{image} names no registry", f"echo 'image: {where}' >> textdiffusion.yaml")
         return
     code = image_status(vertex, image)
-    found = image if code == 200 else f"{image}: HTTP {code}"
-    yield _check("image", code == 200, found, _read_access(vertex, image) if code in (401, 403) else "make push")
+    seen = image if code == 200 else f"{image}: HTTP {code}"
+    yield _check("image", code == 200, seen, _read_access(vertex, image) if code in (401, 403) else "make push")
 
 
 def _read_access(vertex: Vertex, image: str) -> str:
@@ -160,13 +160,13 @@ def _read_access(vertex: Vertex, image: str) -> str:
 
 def _client(name: str, least: tuple[int, int]) -> Check:
     try:
-        found = version(name)
+        installed = version(name)
     except PackageNotFoundError:
         return _check(name, False, "not installed", "make setup")
-    good = tuple(int(part) for part in found.split(".")[:2]) >= least
-    return _check(name, good, found, f".venv/bin/pip install '{name}>={least[0]}.{least[1]}'")
+    good = tuple(int(part) for part in installed.split(".")[:2]) >= least
+    return _check(name, good, installed, f".venv/bin/pip install '{name}>={least[0]}.{least[1]}'")
 
 
-def _check(name: str, good: bool, found: object, mend: str, *, needed: bool = True) -> Check:
+def _check(name: str, good: bool, seen: object, mend: str, *, needed: bool = True) -> Check:
     state = "ok" if good else ("missing" if needed else "optional")
-    return {"check": name, "state": state, "found": str(found), "mend": "" if good else mend}
+    return {"check": name, "state": state, "found": str(seen), "mend": "" if good else mend}

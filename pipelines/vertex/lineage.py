@@ -31,11 +31,11 @@ def trace(vertex: Vertex, name: str, registry: str) -> Node:
     uri = name.rstrip("/") if name.startswith("gs://") else _uri(vertex, name)
     store = f"{vertex.project.parent}/metadataStores/default"
     with one_line(f"lineage of {name}"):
-        found = list(vertex.metadata.list_artifacts(request={"parent": store, "filter": f'uri="{uri}"'}))
-        if not found:
+        matches = list(vertex.metadata.list_artifacts(request={"parent": store, "filter": f'uri="{uri}"'}))
+        if not matches:
             raise UserError(f"{name}: Vertex ML Metadata has no artifact at {uri}")
         # Of several records of one URI the first is the step's own; later ones are importers'.
-        start = min(found, key=lambda artifact: artifact.create_time)
+        start = min(matches, key=lambda artifact: artifact.create_time)
         graph = vertex.metadata.query_artifact_lineage_subgraph(request={"artifact": start.name, "max_hops": 100})
     return _node(start.name, _Graph(graph), ())
 
@@ -71,5 +71,5 @@ def _uri(vertex: Vertex, name: str) -> str:
     if not run:
         raise UserError(f"{name}: expected RUN/STEP, RUN/ARTIFACT, a gs:// URI, or MODEL@VERSION")
     shown = view(get_run(vertex, run), {})
-    artifacts = {key: found for step in shown.steps for key, found in step.artifacts.items()}
+    artifacts = {key: uri for step in shown.steps for key, uri in step.artifacts.items()}
     return str(artifacts[artifact_named(part, artifacts, shown.run)]["uri"])

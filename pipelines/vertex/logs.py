@@ -38,19 +38,19 @@ def log_lines(vertex: Vertex, jobs: tuple[str, ...], *, since: str = "", limit: 
         "orderBy": "timestamp desc" if limit else "timestamp asc",
         "pageSize": min(limit or 1000, 1000),
     }
-    found: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     while True:
         with one_line("logs"):
             code, answer = vertex.rest("logging.googleapis.com", "POST", "/v2/entries:list", body)
         if code != 200:
             said = answer.get("error", {}).get("message", f"HTTP {code}")
             raise UserError(f"logs: {said}; the account needs roles/logging.viewer")
-        found += answer.get("entries", [])
-        if not answer.get("nextPageToken") or (limit and len(found) >= limit):
+        lines += answer.get("entries", [])
+        if not answer.get("nextPageToken") or (limit and len(lines) >= limit):
             break
         body["pageToken"] = answer["nextPageToken"]
-    found.sort(key=lambda entry: (entry["timestamp"], entry.get("insertId", "")))
-    return found[-limit:] if limit else found
+    lines.sort(key=lambda entry: (entry["timestamp"], entry.get("insertId", "")))
+    return lines[-limit:] if limit else lines
 
 
 def _identity(job: str) -> str:

@@ -134,12 +134,12 @@ def view(job: Any, machines: Mapping[str, Machine] | None = None) -> View:
 
 def _arrange(step: Step, component: Mapping[str, Any], components: Mapping[str, Any], *, ended: bool) -> None:
     """Puts a DAG's steps in the order of its definition, with those that have not begun, and without its branches."""
-    found = {inner.name: inner for inner in step.steps}
+    by_name = {inner.name: inner for inner in step.steps}
     arranged: list[Step] = []
     waits = "skipped" if ended or step.state == "skipped" else "pending"
     for name in _in_order(component.get("dag", {}).get("tasks", {})):
         task = component["dag"]["tasks"][name]
-        inner = found.get(name) or Step(name, waits, 0.0, None, "", (), {})
+        inner = by_name.get(name) or Step(name, waits, 0.0, None, "", (), {})
         definition = components[task["componentRef"]["name"]]
         if "dag" in definition:
             _arrange(inner, definition, components, ended=ended)
@@ -195,10 +195,10 @@ def plain(value: Any) -> Any:
 def launched(resources: str) -> list[str]:
     """Names of the custom and tuning jobs that a launcher started, from its `gcp_resources` output."""
     try:
-        found = validate(_Launched, jsontext.parse(resources, ""), "").resources
+        resources_named = validate(_Launched, jsontext.parse(resources, ""), "").resources
     except UserError:
         return []
-    uris = [item.resourceUri for item in found if item.resourceType in _LAUNCHED]
+    uris = [item.resourceUri for item in resources_named if item.resourceType in _LAUNCHED]
     return [uri.partition("/v1/")[2] for uri in uris if "/v1/" in uri]
 
 

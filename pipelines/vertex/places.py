@@ -30,11 +30,11 @@ def form_problems(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
         if not value:
             continue
         pattern, form = _FORMS[name]
-        found = re.fullmatch(pattern, value)
-        if not found:
+        match = re.fullmatch(pattern, value)
+        if not match:
             yield Finding(f"{name}: found {value!r}; allowed: {form}")
-        elif found.groups() and found[1] != project.region:
-            yield Finding(f"{name}: {value} is in {found[1]}, the run in {project.region}")
+        elif match.groups() and match[1] != project.region:
+            yield Finding(f"{name}: {value} is in {match[1]}, the run in {project.region}")
     if values["tensorboard"] and not project.service_account:
         yield Finding("tensorboard: needs an account of its own to write; set service_account")
 

@@ -57,11 +57,11 @@ def preflight(
         max_cost: the most it may cost, in USD.
         ask: ask the services too.
     """
-    found = list(offline(vertex.project.region, submission, estimate, max_cost=max_cost))
-    found += form_problems(vertex, submission.spec)
-    if ask and not any(finding.problem for finding in found):
-        found += online(vertex, submission)
-    return found
+    findings = list(offline(vertex.project.region, submission, estimate, max_cost=max_cost))
+    findings += form_problems(vertex, submission.spec)
+    if ask and not any(finding.problem for finding in findings):
+        findings += online(vertex, submission)
+    return findings
 
 
 def offline(
@@ -123,12 +123,12 @@ def parameter_problems(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -
 
 def online(vertex: Vertex, submission: Submission) -> list[Finding]:
     """Checks that ask the project: bucket, service account, image and quota."""
-    found = [*bucket_findings(vertex)]
-    if not found:
+    findings = [*bucket_findings(vertex)]
+    if not findings:
         spec = submission.spec
-        found += [*account_findings(vertex), *tensorboard_findings(vertex, spec)]
-        found += [*_image(vertex, spec), *quota_findings(vertex, spec)]
-    return found
+        findings += [*account_findings(vertex), *tensorboard_findings(vertex, spec)]
+        findings += [*_image(vertex, spec), *quota_findings(vertex, spec)]
+    return findings
 
 
 def fallback_findings(

@@ -92,20 +92,20 @@ def collected(vertex: Vertex, submission: Submission, shown: View) -> dict[str, 
     """The facts that the steps of an ended probe left."""
     prefix = submission.parameters["attempts"].partition(f"gs://{vertex.project.bucket}/")[2]
     begun = sum(1 for _ in vertex.bucket(vertex.project.bucket).list_blobs(prefix=f"{prefix}/"))
-    found: dict[str, Any] = {"run": shown.run, "region": vertex.project.region, "usd": round(shown.usd, 3)}
+    observed: dict[str, Any] = {"run": shown.run, "region": vertex.project.region, "usd": round(shown.usd, 3)}
     for name in ("look", "step"):
         step = shown.step(name)
         if step.state != "succeeded":
             raise UserError(f"probe: step {name} is {step.state}: {step.error or 'see its log'};"
                             f" textdiffusion monitor {shown.run} --logs --step {name}")  # fmt: skip
-        found[name] = storage.read_json(storage.join(step.artifacts["facts"]["uri"], "facts.json"))
-    return {**found, "exit_2": {"state": shown.step("exit-2").state, "begun": begun}}
+        observed[name] = storage.read_json(storage.join(step.artifacts["facts"]["uri"], "facts.json"))
+    return {**observed, "exit_2": {"state": shown.step("exit-2").state, "begun": begun}}
 
 
-def rows_of(found: Mapping[str, Any], before: str = "") -> list[dict[str, str]]:
+def rows_of(observed: Mapping[str, Any], before: str = "") -> list[dict[str, str]]:
     """probe.json as rows {"fact", "found"}."""
     rows = []
-    for key, value in found.items():
+    for key, value in observed.items():
         name = f"{before}{key}"
         if isinstance(value, Mapping):
             rows += rows_of(value, f"{name}: ")

@@ -88,13 +88,13 @@ def quota_findings(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]
 def _infos(vertex: Vertex) -> list[dict[str, Any]] | int:
     """All quotas of Vertex AI, or the HTTP status with which they are refused."""
     path = f"/v1/projects/{vertex.project.project}/locations/global/services/aiplatform.googleapis.com/quotaInfos"
-    found: list[dict[str, Any]] = []
+    infos: list[dict[str, Any]] = []
     token = ""
     while True:
         code, answer = vertex.rest(_HOST, "GET", f"{path}?pageSize=1000&pageToken={token}")
         if code != 200:
             return code
-        found += answer.get("quotaInfos", [])
+        infos += answer.get("quotaInfos", [])
         token = answer.get("nextPageToken", "")
         if not token:
-            return found
+            return infos

@@ -65,16 +65,18 @@ def candidates(vertex: Vertex, registry: str, days: float) -> list[Candidate]:
         if not more:
             break
         reasons |= dict.fromkeys(more, "made what a later run uses")
-    found = []
+    deletable = []
     for run in runs:
         pipeline = _pipeline(run)
         places = _places(run)
         with one_line("gc"):
             sizes = {blob.name: blob.size or 0 for blob in _blobs(vertex, places)}
         reason = reasons.get(_id(run), "")
-        found.append(Candidate(_id(run), pipeline, run.create_time, sum(sizes.values()), len(sizes), reason, places))
+        deletable.append(
+            Candidate(_id(run), pipeline, run.create_time, sum(sizes.values()), len(sizes), reason, places)
+        )
     busy = any(view_of.state not in ENDED for view_of in shown.values())
-    return found + list(_beside(vertex, oldest, days, busy))
+    return deletable + list(_beside(vertex, oldest, days, busy))
 
 
 def _beside(vertex: Vertex, oldest: datetime, days: float, busy: bool) -> Iterator[Candidate]:
@@ -138,10 +140,10 @@ def _registered(registry: str) -> tuple[set[str], list[str]]:
     """Runs and artifacts that registered versions come from; and the versions that do not say, as they do not parse."""
     store, names, unreadable = Registry(registry), set(), []
     for model in store.models():
-        found = store.versions(model)
-        for version in found:
+        versions = store.versions(model)
+        for version in versions:
             names |= {version.lineage.get("run") or "", *version.lineage.get("parents", {}).values()}
-        unreadable += store.unreadable(model, found)
+        unreadable += store.unreadable(model, versions)
     return names, unreadable
 
 

@@ -73,12 +73,12 @@ def retry(vertex: Vertex, run: str, settings: Settings) -> Submission:
     Raises:
         UserError: the run has not failed or been cancelled, or it went on already.
     """
-    found = view(get_run(vertex, run), {})
-    if found.state not in ("failed", "cancelled"):
-        raise UserError(f"run {found.run}: is {found.state}; only a failed or cancelled run is started again")
+    shown = view(get_run(vertex, run), {})
+    if shown.state not in ("failed", "cancelled"):
+        raise UserError(f"run {shown.run}: is {shown.state}; only a failed or cancelled run is started again")
     rows = load_machines(settings.machines)
-    following = next_machine(vertex, found.run, rows) if found.out_of_capacity else None
-    submission = following[0] if following else again(vertex, found.run)
+    following = next_machine(vertex, shown.run, rows) if shown.out_of_capacity else None
+    submission = following[0] if following else again(vertex, shown.run)
     submit(vertex, submission)
     return submission
 
@@ -108,20 +108,20 @@ def again(vertex: Vertex, run: str, identity: str = "") -> Submission:
     from google.cloud import aiplatform_v1
     from google.protobuf import json_format
 
-    found = get_run(vertex, run)
-    message = json_format.MessageToDict(aiplatform_v1.PipelineJob.pb(found))
-    job = found.labels.get("textdiffusion-job", "")
+    stopped = get_run(vertex, run)
+    message = json_format.MessageToDict(aiplatform_v1.PipelineJob.pb(stopped))
+    job = stopped.labels.get("textdiffusion-job", "")
     if not job:
         raise UserError(f"run {run}: was not submitted by TextDiffusion")
     identity = identity or new_run_id(job)
     parameters: dict[str, Any] = restore_ints(message["runtimeConfig"].get("parameterValues", {}))
     if "run" in parameters:
         parameters["run"] = identity
-    labels = {key: value for key, value in found.labels.items() if key not in _OWN}
-    labels["textdiffusion-retry-of"] = found.name.rsplit("/", 1)[1][:63]
+    labels = {key: value for key, value in stopped.labels.items() if key not in _OWN}
+    labels["textdiffusion-retry-of"] = stopped.name.rsplit("/", 1)[1][:63]
     fail_fast = message["runtimeConfig"].get("failurePolicy") == "PIPELINE_FAILURE_POLICY_FAIL_FAST"
     return Submission(
-        identity, job, message["pipelineSpec"], parameters, labels, found.labels.get(EXPERIMENT, ""), fail_fast
+        identity, job, message["pipelineSpec"], parameters, labels, stopped.labels.get(EXPERIMENT, ""), fail_fast
     )
 
 

@@ -36,7 +36,7 @@ def facts(vertex: Vertex, run: str) -> dict[str, Any]:
     parameters = restore_ints(message.get("runtimeConfig", {}).get("parameterValues", {}))
     pipeline = message.get("pipelineSpec", {}).get("pipelineInfo", {}).get("name", "")
     metadata = [artifact["metadata"] for step in shown.steps for artifact in step.artifacts.values()]
-    found = {
+    record = {
         "id": shown.run,
         "pipeline": pipeline,
         "job": shown.job,
@@ -53,8 +53,8 @@ def facts(vertex: Vertex, run: str) -> dict[str, Any]:
         "gate": _gate(shown),
     }
     if pipeline and shown.state in ("succeeded", "failed", "cancelled"):
-        storage.write_json(storage.join(vertex.project.run_folder(pipeline, shown.run), "run.json"), found)
-    return found
+        storage.write_json(storage.join(vertex.project.run_folder(pipeline, shown.run), "run.json"), record)
+    return record
 
 
 def download(vertex: Vertex, run: str, target: Path, say: Any = lambda line: None) -> Run:
@@ -65,8 +65,8 @@ def download(vertex: Vertex, run: str, target: Path, say: Any = lambda line: Non
     Raises:
         UserError: there is no such run, or a file does not arrive whole.
     """
-    found = facts(vertex, run)
-    for step in found["steps"]:
+    record = facts(vertex, run)
+    for step in record["steps"]:
         for name, artifact in step["artifacts"].items():
             if name in _IN_METADATA or not artifact["uri"].startswith("gs://"):
                 continue
@@ -75,30 +75,30 @@ def download(vertex: Vertex, run: str, target: Path, say: Any = lambda line: Non
             one_object = inside(folder, name).is_file()  # an artifact that is one object, such as a report
             artifact["path"] = f"steps/{step['name']}/{name}" if one_object else f"steps/{step['name']}"
             say(f"{step['name']}/{name}: {count} files")
-    return _finished(target, found)
+    return _finished(target, record)
 
 
 def peek(vertex: Vertex, run: str, scratch: Path) -> Run:
     """A run as a folder that holds run.json and metrics.json only: enough to show and to compare it."""
-    found = facts(vertex, run)
-    for step in found["steps"]:
+    record = facts(vertex, run)
+    for step in record["steps"]:
         evaluation = step["artifacts"].get("evaluation")
         if evaluation:
             uri = storage.join(evaluation["uri"], "metrics.json")
             if storage.exists(uri):
                 storage.write_bytes(scratch / "steps" / "evaluate" / "metrics.json", storage.read_bytes(uri))
-    return _finished(scratch, found)
+    return _finished(scratch, record)
 
 
-def _finished(folder: Path, found: Mapping[str, Any]) -> Run:
+def _finished(folder: Path, record: Mapping[str, Any]) -> Run:
     metrics = folder / "steps" / "evaluate" / "metrics.json"
     if metrics.exists():
         storage.write_bytes(folder / "metrics.json", metrics.read_bytes())
     report = folder / "steps" / "evaluate" / "report"
     if report.is_file():
         storage.write_bytes(folder / "report.html", report.read_bytes())
-    storage.write_json(folder / "run.json", found)
-    return Run(folder, dict(found))
+    storage.write_json(folder / "run.json", record)
+    return Run(folder, dict(record))
 
 
 def _entry(step: Any) -> dict[str, Any]:

@@ -70,15 +70,15 @@ def update(vertex: Vertex, name: str, *, submission: Submission | None = None, c
     """
     from google.cloud import aiplatform_v1
 
-    found = find(vertex, name)
-    change = aiplatform_v1.Schedule(name=found.resource)
+    entry = find(vertex, name)
+    change = aiplatform_v1.Schedule(name=entry.resource)
     paths = []
     if cron or zone:
-        old_zone, old_cron = split_zone(found.cron)
+        old_zone, old_cron = split_zone(entry.cron)
         change.cron = with_zone(cron or old_cron, zone or old_zone)
         paths.append("cron")
     if submission is not None:
-        change.create_pipeline_job_request = _request(vertex, submission, found.name)
+        change.create_pipeline_job_request = _request(vertex, submission, entry.name)
         paths.append("create_pipeline_job_request")
     if not paths:
         raise UserError(f"schedule {name!r}: nothing to change; give --cron, --timezone, --set or --job")
@@ -99,12 +99,12 @@ def find(vertex: Vertex, name: str) -> Entry:
         UserError: there is none, or the name is not unique.
     """
     entries = listed(vertex)
-    found = [entry for entry in entries if name in (entry.name, entry.resource.rsplit("/", 1)[1])]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(f"schedule {name!r}: {len(found)} are called so; name one by its number:"
-                        f" {', '.join(entry.resource.rsplit('/', 1)[1] for entry in found)}")  # fmt: skip
+    matches = [entry for entry in entries if name in (entry.name, entry.resource.rsplit("/", 1)[1])]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UserError(f"schedule {name!r}: {len(matches)} are called so; name one by its number:"
+                        f" {', '.join(entry.resource.rsplit('/', 1)[1] for entry in matches)}")  # fmt: skip
     raise UserError(f"schedule {name!r}: there is none; schedules: {', '.join(e.name for e in entries) or 'none'}")
 
 

@@ -188,11 +188,11 @@ def list_runs(vertex: Vertex, *, job: str = "", limit: int = 20) -> list[Any]:
     """The newest runs of TextDiffusion jobs, newest first."""
     wanted = f'labels.textdiffusion-job="{job}"' if job else "labels.textdiffusion-job:*"
     with one_line("runs"):
-        found = vertex.pipelines.list_pipeline_jobs(
+        messages = vertex.pipelines.list_pipeline_jobs(
             request={"parent": vertex.project.parent, "filter": wanted, "order_by": "create_time desc",
                      "page_size": min(limit, 100)}
         )  # fmt: skip
-        return [run for run, _ in zip(found, range(limit), strict=False)]
+        return [run for run, _ in zip(messages, range(limit), strict=False)]
 
 
 def cancel(vertex: Vertex, run: str) -> None:

@@ -30,7 +30,7 @@ def gc(
 
     settings = load_settings()
     vertex = Vertex(Project.of(settings))
-    found = candidates(vertex, remote_registry(settings), days)
+    deletable = candidates(vertex, remote_registry(settings), days)
     rows = [
         {
             "run": one.run,
@@ -40,10 +40,10 @@ def gc(
             "megabytes": round(one.bytes / 1e6, 1),
             "kept_because": one.reason or None,
         }
-        for one in found
+        for one in deletable
     ]
     answer(rows, COLUMNS, as_json, "no runs in the cloud")
-    going = [one for one in found if not one.reason]
+    going = [one for one in deletable if not one.reason]
     if not dry_run:
         for one in going:
             remove(vertex, one)

@@ -90,9 +90,9 @@ def schema(
     from core import storage
     from pipelines.schema import SCHEMAS
 
-    found = SCHEMAS[of]()
+    answer_schema = SCHEMAS[of]()
     if out is None:
-        print_json(found)
+        print_json(answer_schema)
         return
-    storage.write_json(out, found)
+    storage.write_json(out, answer_schema)
     say(out, to=sys.stderr)

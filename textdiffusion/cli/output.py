@@ -129,8 +129,8 @@ def complete_jobs(incomplete: str) -> list[str]:
 
     from pipelines.jobs import job_names
 
-    found = [*job_names(), *sorted(str(path) for path in Path().glob("*.yaml"))]
-    return [name for name in found if name.startswith(incomplete)]
+    names = [*job_names(), *sorted(str(path) for path in Path().glob("*.yaml"))]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def complete_runs(incomplete: str) -> list[str]:

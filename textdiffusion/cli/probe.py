@@ -44,10 +44,10 @@ def probe(
         return
     if out.exists():
         raise UserError(f"--out {out}: is there already; name another file")
-    found = probing.probe(vertex, settings, machine, lambda line: say(line, to=sys.stderr), interval)
-    storage.write_bytes(out, (json.dumps(found, indent=2) + "\n").encode())
+    observed = probing.probe(vertex, settings, machine, lambda line: say(line, to=sys.stderr), interval)
+    storage.write_bytes(out, (json.dumps(observed, indent=2) + "\n").encode())
     if as_json:
-        print_json(found)
+        print_json(observed)
     else:
-        answer(probing.rows_of(found), ("fact", "found"), as_json)
+        answer(probing.rows_of(observed), ("fact", "found"), as_json)
     say(f"written: {out}", to=sys.stderr)

@@ -67,8 +67,8 @@ def _cloud_runs(job: str | None, as_json: bool) -> None:
 
     settings = load_settings()
     machines, rows = load_machines(settings.machines), []
-    for found in reversed(list_runs(Vertex(Project.of(settings)), job=job or "")):
-        shown = view(found, machines)
+    for message in reversed(list_runs(Vertex(Project.of(settings)), job=job or "")):
+        shown = view(message, machines)
         done = sum(step.state in ("succeeded", "cached") for step in shown.steps)
         rows.append(
             {

@@ -74,10 +74,10 @@ def update(
     from pipelines.vertex import schedule
 
     vertex = _vertex()
-    found = schedule.find(vertex, name)
+    entry = schedule.find(vertex, name)
     plan = None
     if job or overrides or machine or step or max_cost is not None:
-        plan = _plan(job or found.job, overrides, machine, step, max_cost)[1]
+        plan = _plan(job or entry.job, overrides, machine, step, max_cost)[1]
     changed = plan.submission if plan else None
     print_entries([schedule.update(vertex, name, submission=changed, cron=cron, zone=timezone)], as_json)
     if plan:

@@ -231,13 +231,13 @@ def pairs(texts: list[str]) -> dict[str, str]:
     """`KEY=VALUE` texts as a mapping."""
     from core.errors import UserError
 
-    found = {}
+    labels = {}
     for text in texts:
         key, separator, value = text.partition("=")
         if not separator:
             raise UserError(f"--label {text!r}: expected KEY=VALUE")
-        found[key] = value
-    return found
+        labels[key] = value
+    return labels
 
 
 def _follow(vertex: Any, run: str, settings: Any, interval: float) -> int:

@@ -50,18 +50,18 @@ def open_folder(data_dir: str, intake: Intake) -> Source:
 
 def _images(root: str, intake: Intake) -> tuple[list[str], list[str]]:
     """Names of images below `root`, and of folders; what is no image is told to the tally."""
-    found = listing(root)
-    if not (found.files or found.folders) and not storage.is_remote(root):
+    listed = listing(root)
+    if not (listed.files or listed.folders) and not storage.is_remote(root):
         raise UserError(f"{root}: is no folder of files; data.data_dir must hold one folder of images for each class")
-    intake.tally.skip_all(found.skipped)
+    intake.tally.skip_all(listed.skipped)
     readable, images = decode.suffixes(), []
-    for name in found.files:
+    for name in listed.files:
         if name.lower().endswith(readable):
             images.append(name)
         else:
             heic = name.lower().endswith(decode.HEIC)
             intake.tally.skip(name, decode.HEIC_SKIPPED if heic else "no images")
-    return images, found.folders
+    return images, listed.folders
 
 
 def _parts(root: str, images: list[str], folders: list[str]) -> dict[Part, str]:

@@ -33,7 +33,7 @@ def open_huggingface(place: str | None, intake: Intake) -> Iterator[Source]:
         if classes or config.label_column:
             labels = the_column(where, config.label_column, "label_column", classes, list(kinds), "classes")
         names = _names(rows, labels) if labels else ()
-        pools = {part: _pool(f"{where}[{part}]", found, images, labels, names, intake) for part, found in parts.items()}
+        pools = {part: _pool(f"{where}[{part}]", table, images, labels, names, intake) for part, table in parts.items()}
         source = Source(
             train=pools["train"],
             validation=pools.get("validation"),

@@ -44,27 +44,27 @@ def open_idx(data_dir: str, intake: Intake, *, need_test: bool) -> Source:
 
     Images without any labels are an unconditional data set, unless `need_test`: that is MNIST, which has them.
     """
-    found = _find(data_dir)
-    if not need_test and ("train", "images") in found and not any(what == "labels" for _, what in found):
-        return unlabelled(_source(found, intake))
+    files = _find(data_dir)
+    if not need_test and ("train", "images") in files and not any(what == "labels" for _, what in files):
+        return unlabelled(_source(files, intake))
     wanted = [("train", "images"), ("train", "labels")]
-    if need_test or any(part == "test" for part, _ in found):
+    if need_test or any(part == "test" for part, _ in files):
         wanted += [("test", "images"), ("test", "labels")]
     for part, what in wanted:
-        if (part, what) not in found:
+        if (part, what) not in files:
             name = f"{'t10k' if part == 'test' else part}-{what}-idx{3 if what == 'images' else 1}-ubyte"
             raise UserError(
                 f"{data_dir}: no IDX file of the {part} {what} there, in MNIST/raw or in raw; "
                 f"expected {name} or {name}.gz"
             )
-    return with_contiguous_classes(_source(found, intake), found["train", "labels"])
+    return with_contiguous_classes(_source(files, intake), files["train", "labels"])
 
 
-def _source(found: dict[tuple[str, str], str], intake: Intake) -> Source:
+def _source(files: dict[tuple[str, str], str], intake: Intake) -> Source:
     def pool(part: str) -> Pool:
-        return _pool(found[part, "images"], found.get((part, "labels")), intake)
+        return _pool(files[part, "images"], files.get((part, "labels")), intake)
 
-    test = pool("test") if ("test", "images") in found else None
+    test = pool("test") if ("test", "images") in files else None
     return Source(train=pool("train"), test=test, class_names=(), intake=intake)
 
 
@@ -73,21 +73,21 @@ def _find(data_dir: str) -> dict[tuple[str, str], str]:
         raise UserError(f"{data_dir}: no such folder; data.data_dir must hold IDX files")
     for folder in FOLDERS:
         where = inside(data_dir, folder, links=True) if folder else data_dir.rstrip("/")
-        found: dict[tuple[str, str], str] = {}
+        files: dict[tuple[str, str], str] = {}
         prefixes = set()
         for name in _names(where):
             match = NAME.fullmatch(name)
             if match:
                 key = PART[match["part"]], match["what"]
-                if key in found and not (match["gz"] or found[key].endswith(".gz")):
-                    raise UserError(f"{where}: several {key[0]} {key[1]}: {found[key]} and {name}; allowed is one")
-                if key not in found or not match["gz"]:  # unpacked before packed
-                    found[key] = inside(where, name, links=True)
+                if key in files and not (match["gz"] or files[key].endswith(".gz")):
+                    raise UserError(f"{where}: several {key[0]} {key[1]}: {files[key]} and {name}; allowed is one")
+                if key not in files or not match["gz"]:  # unpacked before packed
+                    files[key] = inside(where, name, links=True)
                 prefixes.add(match["prefix"])
         if len(prefixes) > 1:
             raise UserError(f"{where}: IDX files of several data sets, {sorted(prefixes)}; allowed is one in a folder")
-        if found:
-            return found
+        if files:
+            return files
     return {}
 
 
@@ -120,9 +120,9 @@ def _image_shape(uri: str) -> tuple[int, ...]:
     return shape
 
 
-def _wrong_size(found: int, expected: int) -> str:
-    state = "truncated" if found < expected else "too long"
-    return f"{state}: found {found} bytes, its header says {expected}"
+def _wrong_size(size: int, expected: int) -> str:
+    state = "truncated" if size < expected else "too long"
+    return f"{state}: found {size} bytes, its header says {expected}"
 
 
 def _read_labels(uri: str) -> Labels:

@@ -101,23 +101,27 @@ class Intake:
             return
         low, high, most = self._native
         low = min(low, self._low * most)
-        found, setting = f"{low:g} to {high:g} of 0 to {most:g}", f"data.value_range: [{low:g}, {high:g}]"
+        range_seen, setting = f"{low:g} to {high:g} of 0 to {most:g}", f"data.value_range: [{low:g}, {high:g}]"
         if low == high:
             raise UserError(f"{where}: every pixel is {low:g}; there is nothing to learn")
         if (self._high - self._low) * FAINT < 1:
-            raise UserError(f"{where}: pixels have values from {found}, so images would be nearly flat; set {setting}")
+            raise UserError(
+                f"{where}: pixels have values from {range_seen}, so images would be nearly flat; set {setting}"
+            )
         if (self._high - self._low) * DIM < 1:
-            self.tally.warnings.append(f"pixels have values from {found} only; {setting} would use the whole range")
+            self.tally.warnings.append(
+                f"pixels have values from {range_seen} only; {setting} would use the whole range"
+            )
 
 
 def _require_range(where: str, native: NDArray[Any], start: int, most: float) -> None:
     wrong = ~((native >= 0) & (native <= most))  # true for NaN too
     if wrong.any():
         index = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-        found = "NaN" if np.isnan(native[index]) else native[index]
+        value = "NaN" if np.isnan(native[index]) else native[index]
         allowed = "floats from 0 to 1" if most == 1 else f"integers from 0 to {most:g}"
         raise UserError(
-            f"{where}: image {start + int(index[0])} has the value {found}; allowed are {allowed}, or what"
+            f"{where}: image {start + int(index[0])} has the value {value}; allowed are {allowed}, or what"
             " data.value_range says"
         )
 

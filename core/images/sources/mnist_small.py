@@ -46,8 +46,8 @@ def chosen(labels: Labels, each: int, seed: int) -> NDArray[np.int64]:
     """The places of `each` images of every class, drawn by `seed`, in the order that they have."""
     # Raw Philox words, not Generator methods: numpy promises their stream over versions.
     order = np.argsort(np.random.Philox(seed).random_raw(len(labels)), kind="stable")
-    found = np.concatenate([order[labels[order] == label][:each] for label in range(labels.max() + 1)])
-    return np.sort(found)
+    picked = np.concatenate([order[labels[order] == label][:each] for label in range(labels.max() + 1)])
+    return np.sort(picked)
 
 
 def make(mnist: str, out: Path) -> None:

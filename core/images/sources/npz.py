@@ -72,10 +72,10 @@ def _file(data_dir: str, intake: Intake) -> str:
         raise UserError(f"{data_dir}: no such folder; data.data_dir must name an npz or a folder that holds one")
     listed = listing(data_dir)
     intake.tally.skip_all(listed.skipped)
-    found = [name for name in listed.files if name.endswith(".npz")]
-    if len(found) != 1:
-        raise UserError(f"{data_dir}: found {len(found)} npz files; allowed is one, or set data.data_dir to the file")
-    return inside(data_dir, found[0], links=True)
+    names = [name for name in listed.files if name.endswith(".npz")]
+    if len(names) != 1:
+        raise UserError(f"{data_dir}: found {len(names)} npz files; allowed is one, or set data.data_dir to the file")
+    return inside(data_dir, names[0], links=True)
 
 
 @contextmanager
