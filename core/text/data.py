@@ -51,7 +51,9 @@ class TextSet:
 
     @property
     def characters_per_token(self) -> float:
-        return float(self.metadata["counts"]["train"] / len(self.tokens["train"]))
+        """Of the training split, or of the first that has tokens."""
+        name = next(name for name in SPLITS if name in self.tokens)
+        return float(self.metadata["counts"][name] / len(self.tokens[name]))
 
     def retokenized(self, tokenizer: Tokenizer, splits: Sequence[str]) -> TextSet:
         """The same texts with the tokens of `tokenizer` in `splits`, and no tokens in others; itself if the tokenizer

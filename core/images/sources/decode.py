@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, features
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from core.errors import UserError
 from core.images.sources.intake import Intake, is_grey
@@ -115,6 +115,8 @@ def decode(name: str, stream: IO[bytes], intake: Intake, allowed: tuple[str, ...
             return _as_grey_or_rgb(name, ImageOps.exif_transpose(image), intake)
     except UserError:
         raise
+    except UnidentifiedImageError:  # its message holds the repr of the stream
+        raise UserError(f"{name}: unreadable image: damaged, or no image") from None
     except Exception as error:  # Pillow's readers raise many types on damaged files
         raise UserError(f"{name}: unreadable image: {str(error) or type(error).__name__}") from None
 

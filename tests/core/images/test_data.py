@@ -317,7 +317,7 @@ def picture_bomb(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (unreadable, "dog/5.png: unreadable image"),
+        (unreadable, "dog/5.png: unreadable image: damaged, or no image"),
         (cut_png, "dog/5.png: unreadable image"),
         (other_size, "dog/5.png: 9 x 8 pixels, while"),
         (empty_class, "owl: empty class"),

@@ -14,6 +14,7 @@ from core.storage import integrity, write_json
 from core.text import data, held_out
 from core.text import tokenizer as tokenizers
 from core.text.config import TextData, TextEvaluate, TextSample
+from core.text.curves import held_out_spans
 from core.text.model import TrainedText
 from core.text.objective import build
 from core.text.sampling import Writer
@@ -38,6 +39,14 @@ def test_bits_per_character_are_those_of_the_models_own_tokens(texts: data.TextS
     assert there == here
     assert np.mean(there.parts) == pytest.approx(there.value, abs=1e-4)
     assert np.std(there.parts, ddof=1) / len(there.parts) ** 0.5 == pytest.approx(there.se, rel=1e-2)
+
+
+def test_spans_of_text_in_another_models_tokens_are_as_many_characters(texts: data.TextSet) -> None:
+    other = CharacterTokenizer(sorted(set(TEXT)))
+    own = texts.retokenized(other, ("test",))
+    assert own.characters_per_token == 1
+    settings = TextEvaluate(spans=[4], span_count=2)
+    assert [len(middle) for _, middle, _ in held_out_spans(MODEL, own, 4, settings)] == [4, 4]
 
 
 def test_a_tokenizer_that_cannot_write_the_new_text_is_not_comparable(folder: Path, tmp_path: Path) -> None:
