@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from core.printable import say
-from textdiffusion.cli.output import Json, answer, complete_models, examples, print_json
+from textdiffusion.cli.output import FIRST, Json, answer, complete_models, examples, print_json
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A registered model.", autocompletion=complete_models)]
 RegistryOption = Annotated[str | None, typer.Option("--registry", help="Folder or gs:// prefix of the registry.")]
@@ -45,6 +45,8 @@ def models(
     as_json: Json = False,
 ) -> None:
     """The registered models and their versions; the champion is the one in service."""
+    from report.metrics import ordered
+
     store = _registry(registry)
     if mirror:
         for model in [name] if name else store.models():
@@ -53,6 +55,7 @@ def models(
     for model in [name] if name else store.models():
         for version, champion in store.listed(model):
             metrics = {key: entry.get("value") for key, entry in version.metrics.items()}
+            told = ordered(key for key, value in metrics.items() if value is not None)[:FIRST]
             rows.append(
                 {
                     "model": model,
@@ -61,7 +64,7 @@ def models(
                     "state": version.state(champion=champion),
                     "created": version.created,
                     "run": version.lineage.get("run"),
-                    "metrics": metrics if as_json else "  ".join(f"{key} {_short(x)}" for key, x in metrics.items()),
+                    "metrics": metrics if as_json else "  ".join(f"{key} {_short(metrics[key])}" for key in told),
                     "weights": version.weights_sha256 if as_json else version.weights_sha256[:12],
                     "uri": version.uri,
                 }

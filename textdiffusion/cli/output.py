@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -51,13 +51,17 @@ def answer(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: b
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         numeric = all(isinstance(row.get(column), int | float) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+        # A run's id is copied into the next command, so it keeps its line where there is room.
+        least = max(len(cell(row.get(column))) for row in rows) if column == "run" and console.width >= 120 else None
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(column.replace("_", " "), justify=justify, overflow="fold", min_width=least)
     for row in rows:
         table.add_row(*(cell(row.get(column)) for column in columns))
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)
+    console.print(table)
 
 
 def print_json(value: Any) -> None:

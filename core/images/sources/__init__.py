@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from core import storage
 from core.errors import UserError
 from core.images.config import EMBEDDED, ImageData
+from core.images.sources.digits import open_digits
 from core.images.sources.folder import open_folder
 from core.images.sources.huggingface import open_huggingface
 from core.images.sources.idx import open_idx
@@ -77,17 +76,10 @@ def _open(place: str, config: ImageData, intake: Intake) -> Source:
     return open_idx(place, intake, need_test=config.source == "mnist")
 
 
-def _digits(intake: Intake) -> Source:
-    """scikit-learn's copy of the UCI optical digits: 1,797 scans of 8x8 pixels with values 0..16."""
-    from sklearn.datasets import load_digits
-
-    scans = load_digits()
-    images = np.rint(scans.images * (255 / 16)).astype(np.uint8)
-    pool = Pool("digits", scans.target.astype(np.int64), lambda: iter([images]))
-    return Source(train=pool, class_names=tuple(str(digit) for digit in range(10)), intake=intake)
-
-
-_OPEN: Mapping[str, Callable[[Intake], Source]] = {"digits": _digits, "mnist-small": open_mnist_small}  # of EMBEDDED
+_OPEN: Mapping[str, Callable[[Intake], Source]] = {
+    "digits": open_digits,
+    "mnist-small": open_mnist_small,
+}  # of EMBEDDED
 
 
 def _download_mnist() -> str:

@@ -6,29 +6,23 @@ pure function of MNIST's order, so the arrays come out the same everywhere; lice
 
 from __future__ import annotations
 
-import io
 import sys
-import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core import storage
-from core.errors import UserError
 from core.images.config import ImageData
+from core.images.sources import embedded
 from core.images.sources.idx import open_idx
 from core.images.sources.intake import Intake
 from core.images.sources.npz import open_npz
 from core.images.sources.source import Labels, Pool, Source
-from core.printable import say
 
-FILE = Path(__file__).parents[1] / "embedded" / "mnist-small.npz"
+FILE = embedded.FOLDER / "mnist-small.npz"
 SHA256 = "e25f03f9d905f8eff9a76264943f538d06216d0bbe6aece213915147186ba472"
 TRAIN, TEST = 600, 100  # images of each digit
 SEED = 0
-WRITTEN = (1980, 1, 1, 0, 0, 0)  # the date of every member: the file's bytes depend on the images alone
 
 
 def open_mnist_small(intake: Intake) -> Source:
@@ -37,9 +31,7 @@ def open_mnist_small(intake: Intake) -> Source:
     Raises:
         UserError: the file is not the one that belongs to this code.
     """
-    if not FILE.exists() or storage.sha256(FILE) != SHA256:
-        raise UserError(f"{FILE}: missing or changed since it was made; install textdiffusion again")
-    return open_npz(str(FILE), intake)
+    return open_npz(str(embedded.verified(FILE, SHA256)), intake)
 
 
 def chosen(labels: Labels, each: int, seed: int) -> NDArray[np.int64]:
@@ -57,30 +49,17 @@ def make(mnist: str, out: Path) -> None:
     """
     source = open_idx(mnist, Intake(ImageData(source="mnist", data_dir=mnist)), need_test=True)
     assert source.test is not None
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, pool, each in (("train", source.train, TRAIN), ("test", source.test, TEST)):
-            images, places = _images(pool), chosen(pool.labels, each, SEED)
-            _add(archive, f"{name}_images", np.where(images[places] == 1, 0, images[places]).astype(np.uint8))
-            _add(archive, f"{name}_labels", pool.labels[places].astype(np.uint8))
+    arrays: dict[str, NDArray[np.uint8]] = {}
+    for name, pool, each in (("train", source.train, TRAIN), ("test", source.test, TEST)):
+        images, places = _images(pool), chosen(pool.labels, each, SEED)
+        arrays[f"{name}_images"] = np.where(images[places] == 1, 0, images[places]).astype(np.uint8)
+        arrays[f"{name}_labels"] = pool.labels[places].astype(np.uint8)
+    embedded.write(out, arrays)
 
 
 def _images(pool: Pool) -> NDArray[np.uint8]:
     return np.concatenate(list(pool.batches()))
 
 
-def _add(archive: zipfile.ZipFile, name: str, values: NDArray[np.uint8]) -> None:
-    stream = io.BytesIO()
-    np.save(stream, values, allow_pickle=False)
-    member = zipfile.ZipInfo(f"{name}.npy", WRITTEN)
-    archive.writestr(member, stream.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Makes the embedded file of the MNIST in the folder that is the only argument."""
-    FILE.parent.mkdir(exist_ok=True)
-    make(arguments[0], FILE)
-    say(f"{FILE}: {FILE.stat().st_size:,} bytes, SHA-256 {storage.sha256(FILE)}")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    make(sys.argv[1], FILE)

@@ -50,7 +50,7 @@ def test_walk_from_zero(tmp_path: Path) -> None:
             assert facts in walk.run("lineage", f"{run}/samples", "--json", quiet=True)
         (card,) = [name for name in gcs.names("demo-bucket", f"images/{first}/") if name.endswith("/card")]
         text = gcs.client().bucket("demo-bucket").blob(card).download_as_text()
-        assert text.startswith("# small-mnist version 1\n\nPromoted: first model")
+        assert text.startswith("# small-mnist version 1\n\nChampion: first model")
         events = gcs.names("demo-bucket", "tensorboard/")
         assert any("/train/logs/events.out.tfevents" in name for name in events), "the curves are where the board looks"
         pools = [len(job.job_spec.worker_pool_specs) for job in cloud.vertex.jobs.list_custom_jobs(

@@ -1,6 +1,7 @@
-"""The embedded images of MNIST: as many of each digit, none in two splits, and made anew from MNIST the same."""
+"""The embedded images: made anew from their sources they are the same; of MNIST as many of each digit."""
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from core.errors import UserError
 from core.images.config import ImageData
 from core.images.data import prepare_data
 from core.images.dataset import SPLITS, ImageDataset
-from core.images.sources import mnist_small
+from core.images.sources import digits, mnist_small
+from core.images.sources.embedded import FOLDER
 from pipelines.compile import ROOT, _files
 
 MNIST = ROOT.parent / "shared/data/MNIST/raw"
@@ -36,18 +38,30 @@ def test_every_image_is_one_of_mnists_made_anew_to_the_last_byte(tmp_path: Path)
     if not MNIST.is_dir():
         pytest.skip(f"{MNIST}: real MNIST is not there")
     mnist_small.make(str(MNIST), tmp_path / "anew.npz")
-    with np.load(tmp_path / "anew.npz") as anew, np.load(mnist_small.FILE) as embedded:
+    require_equal(tmp_path / "anew.npz", mnist_small.FILE)
+
+
+def test_the_scans_of_digits_are_scikit_learns(tmp_path: Path) -> None:
+    digits.make(tmp_path / "anew.npz")
+    require_equal(tmp_path / "anew.npz", digits.FILE)
+
+
+def require_equal(one: Path, other: Path) -> None:
+    with np.load(one) as anew, np.load(other) as embedded:
         assert sorted(anew) == sorted(embedded)
         for name in embedded:
             np.testing.assert_array_equal(anew[name], embedded[name])
 
 
-def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = tmp_path / "mnist-small.npz"
-    other.write_bytes(mnist_small.FILE.read_bytes()[:-1] + b"x")
-    monkeypatch.setattr(mnist_small, "FILE", other)
+@pytest.mark.parametrize(("source", "module"), [("digits", digits), ("mnist-small", mnist_small)])
+def test_a_changed_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, module: ModuleType
+) -> None:
+    other = tmp_path / "other.npz"
+    other.write_bytes(module.FILE.read_bytes()[:-1] + b"x")
+    monkeypatch.setattr(module, "FILE", other)
     with pytest.raises(UserError, match=r"missing or changed since it was made; install textdiffusion again"):
-        prepare_data(ImageData(source="mnist-small"), tmp_path / "data")
+        prepare_data(ImageData.model_validate({"source": source}), tmp_path / "data")
 
 
 @pytest.mark.parametrize("source", ["digits", "mnist-small"])
@@ -56,7 +70,9 @@ def test_embedded_data_and_a_folder_are_not_both_asked_for(tmp_path: Path, sourc
         prepare_data(ImageData(source=source, data_dir=str(tmp_path)), tmp_path / "data")
 
 
-def test_the_tag_of_the_image_hashes_file_and_licence() -> None:
-    names = {path.name for path in _files(ROOT, ("core",)) if path.parent == mnist_small.FILE.parent}
-    assert names == {"mnist-small.npz", "README.md"}
-    assert "Attribution-Share Alike 3.0" in (mnist_small.FILE.parent / "README.md").read_text(encoding="utf-8")
+def test_the_tag_of_the_image_hashes_files_and_licences() -> None:
+    names = {path.name for path in _files(ROOT, ("core",)) if path.parent == FOLDER}
+    assert names == {"digits.npz", "mnist-small.npz", "README.md"}
+    licences = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert "Attribution-Share Alike 3.0" in licences
+    assert "Attribution 4.0" in licences
