@@ -74,10 +74,7 @@ class Settings(Frozen):
         """The setting called `name`; a UserError that says the line to write if it is not set."""
         value = getattr(self, name)
         if not value:
-            raise UserError(
-                f"{name} is not set: write `{name}: ...` into {FILE}, or set {PREFIX}{name.upper()}, or pass"
-                f" --{name.replace('_', '-')}"
-            )
+            raise UserError(f"{name} is not set: write `{name}: ...` into {FILE}, or set {PREFIX}{name.upper()}")
         return str(value)
 
 

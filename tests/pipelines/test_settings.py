@@ -45,7 +45,10 @@ def test_each_layer_beats_the_one_below_it(tmp_path: Path, job_file: Path) -> No
 
 def test_a_missing_setting_says_the_line_to_write(tmp_path: Path) -> None:
     settings = load_settings(file=tmp_path / "none.yaml", environment={})
-    with pytest.raises(UserError, match=r"project is not set: write `project: \.\.\.` into textdiffusion\.yaml"):
+    with pytest.raises(
+        UserError,
+        match=r"project is not set: write `project: \.\.\.` into textdiffusion\.yaml, or set TEXTDIFFUSION_PROJECT$",
+    ):
         settings.require("project")
 
 
