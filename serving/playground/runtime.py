@@ -66,7 +66,7 @@ def _packed(folder: Path) -> Path:
         raise UserError(f"npm pack {wanted}: nothing after {SECONDS} s; try again, {by_hand}") from None
     packed = folder / TARBALL
     if done.returncode or not packed.is_file():
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        last = done.stderr.strip().partition("\n")[0] or "no reason given"
         raise UserError(f"npm pack {wanted}: {last}; mend it, {by_hand}")
     return packed
 

@@ -156,10 +156,10 @@ def test_changed_data_is_not_served_from_cache(project: Project, states: States)
     data = project.folder / "data"
     data.mkdir()
     (data / "images.bin").write_bytes(b"one")
-    project.run("data.data_dir=data")
-    assert states(project.run("data.data_dir=data"))["prepare-data"] == "cached"
+    project.run("data.source=mnist", "data.data_dir=data")
+    assert states(project.run("data.source=mnist", "data.data_dir=data"))["prepare-data"] == "cached"
     (data / "images.bin").write_bytes(b"other")
-    assert states(project.run("data.data_dir=data"))["prepare-data"] == "succeeded"
+    assert states(project.run("data.source=mnist", "data.data_dir=data"))["prepare-data"] == "succeeded"
 
 
 def test_a_failing_step_prints_its_error_and_a_rerun_goes_on_from_the_last_good_step(

@@ -194,7 +194,7 @@ def test_parameters_are_the_sections_of_the_job() -> None:
 
 
 def test_an_unknown_machine_is_refused_with_the_rows_there_are() -> None:
-    with pytest.raises(UserError, match=r"resources\.train: found 'tpu'; allowed: cpu, t4"):
+    with pytest.raises(UserError, match=r"resources\.train: found 'tpu'; did you mean 'cpu'\? allowed: cpu, t4"):
         compile_job(job(IMAGES, resources={"train": "tpu"}), image=IMAGE)
 
 

@@ -14,7 +14,7 @@ from core.images.sources import embedded
 from core.images.sources.intake import Intake
 from core.images.sources.source import Pool, Source
 
-FILE = embedded.FOLDER / "digits.npz"
+FILE = Path(__file__).parents[1] / "embedded" / "digits.npz"
 SHA256 = "9c61dc44072604a511741a5b9797768505c5ce94861a8031417fa15a25f59577"
 
 

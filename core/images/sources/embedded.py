@@ -15,7 +15,6 @@ from core import storage
 from core.errors import UserError
 from core.printable import say
 
-FOLDER = Path(__file__).parents[1] / "embedded"
 WRITTEN = (1980, 1, 1, 0, 0, 0)  # the date of every member: the file's bytes depend on the arrays alone
 
 

@@ -19,7 +19,7 @@ from core.images.sources.intake import Intake
 from core.images.sources.npz import open_npz
 from core.images.sources.source import Labels, Pool, Source
 
-FILE = embedded.FOLDER / "mnist-small.npz"
+FILE = Path(__file__).parents[1] / "embedded" / "mnist-small.npz"
 SHA256 = "e25f03f9d905f8eff9a76264943f538d06216d0bbe6aece213915147186ba472"
 TRAIN, TEST = 600, 100  # images of each digit
 SEED = 0

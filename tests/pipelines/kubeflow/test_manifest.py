@@ -59,7 +59,8 @@ def test_the_container_of_a_manifest_trains_the_job_and_publishes_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = load_job("digits").model_dump(mode="json")
-    small = parse_job({**job, "model": MODEL, "train": {**TRAIN, "examples": 60}}, "small")
+    sample = {**job["sample"], "autoguidance": 1}
+    small = parse_job({**job, "model": MODEL, "train": {**TRAIN, "examples": 60}, "sample": sample}, "small")
     container = yaml.safe_load(manifest(small, load_machines(), "i:1", "gs://b/o"))["spec"]["trainer"]
     arguments = [argument.replace("gs://b/o", str(tmp_path / "o")) for argument in container["args"]]
     environment = {item["name"]: item["value"] for item in container["env"]}
@@ -82,7 +83,8 @@ def test_the_container_of_a_text_manifest_trains_both_models_the_second_from_the
     (tmp_path / "in.txt").write_text(TEXT)
     job = load_job("shakespeare-training").model_dump(mode="json")
     source = {"source": "file", "data_dir": "gs://b/in.txt", "tokenizer": {"kind": "bpe", "vocabulary": 300}}
-    changes = {"data": source, "model": text.MODEL, "train": text.TRAIN, "autoregressive": text.TRAIN}
+    sample = {**job["sample"], "gap": 4}
+    changes = {"data": source, "model": text.MODEL, "train": text.TRAIN, "autoregressive": text.TRAIN, "sample": sample}
     small = parse_job({**job, **changes}, "small")
     container = yaml.safe_load(manifest(small, load_machines(), "i:1", "gs://b/o"))["spec"]["trainer"]
     here = {"gs://b/in.txt": str(tmp_path / "in.txt"), "gs://b/o": str(tmp_path / "o")}

@@ -69,7 +69,7 @@ def test_dry_run_submits_nothing_and_run_on_vertex_is_deploy(cloud, command):
     before = len(cloud.server.pipelines.jobs)
     code, out, _ = command("deploy", "toy.yaml", "--dry-run", "--max-cost", "5")
     assert code == 0
-    assert re.match(r"estimate: (at most|about) \d+\.\d\d USD ", out)
+    assert re.search(r"estimate: (at most|about) \d+\.\d\d USD ", out)
     assert len(cloud.server.pipelines.jobs) == before
     code, out, _ = command("run", "toy.yaml", "--runner", "vertex", "--set", "train.learning_rate=0.51")
     assert code == 0

@@ -11,7 +11,6 @@ from core.images.config import ImageData
 from core.images.data import prepare_data
 from core.images.dataset import SPLITS, ImageDataset
 from core.images.sources import digits, mnist_small
-from core.images.sources.embedded import FOLDER
 from pipelines.compile import ROOT, _files
 
 MNIST = ROOT.parent / "shared/data/MNIST/raw"
@@ -71,8 +70,8 @@ def test_embedded_data_and_a_folder_are_not_both_asked_for(tmp_path: Path, sourc
 
 
 def test_the_tag_of_the_image_hashes_files_and_licences() -> None:
-    names = {path.name for path in _files(ROOT, ("core",)) if path.parent == FOLDER}
+    names = {path.name for path in _files(ROOT, ("core",)) if path.parent == digits.FILE.parent}
     assert names == {"digits.npz", "mnist-small.npz", "README.md"}
-    licences = (FOLDER / "README.md").read_text(encoding="utf-8")
+    licences = (digits.FILE.parent / "README.md").read_text(encoding="utf-8")
     assert "Attribution-Share Alike 3.0" in licences
     assert "Attribution 4.0" in licences
