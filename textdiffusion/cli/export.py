@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from core.printable import say
+from textdiffusion.cli.models import RegistryOption
 from textdiffusion.cli.output import Json, complete_models, examples, print_json
 
 
@@ -31,7 +32,6 @@ Model = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(min=1, max=10_000, help="Of the sampler. Left out: as measured.")]
 Guidance = Annotated[float | None, typer.Option(min=0, max=50, help="1: none. Left out: as measured.")]
-Registry = Annotated[str | None, typer.Option("--registry", help="Folder or gs:// prefix of the registry.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +61,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to write; an export that is there is replaced.")],
     steps: Steps = None,
     guidance: Guidance = None,
-    registry: Registry = None,
+    registry: RegistryOption = None,
     as_json: Json = False,
 ) -> None:
     """Write a model for use without this package, and compare its samples with ours before it is done."""
@@ -87,7 +87,7 @@ def playground(
     ] = None,
     steps: Steps = None,
     guidance: Guidance = None,
-    registry: Registry = None,
+    registry: RegistryOption = None,
     as_json: Json = False,
 ) -> None:
     """Write a page in which the browser itself runs the model; it opens from a disk or from any static server."""

@@ -29,13 +29,17 @@ def save_guided(folder: Path, network: dict[str, Any] = UNET) -> None:
     images.save_model(folder, shaken(images.build_network(config, shape), 1), config, shape, {}, early)
 
 
+def guided_source(folder: Path) -> ImageSource:
+    """The same as a source of exports."""
+    save_guided(folder)
+    source = sources.load(FoundModel({"model": folder}, MANNER), {})
+    assert isinstance(source, ImageSource)
+    return source
+
+
 @pytest.fixture(scope="session")
 def image_source(tmp_path_factory: pytest.TempPathFactory) -> ImageSource:
-    folder = tmp_path_factory.mktemp("exported") / "images"
-    save_guided(folder)
-    found = sources.load(FoundModel({"model": folder}, MANNER), {})
-    assert isinstance(found, ImageSource)
-    return found
+    return guided_source(tmp_path_factory.mktemp("exported") / "images")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from serving.export.source import ImageSource, TextSource
 from serving.playground import page
 from serving.playground.runtime import runtime
 from tests.serving.conftest import TRANSFORMER, shaken
-from tests.serving.export.conftest import MANNER, save_guided
+from tests.serving.export.conftest import guided_source
 
 WORDS = "the cat sat on the mat. First Citizen: you are all resolved rather to die than to famish? Speak, speak. " * 40
 Open = Callable[..., Any]
@@ -38,11 +38,7 @@ def runtime_files() -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def image_source(tmp_path_factory: pytest.TempPathFactory) -> ImageSource:
-    folder = tmp_path_factory.mktemp("played") / "images"
-    save_guided(folder)
-    found = sources.load(FoundModel({"model": folder}, MANNER), {})
-    assert isinstance(found, ImageSource)
-    return found
+    return guided_source(tmp_path_factory.mktemp("played") / "images")
 
 
 @pytest.fixture(scope="session")
