@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,7 +34,7 @@ PREFIX = "TEXTDIFFUSION_"
 class Settings(Frozen):
     """What is not part of a job. Nothing here has a default project, region or bucket."""
 
-    kept_nowhere: ClassVar[frozenset[str]] = frozenset({"kubeflow_token"})
+    kept_nowhere: ClassVar[frozenset[str]] = frozenset({"kubeflow_token", "kubeflow_cookie"})
 
     runs: Place = Field(default="runs", description="folder of local runs")
     registry: Place = Field(default="registry", description="model registry: a folder or gs:// prefix")
@@ -57,9 +57,21 @@ class Settings(Frozen):
     tensorboard: str | None = Field(default=None, description="Vertex TensorBoard instance")
     experiment: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
-    kubeflow_host: str | None = None
-    kubeflow_namespace: str | None = None
+    service: Literal["vertex", "kubeflow"] | None = Field(
+        default=None, description="where `deploy`, `monitor`, `schedule` and so on run; left out: what is configured"
+    )
+    kubeflow_host: str | None = Field(default=None, description="address of its pages or of its API")
+    kubeflow_namespace: str | None = Field(default=None, description="of a multi-user installation")
     kubeflow_token: str | None = Field(default=None, description="bearer token; set it in the environment")
+    kubeflow_token_file: str | None = Field(
+        default=None, description="file with a bearer token that somebody renews; read before each request"
+    )
+    kubeflow_cookie: str | None = Field(default=None, description="cookie of a login; set it in the environment")
+    kubeflow_service_account: str | None = Field(default=None, description="Kubernetes account that steps run as")
+    kubeflow_timezone: str = Field(default="UTC", description="time zone of the controller that starts scheduled runs")
+    kubeflow_root: str | None = Field(
+        default=None, description="pipeline root of runs: a gs:// or s3:// prefix; left out: that of the installation"
+    )
     billing_project: str | None = Field(
         default=None, description="project that pays for reading buckets whose owner lets the requester pay"
     )

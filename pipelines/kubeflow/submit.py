@@ -1,89 +1,145 @@
-"""Runs on any Kubeflow Pipelines v2 host, through `kfp.Client`: the YAML that also runs here, with GPU requests and
-node selectors in it."""
+"""From a job to a run on Kubeflow: compiled with requests and node selectors, checked against the server, sent."""
 
 from __future__ import annotations
 
 import io
-import logging
 import warnings
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from typing import Any
 
 from core import storage
 from core.errors import UserError
-from core.storage import scratches
 from factory.job import AnyJob
 from factory.run_folder import new_run_id
-from pipelines.checks import read_spec
+from pipelines.checks import read_spec, tasks
 from pipelines.compile import compile_job, image_name
+from pipelines.findings import Finding
 from pipelines.jobs import parameters, require_remote
-from pipelines.machines import load_machines
+from pipelines.kubeflow.client import LEAST, SEARCH, Cluster
+from pipelines.machines import choose, load_machines
+from pipelines.retraining import define_retraining
+from pipelines.service import Options, Plan, Submission
 from pipelines.settings import Settings
+from pipelines.step_options import with_step_options
+
+_EXPERIMENT = "textdiffusion"
 
 
-def submit_job(job: AnyJob, settings: Settings, *, cache: bool = True) -> dict[str, str]:
-    """Compiles a job and starts it on `kubeflow_host`: {"run", "id", "pipeline", "url"}.
+def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options, *, ask: bool = True) -> Plan:
+    """Compiles a job and looks for what would go wrong; without `ask` nothing is sent.
 
     The registry, the data and the checkpoints must be where the cluster's pods reach them, so all are remote.
 
     Raises:
-        UserError: a setting is missing or local, or the host refuses.
+        UserError: the job is not usable there, or an option has no meaning on Kubeflow.
     """
-    host = settings.require("kubeflow_host").rstrip("/")
+    for given, option, instead in (
+        (
+            options.spot is not None,
+            "--spot",
+            "choose a row of `machines` that selects a pool of spot nodes",
+        ),
+        (len(options.machines) > 1, "--machine with several rows", "a pod waits for its node; name one row"),
+        (options.max_cost is not None, "--max-cost", "pods have no price; `resources.timeout_hours` ends a training"),
+        (options.labels, "--label", "runs have none; use --experiment"),
+    ):
+        if given:
+            raise UserError(f"{option}: is for Vertex AI; on Kubeflow {instead}")
     if not storage.is_remote(settings.registry):
         raise UserError(f"registry: {settings.registry} is on this machine; on Kubeflow set a gs:// or s3:// prefix")
+    if settings.kubeflow_root and not storage.is_remote(settings.kubeflow_root):
+        raise UserError(f"kubeflow_root: {settings.kubeflow_root} is on this machine; set a gs:// or s3:// prefix")
     require_remote(job)
-    text = compile_job(job, "local", image=image_name(settings.image), machines=load_machines(settings.machines))
-    pipeline = str(read_spec(text)[0]["pipelineInfo"]["name"])
+    rows = load_machines(settings.machines)
+    if options.machines:
+        choose(rows, options.machines[0], "--machine")
+    chosen = {"train": options.machines[0] if options.machines else None, "timeout_hours": options.timeout_hours}
+    changed = {key: value for key, value in chosen.items() if value is not None}
+    if changed:
+        job = job.model_copy(update={"resources": job.resources.model_copy(update=changed)})
+    text = compile_job(
+        job, "local", image=image_name(settings.image), machines=rows,
+        definition=define_retraining if options.retraining else None,
+    )  # fmt: skip
+    spec, *platforms = read_spec(text)
+    spec = with_step_options(spec, options.steps)
+    if not options.cache:
+        for _, _, task in tasks(spec):
+            task.pop("cachingOptions", None)  # type: ignore[attr-defined]
     run = new_run_id(job.job)
-    values = parameters(job, registry=settings.registry, run=run, work=storage.join(settings.registry, ".work"))
-    client = _client(host, settings)
-    from kfp_server_api.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
+    work = storage.join(settings.registry, ".work")
+    values = parameters(job, registry=settings.registry, run=run, work=work, found=None if ask else "")
+    if options.retraining:
+        values.pop("data_fingerprint", None)
+        values["run"] = ""  # one schedule starts many runs
+    experiment = options.experiment or settings.experiment or _EXPERIMENT
+    submission = Submission(run, job.job, spec, values, {}, experiment, platform=platforms[0] if platforms else {})
+    findings = tuple(_findings(cluster, submission)) if ask else ()
+    return Plan(submission, None, findings, (job.resources.train,))
 
-    with scratches.temporary_folder("kubeflow") as folder, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+
+def _findings(cluster: Cluster, submission: Submission) -> Iterator[Finding]:
+    """What the server says against a run."""
+    if cluster.health.get("multi_user") and not cluster.namespace:
+        yield Finding("kubeflow_namespace: is not set, and this installation has several users; write"
+                      " `kubeflow_namespace: ...` into textdiffusion.yaml")  # fmt: skip
+    yield from version_findings(cluster, search="search" in submission.parameters)
+
+
+def version_findings(cluster: Cluster, *, search: bool = False) -> Iterator[Finding]:
+    """Whether the server is new enough: for all runs, or for one that searches."""
+    least, version = SEARCH if search else LEAST, cluster.version
+    wanted, why = ".".join(map(str, least)), "collects a search's trials" if search else "lets steps write as no root"
+    if version is None:
+        said = cluster.health.get("tag_name") or "nothing"
+        yield Finding(f"kubeflow {cluster.host}: tells no version (says {said}); it must be {wanted} or newer",
+                      problem=False)  # fmt: skip
+    elif version < least:
+        seen = ".".join(map(str, version))
+        yield Finding(f"kubeflow {cluster.host}: is version {seen}; {wanted} is the first that {why}")
+
+
+def submit(cluster: Cluster, plan: Plan) -> str:
+    """Starts a run; returns what the server calls it.
+
+    Raises:
+        UserError: the server refuses it.
+    """
+    from kfp_server_api import V2beta1Run
+
+    sent = plan.submission
+    with cluster.one_line(f"run {sent.run}"):
+        body = V2beta1Run(
+            display_name=sent.run,
+            description=f"TextDiffusion job {sent.job}",
+            experiment_id=experiment(cluster, sent.experiment),
+            **payload(cluster, sent),
+        )
+        made = cluster.client._run_api.run_service_create_run(run=body)
+    if not made.run_id:
+        raise UserError(f"kubeflow {cluster.host}: answered without the id of a run; is this its address?")
+    return str(made.run_id)
+
+
+def payload(cluster: Cluster, sent: Submission) -> dict[str, Any]:
+    """What runs and recurring runs have in common: specification, parameters, pipeline root, service account."""
+    from kfp_server_api import V2beta1RuntimeConfig
+
+    spec: dict[str, Any] = dict(sent.spec)
+    settings = cluster.settings
+    return {
+        "pipeline_spec": {"pipeline_spec": spec, "platform_spec": dict(sent.platform)} if sent.platform else spec,
+        "runtime_config": V2beta1RuntimeConfig(parameters=dict(sent.parameters), pipeline_root=settings.kubeflow_root),
+        "service_account": settings.kubeflow_service_account,
+    }
+
+
+def experiment(cluster: Cluster, name: str) -> str:
+    """The id of an experiment, which is made if it is not there."""
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        package = folder / "pipeline.yaml"
-        package.write_text(text, encoding="utf-8")
-        try:
-            made = client.create_run_from_pipeline_package(
-                str(package),
-                arguments=values,
-                run_name=run,
-                experiment_name=settings.experiment or "textdiffusion",
-                namespace=settings.kubeflow_namespace,
-                enable_caching=None if cache else False,
-            )
-        except ApiException as error:
-            raise UserError(f"kubeflow {host}: refused: {error.status} {_said(error)}") from None
-        except HTTPError as error:
-            raise UserError(f"kubeflow {host}: not reachable: {type(error).__name__}") from None
-    return {"run": run, "id": made.run_id, "pipeline": pipeline, "url": f"{host}/#/runs/details/{made.run_id}"}
-
-
-def wait(host: str, identity: str, settings: Settings, *, timeout: float = 86_400.0, interval: float = 10.0) -> str:
-    """Waits for a run and returns its state: succeeded, failed, canceled, skipped."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ended = _client(host, settings).wait_for_run_completion(identity, timeout, sleep_duration=interval)
-    return str(ended.state).rsplit(".", 1)[-1].lower()
-
-
-def _client(host: str, settings: Settings) -> Any:
-    import kfp
-
-    logging.getLogger("kfp").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return kfp.Client(
-                host=host,
-                namespace=settings.kubeflow_namespace or "kubeflow",
-                existing_token=settings.kubeflow_token,
-            )
-    except Exception as error:
-        raise UserError(f"kubeflow {host}: not reachable: {' '.join(str(error).split())[:200]}") from None
-
-
-def _said(error: Any) -> str:
-    return " ".join(str(error.body or error.reason).split())[:300]
+        made = cluster.client.create_experiment(name, namespace=cluster.namespace)
+    if not made.experiment_id:
+        raise UserError(f"kubeflow {cluster.host}: answered without the id of an experiment; is this its address?")
+    return str(made.experiment_id)

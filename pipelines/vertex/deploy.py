@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from core import storage
@@ -15,53 +14,17 @@ from pipelines import costs
 from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
 from pipelines.custom_job import options_of
-from pipelines.findings import Finding
 from pipelines.jobs import parameters, require_remote
 from pipelines.machines import Machine, choose, load_machines
 from pipelines.retraining import define_retraining
+from pipelines.service import Options, Plan, Say, Submission
 from pipelines.settings import Settings
+from pipelines.step_options import with_environment, with_machine, with_step_options
 from pipelines.vertex.caps import limits, with_limits
 from pipelines.vertex.client import ENDPOINT, Project, Vertex
 from pipelines.vertex.monitor import view
 from pipelines.vertex.preflight import fallback_findings, limit_findings, preflight
-from pipelines.vertex.step_options import with_environment, with_machine, with_step_options
-from pipelines.vertex.submit import MACHINES, MAX_COST, Submission, check_experiment, list_runs, submit
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line adds to a job.
-
-    `machines` are rows of resources.yaml for training, in the order in which they are tried.
-    """
-
-    machines: tuple[str, ...] = ()
-    spot: bool | None = None
-    steps: tuple[str, ...] = ()
-    max_cost: float | None = None
-    timeout_hours: float | None = None
-    cache: bool = True
-    experiment: str = ""
-    labels: Mapping[str, str] | None = None
-    retraining: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A submission with what is known about it before it is sent."""
-
-    submission: Submission
-    estimate: costs.Estimate
-    findings: tuple[Finding, ...]
-    machines: tuple[str, ...]
-
-    @property
-    def problems(self) -> list[str]:
-        return [finding.text for finding in self.findings if finding.problem]
-
-    @property
-    def notes(self) -> list[str]:
-        return [finding.text for finding in self.findings if not finding.problem]
+from pipelines.vertex.submit import MACHINES, MAX_COST, check_experiment, list_runs, submit
 
 
 def remote_registry(settings: Settings) -> str:
@@ -126,46 +89,16 @@ def prepare(vertex: Vertex, job: AnyJob, settings: Settings, options: Options, *
     return Plan(submission, expected, tuple(findings), machines)
 
 
-def deploy(
-    vertex: Vertex,
-    job: AnyJob,
-    settings: Settings,
-    options: Options,
-    say: Callable[[str], None],
-) -> Plan:
-    """Submits a job if nothing speaks against it.
-
-    Args:
-        vertex: the services.
-        job: what to run.
-        settings: of this machine and project.
-        options: of the command line.
-        say: gets one line at a time.
-
-    Raises:
-        PreflightError: something would have gone wrong; nothing was submitted.
-    """
-    plan = prepare(vertex, job, settings, options)
-    for note in plan.notes:
-        say(f"note: {note}")
-    if plan.problems:
-        raise PreflightError(plan.problems)
+def start(vertex: Vertex, plan: Plan, settings: Settings, tell: Say) -> None:
+    """Submits what was prepared, and tells what it will cost, its id and its page."""
     if not storage.is_remote(settings.registry):
-        say(f"note: the model will be registered in {remote_registry(settings)}; write `registry:"
-            f" {remote_registry(settings)}` into textdiffusion.yaml and `textdiffusion models` reads it")  # fmt: skip
-    say(f"estimate: {plan.estimate.line()}")
+        tell(f"note: the model will be registered in {remote_registry(settings)}; write `registry:"
+             f" {remote_registry(settings)}` into textdiffusion.yaml and `textdiffusion models` reads it")  # fmt: skip
+    if plan.estimate:
+        tell(f"estimate: {plan.estimate.line()}")
     url = submit(vertex, plan.submission)
-    say(f"run: {plan.submission.run}")
-    say(f"console: {url}")
-    return plan
-
-
-class PreflightError(UserError):
-    """Problems found before anything was paid for; each is one line."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__(problems[0])
-        self.problems = problems
+    tell(f"run: {plan.submission.run}")
+    tell(f"console: {url}")
 
 
 def history(vertex: Vertex, job: str, rows: Mapping[str, Machine]) -> dict[str, float]:

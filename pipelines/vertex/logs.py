@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from core.errors import UserError
+from pipelines.executor_log import Executor, without_prefix
 from pipelines.vertex.client import Vertex, one_line
-from pipelines.vertex.monitor import ENDED, Step, View, launched, view
+from pipelines.vertex.monitor import launched, view
 from pipelines.vertex.submit import get_run
+from pipelines.views import ENDED, Step
 
-_PREFIX = re.compile(r"^\[KFP Executor [^\]]*\]: ")  # of everything that a step logs, the executor's own lines too
-_ITS_OWN = ("Looking for component", "Loading KFP component", "Got executor_input", "output file")
 _LATE = timedelta(minutes=1)  # an entry is listed at most so long after it was written
 
 
@@ -61,48 +60,17 @@ def log_text(entry: Mapping[str, Any]) -> str:
     """One log entry as one line: time, severity if it matters, text."""
     severity = entry.get("severity", "")
     mark = f"{severity} " if severity in ("WARNING", "ERROR", "CRITICAL") else ""
-    return f"{entry['timestamp'][11:19]} {mark}{_PREFIX.sub('', _payload(entry))}"
+    return f"{entry['timestamp'][11:19]} {mark}{without_prefix(_payload(entry))}"
 
 
 def _payload(entry: Mapping[str, Any]) -> str:
     return str(entry.get("jsonPayload", {}).get("message") or entry.get("textPayload") or "")
 
 
-class Executor:
-    """Tells what KFP's executor prints (where it found the function, the input it was given) from a step's lines."""
-
-    def __init__(self) -> None:
-        self._inside = False
-
-    def said(self, entry: Mapping[str, Any]) -> bool:
-        """Whether the next entry of a log is the executor's."""
-        text = _payload(entry)
-        if _PREFIX.match(text) and any(words in text for words in _ITS_OWN):
-            self._inside = "Got executor_input" in text and not text.rstrip().endswith("}")
-            return True
-        if self._inside:
-            self._inside = text != "}"
-            return True
-        return False
-
-
 def without_executor(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Log entries of a step without those of KFP's executor."""
     executor = Executor()
-    return [entry for entry in entries if not executor.said(entry)]
-
-
-def end_of(shown: View) -> Step:
-    """The step whose log is wanted first: the one that failed, else the one that runs, else the last that ran.
-
-    Raises:
-        UserError: no step has begun.
-    """
-    order = [*shown.failed, *(s for s in shown.steps if s.state == "running")]
-    order += [step for step in reversed(shown.steps) if step.jobs]
-    if not order:
-        raise UserError(f"run {shown.run}: no step has begun")
-    return order[0]
+    return [entry for entry in entries if not executor.said(_payload(entry))]
 
 
 def jobs_of(vertex: Vertex, job: Any, step: Step) -> tuple[str, ...]:
@@ -159,7 +127,7 @@ def watch_logs(
                 continue
             seen.add(identity)
             newest = max(newest, entry["timestamp"])
-            if not executors.setdefault(job, Executor()).said(entry) or full:
+            if not executors.setdefault(job, Executor()).said(_payload(entry)) or full:
                 yield next(name for known, name in steps.items() if _identity(known) == job), entry
         if shown.state in ENDED:
             return

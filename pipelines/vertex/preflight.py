@@ -12,13 +12,14 @@ from pipelines import costs
 from pipelines.checks import executors, machine_problems, worker_pools
 from pipelines.findings import Finding
 from pipelines.machines import SPOT_ONLY
+from pipelines.service import Submission
 from pipelines.vertex.buckets import bucket_findings
 from pipelines.vertex.caps import LEAST
 from pipelines.vertex.client import Vertex
 from pipelines.vertex.places import account_findings, form_problems, tensorboard_findings
 from pipelines.vertex.quota import accelerators, quota_findings
 from pipelines.vertex.regions import check_accelerator, check_region
-from pipelines.vertex.submit import RUN_ID, Submission
+from pipelines.vertex.submit import RUN_ID
 
 MANIFESTS = ", ".join(
     f"application/vnd.{kind}+json"

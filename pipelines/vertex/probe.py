@@ -23,14 +23,16 @@ from pipelines.compile import image_name
 from pipelines.custom_job import VertexOptions, custom_job
 from pipelines.jobs import load_job
 from pipelines.machines import choose, load_machines
+from pipelines.service import PreflightError, Submission
 from pipelines.settings import Settings
+from pipelines.step_options import with_environment
 from pipelines.vertex.caps import with_limits
 from pipelines.vertex.client import Vertex
-from pipelines.vertex.deploy import PreflightError, environment
-from pipelines.vertex.monitor import View, follow
+from pipelines.vertex.deploy import environment
+from pipelines.vertex.monitor import view
 from pipelines.vertex.preflight import preflight
-from pipelines.vertex.step_options import with_environment
-from pipelines.vertex.submit import MAX_COST, Submission, submit
+from pipelines.vertex.submit import MAX_COST, get_run, submit
+from pipelines.views import View, follow
 
 MOST = 1.0  # USD
 SECONDS = 900  # of each step
@@ -82,9 +84,8 @@ def probe(vertex: Vertex, settings: Settings, gpu: str, say: Callable[[str], Non
         raise PreflightError(problems)
     say(f"at most {estimate.usd:.2f} USD; run: {submission.run}")
     submit(vertex, submission)
-    shown = follow(
-        vertex, submission.run, lambda now: None, interval=interval, machines=load_machines(settings.machines)
-    )
+    rows = load_machines(settings.machines)
+    shown = follow(lambda: view(get_run(vertex, submission.run), rows), lambda now: None, interval=interval)
     return collected(vertex, submission, shown)
 
 
@@ -92,7 +93,7 @@ def collected(vertex: Vertex, submission: Submission, shown: View) -> dict[str, 
     """The facts that the steps of an ended probe left."""
     prefix = submission.parameters["attempts"].partition(f"gs://{vertex.project.bucket}/")[2]
     begun = sum(1 for _ in vertex.bucket(vertex.project.bucket).list_blobs(prefix=f"{prefix}/"))
-    observed: dict[str, Any] = {"run": shown.run, "region": vertex.project.region, "usd": round(shown.usd, 3)}
+    observed: dict[str, Any] = {"run": shown.run, "region": vertex.project.region, "usd": round(shown.usd or 0.0, 3)}
     for name in ("look", "step"):
         step = shown.step(name)
         if step.state != "succeeded":

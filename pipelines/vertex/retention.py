@@ -14,8 +14,9 @@ from typing import Any
 
 from factory.registry import Registry
 from pipelines.vertex.client import Vertex, one_line
-from pipelines.vertex.monitor import ENDED, view
+from pipelines.vertex.monitor import view
 from pipelines.vertex.submit import list_runs
+from pipelines.views import ENDED
 
 BESIDE = ("work", "tensorboard")  # folders of the bucket that hold one folder for each training
 _MANY = 10_000

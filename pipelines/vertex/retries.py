@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from core.errors import UserError
-from core.printable import say
 from factory.lineage import restore_ints
 from factory.run_folder import new_run_id
 from pipelines.machines import Machine, choose, load_machines
+from pipelines.service import Submission
 from pipelines.settings import Settings
+from pipelines.step_options import with_machine
 from pipelines.vertex.client import Vertex
-from pipelines.vertex.monitor import ENDED, View, exit_code, follow, view
-from pipelines.vertex.step_options import with_machine
-from pipelines.vertex.submit import EXPERIMENT, MACHINES, MAX_COST, Submission, cancel, get_run, submit
+from pipelines.vertex.monitor import view
+from pipelines.vertex.submit import EXPERIMENT, MACHINES, MAX_COST, cancel, get_run, submit
+from pipelines.views import ENDED, View, follow
 
 _OWN = ("textdiffusion-job", "textdiffusion-config", EXPERIMENT)  # labels that `submit` writes
 
@@ -37,7 +38,8 @@ def watch(
     """
     rows = load_machines(settings.machines)
     while True:
-        shown = follow(vertex, run, _ending(vertex, run, show, say), interval=interval, machines=rows)
+        look = partial(_look, vertex, run, rows)
+        shown = follow(look, _ending(vertex, run, show, say), interval=interval)
         if not shown.out_of_capacity:
             return shown
         following = next_machine(vertex, run, rows)
@@ -47,6 +49,10 @@ def watch(
         say(f"{run}: no {before} to be had; going on as {submission.run} on {machine}")
         submit(vertex, submission, exists_ok=True)
         run = submission.run
+
+
+def _look(vertex: Vertex, run: str, rows: Mapping[str, Machine]) -> View:
+    return view(get_run(vertex, run), rows)
 
 
 def _ending(
@@ -59,7 +65,7 @@ def _ending(
 
     def shown(now: View) -> None:
         show(now)
-        if cap is not None and now.usd > cap and now.state not in ENDED and not asked:
+        if cap is not None and (now.usd or 0) > cap and now.state not in ENDED and not asked:
             asked.append(run)
             say(f"{run}: has cost {now.usd:.2f} USD, more than --max-cost {cap:g}: it is cancelled")
             cancel(vertex, run)
@@ -123,13 +129,3 @@ def again(vertex: Vertex, run: str, identity: str = "") -> Submission:
     return Submission(
         identity, job, message["pipelineSpec"], parameters, labels, stopped.labels.get(EXPERIMENT, ""), fail_fast
     )
-
-
-def end(shown: View) -> int:
-    """Says how a run ended when it did not succeed; returns its exit code."""
-    for step in shown.failed:
-        say(f"error: step {step.name} failed: {step.error}", to=sys.stderr)
-        say(f"  its log: textdiffusion monitor {shown.run} --logs --step {step.name}", to=sys.stderr)
-    if shown.state == "failed":
-        say(f"  once mended, go on from there: textdiffusion retry {shown.run}", to=sys.stderr)
-    return exit_code(shown.state)

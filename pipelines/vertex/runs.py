@@ -18,8 +18,9 @@ from factory.lineage import restore_ints
 from factory.run_folder import Run
 from pipelines.vertex.client import Vertex
 from pipelines.vertex.downloads import fetch_tree
-from pipelines.vertex.monitor import View, view
+from pipelines.vertex.monitor import view
 from pipelines.vertex.submit import get_run
+from pipelines.views import View
 
 _IN_METADATA = ("metrics", "classification")
 _FACTS = ("code_version", "image")
@@ -47,7 +48,7 @@ def facts(vertex: Vertex, run: str) -> dict[str, Any]:
         **{key: next((m[key] for m in metadata if key in m), None) for key in _FACTS},
         "config": parameters,
         "config_hash": config_hash(parameters),
-        "usd": round(shown.usd, 4),
+        "usd": round(shown.usd or 0.0, 4),
         "parents": [],
         "steps": [_entry(step) for step in shown.steps],
         "gate": _gate(shown),

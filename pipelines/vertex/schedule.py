@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from core.errors import UserError
 from pipelines.cron import split_zone, with_zone
+from pipelines.service import Entry, Submission, the_schedule
 from pipelines.vertex.client import Vertex, one_line
-from pipelines.vertex.submit import Submission, pipeline_job
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A schedule as it is listed."""
-
-    name: str
-    job: str
-    cron: str
-    state: str
-    next_run: str
-    last_run: str
-    started: int
-    resource: str
+from pipelines.vertex.submit import pipeline_job
 
 
 def create(
@@ -98,14 +84,7 @@ def find(vertex: Vertex, name: str) -> Entry:
     Raises:
         UserError: there is none, or the name is not unique.
     """
-    entries = listed(vertex)
-    matches = [entry for entry in entries if name in (entry.name, entry.resource.rsplit("/", 1)[1])]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise UserError(f"schedule {name!r}: {len(matches)} are called so; name one by its number:"
-                        f" {', '.join(entry.resource.rsplit('/', 1)[1] for entry in matches)}")  # fmt: skip
-    raise UserError(f"schedule {name!r}: there is none; schedules: {', '.join(e.name for e in entries) or 'none'}")
+    return the_schedule(listed(vertex), name)
 
 
 def pause(vertex: Vertex, name: str) -> None:

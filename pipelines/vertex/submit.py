@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from core import storage
 from core.config import config_hash
 from core.errors import UserError
+from pipelines.service import Submission
 from pipelines.vertex.client import Project, Vertex, console_url, one_line
 
 RUN_ID = re.compile(r"[a-z][-a-z0-9]{0,126}")  # "less than 128 characters"
@@ -26,23 +25,6 @@ MACHINES = "textdiffusion-machines"
 
 MAX_COST = "textdiffusion-max-cost"
 """Label of a run: USD that it may cost, with `_` for the point."""
-
-
-@dataclass(frozen=True)
-class Submission:
-    """Everything that is sent, and where its artifacts will be."""
-
-    run: str
-    job: str
-    spec: Mapping[str, Any]
-    parameters: Mapping[str, Any]
-    labels: Mapping[str, str] = field(default_factory=dict)
-    experiment: str = ""
-    fail_fast: bool = True
-
-    @property
-    def pipeline(self) -> str:
-        return str(self.spec["pipelineInfo"]["name"])
 
 
 def pipeline_job(submission: Submission, project: Project) -> Any:

@@ -27,8 +27,10 @@ def gc(
     from pipelines.vertex.client import Project, Vertex
     from pipelines.vertex.deploy import remote_registry
     from pipelines.vertex.retention import BESIDE, candidates, remove
+    from textdiffusion.cli.where import require_vertex
 
     settings = load_settings()
+    require_vertex(settings, "gc", "remove runs on its pages, and objects by a lifecycle rule of the store")
     vertex = Vertex(Project.of(settings))
     deletable = candidates(vertex, remote_registry(settings), days)
     rows = [

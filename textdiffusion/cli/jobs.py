@@ -135,30 +135,25 @@ def run(
     if runner in ("vertex", "kubeflow"):
         if only or resume or debug:
             raise UserError(f"--only, --resume and --debug are for runs on this machine, not for {runner}")
-        _run_remote(load_job(name, overrides or (), [settings.set], search=search), runner, settings, as_json)
+        job = load_job(name, overrides or (), [settings.set], search=search)
+        _run_remote(job, runner, settings, cache, as_json)
         return
     _run_here(name, run_name, runner, overrides or [], search, only, origin, resume, debug, cache, as_json, settings)
 
 
-def _run_remote(job: Any, runner: str, settings: Any, as_json: bool) -> None:
+def _run_remote(job: Any, runner: str, settings: Any, cache: bool, as_json: bool) -> None:
     """Submits to Vertex or Kubeflow, and says where to watch."""
-    if runner == "kubeflow":
-        from pipelines.kubeflow.submit import submit_job
+    from pipelines.service import Options, deploy
+    from textdiffusion.cli.where import service_of
 
-        facts: dict[str, Any] = {**submit_job(job, settings)}
-        where = f"run: {facts['run']}\nwatch: {facts['url']}"
-    else:
-        from pipelines.vertex.client import Project, Vertex
-        from pipelines.vertex.deploy import Options, deploy
-
-        tell = (lambda _: None) if as_json else say
-        plan = deploy(Vertex(Project.of(settings)), job, settings, Options(), tell)
-        facts = {"run": plan.submission.run, "pipeline": plan.submission.pipeline, "usd": round(plan.estimate.usd, 2)}
-        where = f"watch: textdiffusion monitor {facts['run']} --follow"
+    service = service_of(settings, runner)
+    plan = deploy(service, job, Options(cache=cache), (lambda _: None) if as_json else say)
+    run, estimate = plan.submission.run, plan.estimate
     if as_json:
-        print_json(facts)
+        usd = round(estimate.usd, 2) if estimate else None
+        print_json({"run": run, "pipeline": plan.submission.pipeline, "usd": usd, "page": service.page(run)})
     else:
-        say(where, lines=True)
+        say(f"watch: textdiffusion monitor {run} --follow")
 
 
 def _run_here(

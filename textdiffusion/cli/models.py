@@ -129,7 +129,7 @@ def download(
     from core.errors import UserError
     from local.downloads import fetch
     from pipelines.settings import load_settings
-    from textdiffusion.cli.where import cloud
+    from textdiffusion.cli.where import cloud, configured
 
     settings = load_settings({"registry": registry})
     vertex = cloud(settings)
@@ -141,11 +141,10 @@ def download(
     try:
         say(f"{fetch(name, target, Path(settings.runs), settings.registry)} files in {target}")
     except UserError as here:
-        if vertex is None or "@" in name or "/" in name or not str(here).startswith("run "):
+        service = configured(settings)
+        if service is None or "@" in name or "/" in name or not str(here).startswith("run "):
             raise
-        from pipelines.vertex.runs import download as download_run
-
-        run = download_run(vertex, name, target, say)
+        run = service.download(name, target, say)
         say(f"{run.id}: {run.status}, in {target}")
 
 

@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 def runs(
     job: Annotated[str | None, typer.Option(help="Only runs of this job.")] = None,
-    on_cloud: Annotated[bool, typer.Option("--cloud", help="The runs on Vertex AI instead.")] = False,
+    on_cloud: Annotated[bool, typer.Option("--cloud", help="The runs on Vertex AI or Kubeflow instead.")] = False,
     as_json: Json = False,
 ) -> None:
     """The runs on this machine, newest last."""
@@ -59,16 +59,11 @@ def runs(
 
 
 def _cloud_runs(job: str | None, as_json: bool) -> None:
-    from pipelines.machines import load_machines
     from pipelines.settings import load_settings
-    from pipelines.vertex.client import Project, Vertex
-    from pipelines.vertex.monitor import view
-    from pipelines.vertex.submit import list_runs
+    from textdiffusion.cli.where import service_of
 
-    settings = load_settings()
-    machines, rows = load_machines(settings.machines), []
-    for message in reversed(list_runs(Vertex(Project.of(settings)), job=job or "")):
-        shown = view(message, machines)
+    rows = []
+    for shown in reversed(service_of(load_settings()).runs(job or "")):
         done = sum(step.state in ("succeeded", "cached") for step in shown.steps)
         rows.append(
             {
@@ -79,7 +74,7 @@ def _cloud_runs(job: str | None, as_json: bool) -> None:
                 "seconds": round(shown.seconds, 1),
                 "steps": f"{done}/{len(shown.steps)}",
                 "cached": sum(step.state == "cached" for step in shown.steps),
-                "usd": round(shown.usd, 2),
+                "usd": None if shown.usd is None else round(shown.usd, 2),
             }
         )
     columns = ("id", "job", "status", "created", "seconds", "steps", "cached", "usd")
@@ -120,25 +115,24 @@ def lineage(
     ],
     as_json: Json = False,
 ) -> None:
-    """From an artifact back to data, code version, image and configuration; here, or by Vertex ML Metadata."""
+    """From an artifact back to data, code version, image and configuration; here, or on the service."""
+    from core import storage
     from core.errors import UserError
     from local.lineage import trace
     from pipelines.settings import load_settings
-    from textdiffusion.cli.where import cloud
+    from textdiffusion.cli.where import configured
 
     settings = load_settings()
-    vertex = cloud(settings)
+    service = configured(settings)
     try:
-        if artifact.startswith("gs://") or (vertex and "@" in artifact and settings.registry.startswith("gs://")):
-            raise UserError(f"{artifact}: is in the cloud; set project, region and bucket")
+        registered = service is not None and "@" in artifact and storage.is_remote(settings.registry)
+        if storage.is_remote(artifact) or registered:
+            raise UserError(f"{artifact}: is in the cloud; set project, region and bucket, or kubeflow_host")
         tree = trace(artifact, _root(), settings.registry)
     except UserError:
-        if vertex is None:
+        if service is None:
             raise
-        from pipelines.vertex import lineage as cloud_lineage
-        from pipelines.vertex.deploy import remote_registry
-
-        tree = cloud_lineage.trace(vertex, artifact, remote_registry(settings))
+        tree = service.trace(artifact)
     if as_json:
         print_json(tree)
         return

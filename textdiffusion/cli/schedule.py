@@ -10,7 +10,7 @@ import typer
 
 from core.printable import say
 from textdiffusion.cli.output import Json, answer, examples
-from textdiffusion.cli.vertex import MachineOption, MaxCost, Overrides, StepOption
+from textdiffusion.cli.remote import MachineOption, MaxCost, Overrides, StepOption
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
 Zone = Annotated[str, typer.Option("--timezone", help="IANA time zone of --cron.")]
@@ -19,7 +19,7 @@ COLUMNS = ("name", "job", "cron", "state", "next_run", "started", "last_run")
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    group = typer.Typer(help="Retraining at fixed times, on Vertex AI Pipelines.", no_args_is_help=True)
+    group = typer.Typer(help="Retraining at fixed times, on the service that the settings name.", no_args_is_help=True)
     for command, lines in EXAMPLES.items():
         group.command(command.__name__.removesuffix("_all"), epilog=examples(*lines))(command)
     app.add_typer(group, name="schedule")
@@ -40,20 +40,18 @@ def create(
 ) -> None:
     """Retrain a job at fixed times; a run without new data trains nothing, a worse model is not promoted."""
     from pipelines.cron import with_zone
-    from pipelines.vertex import schedule
 
     with_zone(cron, timezone)  # before anything is compiled
-    vertex, plan = _plan(job, overrides, machine, step, max_cost)
-    entry = schedule.create(vertex, name or job, plan.submission, cron, timezone, end=end, runs=runs)
+    service = _service()
+    plan = _plan(service, job, overrides, machine, step, max_cost)
+    entry = service.create_schedule(name or job, plan, cron, timezone, end=end, runs=runs)
     print_entries([entry], as_json)
     _say(plan)
 
 
 def list_all(as_json: Json = False) -> None:
-    """All schedules of the project and region."""
-    from pipelines.vertex import schedule
-
-    print_entries(schedule.listed(_vertex()), as_json)
+    """All schedules of the project and region, or of the namespace."""
+    print_entries(_service().schedules(), as_json)
 
 
 def update(
@@ -71,24 +69,19 @@ def update(
 
     What it runs is then compiled anew from the job and this command's options alone: repeat the earlier ones.
     """
-    from pipelines.vertex import schedule
-
-    vertex = _vertex()
-    entry = schedule.find(vertex, name)
+    service = _service()
+    entry = service.schedule(name)
     plan = None
     if job or overrides or machine or step or max_cost is not None:
-        plan = _plan(job or entry.job, overrides, machine, step, max_cost)[1]
-    changed = plan.submission if plan else None
-    print_entries([schedule.update(vertex, name, submission=changed, cron=cron, zone=timezone)], as_json)
+        plan = _plan(service, job or entry.job, overrides, machine, step, max_cost)
+    print_entries([service.update_schedule(name, plan, cron=cron, zone=timezone)], as_json)
     if plan:
         _say(plan)
 
 
 def pause(name: Name) -> None:
     """Start no more runs until `resume`."""
-    from pipelines.vertex import schedule
-
-    schedule.pause(_vertex(), name)
+    _service().pause_schedule(name)
     say(f"{name}: paused")
 
 
@@ -97,17 +90,13 @@ def resume(
     catch_up: Annotated[bool, typer.Option("--catch-up", help="Also start the runs that were missed.")] = False,
 ) -> None:
     """Start runs again."""
-    from pipelines.vertex import schedule
-
-    schedule.resume(_vertex(), name, catch_up=catch_up)
+    _service().resume_schedule(name, catch_up=catch_up)
     say(f"{name}: active")
 
 
 def delete(name: Name) -> None:
     """Remove a schedule; the runs it started stay."""
-    from pipelines.vertex import schedule
-
-    schedule.delete(_vertex(), name)
+    _service().delete_schedule(name)
     say(f"{name}: deleted")
 
 
@@ -126,29 +115,31 @@ EXAMPLES: dict[Callable[..., Any], tuple[str, ...]] = {
 }
 
 
-def _vertex() -> Any:
+def _service() -> Any:
     from pipelines.settings import load_settings
-    from pipelines.vertex.client import Project, Vertex
+    from textdiffusion.cli.where import service_of
 
-    return Vertex(Project.of(load_settings()))
+    return service_of(load_settings())
 
 
 def _plan(
-    name: str, overrides: list[str] | None, machine: str | None, step: list[str] | None, max_cost: float | None
-) -> tuple[Any, Any]:
+    service: Any,
+    name: str,
+    overrides: list[str] | None,
+    machine: str | None,
+    step: list[str] | None,
+    max_cost: float | None,
+) -> Any:
     from pipelines.jobs import load_job
+    from pipelines.service import Options, require_sound
     from pipelines.settings import load_settings
-    from pipelines.vertex import deploy
 
-    settings = load_settings()
-    vertex = _vertex()
-    job = load_job(name, overrides or (), [settings.set])
+    job = load_job(name, overrides or (), [load_settings().set])
     machines = tuple(part for part in (machine or "").split(",") if part)
-    options = deploy.Options(machines=machines, steps=tuple(step or ()), max_cost=max_cost, retraining=True)
-    plan = deploy.prepare(vertex, job, settings, options)
-    if plan.problems:
-        raise deploy.PreflightError(plan.problems)
-    return vertex, plan
+    options = Options(machines=machines, steps=tuple(step or ()), max_cost=max_cost, retraining=True)
+    plan = service.prepare(job, options)
+    require_sound(plan)
+    return plan
 
 
 def _say(plan: Any) -> None:
@@ -156,4 +147,5 @@ def _say(plan: Any) -> None:
     several = ["the clock starts runs on the first machine; monitor --follow or retry go on with the next"]
     for note in [*plan.notes, *(several if len(plan.machines) > 1 else [])]:
         say(f"note: {note}", to=sys.stderr)
-    say(f"each run: {plan.estimate.line()}", to=sys.stderr)
+    if plan.estimate:
+        say(f"each run: {plan.estimate.line()}", to=sys.stderr)

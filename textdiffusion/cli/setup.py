@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 def doctor(
     on_cloud: Annotated[
         bool | None,
-        typer.Option("--cloud/--no-cloud", help="Check the Google Cloud project too; left out: if one is set."),
+        typer.Option("--cloud/--no-cloud", help="Check Vertex AI or Kubeflow too; left out: if one is set."),
     ] = None,
     inside: Annotated[
         bool, typer.Option("--inside", help="Check the image of the steps instead, in a container of it.")
@@ -36,10 +36,10 @@ def doctor(
         rows = checks_inside(image_name(settings.image))
     else:
         rows = checks()
-    if not inside and (on_cloud or (on_cloud is None and settings.project)):
-        from pipelines.vertex import doctor as cloud_doctor
+    if not inside and (on_cloud or (on_cloud is None and (settings.project or settings.kubeflow_host))):
+        from textdiffusion.cli.where import service_of
 
-        rows += cloud_doctor.checks(settings)
+        rows += service_of(settings).checks()
     answer(rows, ("check", "state", "found") if inside else ("check", "state", "found", "mend"), as_json)
     if any(row["state"] == "missing" for row in rows):
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ class Step:
     ) -> None:
         self.runner, self.name, self.task = runner, name, task
         self.component, self.executor, self.arguments = component, executor, arguments
-        self.root = f"{runner.order['root']}/{name}_-{identity}"
+        place = runner.order.get("place", "{root}/{name}_-{number}")
+        self.root = place.format(root=runner.order["root"], name=name, number=identity, uuid=uuid.UUID(int=identity))
         if executor.WhichOneof("spec") == "container":
             self.message = executor_input_utils.construct_executor_input(
                 component, arguments, task_root=self.root, block_input_artifact=False

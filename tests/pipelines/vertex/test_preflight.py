@@ -13,10 +13,10 @@ from pipelines.cron import next_times, with_zone
 from pipelines.jobs import load_job
 from pipelines.machines import load_machines
 from pipelines.settings import load_settings
+from pipelines.step_options import step_names, with_step_options
 from pipelines.vertex.deploy import Options, prepare
 from pipelines.vertex.preflight import limit_findings, parameter_problems, preflight
 from pipelines.vertex.regions import check_region
-from pipelines.vertex.step_options import step_names, with_step_options
 
 
 def only_line(result, words):

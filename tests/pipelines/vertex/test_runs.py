@@ -9,7 +9,8 @@ import time
 import pytest
 
 from pipelines.vertex.logs import watch_logs
-from pipelines.vertex.monitor import Step, View, launched
+from pipelines.vertex.monitor import launched, view
+from pipelines.views import Step, View, follow
 
 ACCOUNT = "pipelines@demo.iam.gserviceaccount.com"
 NETWORK = "projects/1/global/networks/net"
@@ -254,9 +255,7 @@ def test_short_outage_does_not_end_the_watch(cloud, command, monkeypatch):
         return answer(verb, target, content, accept)
 
     monkeypatch.setattr(cloud.server, "answer", flaky)
-    from pipelines.vertex.monitor import follow
-
-    assert follow(cloud.vertex, run, lambda shown: None, interval=0.1).state == "succeeded"
+    assert follow(lambda: view(sent(cloud, run)), lambda shown: None, interval=0.1).state == "succeeded"
     assert len(lost) == 2
 
 

@@ -1,9 +1,9 @@
-"""deploy, monitor, cancel, retry: runs on Vertex AI Pipelines."""
+"""deploy, monitor, cancel, retry: runs on the service that the settings name."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any
@@ -50,7 +50,7 @@ def deploy(
     max_cost: MaxCost = None,
     timeout_hours: Annotated[float | None, typer.Option(min=0.02, max=168, help="Longest training.")] = None,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Take unchanged steps from the cache.")] = True,
-    experiment: Annotated[str, typer.Option(help="Vertex AI experiment to put the run into.")] = "",
+    experiment: Annotated[str, typer.Option(help="Experiment to put the run into.")] = "",
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and estimate only.")] = False,
     offline: Annotated[
@@ -60,19 +60,20 @@ def deploy(
     interval: Interval = 10.0,
     as_json: Json = False,
 ) -> None:
-    """Compile a job, check everything that can be checked, and submit it to Vertex AI Pipelines."""
+    """Compile a job, check everything that can be checked, and submit it to the service that the settings name."""
     from core.errors import UserError
     from pipelines.jobs import load_job
+    from pipelines.service import Options, require_sound
+    from pipelines.service import deploy as submit
     from pipelines.settings import load_settings
-    from pipelines.vertex import deploy as deploying
-    from pipelines.vertex.client import Project, Vertex
+    from textdiffusion.cli.where import service_of
 
     if offline and not dry_run:
         raise UserError("--offline goes with --dry-run: a run is submitted to a service")
     settings = load_settings()
-    vertex = Vertex(Project.of(settings))
+    service = service_of(settings)
     job = load_job(name, overrides or (), [settings.set], search=search)
-    options = deploying.Options(
+    options = Options(
         machines=tuple(part for part in (machine or "").split(",") if part),
         spot=spot,
         steps=tuple(step or ()),
@@ -85,49 +86,35 @@ def deploy(
     tell = partial(say, to=sys.stderr) if as_json else say
     with _problems_in_lines():
         if dry_run:
-            offline = offline or _without_credentials(vertex, tell)
-            plan = deploying.prepare(vertex, job, settings, options, ask=not offline)
-            if plan.problems:
-                raise deploying.PreflightError(plan.problems)
+            plan = service.prepare(job, options, ask=not offline and service.reachable(tell))
+            require_sound(plan)
             for note in plan.notes:
                 tell(f"note: {note}")
-            tell(f"estimate: {plan.estimate.line()}")
+            tell(f"estimate: {plan.estimate.line()}" if plan.estimate else "estimate: none, steps have no price")
         else:
-            plan = deploying.deploy(vertex, job, settings, options, tell)
+            plan = submit(service, job, options, tell)
     if as_json:
         print_json(
             {
                 "run": None if dry_run else plan.submission.run,
                 "pipeline": plan.submission.pipeline,
-                "folder": vertex.project.run_folder(plan.submission.pipeline, plan.submission.run),
-                "usd": round(plan.estimate.usd, 2),
-                "steps": [vars(item) for item in plan.estimate.steps],
+                "folder": service.folder(plan),
+                "usd": round(plan.estimate.usd, 2) if plan.estimate else None,
+                "steps": [vars(item) for item in plan.estimate.steps] if plan.estimate else [],
                 "notes": plan.notes,
             }
         )
     if dry_run:
         return
     if follow:
-        raise typer.Exit(_follow(vertex, plan.submission.run, settings, interval))
+        raise typer.Exit(_follow(service, plan.submission.run, interval))
     tell(f"watch: textdiffusion monitor {plan.submission.run} --follow")
-
-
-def _without_credentials(vertex: Any, tell: Callable[[str], None]) -> bool:
-    """Whether there are no credentials here to ask a service with; says so."""
-    from pipelines.vertex.client import NoCredentialsError
-
-    try:
-        _ = vertex.credentials
-    except NoCredentialsError:
-        tell("note: no credentials on this machine: what only the services know was not checked")
-        return True
-    return False
 
 
 @contextmanager
 def _problems_in_lines() -> Iterator[None]:
     """All that a preflight refuses is said, a line each."""
-    from pipelines.vertex.deploy import PreflightError
+    from pipelines.service import PreflightError
 
     try:
         yield
@@ -151,36 +138,30 @@ def monitor(
     as_json: Json = False,
 ) -> None:
     """A run's steps with state, time, cost and errors; the log of a step; until the end with --follow."""
-    from pipelines.machines import load_machines
     from pipelines.settings import load_settings
-    from pipelines.vertex.client import Project, Vertex
-    from pipelines.vertex.logs import end_of, jobs_of, log_lines, log_text, watch_logs, without_executor
-    from pipelines.vertex.monitor import render, view
-    from pipelines.vertex.submit import get_run
+    from pipelines.views import end, end_of, render
+    from textdiffusion.cli.where import service_of
 
-    settings = load_settings()
-    vertex = Vertex(Project.of(settings))
-    message = get_run(vertex, name)
-    shown = view(message, load_machines(settings.machines))
+    service = service_of(load_settings())
+    shown = service.get(name)
     if logs or full or step:
         if follow:
             before = step
-            for part, entry in watch_logs(vertex, shown.run, step or "", full=full, interval=interval):
+            for part, line in service.watch_logs(shown.run, step or "", full=full, interval=interval):
                 if part != before:
                     say(f"--- {part}")
                 before = part
-                say(log_text(entry), lines=True)
-            raise typer.Exit(_ended(vertex, shown.run))
+                say(line, lines=True)
+            raise typer.Exit(end(service.get(shown.run)))
         chosen = [shown.step(step)] if step else [s for s in shown.steps if s.jobs] if full else [end_of(shown)]
         for one in chosen:
             if len(chosen) > 1:
                 say(f"--- {one.name}")
-            entries = log_lines(vertex, jobs_of(vertex, message, one))
-            for entry in entries if full else without_executor(entries)[-100:]:
-                say(log_text(entry), lines=True)
+            for line in service.logs(shown, one, full=full):
+                say(line, lines=True)
         return
     if follow:
-        raise typer.Exit(_follow(vertex, shown.run, settings, interval))
+        raise typer.Exit(_follow(service, shown.run, interval))
     if as_json:
         print_json(as_facts(shown))
         return
@@ -190,10 +171,9 @@ def monitor(
 def cancel(name: CloudRun) -> None:
     """End a run; what its finished steps made stays."""
     from pipelines.settings import load_settings
-    from pipelines.vertex import submit
-    from pipelines.vertex.client import Project, Vertex
+    from textdiffusion.cli.where import service_of
 
-    submit.cancel(Vertex(Project.of(load_settings())), name)
+    service_of(load_settings()).cancel(name)
     say(f"{name}: is being cancelled")
 
 
@@ -202,18 +182,16 @@ def retry(
     follow: Annotated[bool, typer.Option("--follow", help="Watch until the end; the exit code is the run's.")] = False,
     interval: Interval = 10.0,
 ) -> None:
-    """Start a failed or cancelled run again from its failed step; finished steps come from the cache."""
+    """Start a failed or cancelled run again from its failed step; what finished is not done again."""
     from pipelines.settings import load_settings
-    from pipelines.vertex import retries
-    from pipelines.vertex.client import Project, Vertex, console_url
+    from textdiffusion.cli.where import service_of
 
-    settings = load_settings()
-    vertex = Vertex(Project.of(settings))
-    submission = retries.retry(vertex, name, settings)
-    say(f"run: {submission.run}")
-    say(f"console: {console_url(vertex.project, submission.run)}")
+    service = service_of(load_settings())
+    run = service.retry(name)
+    say(f"run: {run}")
+    say(f"console: {service.page(run)}")
     if follow:
-        raise typer.Exit(_follow(vertex, submission.run, settings, interval))
+        raise typer.Exit(_follow(service, run, interval))
 
 
 def as_facts(shown: Any) -> dict[str, Any]:
@@ -224,7 +202,8 @@ def as_facts(shown: Any) -> dict[str, Any]:
         for s in shown.steps
     ]  # fmt: skip
     return {"id": shown.run, "job": shown.job, "status": shown.state, "seconds": round(shown.seconds, 1),
-            "usd": round(shown.usd, 4), "error": shown.error or None, "steps": steps}  # fmt: skip
+            "error": shown.error or None,
+            "usd": None if shown.usd is None else round(shown.usd, 4), "steps": steps}  # fmt: skip
 
 
 def pairs(texts: list[str]) -> dict[str, str]:
@@ -240,18 +219,15 @@ def pairs(texts: list[str]) -> dict[str, str]:
     return labels
 
 
-def _follow(vertex: Any, run: str, settings: Any, interval: float) -> int:
+def _follow(service: Any, run: str, interval: float) -> int:
     from rich.live import Live
 
-    from pipelines.vertex import retries
-    from pipelines.vertex.monitor import render
+    from pipelines.views import end, render
 
     console = _console()
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
-            shown = retries.watch(
-                vertex, run, lambda now: live.update(render(now), refresh=True), say, settings, interval=interval
-            )
+            shown = service.watch(run, lambda now: live.update(render(now), refresh=True), say, interval)
     else:
         seen: dict[str, str] = {}
 
@@ -261,17 +237,9 @@ def _follow(vertex: Any, run: str, settings: Any, interval: float) -> int:
                     seen[step.name] = step.state
                     say(f"{step.name}  {step.state}")
 
-        shown = retries.watch(vertex, run, show, say, settings, interval=interval)
+        shown = service.watch(run, show, say, interval)
         console.print(render(shown))
-    return retries.end(shown)
-
-
-def _ended(vertex: Any, run: str) -> int:
-    from pipelines.vertex.monitor import view
-    from pipelines.vertex.retries import end
-    from pipelines.vertex.submit import get_run
-
-    return end(view(get_run(vertex, run), {}))
+    return end(shown)
 
 
 def _console() -> Any:

@@ -1,0 +1,81 @@
+"""What a Kubeflow installation has for runs, and what mends that which is missing."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from importlib.metadata import version
+
+from core import storage
+from core.errors import UserError
+from pipelines.compile import image_name
+from pipelines.kubeflow.client import LEAST, Cluster
+from pipelines.kubeflow.submit import version_findings
+from pipelines.service import Check
+from pipelines.settings import Settings
+
+_LOGIN = (
+    "export TEXTDIFFUSION_KUBEFLOW_TOKEN=$(kubectl create token default-editor -n NAMESPACE"
+    " --audience=pipelines.kubeflow.org)"
+)
+
+
+def checks(settings: Settings) -> Iterator[Check]:
+    """Each check as {"check", "state": ok | missing | optional, "found", "mend"}, in the order of mending."""
+    yield _check("kfp", True, version("kfp"), "")
+    host = settings.kubeflow_host
+    yield _check("kubeflow_host", bool(host), host or "not set", "echo 'kubeflow_host: YOURS' >> textdiffusion.yaml")
+    if not host:
+        return
+    cluster = Cluster(settings)
+    try:
+        health = cluster.health
+    except UserError as error:
+        login = any(word in str(error) for word in ("login page", "401", "403"))
+        forward = "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80"
+        yield _check("Kubeflow Pipelines", False, error, _LOGIN if login else forward)
+        return
+    findings = list(version_findings(cluster))
+    seen = health.get("tag_name") or "unknown"
+    known = not findings or not findings[0].problem
+    text = findings[0].text if findings else f"version {seen}"
+    yield _check("Kubeflow Pipelines", known, text, f"install version {LEAST[0]}.{LEAST[1]} or newer")
+    several, place = bool(health.get("multi_user")), cluster.namespace
+    yield _check("kubeflow_namespace", bool(place) or not several, place or ("not set" if several else "one user"),
+                 "echo 'kubeflow_namespace: YOURS' >> textdiffusion.yaml")  # fmt: skip
+    try:
+        with cluster.one_line("runs"):
+            cluster.client.list_runs(namespace=place, page_size=1)
+            cluster.client.list_recurring_runs(namespace=place, page_size=1)
+        yield _check("runs and schedules", True, "may be listed", "")
+    except UserError as error:
+        yield _check("runs and schedules", False, error, _LOGIN)
+    yield from _registry(settings)
+    root = settings.kubeflow_root
+    yield _check("kubeflow_root", bool(root), root or "not set: `show`, `compare` and `download` find no artifacts",
+                 "echo 'kubeflow_root: gs://YOURS/pipelines' >> textdiffusion.yaml", needed=False)  # fmt: skip
+    image = image_name(settings.image)
+    yield _check("image", "." in image.partition("/")[0], image, "echo 'image: REGISTRY/textdiffusion' >>"
+                 " textdiffusion.yaml, and push it: docker push $(textdiffusion image)", needed=False)  # fmt: skip
+
+
+def _registry(settings: Settings) -> Iterator[Check]:
+    """The registry's prefix is remote and can be written from here; what pods may do is theirs to say."""
+    registry = settings.registry
+    if not storage.is_remote(registry):
+        mend = "echo 'registry: gs://YOURS/registry' >> textdiffusion.yaml"
+        yield _check("registry", False, f"{registry} is on this machine", mend)
+        return
+    probe = storage.join(registry, f".textdiffusion-preflight-{uuid.uuid4().hex}")
+    try:
+        storage.create(probe, b"")
+        storage.remove(probe)
+    except (UserError, OSError) as error:
+        yield _check("registry", False, error, "give this account read and write rights to it")
+        return
+    yield _check("registry", True, f"{registry}, writable", "")
+
+
+def _check(name: str, good: bool, seen: object, mend: str, *, needed: bool = True) -> Check:
+    state = "ok" if good else ("missing" if needed else "optional")
+    return {"check": name, "state": state, "found": str(seen), "mend": "" if good else mend}
