@@ -1,6 +1,7 @@
 """Between KFP artifacts and core: metrics for the console, versions for the registry, models out of it."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from core.storage import integrity
 from factory.lineage import run_of
 from factory.registry import Registry
 
+_LAUNCHER = "KFP_POD_NAME"
+"""Environment variable that KFP's compiler gives every pod. Its launcher uploads what lies at an artifact's path, also
+where that begins with /gcs, and refuses an artifact that was pointed outside of the pipeline root."""
 _LINEAGE = ("data_hash", "code_version", "image", "seed", "examples_seen", "effective_batch_size", "device", "config")
 
 
@@ -129,11 +133,17 @@ def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
         uri = version.folder(part)
         facts |= {key: version.lineage[key] for key in _LINEAGE if key in version.lineage}
         facts |= {"model_name": version.model, "version": version.version, "weights_sha256": version.weights_sha256}
-    if storage.is_remote(uri) and not str(artifact.path).startswith("/gcs/"):
+    if storage.is_remote(uri) and not is_mounted(str(artifact.path)):
         storage.copy_tree(uri, Path(artifact.path))
     else:  # the artifact is the registered folder itself: the same version gives the same cache key downstream
         artifact.uri = uri if storage.is_remote(uri) else str(Path(uri).absolute())
     describe(artifact, facts, {"source": name})
+
+
+def is_mounted(path: str, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the path of an artifact lies in a mounted bucket, so that the artifact may be another folder of a bucket;
+    otherwise what lies at the path is uploaded after the step."""
+    return path.startswith("/gcs/") and _LAUNCHER not in environment
 
 
 def _card(facts: Mapping[str, Any], metrics: Metrics, lineage: Mapping[str, Any]) -> str:

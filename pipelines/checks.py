@@ -12,7 +12,7 @@ from core.errors import UserError
 from factory.job import AnyJob
 from factory.steps import STEPS
 from pipelines.jobs import sections
-from pipelines.machines import ACCELERATORS, check_pair
+from pipelines.machines import ACCELERATORS, IN_CLUSTER, check_pair
 
 Spec = Mapping[str, Any]
 _RUNTIME = {"data_fingerprint", "registry", "run", "work", "model_name"}
@@ -97,7 +97,7 @@ def machine_problems(spec: Spec) -> Iterator[str]:
             yield str(error)
     for step, container in executors(spec):
         kind = container.get("resources", {}).get("accelerator", {}).get("resourceType")
-        if kind and kind not in (*ACCELERATORS, "nvidia.com/gpu"):
+        if kind and kind not in (*ACCELERATORS, IN_CLUSTER):
             yield f"{step}: no accelerator is called {kind}; allowed: {', '.join(ACCELERATORS)}"
 
 
@@ -134,7 +134,7 @@ def _node_selectors(spec: Spec, platforms: list[Any]) -> Iterator[str]:
     }
     for step, container in executors(spec):
         kind = container.get("resources", {}).get("accelerator", {}).get("resourceType")
-        if kind == "nvidia.com/gpu" and step not in selected:
+        if kind == IN_CLUSTER and step not in selected:
             yield f"{step}: asks for a GPU on Kubernetes without a node selector"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from factory.job import AnyJob
 from factory.steps import STEPS
 from pipelines.checks import worker_pools
-from pipelines.machines import Machine
+from pipelines.machines import IN_CLUSTER, Machine
 
 RUN_FEE = 0.03  # USD a run; quoted by finout.io, read 2026-11
 STARTUP_HOURS = 0.1  # a machine starts and pulls the image
@@ -141,7 +141,11 @@ def _by_size(machines: Mapping[str, Machine], resources: Mapping[str, Any]) -> M
     accelerator = resources.get("accelerator", {})
     kind = accelerator.get("resourceType") or accelerator.get("type")
     cpu = float(resources.get("cpuLimit", 0) or resources.get("resourceCpuLimit", 0) or 0)
-    fitting = [row for row in machines.values() if row.accelerator_type == kind and row.cpu >= cpu]
+    if kind == IN_CLUSTER:  # Kubernetes knows a GPU by its count alone
+        count = int(accelerator.get("resourceCount") or accelerator.get("count") or 0)
+        fitting = [row for row in machines.values() if (row.accelerator_count, row.cpu) == (count, cpu)]
+    else:
+        fitting = [row for row in machines.values() if row.accelerator_type == kind and row.cpu >= cpu]
     return min(fitting, key=lambda row: row.cpu, default=None)
 
 

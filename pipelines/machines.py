@@ -7,9 +7,9 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.architectures import LOCKED, runs_on
 from core.config import Frozen, read_written, validate
@@ -33,10 +33,15 @@ _CAPABILITY = {
     "NVIDIA_H100_80GB": (9, 0),
     "NVIDIA_H100_MEGA_80GB": (9, 0),
 }
+IN_CLUSTER = "nvidia.com/gpu"
+"""What a GPU is called on Kubernetes, whichever it is."""
 ACCELERATORS = tuple(name for name, capability in _CAPABILITY.items() if runs_on(capability))
 """Those that the torch of the image runs on."""
 SPOT_ONLY = re.compile(r"a3-highgpu-[124]g")
 """Machine types that Compute Engine gives only as spot or flex-start; of Vertex AI it is not known."""
+
+
+_FOR_PODS = 0.8  # of a node's memory: GKE keeps 17 % of 15 GiB, and its own pods half a GiB
 
 
 class Price(Frozen):
@@ -49,6 +54,38 @@ class Price(Frozen):
     source: str
 
 
+class Toleration(Frozen):
+    """A taint of nodes that pods are let onto, as Kubernetes has it."""
+
+    key: str = ""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Toleration:
+        if not self.key and self.operator != "Exists":
+            raise ValueError("without a key the operator is Exists")
+        if self.value and self.operator == "Exists":
+            raise ValueError("the operator Exists takes no value")
+        return self
+
+
+class Pod(Frozen):
+    """What a step's pod is on Kubernetes, beside its size and node."""
+
+    cpu: float | None = Field(None, gt=0, le=416, description="requested; left out: a little less than the machine's")
+    memory_gb: float | None = Field(None, gt=0, le=12_000, description="likewise; the limit too")
+    tolerations: tuple[Toleration, ...] = ()
+    pull_secrets: tuple[str, ...] = Field((), description="for the image's registry")
+    shared_memory: str | None = Field(
+        None, pattern=r"^[1-9][0-9]{0,5}(Mi|Gi)$", description="of /dev/shm; left out: no limit with several GPUs"
+    )
+    claims: dict[str, str] = Field(default_factory=dict, description="path in the pod by name of a volume claim")
+    retries: int = Field(0, ge=0, le=10, description="of a step whose pod failed or was taken away")
+    backoff_seconds: int = Field(60, ge=1, le=3600, description="before the first retry; then twice as long each time")
+
+
 class Machine(Frozen):
     """One row of resources.yaml."""
 
@@ -58,7 +95,14 @@ class Machine(Frozen):
     accelerator_type: str | None = None
     accelerator_count: int = Field(0, ge=0, le=16)
     node_selector: dict[str, str] = Field(default_factory=dict, description="label of the nodes on Kubernetes")
+    kubernetes: Pod = Field(default_factory=Pod)
     usd_per_hour: Price | None = None
+
+    def requested(self) -> tuple[float, int]:
+        """CPUs and megabytes (10^6 bytes) that a pod may ask for: a node of the machine's size keeps some of both for
+        itself, so a pod that asked for all of it would wait for ever."""
+        cpu = self.kubernetes.cpu or (self.cpu - 1 if self.cpu > 1 else 0.5)
+        return cpu, round(1000 * (self.kubernetes.memory_gb or _FOR_PODS * self.memory_gb))
 
     def spec(self) -> dict[str, Any]:
         """`MachineSpec` of a worker pool."""

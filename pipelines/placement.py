@@ -14,6 +14,7 @@ from core.processes.accelerators import EXPECTED, IN_POD
 from factory.steps import STEPS
 from pipelines.custom_job import VertexOptions, custom_job
 from pipelines.machines import Machine, choose
+from pipelines.pods import in_pod
 
 Target = Literal["local", "vertex"]  # "local" is also what Kubeflow runs
 
@@ -61,13 +62,11 @@ class Placement:
         if machine.accelerator_type:
             name = EXPECTED if self.target == "vertex" else IN_POD
             task.set_env_variable(name, str(machine.accelerator_count))
-        task.set_cpu_limit(str(machine.cpu)).set_memory_limit(f"{machine.memory_gb}G")
-        if machine.accelerator_type:
-            from kfp import kubernetes
-
-            task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(machine.accelerator_count)
-            for label, value in machine.node_selector.items():
-                kubernetes.add_node_selector(task, label_key=label, label_value=value)
+        task.set_cpu_limit(str(machine.cpu))
+        if self.target == "vertex":
+            task.set_memory_limit(f"{machine.memory_gb}G")
+        else:
+            in_pod(task, machine, seconds=round(self.resources.timeout_hours * 3600) if step.cost == "trains" else 0)
         if not step.cached:
             task.set_caching_options(enable_caching=False)
         return task

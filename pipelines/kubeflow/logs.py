@@ -30,7 +30,8 @@ def lines(cluster: Cluster, shown: View, step: Step, *, full: bool) -> list[str]
     """
     if not step.jobs:
         raise UserError(f"step {step.name}: is {step.state} and has no pod, so no log")
-    texts = [text for pod in _pods(cluster, shown, step) if (text := _text(cluster, shown, pod)) is not None]
+    pods = _pods(find(cluster, shown.identity), step)
+    texts = [text for pod in pods if (text := _text(cluster, shown, pod)) is not None]
     if not texts:
         raise UserError(f"step {step.name}: its log is gone, as Kubernetes has removed the pod; the run's page has it"
                         f" if the installation archives logs: {cluster.page(shown.identity)}")  # fmt: skip
@@ -56,11 +57,15 @@ def watch(cluster: Cluster, run: str, step: str, *, full: bool, interval: float)
     """
     shown_of: dict[str, int] = {}
     executors: dict[str, Executor] = {}
+    complete: set[str] = set()
     while True:
-        shown = view(find(cluster, run))
+        message = find(cluster, run)
+        shown = view(message)
         watched = [shown.step(step)] if step else [one for one in shown.steps if one.jobs]
         for one in watched:
-            for pod in _pods(cluster, shown, one) if one.jobs else ():
+            for pod in _pods(message, one) if one.jobs else ():
+                if pod in complete:
+                    continue
                 text = _text(cluster, shown, pod) or ""
                 new = text.split("\n")[:-1] if one.state == "running" else text.rstrip("\n").split("\n") if text else []
                 before = shown_of.get(pod, 0)
@@ -68,6 +73,7 @@ def watch(cluster: Cluster, run: str, step: str, *, full: bool, interval: float)
                     if not executors.setdefault(pod, Executor()).said(line) or full:
                         yield one.name, without_prefix(line)
                 shown_of[pod] = max(before, len(new))
+                complete |= {pod} if one.state != "running" else set()
         if shown.state in ENDED:
             return
         time.sleep(interval)
@@ -102,10 +108,9 @@ def _refused(text: str) -> bool:
         return False
 
 
-def _pods(cluster: Cluster, shown: View, step: Step) -> list[str]:
+def _pods(run: Any, step: Step) -> list[str]:
     """The pods of a step. Where it may be retried, Argo's node has one below it for each attempt, whose hashes follow
     from their names."""
-    run = find(cluster, shown.identity)
     place = _place(spec_of(run), step.name)
     if place is None:
         return list(step.jobs)

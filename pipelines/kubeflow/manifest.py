@@ -11,7 +11,7 @@ from core import storage
 from core.errors import UserError
 from core.processes.accelerators import EXPECTED
 from factory.job import AnyJob
-from pipelines.machines import Machine, choose
+from pipelines.machines import IN_CLUSTER, Machine, choose
 
 Kind = Literal["TrainJob", "PyTorchJob"]
 RUNTIME = "torch-distributed"  # the ClusterTrainingRuntime that Kubeflow Trainer installs
@@ -72,9 +72,10 @@ def manifest(
 
 def _resources(machine: Machine) -> dict[str, Any]:
     """Limits of one node, a little below the machine's size: Kubernetes needs some of it itself."""
-    limits = {"cpu": str(max(1, machine.cpu - 1)), "memory": f"{max(1, round(machine.memory_gb * 0.85))}G"}
+    cpu, megabytes = machine.requested()
+    limits = {"cpu": f"{cpu:g}", "memory": f"{megabytes}M"}
     if machine.accelerator_type:
-        limits["nvidia.com/gpu"] = str(machine.accelerator_count)
+        limits[IN_CLUSTER] = str(machine.accelerator_count)
     return {"limits": limits, "requests": dict(limits)}
 
 
@@ -89,9 +90,21 @@ def _pod(machine: Machine, container: dict[str, Any]) -> dict[str, Any]:
                 "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}, {"name": "memory", "mountPath": "/dev/shm"}],
             }
         ],
-        "volumes": [{"name": "scratch", "emptyDir": {}}, {"name": "memory", "emptyDir": {"medium": "Memory"}}],
+        "volumes": [{"name": "scratch", "emptyDir": {}}, {"name": "memory", "emptyDir": _shared_memory(machine)}],
     }
-    return pod | ({"nodeSelector": dict(machine.node_selector)} if machine.node_selector else {})
+    own = machine.kubernetes
+    taints = [taint.model_dump(exclude_none=True, exclude_defaults=True) for taint in own.tolerations]
+    more = {
+        "nodeSelector": dict(machine.node_selector),
+        "tolerations": taints,
+        "imagePullSecrets": [{"name": name} for name in own.pull_secrets],
+    }
+    return pod | {key: value for key, value in more.items() if value}
+
+
+def _shared_memory(machine: Machine) -> dict[str, str]:
+    size = machine.kubernetes.shared_memory
+    return {"medium": "Memory"} | ({"sizeLimit": size} if size else {})
 
 
 def _train_job(job: AnyJob, machine: Machine, container: dict[str, Any]) -> dict[str, Any]:

@@ -106,6 +106,9 @@ def view(run: Any, rows: Mapping[str, Machine] | None = None) -> View:
         prices = costs.hourly(spec, rows) if rows else {}
         root.steps = list(_grow(spec["root"], spec["components"], nodes, prices, now, ended=state in ENDED))
         arrange(root, spec["root"], spec["components"], ended=state in ENDED)
+    if state in ("cancelling", "cancelled"):  # Argo calls failed what was stopped
+        for step in root.all():
+            step.state = "cancelled" if step.state == "failed" else step.state
     paid = [step.usd for step in root.all() if step.usd is not None]
     error = " ".join(str(run.error.message or "").split()) if run.error else ""
     return View(run.display_name, job_of(run), state, seconds, sum(paid) if paid else None, error, root,

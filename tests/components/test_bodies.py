@@ -172,3 +172,11 @@ def test_nested_metadata_becomes_text_and_null_is_left_out() -> None:
     assert output.metadata["counts"] == '{"train":1}'
     assert "nothing" not in output.metadata
     assert content_hash(output.metadata) == "w"
+
+
+def test_artifact_is_pointed_elsewhere_only_where_a_bucket_is_mounted() -> None:
+    from components.publish import is_mounted
+
+    assert is_mounted("/gcs/bucket/artifact", {})
+    assert not is_mounted("/gcs/bucket/artifact", {"KFP_POD_NAME": "pod"}), "KFP's launcher uploads what lies there"
+    assert not is_mounted("/minio/bucket/artifact", {})

@@ -54,6 +54,22 @@ def test_run_is_followed_to_its_end_shown_compared_and_downloaded(cluster, comma
     assert json.loads(monitor(command, "latest", "--json")[1])["id"] == again
 
 
+def test_sampling_takes_a_registered_model_into_the_pipeline_root(cluster, command, tmp_path):
+    """KFP's launcher refuses an artifact that is pointed at the registry."""
+    run = deploy(command, "--set", "train.learning_rate=0.5", "--set", "job=source")
+    assert monitor(command, run, "--follow")[0] == 0
+    (tmp_path / "look.yaml").write_text(
+        "job: look\ndescription: Samples\nmodality: images\nkind: sampling\nsource: {model: source}\n"
+        "data: {source: digits}\n"
+    )
+    code, out, err = command("deploy", "look.yaml", "--json")
+    assert code == 0, err
+    look = json.loads(out)["run"]
+    code, _, err = monitor(command, look, "--follow")
+    assert code == 0, err
+    assert states(command, look)["import-model"] == "succeeded"
+
+
 @pytest.mark.parametrize("front_end", [False, True])
 def test_logs_are_those_of_the_step_through_either_address(cluster, command, monkeypatch, front_end):
     monkeypatch.setattr(cluster.server, "front_end", front_end)
@@ -106,7 +122,8 @@ def test_attempts_of_a_step_that_is_retried_by_itself_have_their_logs(cluster, c
 def test_cancelled_run_ends_and_may_not_be_cancelled_again(cluster, command):
     run = deploy(command, "--set", "train.learning_rate=0.62")
     assert command("cancel", run)[0] == 0
-    assert monitor(command, run, "--follow")[0] == 130
+    code, _, err = monitor(command, run, "--follow")
+    assert (code, err) == (130, "")
     code, _, err = command("cancel", run)
     assert (code, err.strip()) == (2, f"error: run {run}: is cancelled; only a run that goes on is cancelled")
 
