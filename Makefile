@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_FUZZ := $(VENV)/.installed-fuzz
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
-LOCK := $(COMPILE) pyproject.toml --extra pipelines --extra serving
+LOCK := $(COMPILE) pyproject.toml --extra pipelines --extra serving --extra s3
 
 IMAGE = $(shell $(BIN)/textdiffusion image)
 REVISION = $(shell $(BIN)/python -P -m local.version)

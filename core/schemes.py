@@ -20,10 +20,13 @@ class Scheme:
 
 
 _GOOGLE = Scheme("gcs", {"consistency": "md5"})
+_S3 = Scheme("s3", {"use_listings_cache": False, "config_kwargs": {"retries": {"total_max_attempts": 1}}})
+"""Of AWS, or wherever AWS_ENDPOINT_URL says; needs the package s3fs. Faults are tried again in core/storage alone."""
 SCHEMES: dict[str, Scheme] = {
     "gs": _GOOGLE,
     "gcs": _GOOGLE,
-    "s3": Scheme("s3"),  # for Kubeflow on other clouds; needs the package s3fs
+    "s3": _S3,
+    "minio": _S3,  # as Kubeflow names the objects of its own store
 }
 """Scheme of a URI -> what opens it. To support another kind of storage, add its row."""
 

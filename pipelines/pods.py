@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.machines import IN_CLUSTER, Machine
@@ -45,3 +47,33 @@ def in_pod(task: Any, machine: Machine, *, seconds: int = 0) -> None:
 def shares_memory(machine: Machine) -> bool:
     """Whether a pod needs more shared memory than the 64 MiB of a container: NCCL's does, between several GPUs."""
     return machine.kubernetes.shared_memory is not None or machine.accelerator_count > 1
+
+
+def with_secrets(
+    spec: Mapping[str, Any], platform: Mapping[str, Any], secrets: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """What is special to Kubernetes in a compiled pipeline, with environment variables for every step.
+
+    Args:
+        spec: of the pipeline.
+        platform: its second document; empty if it has none.
+        secrets: the keys of each Kubernetes secret that become variables of the same name.
+    """
+    from google.protobuf import json_format
+    from kfp.kubernetes import kubernetes_executor_config_pb2 as pb
+
+    changed = copy.deepcopy(dict(platform)) if secrets else dict(platform)
+    for name, executor in spec["deploymentSpec"]["executors"].items() if secrets else ():
+        if "container" not in executor:
+            continue
+        executors = (
+            changed.setdefault("platforms", {}).setdefault("kubernetes", {}).setdefault("deploymentSpec", {})
+        ).setdefault("executors", {})
+        settings = json_format.ParseDict(executors.get(name, {}), pb.KubernetesExecutorConfig())
+        for secret, keys in secrets.items():
+            given = settings.secret_as_env.add(secret_name=secret)
+            given.secret_name_parameter.runtime_value.constant.string_value = secret
+            for key in keys:
+                given.key_to_env.add(secret_key=key, env_var=key)
+        executors[name] = json_format.MessageToDict(settings)
+    return changed

@@ -68,6 +68,10 @@ class Settings(Frozen):
     )
     kubeflow_cookie: str | None = Field(default=None, description="cookie of a login; set it in the environment")
     kubeflow_service_account: str | None = Field(default=None, description="Kubernetes account that steps run as")
+    kubeflow_environment: dict[str, str] = Field(default_factory=dict, description="variables of every step")
+    kubeflow_secrets: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="keys that become variables of every step, by name of the Kubernetes secret"
+    )
     kubeflow_timezone: str = Field(default="UTC", description="time zone of the controller that starts scheduled runs")
     kubeflow_root: str | None = Field(
         default=None, description="pipeline root of runs: a gs:// or s3:// prefix; left out: that of the installation"

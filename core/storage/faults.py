@@ -16,7 +16,7 @@ from core.errors import UserError
 
 log = logging.getLogger(__name__)
 ATTEMPTS, LONGEST_PAUSE = 4, 20.0  # of whole operations, seconds; gcsfs tries each request six times by itself
-_LIBRARIES = ("gcsfs", "aiohttp", "google", "requests", "fsspec")  # whose errors are about storage
+_LIBRARIES = ("gcsfs", "s3fs", "botocore", "aiohttp", "google", "requests", "fsspec")  # whose errors are about storage
 _PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG,
           errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ELOOP, errno.ESTALE,
           errno.EBUSY, errno.ETXTBSY, errno.ENOTEMPTY, errno.EINVAL, errno.ENODEV, errno.ENXIO, errno.ENOTCONN,
@@ -72,7 +72,19 @@ def passing(error: BaseException) -> bool:
     if type(error).__name__ == "ChecksumError":  # what arrived is not what was sent
         return True
     retry = sys.modules.get("gcsfs.retry")
-    return retry is not None and bool(retry.is_retriable(error))
+    return _of_s3(error) or (retry is not None and bool(retry.is_retriable(error)))
+
+
+def _of_s3(error: BaseException) -> bool:
+    """Whether an error of s3fs is a passing one; it makes Python's errors of the service's, which are their causes."""
+    library = sys.modules.get("botocore.exceptions")
+    if library is None:
+        return False
+    if isinstance(error, library.HTTPClientError | library.IncompleteReadError) or "ResponseParser" in str(type(error)):
+        return True
+    answer = getattr(error.__cause__, "response", None) or {}
+    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return status in (408, 409, 429) or status >= 500
 
 
 @contextmanager

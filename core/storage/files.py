@@ -23,7 +23,7 @@ from core import jsontext
 from core.errors import UserError
 from core.names import inside
 from core.schemes import is_remote as is_remote
-from core.storage import remote, scratches
+from core.storage import etags, remote, scratches
 from core.storage.drives import create_exclusively, is_mounted_bucket, name_once, sync_folder, write_and_sync
 from core.storage.faults import StorageError, UnconfirmedError, as_storage_error, with_retries
 
@@ -182,6 +182,8 @@ def create(uri: str | Path, data: bytes) -> bool:
         data: must differ from what any other writer would write. When the answer to an upload is lost, trying again
             finds the name taken: only the content tells who took it.
     """
+    if etags.supported(str(uri)):
+        return etags.replace(str(uri), data, etags.ABSENT) is not None
     if is_remote(uri):
         fs, path = remote.filesystem(uri)
         try:

@@ -1,6 +1,7 @@
-"""Objects of Google Cloud Storage with their generation: replaced only if nobody else has replaced them meanwhile.
+"""Objects with their generation: replaced only if nobody else has replaced them meanwhile.
 
-https://cloud.google.com/storage/docs/request-preconditions
+Google Cloud Storage counts generations, https://cloud.google.com/storage/docs/request-preconditions; with S3 the ETag
+stands for one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from core.storage import remote
+from core.storage import etags, remote
 from core.storage.faults import StorageError, with_retries
 
 ABSENT = "0"
@@ -22,7 +23,7 @@ _PART = "==textdiffusion=="
 
 @dataclass(frozen=True)
 class Stored:
-    """An object's content, its generation, and how long ago it was written, in seconds of the store's clock."""
+    """An object's content, its generation or ETag, and how long ago it was written, in seconds of the store's clock."""
 
     data: bytes
     generation: str
@@ -31,7 +32,7 @@ class Stored:
 
 def supported(uri: str) -> bool:
     """Whether the storage of `uri` has generations."""
-    return uri.startswith(("gs://", "gcs://"))
+    return uri.startswith(("gs://", "gcs://")) or etags.supported(uri)
 
 
 def look(uri: str) -> Stored | None:
@@ -40,6 +41,9 @@ def look(uri: str) -> Stored | None:
     Raises:
         StorageError: the store does not answer.
     """
+    if etags.supported(uri):
+        stored = etags.look(uri)
+        return None if stored is None else Stored(*stored)
     while True:
         try:
             headers, body = _get(uri)
@@ -79,6 +83,8 @@ def replace(uri: str, data: bytes, generation: str) -> str | None:
     Raises:
         StorageError: it cannot be written.
     """
+    if etags.supported(uri):
+        return etags.replace(uri, data, etags.ABSENT if generation == ABSENT else generation)
     fs, path = remote.filesystem(uri)
     bucket, _, key = path.partition("/")
     body = b"\r\n".join(

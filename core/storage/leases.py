@@ -26,7 +26,7 @@ ENDING = 35.0  # seconds in which a process that was asked to stop, or whose run
 
 @contextlib.contextmanager
 def only_one(root: str, what: str, *, patience: float | None = None) -> Iterator[Callable[[], None]]:
-    """Holds the folder or gs:// prefix `root` for this process alone. Other remote storage has neither.
+    """Holds the folder or prefix `root` for this process alone.
 
     Args:
         root: what is held.
@@ -45,8 +45,6 @@ def only_one(root: str, what: str, *, patience: float | None = None) -> Iterator
         lease.take(patience)
         with lease.renewed():
             yield lease.require
-    elif files.is_remote(root):
-        yield lambda: None
     else:
         with locks.held(Path(root) / LOCK, what, patience=patience):
             yield lambda: None

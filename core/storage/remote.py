@@ -39,6 +39,9 @@ def filesystem(uri: str | Path) -> tuple[Any, str]:
             raise UserError(f"{uri}: {error}") from None
         raise
     fs.invalidate_cache()
+    if scheme.implementation == "s3":
+        fs.retries = 1
+        return fs, str(uri).partition("://")[2].rstrip("/")
     return fs, fs._strip_protocol(str(uri))
 
 

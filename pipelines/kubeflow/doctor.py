@@ -68,12 +68,13 @@ def _registry(settings: Settings) -> Iterator[Check]:
         return
     probe = storage.join(registry, f".textdiffusion-preflight-{uuid.uuid4().hex}")
     try:
-        storage.create(probe, b"")
+        made = storage.create(probe, b"first") and not storage.create(probe, b"second")
         storage.remove(probe)
     except (UserError, OSError) as error:
         yield _check("registry", False, error, "give this account read and write rights to it")
         return
-    yield _check("registry", True, f"{registry}, writable", "")
+    seen = f"{registry}, writable" if made else f"{registry}: its store lets two make one object (no If-None-Match)"
+    yield _check("registry", made, seen, "use a store with conditional writes: of two retrainings both could register")
 
 
 def _check(name: str, good: bool, seen: object, mend: str, *, needed: bool = True) -> Check:

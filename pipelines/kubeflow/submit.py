@@ -18,10 +18,11 @@ from pipelines.findings import Finding
 from pipelines.jobs import parameters, require_remote
 from pipelines.kubeflow.client import LEAST, SEARCH, Cluster
 from pipelines.machines import choose, load_machines
+from pipelines.pods import with_secrets
 from pipelines.retraining import define_retraining
 from pipelines.service import Options, Plan, Submission
 from pipelines.settings import Settings
-from pipelines.step_options import with_step_options
+from pipelines.step_options import with_environment, with_step_options
 
 _EXPERIMENT = "textdiffusion"
 
@@ -63,7 +64,8 @@ def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options,
         definition=define_retraining if options.retraining else None,
     )  # fmt: skip
     spec, *platforms = read_spec(text)
-    spec = with_step_options(spec, options.steps)
+    spec = with_environment(with_step_options(spec, options.steps), settings.kubeflow_environment)
+    platform = with_secrets(spec, platforms[0] if platforms else {}, settings.kubeflow_secrets)
     if not options.cache:
         for _, _, task in tasks(spec):
             task.pop("cachingOptions", None)  # type: ignore[attr-defined]
@@ -74,7 +76,7 @@ def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options,
         values.pop("data_fingerprint", None)
         values["run"] = ""  # one schedule starts many runs
     experiment = options.experiment or settings.experiment or _EXPERIMENT
-    submission = Submission(run, job.job, spec, values, {}, experiment, platform=platforms[0] if platforms else {})
+    submission = Submission(run, job.job, spec, values, {}, experiment, platform=platform)
     findings = tuple(_findings(cluster, submission)) if ask else ()
     return Plan(submission, None, findings, (job.resources.train,))
 

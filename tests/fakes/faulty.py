@@ -102,7 +102,8 @@ def _handler(proxy: FaultyProxy, netloc: str) -> type[BaseHTTPRequestHandler]:
                 self._answer(reply.status, found, content[: len(content) // 2], states=len(content))
                 self._reset()
                 return
-            self._answer(reply.status, found, content)
+            states = int(reply.getheader("Content-Length") or 0) if self.command == "HEAD" else None
+            self._answer(reply.status, found, content, states)
 
         do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _forward  # noqa: N815  # names of the library
 

@@ -68,6 +68,24 @@ def test_experiment_pipeline_root_account_and_step_options_arrive(server):
     assert container["resources"]["accelerator"]["resourceCount"] == "1"
 
 
+def test_variables_and_secrets_reach_every_step(server):
+    run, _ = submit(
+        server, load_job("digits", ["resources.train=l4"]),
+        kubeflow_environment={"AWS_ENDPOINT_URL": "http://minio:9000"},
+        kubeflow_secrets={"store": ["AWS_ACCESS_KEY_ID"]},
+    )  # fmt: skip
+    executors = run.pipeline_spec["pipeline_spec"]["deploymentSpec"]["executors"]
+    for executor in executors.values():
+        assert {"name": "AWS_ENDPOINT_URL", "value": "http://minio:9000"} in executor["container"]["env"]
+    platform = run.pipeline_spec["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert set(platform) == set(executors)
+    for settings in platform.values():
+        (secret,) = settings["secretAsEnv"]
+        assert secret["keyToEnv"] == [{"secretKey": "AWS_ACCESS_KEY_ID", "envVar": "AWS_ACCESS_KEY_ID"}]
+        assert secret["secretNameParameter"]["runtimeValue"]["constant"] == secret["secretName"] == "store"
+    assert "nodeSelector" in platform["exec-train"]
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

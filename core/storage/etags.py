@@ -1,0 +1,90 @@
+"""Objects of S3 and what speaks its language (MinIO, Ceph, SeaweedFS), made or replaced only if nobody else did.
+
+A PUT with `If-None-Match: *` makes an object that is not there, one with `If-Match` replaces what was seen:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html. What S3 keeps for an object is its ETag.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from core.schemes import is_remote, scheme_of
+from core.storage import remote
+from core.storage.faults import StorageError, with_retries
+
+ABSENT = ""
+"""The ETag of an object that is not there."""
+_OTHER = ("PreconditionFailed", "412")
+
+
+def supported(uri: str) -> bool:
+    """Whether the storage of `uri` has ETags."""
+    return is_remote(uri) and scheme_of(uri).implementation == "s3"
+
+
+def look(uri: str) -> tuple[bytes, str, float] | None:
+    """(content, ETag, seconds since it was written, by the store's clock); None if it is not there.
+
+    Raises:
+        StorageError: the store does not answer.
+    """
+    from fsspec.asyn import sync
+
+    fs, path = remote.filesystem(uri)
+    bucket, _, key = path.partition("/")
+
+    async def ask() -> tuple[bytes, str, datetime, str]:
+        answer = await fs._call_s3("get_object", Bucket=bucket, Key=key)
+        async with answer["Body"] as body:
+            headers = answer["ResponseMetadata"]["HTTPHeaders"]
+            return await body.read(), answer["ETag"], answer["LastModified"], headers["date"]
+
+    try:
+        data, tag, written, date = with_retries(lambda: sync(fs.loop, ask), uri, "read")
+    except FileNotFoundError:
+        return None
+    return data, tag, max(0.0, (parsedate_to_datetime(date) - written).total_seconds())
+
+
+def replace(uri: str, data: bytes, tag: str) -> str | None:
+    """Writes `data` over the object with that ETag; the new one, None if another one is there now.
+
+    Args:
+        uri: the object.
+        data: differs from what any other writer would write. When the answer to an upload is lost, trying again
+            meets the new object: only the content tells whose it is.
+        tag: what the caller has seen; `ABSENT`: nothing.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    fs, path = remote.filesystem(uri)
+    bucket, _, key = path.partition("/")
+    condition = {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
+
+    def upload() -> Any:
+        try:
+            return fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition)
+        except FileNotFoundError as error:
+            if tag and "NoSuchBucket" not in str(error.__cause__):
+                raise FileExistsError from None  # it was removed meanwhile
+            raise
+        except OSError as error:
+            if _code(error) in _OTHER:
+                raise FileExistsError from None
+            raise
+
+    try:
+        return str(with_retries(upload, uri, "written")["ETag"])
+    except FileNotFoundError:
+        raise StorageError(f"{uri}: cannot be written: there is no such bucket") from None
+    except FileExistsError:
+        now = look(uri)
+        return now[1] if now is not None and now[0] == data else None
+
+
+def _code(error: OSError) -> str:
+    answer = getattr(error.__cause__, "response", None) or {}
+    return str(answer.get("Error", {}).get("Code", ""))

@@ -1,0 +1,154 @@
+"""The same promises on S3: s3fs against a real server, behind a proxy that breaks requests."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+import tenacity.nap
+
+pytest.importorskip("s3fs", reason="needs the package s3fs")
+pytest.importorskip("moto", reason="needs the package moto[server]")
+
+from core import storage
+from core.errors import UserError
+from core.storage import generations
+from core.storage.exchange import exchange
+from core.storage.faults import StorageError
+from core.storage.leases import only_one
+from core.storage.locks import LockedError
+from factory.registry import Registry
+from tests.fakes.faulty import FaultyProxy
+from tests.fakes.s3 import S3Server, environment
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with S3Server() as s3:
+        s3.create_bucket("bucket")
+        yield s3
+
+
+@pytest.fixture
+def bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A prefix for one test."""
+    _use(monkeypatch, server.url)
+    return f"s3://bucket/{request.node.name[:40].replace('[', '-').replace(']', '')}"
+
+
+def _use(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    from s3fs import S3FileSystem
+
+    for name, value in environment(url).items():
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()  # it keeps one for all servers that the environment ever named
+
+
+@pytest.fixture
+def faulty(server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FaultyProxy]]:
+    """Puts a proxy that breaks requests before the server; pauses between tries are left out."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(tenacity.nap, "time", SimpleNamespace(sleep=lambda seconds: None)))
+
+        def start(**options) -> FaultyProxy:
+            proxy = stack.enter_context(FaultyProxy(server.url, **options))
+            _use(monkeypatch, proxy.url)
+            return proxy
+
+        yield start
+
+
+def test_files_come_back_as_they_went(bucket: str, tmp_path: Path) -> None:
+    storage.write_bytes(f"{bucket}/a/b.bin", bytes(range(256)))
+    storage.write_json(f"{bucket}/a/c.json", {"x": [1, None]})
+    assert storage.list_files(bucket) == ["a/b.bin", "a/c.json"]
+    assert storage.read_json(f"{bucket}/a/c.json") == {"x": [1, None]}
+    assert storage.sizes(bucket)["a/b.bin"] == storage.size(f"{bucket}/a/b.bin") == 256
+    storage.copy_tree(bucket, tmp_path / "down")
+    assert storage.sha256(tmp_path / "down/a/b.bin") == storage.sha256(f"{bucket}/a/b.bin")
+    storage.copy_tree(tmp_path / "down", f"{bucket}/up")
+    assert storage.read_bytes(f"{bucket}/up/a/b.bin") == bytes(range(256))
+    storage.remove(f"{bucket}/a")
+    assert not storage.exists(f"{bucket}/a/b.bin")
+    assert storage.list_files(f"{bucket}/a") == []
+
+
+def test_what_kubeflow_calls_minio_is_the_same(bucket: str) -> None:
+    storage.write_bytes(f"{bucket}/x", b"1")
+    assert storage.read_bytes(f"{bucket}/x".replace("s3://", "minio://")) == b"1"
+
+
+def test_create_has_exactly_one_winner(bucket: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda n: storage.create(f"{bucket}/manifest", str(n).encode()), range(8)))
+    assert sum(won) == 1
+    assert storage.read_bytes(f"{bucket}/manifest") == str(won.index(True)).encode()
+
+
+def test_of_many_who_change_a_file_nobodys_change_is_lost(bucket: str) -> None:
+    def add(number: int) -> None:
+        exchange(f"{bucket}/list", lambda before: (before or b"") + f"{number},".encode())
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(12)))
+    assert sorted(map(int, storage.read_bytes(f"{bucket}/list").rstrip(b",").split(b","))) == list(range(12))
+
+
+def test_an_object_that_was_replaced_or_removed_meanwhile_is_not_written_over(bucket: str) -> None:
+    uri = f"{bucket}/x"
+    first = generations.replace(uri, b"1", generations.ABSENT)
+    seen = generations.look(uri)
+    assert first is not None
+    assert seen is not None
+    assert (seen.data, seen.generation) == (b"1", first)
+    assert 0 <= seen.age < 60
+    assert generations.replace(uri, b"2", first) is not None
+    assert generations.replace(uri, b"3", first) is None
+    storage.remove(uri)
+    assert generations.replace(uri, b"4", first) is None
+    assert generations.look(uri) is None
+
+
+def test_a_training_is_held_by_one(bucket: str) -> None:
+    for _ in range(2):
+        with only_one(bucket, "the training"):
+            refused = pytest.raises(LockedError)
+            with refused, only_one(bucket, "the training", patience=0.1):
+                pass
+
+
+def test_registry_is_empty_where_nothing_is(bucket: str) -> None:
+    assert list(Registry(bucket).models()) == []
+
+
+def test_what_is_not_there_is_one_line(bucket: str) -> None:
+    with pytest.raises(UserError, match="cannot be read") as error:
+        storage.read_bytes(f"{bucket}/nothing")
+    assert "\n" not in str(error.value)
+    with pytest.raises(StorageError, match="there is no such bucket"):
+        storage.create("s3://no-such-bucket/x", b"1")
+
+
+def test_of_an_upload_whose_answer_was_lost_the_writer_is_told_that_it_won(bucket: str, faulty) -> None:
+    proxy = faulty(share=1.0, faults=("lost answer",))
+    proxy.draw = iter(["lost answer", *[""] * 100]).__next__  # the first request alone
+    assert storage.create(f"{bucket}/manifest", b"mine")
+    assert not storage.create(f"{bucket}/manifest", b"another's")
+    assert storage.read_bytes(f"{bucket}/manifest") == b"mine"
+
+
+def test_passing_faults_pass_and_lasting_ones_are_one_line(bucket: str, faulty) -> None:
+    proxy = faulty(share=0.3, faults=("503", "429", "reset", "truncated"), seed=3)
+    for number in range(8):
+        storage.write_bytes(f"{bucket}/{number}", bytes([number]) * 1000)
+    assert [storage.read_bytes(f"{bucket}/{number}")[0] for number in range(8)] == list(range(8))
+    assert proxy.broken > 0
+    faulty(share=1.0, faults=("503",))
+    with pytest.raises(StorageError, match=r"cannot be written: .*\(4 attempts\)") as error:
+        storage.create(f"{bucket}/x", b"1")
+    assert "\n" not in str(error.value)
