@@ -52,6 +52,14 @@ def with_step_options(spec: Mapping[str, Any], options: Sequence[str]) -> dict[s
     return changed
 
 
+def without_cache(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a compiled pipeline in which no step is served from the cache."""
+    changed = copy.deepcopy(dict(spec))
+    for _, task, _ in _leaves(changed):
+        task.pop("cachingOptions", None)
+    return changed
+
+
 def with_environment(spec: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
     """A copy of a compiled pipeline whose container steps all have these environment variables."""
     changed = copy.deepcopy(dict(spec))

@@ -12,7 +12,7 @@ from core import storage
 from core.errors import UserError
 from factory.job import AnyJob
 from factory.run_folder import new_run_id
-from pipelines.checks import read_spec, tasks
+from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
 from pipelines.findings import Finding
 from pipelines.jobs import parameters, require_remote
@@ -22,7 +22,7 @@ from pipelines.pods import with_secrets
 from pipelines.retraining import define_retraining
 from pipelines.service import Options, Plan, Submission
 from pipelines.settings import Settings
-from pipelines.step_options import with_environment, with_step_options
+from pipelines.step_options import with_environment, with_step_options, without_cache
 
 _EXPERIMENT = "textdiffusion"
 
@@ -35,18 +35,7 @@ def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options,
     Raises:
         UserError: the job is not usable there, or an option has no meaning on Kubeflow.
     """
-    for given, option, instead in (
-        (
-            options.spot is not None,
-            "--spot",
-            "choose a row of `machines` that selects a pool of spot nodes",
-        ),
-        (len(options.machines) > 1, "--machine with several rows", "a pod waits for its node; name one row"),
-        (options.max_cost is not None, "--max-cost", "pods have no price; `resources.timeout_hours` ends a training"),
-        (options.labels, "--label", "runs have none; use --experiment"),
-    ):
-        if given:
-            raise UserError(f"{option}: is for Vertex AI; on Kubeflow {instead}")
+    _require_meaning(options)
     if not storage.is_remote(settings.registry):
         raise UserError(f"registry: {settings.registry} is on this machine; on Kubeflow set a gs:// or s3:// prefix")
     if settings.kubeflow_root and not storage.is_remote(settings.kubeflow_root):
@@ -67,8 +56,7 @@ def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options,
     spec = with_environment(with_step_options(spec, options.steps), settings.kubeflow_environment)
     platform = with_secrets(spec, platforms[0] if platforms else {}, settings.kubeflow_secrets)
     if not options.cache:
-        for _, _, task in tasks(spec):
-            task.pop("cachingOptions", None)  # type: ignore[attr-defined]
+        spec = without_cache(spec)
     run = new_run_id(job.job)
     work = storage.join(settings.registry, ".work")
     values = parameters(job, registry=settings.registry, run=run, work=work, found=None if ask else "")
@@ -79,6 +67,18 @@ def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options,
     submission = Submission(run, job.job, spec, values, {}, experiment, platform=platform)
     findings = tuple(_findings(cluster, submission)) if ask else ()
     return Plan(submission, None, findings, (job.resources.train,))
+
+
+def _require_meaning(options: Options) -> None:
+    """Raises UserError for an option that Kubeflow has no counterpart of."""
+    for given, option, instead in (
+        (options.spot is not None, "--spot", "choose a row of `machines` that selects a pool of spot nodes"),
+        (len(options.machines) > 1, "--machine with several rows", "a pod waits for its node; name one row"),
+        (options.max_cost is not None, "--max-cost", "pods have no price; `resources.timeout_hours` ends a training"),
+        (options.labels, "--label", "runs have none; use --experiment"),
+    ):
+        if given:
+            raise UserError(f"{option}: is for Vertex AI; on Kubeflow {instead}")
 
 
 def _findings(cluster: Cluster, submission: Submission) -> Iterator[Finding]:

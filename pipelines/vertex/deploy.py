@@ -19,7 +19,7 @@ from pipelines.machines import Machine, choose, load_machines
 from pipelines.retraining import define_retraining
 from pipelines.service import Options, Plan, Say, Submission
 from pipelines.settings import Settings
-from pipelines.step_options import with_environment, with_machine, with_step_options
+from pipelines.step_options import with_environment, with_machine, with_step_options, without_cache
 from pipelines.vertex.caps import limits, with_limits
 from pipelines.vertex.client import ENDPOINT, Project, Vertex
 from pipelines.vertex.monitor import view
@@ -125,11 +125,7 @@ def _compiled(job: AnyJob, settings: Settings, rows: Mapping[str, Machine], opti
         definition=define_retraining if options.retraining else None,
     )
     spec = read_spec(text)[0]
-    if not options.cache:
-        for component in (spec["root"], *spec["components"].values()):
-            for task in component.get("dag", {}).get("tasks", {}).values():
-                task.pop("cachingOptions", None)
-    return spec
+    return spec if options.cache else without_cache(spec)
 
 
 def environment(project: Project) -> dict[str, str]:

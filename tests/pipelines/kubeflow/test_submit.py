@@ -132,6 +132,11 @@ def test_a_server_that_is_too_old_is_refused(server, version, search, words):
     assert not server.runs
 
 
+def test_a_plan_that_asks_nobody_needs_no_server(server):
+    plan = service(server, kubeflow_host="http://127.0.0.1:9").prepare(load_job("digits"), PLAIN, ask=False)
+    assert (plan.problems, plan.estimate, plan.submission.pipeline) == ([], None, "images")
+
+
 def test_a_server_that_tells_no_version_is_noted(server):
     server.version = "unknown"
     _, told = submit(server, load_job("digits"))
