@@ -17,6 +17,7 @@ from core.text.config import GAP, TextData
 from factory import consistency
 from factory.job import AnyJob, ImageSamplingJob, ImageTrainingJob, TextTrainingJob
 
+READABLE = ("folder", "npz", "idx", "file")  # mnist may be about to be downloaded there
 MOST = 64 << 20  # bytes of a text or an archive that is read twice
 
 
@@ -34,7 +35,7 @@ def require_suitable_data(job: AnyJob) -> None:
 def _can_be_looked_at(data: ImageData | TextData) -> bool:
     """Whether a look costs little: a folder, a bucket's names and first images, or a small archive that is here."""
     place = data.data_dir
-    if place is None or not storage.exists(place):
+    if place is None or data.source not in READABLE or not storage.exists(place):
         return False
     return not is_archive(place) or (not storage.is_remote(place) and Path(place).stat().st_size <= MOST)
 
