@@ -91,7 +91,7 @@ def _prepare(request: dict[str, Any]) -> None:
     """Imports what the step would import, so that later steps find it there."""
     step = step_of(request["env"].get(TASK_VARIABLE, ""))
     for name in step.imports(request["modality"] or "") if step else ():
-        if "torch" in sys.modules or not name.startswith("torch."):  # what trains without torch needs no compiler
+        if "torch" in sys.modules or not name.startswith("torch."):  # what trains without torch draws no curves by it
             importlib.import_module(name)
 
 

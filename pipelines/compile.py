@@ -151,8 +151,8 @@ def _files(root: Path, inside: Sequence[str]) -> Iterator[Path]:
 def _quiet() -> Iterator[None]:
     """Silences the compiler's log lines (resources have no effect here, as it likes to say), and hurries it: for each
     setting of a task KFP asks for its caller's name by `inspect.stack()`, which looks up the source of every frame and
-    takes more than half of the time of compiling. `_Frames` says the same without. And each custom job goes through YAML
-    three times, which libyaml reads and writes ten times sooner than Python."""
+    takes more than half of the time of compiling. `_Frames` says the same without. And each custom job goes through
+    YAML three times, which libyaml reads and writes ten times sooner than Python."""
     import yaml
     from kfp.dsl import pipeline_task
 
