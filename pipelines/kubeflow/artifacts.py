@@ -33,7 +33,7 @@ def facts(cluster: Cluster, shown: View) -> dict[str, Any]:
     pipeline = str(spec_of(run).get("pipelineInfo", {}).get("name", ""))
     parameters = restore_ints((run.runtime_config and run.runtime_config.parameters) or {})
     root = run.runtime_config.pipeline_root if run.runtime_config else None
-    made = _made(storage.join(root, pipeline, shown.identity)) if root and pipeline else {}
+    made = _made(inside(str(root), f"{pipeline}/{shown.identity}")) if root and pipeline else {}
     record = {
         "id": shown.run,
         "pipeline": pipeline,
@@ -109,7 +109,7 @@ def _made(folder: str) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for file in storage.list_files(folder):
         for step, name, place in _parts(file):
-            found.setdefault(step, {})[name] = storage.join(folder, place)
+            found.setdefault(step, {})[name] = inside(folder, place)
     return found
 
 

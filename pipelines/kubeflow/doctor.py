@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from core import storage
 from core.errors import UserError
+from core.names import inside
 from pipelines.compile import image_name
 from pipelines.kubeflow.client import LEAST, Cluster
 from pipelines.kubeflow.submit import version_findings
@@ -66,7 +67,7 @@ def _registry(settings: Settings) -> Iterator[Check]:
         mend = "echo 'registry: gs://YOURS/registry' >> textdiffusion.yaml"
         yield _check("registry", False, f"{registry} is on this machine", mend)
         return
-    probe = storage.join(registry, f".textdiffusion-preflight-{uuid.uuid4().hex}")
+    probe = inside(registry, f".textdiffusion-preflight-{uuid.uuid4().hex}")
     try:
         made = storage.create(probe, b"first") and not storage.create(probe, b"second")
         storage.remove(probe)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core.names import inside
 from core.printable import say
 from textdiffusion.cli.models import RegistryOption
 from textdiffusion.cli.output import Json, complete_models, examples, print_json
@@ -105,7 +106,7 @@ def playground(
     settings = load_settings({"registry": registry})
     runs, wishes = Path(settings.runs).absolute(), {"steps": steps, "guidance": guidance}
     name = re.sub(r"[^\w.@-]+", "-", model).strip(".-") or "model"
-    linked, out = out is None, out or Path(settings.runs, gallery.PLAYGROUNDS, name)
+    linked, out = out is None, out or inside(Path(settings.runs), f"{gallery.PLAYGROUNDS}/{name}")
     facts = write(model, out, settings.registry, runs, wishes, prompt, runtime)
     if linked:
         gallery.write(runs, settings.registry)
