@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.vertex.logs import watch_logs
 from pipelines.vertex.monitor import launched, view
+from pipelines.vertex.submit import get_run
 from pipelines.views import Step, View, follow
 
 ACCOUNT = "pipelines@demo.iam.gserviceaccount.com"
@@ -255,7 +256,7 @@ def test_short_outage_does_not_end_the_watch(cloud, command, monkeypatch):
         return answer(verb, target, content, accept)
 
     monkeypatch.setattr(cloud.server, "answer", flaky)
-    assert follow(lambda: view(sent(cloud, run)), lambda shown: None, interval=0.1).state == "succeeded"
+    assert follow(lambda: view(get_run(cloud.vertex, run)), lambda shown: None, interval=0.1).state == "succeeded"
     assert len(lost) == 2
 
 
