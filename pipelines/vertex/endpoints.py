@@ -47,6 +47,11 @@ class Bounds:
         counts = {"min_replica_count": self.least, "max_replica_count": self.most}
         return {"machine_spec": self.machine.spec(), **counts, **({"spot": True} if self.spot else {})}
 
+    def batch_resources(self) -> dict[str, Any]:
+        """`BatchDedicatedResources`."""
+        counts = {"starting_replica_count": self.least, "max_replica_count": self.most}
+        return {"machine_spec": self.machine.spec(), **counts}
+
 
 @dataclass(frozen=True)
 class Deployed:
@@ -161,7 +166,9 @@ def registered(vertex: Vertex, name: str) -> tuple[str, str]:
     except UserError as error:
         if not isinstance(error.__context__, NotFound):
             raise
-        raise UserError(f"{model}@{alias}: not in the Vertex AI Model Registry; {mend} brings it there") from None
+        raise UserError(
+            f"{model}@{wanted or CHAMPION}: not in the Vertex AI Model Registry; {mend} brings it there"
+        ) from None
     if not answers(found):
         raise UserError(f"{name}: its version in the Vertex AI Model Registry names no container that serves;"
                         f" {mend} uploads it again")  # fmt: skip

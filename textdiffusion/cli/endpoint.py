@@ -34,7 +34,7 @@ def create(name: Name, dry_run: DryRun = False) -> None:
     """Make an endpoint. It costs nothing until something is deployed in it."""
     from pipelines.vertex import endpoints
 
-    endpoints.create(_vertex(), name, dry_run=dry_run)
+    endpoints.create(cloud(), name, dry_run=dry_run)
     say(f"{name}: {'can be made' if dry_run else 'made'}; deploy with `textdiffusion endpoint deploy {name} MODEL`")
 
 
@@ -58,7 +58,7 @@ def deploy(
     from pipelines.vertex import endpoints
     from pipelines.vertex import traffic as moving
 
-    vertex, settings = _vertex(), load_settings()
+    vertex, settings = cloud(), load_settings()
     row = choose(load_machines(settings.machines), machine, "--machine")
     bounds = endpoints.Bounds(row, least, least if most is None else most, spot)
     endpoint = endpoints.find(vertex, name)
@@ -67,7 +67,7 @@ def deploy(
     share = traffic if traffic is not None else (0 if endpoint.split else 100)
     if not endpoint.split and 0 < share < 100:
         raise _wrong(f"--traffic {share}: {endpoint.name} has no other version that answers; allowed: 100, or 0")
-    _estimate(bounds.cost(), max_cost)
+    say_estimate(bounds.cost(), max_cost)
     if dry_run:
         say(f"{version}: can be deployed in {endpoint.name}", to=sys.stderr)
         return
@@ -96,7 +96,7 @@ def traffic(
         if not version or not re.fullmatch("[0-9]{1,3}", percent):
             raise _wrong(f"{text}: expected MODEL@VERSION=PERCENT, for example mnist-small@3=10")
         wanted[version] = int(percent)
-    vertex = _vertex()
+    vertex = cloud()
     endpoint = endpoints.find(vertex, name)
     moving.move(vertex, endpoint, moving.shared(endpoint, wanted))
     _show(vertex, name, as_json)
@@ -107,7 +107,7 @@ def rollback(name: Name, as_json: Json = False) -> None:
     from pipelines.vertex import endpoints
     from pipelines.vertex import traffic as moving
 
-    vertex = _vertex()
+    vertex = cloud()
     endpoint = endpoints.find(vertex, name)
     moving.move(vertex, endpoint, moving.before(endpoint))
     _show(vertex, name, as_json)
@@ -117,7 +117,7 @@ def scale(name: Name, version: VersionName, least: Least = 1, most: Most = None,
     """Change on how many machines a version may run."""
     from pipelines.vertex import endpoints
 
-    vertex = _vertex()
+    vertex = cloud()
     endpoints.scale(vertex, endpoints.find(vertex, name), version, least, least if most is None else most)
     _show(vertex, name, as_json)
 
@@ -132,10 +132,8 @@ def predict(
     from pipelines.vertex import endpoints
 
     asked = [jsontext.parse(text, f"instance {number}") for number, text in enumerate(instances, start=1)]
-    below = jsontext.parse(parameters, "--parameters")
-    if not isinstance(below, dict):
-        raise _wrong("--parameters: expected a JSON object")
-    vertex = _vertex()
+    below = parsed_parameters(parameters)
+    vertex = cloud()
     print_json(endpoints.predict(vertex, endpoints.find(vertex, name), asked, below))
 
 
@@ -143,7 +141,7 @@ def undeploy(name: Name, version: VersionName) -> None:
     """End a version that has no traffic, or is the only one; what it is asked already is answered."""
     from pipelines.vertex import endpoints
 
-    vertex = _vertex()
+    vertex = cloud()
     endpoints.undeploy(vertex, endpoints.find(vertex, name), version)
     say(f"{version}: no longer in {name}")
 
@@ -154,7 +152,7 @@ def delete(
     """Remove an endpoint. The registered versions stay."""
     from pipelines.vertex import endpoints
 
-    vertex = _vertex()
+    vertex = cloud()
     endpoints.delete(vertex, endpoints.find(vertex, name), undeploy_all=undeploy_all)
     say(f"{name}: deleted")
 
@@ -163,7 +161,7 @@ def list_all(as_json: Json = False) -> None:
     """All endpoints of the project and region, what is in them, and what that costs an hour."""
     from pipelines.vertex import endpoints
 
-    vertex = _vertex()
+    vertex = cloud()
     _print(endpoints.listed(vertex), as_json)
 
 
@@ -183,11 +181,22 @@ EXAMPLES: dict[Callable[..., Any], tuple[str, ...]] = {
 }
 
 
-def _vertex() -> Any:
+def cloud() -> Any:
+    """The services of the project that the settings name."""
     from pipelines.settings import load_settings
     from pipelines.vertex.client import Project, Vertex
 
     return Vertex(Project.of(load_settings()))
+
+
+def parsed_parameters(text: str) -> dict[str, Any]:
+    """The JSON object of --parameters."""
+    from core import jsontext
+
+    value = jsontext.parse(text, "--parameters")
+    if not isinstance(value, dict):
+        raise _wrong("--parameters: expected a JSON object")
+    return value
 
 
 def _wrong(text: str) -> Exception:
@@ -196,7 +205,7 @@ def _wrong(text: str) -> Exception:
     return UserError(text)
 
 
-def _estimate(cost: Any, most: float | None) -> None:
+def say_estimate(cost: Any, most: float | None) -> None:
     """Says what an hour costs, on stderr; refuses what costs more than `most`."""
     if most is not None and (cost.most is None or cost.most > most):
         raise _wrong(f"--max-cost {most:g}: {cost.line()}; nothing was made")

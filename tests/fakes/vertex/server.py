@@ -20,6 +20,7 @@ from google.protobuf import any_pb2, empty_pb2, json_format
 from google.rpc import code_pb2
 
 from tests.fakes.gcs import GcsServer
+from tests.fakes.vertex.batches import BatchService
 from tests.fakes.vertex.endpoints import EndpointService
 from tests.fakes.vertex.errors import ServiceError, invalid, not_found
 from tests.fakes.vertex.execution import Host
@@ -128,6 +129,7 @@ class VertexServer:
         self.metadata = MetadataService(self.operations, self.cache)
         self.models = ModelService(self.operations, self.bucket_exists)
         self.endpoints = EndpointService(self)
+        self.batches = BatchService(self)
         self.schedules = ScheduleService(self)
         self.pipelines = PipelineService(self)
         self.platform = PlatformService(self)
@@ -138,6 +140,7 @@ class VertexServer:
                 ("schedule_service", self.schedules),
                 ("job_service", self.jobs),
                 ("job_service", self.tuning),
+                ("job_service", self.batches),
                 ("tensorboard_service", TensorboardService(self.jobs)),
                 ("model_service", self.models),
                 ("endpoint_service", self.endpoints),
