@@ -359,3 +359,21 @@ def test_a_step_is_cached_by_the_names_of_its_input_artifacts_and_not_by_what_th
 
     assert key("a", "gs://b/1") == key("a", "gs://b/2", seed=3)
     assert key("a", "gs://b/1") != key("b", "gs://b/1")
+
+
+def test_a_job_without_quota_is_queued_until_another_has_ended(held):
+    jobs = client(v1.JobServiceClient, held)
+    machine = {"machine_type": "g2-standard-8", "accelerator_type": "NVIDIA_L4", "accelerator_count": 1}
+    pool = {"machine_spec": machine, "container_spec": {"image_uri": "x"}, "replica_count": 1}
+    metric = "aiplatform.googleapis.com/custom_model_training_nvidia_l4_gpus"
+    held.platform.quota["us-central1", metric] = 1
+    first, second = (
+        jobs.create_custom_job(
+            parent=PARENT, custom_job={"display_name": "x", "job_spec": {"worker_pool_specs": [pool]}}
+        )
+        for _ in range(2)
+    )
+    assert (first.state.name, second.state.name) == ("JOB_STATE_PENDING", "JOB_STATE_QUEUED")
+    assert jobs.get_custom_job(name=second.name).state == v1.JobState.JOB_STATE_QUEUED
+    jobs.cancel_custom_job(name=first.name)
+    assert jobs.get_custom_job(name=second.name).state == v1.JobState.JOB_STATE_PENDING

@@ -49,6 +49,7 @@ def deploy(
     most: Most = None,
     spot: Annotated[bool, typer.Option("--spot", help="On spot machines, which may be taken away.")] = False,
     max_cost: HourlyCost = None,
+    if_new: Annotated[bool, typer.Option("--if-new", help="Do nothing if it is in the endpoint already.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -63,6 +64,10 @@ def deploy(
     bounds = endpoints.Bounds(row, least, least if most is None else most, spot)
     endpoint = endpoints.find(vertex, name)
     version, resource = endpoints.registered(vertex, model)
+    if if_new and any(one.name == version for one in endpoint.deployed):
+        say(f"{version}: is in {endpoint.name} already; nothing was changed", to=sys.stderr)
+        _show(vertex, name, as_json)
+        return
     endpoints.require_new(endpoint, version)
     share = traffic if traffic is not None else (0 if endpoint.split else 100)
     if not endpoint.split and 0 < share < 100:
@@ -170,6 +175,7 @@ EXAMPLES: dict[Callable[..., Any], tuple[str, ...]] = {
     deploy: (
         "endpoint deploy digits mnist-small --max-replicas 3 --dry-run",
         "endpoint deploy digits mnist-small@4 --traffic 10 --machine t4 --max-cost 1",
+        "endpoint deploy digits mnist-small --traffic 10 --if-new",
     ),
     traffic: ("endpoint traffic digits mnist-small@4=50", "endpoint traffic digits mnist-small@3=0 mnist-small@4=100"),
     rollback: ("endpoint rollback digits",),

@@ -224,6 +224,8 @@ class Step:
             try:
                 if self._fault("stockout"):
                     raise StepError(self._no_machine(name), 8)
+                while self.runner.get(name)["state"] == "JOB_STATE_QUEUED":  # for quota
+                    time.sleep(0.1)
                 self.runner.report("job", job=name, state="JOB_STATE_RUNNING")
                 yield name
             except StepError as error:

@@ -90,6 +90,8 @@ class EndpointWalk(Walk):
         self.run("endpoint", "deploy", "digits", "tiny", "--max-replicas", "2")
         seen["first"] = self.transcript[-1]
         seen["alone"] = self.run("endpoint", "predict", "digits", json.dumps(ASK), quiet=True)
+        self.run("endpoint", "deploy", "digits", "tiny", quiet=True, code=2)
+        self.run("endpoint", "deploy", "digits", "tiny", "--if-new", quiet=True)
         self.note("two clients ask without a pause from here on")
         with Load(self.cloud, "digits") as load:
             self.run("endpoint", "deploy", "digits", "tiny@2", "--traffic", "40", "--machine", "t4")
