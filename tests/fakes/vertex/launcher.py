@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import re
 import socket
@@ -86,6 +87,7 @@ def start(arguments: list[str], service: str, labels: dict[str, str], output: in
         os.dup2(output, 2)
         sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+        logging.basicConfig(level=logging.INFO, force=True)
         os.environ["VERTEX_AI_PIPELINES_RUN_LABELS"] = json.dumps(labels)
         runner = importlib.import_module(f"{_GCPC}.gcp_launcher.job_remote_runner")
         runner._POLLING_INTERVAL_IN_SECONDS = POLLING

@@ -221,6 +221,8 @@ class Step:
                 raise StepError(_last(log), 8 if "429" in _last(log) else 3)
             self.runner.storage.upload(self.root)  # readable while the job runs
             name = self.runner.name_in(where)
+            for line in _said(log).splitlines():  # those of its polling, every 20 s there, are left out
+                self._say(self.job, line)
             try:
                 if self._fault("stockout"):
                     raise StepError(self._no_machine(name), 8)
@@ -359,8 +361,12 @@ def _become_step(
 
 def _last(log: Any) -> str:
     """The end of what a launcher said, in a line."""
-    log.seek(0)
-    return " ".join(log.read()[-600:].decode(errors="replace").split()) or "The launcher ended."
+    return " ".join(_said(log)[-600:].split()) or "The launcher ended."
+
+
+def _said(log: Any) -> str:
+    """What a launcher said until now; its place in the file, which is shared with it, stays."""
+    return os.pread(log.fileno(), 1_000_000, 0).decode(errors="replace")
 
 
 def _source_of(command: list[str]) -> str | None:
