@@ -11,6 +11,7 @@ from typing import Any
 
 from core import jsontext, storage
 from core.errors import UserError
+from core.names import inside
 from pipelines.vertex.client import Vertex, one_line
 from pipelines.vertex.endpoints import Bounds
 
@@ -60,7 +61,7 @@ def uploaded(vertex: Vertex, source: str, content: bytes) -> str:
     if storage.is_remote(source):
         return source
     name = f"{Path(source).stem}-{hashlib.sha256(content).hexdigest()[:12]}.jsonl"
-    uri = storage.join(f"gs://{vertex.project.bucket}", "batch", "instances", name)
+    uri = inside(f"gs://{vertex.project.bucket}/batch/instances", name)
     storage.write_bytes(uri, content)
     return uri
 
