@@ -217,6 +217,12 @@ class Process(Frozen):
         description="output: unit weight on what the network predicts; the others weigh the clean image",
     )
     schedule: Schedule = Schedule()
+    margin: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="How far beyond -1 and 1 the network learns full black and white; decoding clamps what it draws",
+    )
 
 
 class ImageModel(Frozen):

@@ -164,6 +164,7 @@ class ImageDiffusion(nn.Module):
         """
         c = self.process.coefficients(sigma)  # eq. 7
         weight = self.process.output_weight(sigma, c)
+        clean = self.process.encoded(clean)
         x = clean + sigma[:, None, None, None] * unit
         output = network(x * c.in_[:, None, None, None], self.process.noise_level(sigma), labels).float()
         errors = (output - c.target(x, clean)).square().flatten(1).mean(1)

@@ -74,6 +74,17 @@ class NoiseProcess:
         """Weight of the squared error of the network's output. [B] -> [B]"""
         return noise.output_weight(self.config.weight, sigma, c.out, self.sigma_data)
 
+    def encoded(self, images: Tensor) -> Tensor:
+        """Images in [-1, 1] as the network learns them: pixels of full black or white lie `margin` further out.
+
+        A posterior mean never reaches the ends of the data's range, so where black is at the end samples are a little
+        too bright. Decoding clamps to [-1, 1], which undoes this.
+        """
+        margin = self.config.margin
+        if margin == 0:
+            return images
+        return images + margin * ((images >= 1).to(images.dtype) - (images <= -1).to(images.dtype))
+
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """D(x, sigma) for each label. [B, C, H, W], [] of the host, [B] -> [B, C, H, W]"""
         sigma = torch.full((len(x),), float(sigma), device=x.device)
