@@ -260,6 +260,12 @@ class ImageSample(Frozen):
     autoguidance: float = Field(
         default=1.0, ge=0, le=50, description="1 is none; w is D_guide + w (D - D_guide); needs train.guide_at"
     )
+    redraw: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="Share of the samples that is drawn again: those that say least of their class themselves",
+    )
     labels: tuple[Annotated[int, Field(ge=-1, le=100_000)] | Annotated[str, Field(max_length=200)], ...] | None = Field(
         None, description="Classes to draw by name, in turn; null: all of them; -1: without a class"
     )

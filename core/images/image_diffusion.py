@@ -21,8 +21,9 @@ from core.config import validate
 from core.errors import UserError
 from core.images import pictures
 from core.images.config import UNMEASURED, ImageModel, ImageSample, NetworkConfig
+from core.images.denoising_path import DrawnImages
 from core.images.model import ImageShape, NoiseProcess, TrainedModel, build_network, load_model, save_model
-from core.images.sampling import DrawnImages, choose_labels, choose_sigmas, draw
+from core.images.sampling import choose_labels, choose_sigmas, draw
 from core.processes.world import World
 from core.randomness import Draws, generator_of
 from core.storage.model_folder import DESCRIPTION, require_model_or_nothing

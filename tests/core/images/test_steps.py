@@ -168,6 +168,20 @@ def test_the_guide_that_training_kept_guides_sampling(dataset, model, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_redrawing_is_disclosed_in_facts_and_metrics_and_is_part_of_the_evaluations_terms(dataset, model, tmp_path):
+    steps.train_judge({"judge_epochs": 1}, dataset, tmp_path / "judge")
+    found = {}
+    for name, redraw in (("plain", 0.0), ("again", 0.25)):
+        facts = steps.sample({"count": 12, "steps": 4, "redraw": redraw}, model, tmp_path / name)
+        places = (dataset, tmp_path / "judge", model, tmp_path / name, tmp_path / f"{name}-measured")
+        found[name] = facts, steps.evaluate({"count": 12}, *places)
+    (plain, unchanged), (again, measured) = found["plain"], found["again"]
+    assert "redrawn" not in plain
+    assert "redrawn" not in unchanged
+    assert (plain["nfe"], again["nfe"], again["redrawn"], measured["redrawn"]) == (4, 10, 3, 0.25)
+    assert measured["evaluation_key"] != unchanged["evaluation_key"]
+
+
 def test_a_long_sampling_keeps_at_most_forty_frames_of_its_path(model, tmp_path):
     steps.sample({"count": 2, "steps": 100, "sampler": "ddpm", "grid": "ddpm"}, model, tmp_path / "out")
     with np.load(tmp_path / "out" / "trajectory.npz") as path:

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from core import samplers
 from core.errors import UserError
-from core.images.sampling import choose_sigmas, denoiser_of
+from core.images.guidance import denoiser_of
+from core.images.sampling import choose_sigmas
 from core.text import generation
 from core.text.generation import Settings
 from serving.export import folder as plain
