@@ -20,9 +20,10 @@ from core import storage
 from core.config import validate
 from core.errors import UserError
 from core.images import pictures
-from core.images.config import UNMEASURED, ImageModel, ImageSample, NetworkConfig
+from core.images.config import UNMEASURED, ImageModel, ImageSample
 from core.images.denoising_path import DrawnImages
 from core.images.model import ImageShape, NoiseProcess, TrainedModel, build_network, load_model, save_model
+from core.images.networks import NetworkConfig
 from core.images.sampling import choose_labels, choose_sigmas, draw
 from core.processes.world import World
 from core.randomness import Draws, generator_of

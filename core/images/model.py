@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from core import noise, storage
 from core.config import Frozen, validate
 from core.errors import UserError
-from core.images.config import NETWORKS, UNMEASURED, ImageModel, Process
+from core.images.config import UNMEASURED, ImageModel, Process
+from core.images.networks import NETWORKS
 from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_guide, read_weights, write_model
 from core.training.capacity import build_within_memory
 
@@ -45,7 +46,7 @@ def build_network(config: ImageModel, shape: ImageShape) -> nn.Module:
         raise UserError(problem)
 
     def build() -> nn.Module:
-        built: nn.Module = import_module(NETWORKS[network.name]).build(network, shape.channels, len(shape.class_names))
+        built: nn.Module = import_module(NETWORKS[network.name]).build(network, shape)
         return built
 
     return build_within_memory(build, "model.network")

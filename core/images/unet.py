@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.images.config import UNetConfig
+from core.images.model import ImageShape
+from core.images.networks import UNetConfig
 
 
 class UNet(nn.Module):
@@ -144,4 +145,8 @@ def zeroed(layer: Layer) -> Layer:
 
 
 Config = UNetConfig
-build = UNet
+
+
+def build(config: UNetConfig, shape: ImageShape) -> UNet:
+    """The network for images of `shape`."""
+    return UNet(config, shape.channels, len(shape.class_names))

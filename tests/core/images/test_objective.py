@@ -11,9 +11,10 @@ from torch import nn
 from core import noise
 from core.errors import UserError
 from core.images import pictures
-from core.images.config import ImageModel, Process, UNetConfig
+from core.images.config import ImageModel, Process
 from core.images.guidance import guided
 from core.images.model import ImageShape, NoiseProcess, load_model, save_model
+from core.images.networks import UNetConfig
 from core.images.objective import ImageObjective
 from core.randomness import Draws
 
