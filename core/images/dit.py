@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.attention import attention
 from core.images.model import ImageShape
 from core.images.networks import DiTConfig
 from core.images.unet import Fourier, zeroed
@@ -70,7 +71,7 @@ class Block(nn.Module):
     def attention(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, N, D / heads] each
         q, k = (F.rms_norm(one, one.shape[-1:]).to(v.dtype) for one in (q, k))
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.out(attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 def scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
