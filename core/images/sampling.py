@@ -82,6 +82,8 @@ def shard_drawer(request: ShardRequest) -> ShardDrawer:
         UserError: the model is damaged, or the settings ask for what it cannot do.
     """
     settings = validate(ImageSample, {**request.sample, "count": request.size}, "sample")
+    if settings.redraw:
+        raise UserError("sample.redraw: a sample in a shard depends on its number alone, not on others; set it to 0")
     world = World(0, 1, distributed.own_device())
     trained = load_model(request.model, world.device)
     sigmas = choose_sigmas(settings, trained.process)

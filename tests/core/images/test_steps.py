@@ -10,6 +10,8 @@ from core.errors import UserError
 from core.evaluation import Sampling
 from core.images.config import ImageSample
 from core.images.model import load_model
+from core.images.sampling import shard_drawer
+from core.requests import ShardRequest
 from core.storage import leases, locks
 from core.storage.snapshot import is_checkpoint, write_model
 from tests.core.asked import Steps
@@ -180,6 +182,12 @@ def test_redrawing_is_disclosed_in_facts_and_metrics_and_is_part_of_the_evaluati
     assert "redrawn" not in unchanged
     assert (plain["nfe"], again["nfe"], again["redrawn"], measured["redrawn"]) == (4, 10, 3, 0.25)
     assert measured["evaluation_key"] != unchanged["evaluation_key"]
+
+
+def test_shards_refuse_what_would_make_a_sample_depend_on_others(model):
+    request = ShardRequest(modality="images", sample={"redraw": 0.1}, model=model, size=4)
+    with pytest.raises(UserError, match=r"sample\.redraw: a sample in a shard depends on its number alone"):
+        shard_drawer(request)
 
 
 def test_a_long_sampling_keeps_at_most_forty_frames_of_its_path(model, tmp_path):
