@@ -24,9 +24,12 @@ from factory.job import ImageTrainingJob, TextTrainingJob
 from pipelines.jobs import load_job
 
 TINY_TEXT = {
-    "context": 16,
-    "transformer": {"width": 32, "depth": 1, "heads": 2},
-    "process": {"blocks": [8], "tilt": [1, 4], "embedding": 16},
+    "model": {
+        "context": 16,
+        "transformer": {"width": 32, "depth": 1, "heads": 2},
+        "process": {"blocks": [8], "tilt": [1, 4], "embedding": 16},
+    },
+    "sample": {"gap": 4},  # a gap is shorter than a block
 }
 Facts = dict[str, Any]
 
@@ -52,7 +55,7 @@ class Slot:
 
     @property
     def text_job(self) -> TextTrainingJob:
-        job = load_job("shakespeare-training", layers=[{"model": TINY_TEXT}] if self.tiny else [])
+        job = load_job("shakespeare-training", layers=[TINY_TEXT] if self.tiny else [])
         assert isinstance(job, TextTrainingJob)
         return job
 

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -26,9 +26,9 @@ from pydantic import (
 
 from core import yamltext
 from core.errors import UserError
+from core.refusals import sentence, short
 from core.schemes import allowed_place
-from core.secrets import redact, without_secrets
-from core.similar import did_you_mean
+from core.secrets import without_secrets
 
 
 class Frozen(BaseModel):
@@ -155,50 +155,7 @@ def validate(section: type[S], values: object, where: str) -> S:
         return section.model_validate(yamltext.resolve(section, values))
     except ValidationError as error:
         first, more = error.errors()[0], error.error_count() - 1
-        key = ".".join(str(part) for part in first["loc"])
-        input = "" if first["type"] == "missing" else f", found {_short(first['input'])}"
-        allowed = _allowed_keys(section, first["loc"]) if first["type"] == "extra_forbidden" else ""
-        if first["type"] == "string_pattern_mismatch" and key in section.model_fields:
-            allowed = f"; allowed: {section.model_fields[key].description or 'what matches it'}"
-        extra = f" (and {more} more)" if more else ""
-        what = first["msg"].removeprefix("Value error, ")  # which pydantic puts before the sentences of validators
-        raise UserError(f"{where}: {key or 'value'}: {what}{input}{allowed}{extra}") from None
-
-
-def _short(value: object) -> str:
-    try:
-        return redact(repr(value), 57)
-    except ValueError:  # an integer of thousands of digits
-        return f"a {type(value).__name__} too long to print"
-
-
-def _allowed_keys(section: type[BaseModel], loc: Sequence[int | str]) -> str:
-    """What a key that is not known may have been meant as, and the keys that are allowed in its place."""
-    places = [section]
-    for part in loc[:-1]:
-        fields = [place.model_fields[str(part)] for place in places if str(part) in place.model_fields]
-        places = [found for field in fields for found in _sections(field.annotation)]
-    allowed = sorted({name for place in places for name in place.model_fields})
-    if not allowed:
-        return ""
-    found = str(loc[-1])
-    meant = did_you_mean(found, allowed) or did_you_mean(found, _keys(section))
-    return f"; {meant}allowed: {', '.join(allowed)}"
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    """The sections that a field may hold."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [section for part in get_args(annotation) for section in _sections(part)]
-
-
-def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every key in a section and in the sections below it, dotted."""
-    for name, field in section.model_fields.items():
-        yield f"{prefix}{name}"
-        for inner in _sections(field.annotation):
-            yield from _keys(inner, f"{prefix}{name}.")
+        raise UserError(f"{where}: {sentence(section, dict(first))}{f' (and {more} more)' if more else ''}") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -230,7 +187,7 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     if yamltext.plain(value) is None:
         return {}
     if not isinstance(value, dict):
-        raise UserError(f"{where}: expected a mapping of names to values, found {_short(value)}")
+        raise UserError(f"{where}: expected a mapping of names to values, found {short(value)}")
     return value
 
 
@@ -248,7 +205,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     path, value = _override(text)
     value = yamltext.plain(value)
     if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"--set {_short(text)}: expected a finite number")
+        raise UserError(f"--set {short(text)}: expected a finite number")
     return path, value
 
 
@@ -257,8 +214,8 @@ def _override(text: str) -> tuple[list[str], Any]:
     key, separator, raw = text.partition("=")
     path = key.strip().split(".")
     if not separator or not all(part.replace("_", "a").isalnum() for part in path):
-        raise UserError(f"--set {_short(text)}: expected section.key=value, for example train.batch_size=64")
-    value = yamltext.parse(raw, f"--set {_short(key)}")
+        raise UserError(f"--set {short(text)}: expected section.key=value, for example train.batch_size=64")
+    value = yamltext.parse(raw, f"--set {short(key)}")
     if isinstance(value, str) and not isinstance(value, yamltext.Written):
         try:
             value = yamltext.Written(value, float(value))  # YAML 1.1 reads 1e-3 as text; a person means a number

@@ -45,6 +45,7 @@ class Metric(Record):
     n: int | None = None  # images, characters or tokens that were measured
     judge: Label | None = None  # SHA-256 of the judge, if it has a part in this
     better: Literal["lower", "higher"] | None = None
+    doubt: Note | None = None  # why the value says little, if it does
     text: Note | None = None  # in place of the definition's explanation, where this measurement is special
     autoregressive: Number = None  # the same of the autoregressive model alone
 
@@ -83,15 +84,15 @@ class Definition:
         judge: str | None = None,
         sd: float | None = None,
         se: float | None = None,
-        note: str = "",
+        doubt: str = "",
     ) -> Metric:
-        """A measurement of this metric; a `note` says what is special about it."""
+        """A measurement of this metric; a `doubt` says why it is to be read with care."""
         facts: dict[str, Any] = {"value": value, "floor": floor, "n": n, "judge": judge}
         facts |= {name: value for name, value in (("sd", sd), ("se", se)) if value is not None}
         if self.better != "floor":
             facts["better"] = self.better
-        if note:
-            facts["text"] = f"{self.explanation} {note}"
+        if doubt:
+            facts |= {"doubt": doubt, "text": f"{self.explanation} In doubt: {doubt}."}
         return Metric.model_validate(facts)
 
 

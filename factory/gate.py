@@ -98,11 +98,14 @@ def _unfit(gate: GateConfig, challenger: Metrics) -> str:
 
 
 def _first(gate: GateConfig, challenger: Metrics) -> Ruling:
-    """A model without a champion to beat must be near its floor, and be precise at all; else it does not serve."""
+    """A model without a champion to beat must be near its floor by a measure worth trusting, and be precise at all;
+    else it does not serve."""
     value, floor, times = _value(challenger, gate.metric), challenger[gate.metric].floor, gate.first_floors
     assert value is not None
     measured = f"first model: {gate.metric} {value:.4g}"
     if times > 0:
+        if doubt := challenger[gate.metric].doubt:
+            return Ruling(Decision.PROVISIONAL, f"{measured} cannot be trusted: {doubt} (gate.first_floors)")
         if floor is not None and floor > 0:
             limit = times * floor if gate.better == "lower" else floor / times
             if value > limit if gate.better == "lower" else value < limit:

@@ -1,7 +1,7 @@
-"""A look at a job's data before anything runs: what they say against the job, if they are on this machine.
+"""A look at a job's data before anything runs: what they say against the job.
 
-Headers, names and the first images are read, or a text of moderate size. What is in a bucket, in an archive or on
-huggingface.co is judged by the steps alone.
+Headers, names and the first images are read, or a text of moderate size. Large archives, archives in a bucket and what
+is on huggingface.co are judged by the steps alone.
 """
 
 from __future__ import annotations
@@ -17,30 +17,37 @@ from core.text.config import GAP, TextData
 from factory import consistency
 from factory.job import AnyJob, ImageSamplingJob, ImageTrainingJob, TextTrainingJob
 
-MOST_TEXT = 64 << 20  # bytes of a text that is read twice
+READABLE = ("folder", "npz", "idx", "file")  # mnist may be about to be downloaded there
+MOST = 64 << 20  # bytes of a text or an archive that is read twice
 
 
 def require_suitable_data(job: AnyJob) -> None:
     """Raises UserError if the data of `job` cannot be what it asks for."""
     if isinstance(job, ImageTrainingJob | ImageSamplingJob):
-        problems = _images(job) if _is_here(job.data) and job.data.source in ("folder", "npz", "idx") else iter(())
+        problems = _images(job) if _can_be_looked_at(job.data) else iter(())
     else:
-        problems = _text(job) if isinstance(job, TextTrainingJob) and _is_short(job.data) else iter(())
+        looked_at = isinstance(job, TextTrainingJob) and _is_short(job.data)
+        problems = _text(job) if looked_at else iter(())  # type: ignore[arg-type]
     for problem in problems:
         raise UserError(f"{job.job}: {problem}")
 
 
-def _is_here(data: ImageData | TextData) -> bool:
+def _can_be_looked_at(data: ImageData | TextData) -> bool:
+    """Whether a look costs little: a folder, a bucket's names and first images, or a small archive that is here."""
     place = data.data_dir
-    return place is not None and not storage.is_remote(place) and not is_archive(place) and Path(place).exists()
+    if place is None or data.source not in READABLE or not storage.exists(place):
+        return False
+    return not is_archive(place) or (not storage.is_remote(place) and Path(place).stat().st_size <= MOST)
 
 
 def _is_short(data: TextData) -> bool:
-    if data.source != "file" or not _is_here(data):
+    place = data.data_dir
+    if place is None or data.source != "file":
         return data.source == "pydoc"
-    place = Path(str(data.data_dir))
-    files = [place] if place.is_file() else place.rglob("*")
-    return sum(file.stat().st_size for file in files if file.is_file()) <= MOST_TEXT
+    if is_archive(place) or not _can_be_looked_at(data):
+        return _can_be_looked_at(data)
+    sizes = storage.sizes(place) or {"": storage.size(place)}  # a file has no files below it
+    return sum(sizes.values()) <= MOST
 
 
 def _images(job: ImageTrainingJob | ImageSamplingJob) -> Iterator[str]:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from core.errors import UserError
 from core.sources.archives import unpacked
 from core.sources.listing import listing
 from core.sources.summary import Tally
+
+if TYPE_CHECKING:
+    from core.images.sources.intake import Intake
 
 LOOKED_AT = 200  # image files whose sizes and pixels are read
 SIDES = (16, 20, 24, 28, 32)  # that a small network on a CPU learns in minutes; larger images become the largest
@@ -37,6 +40,7 @@ class Seen:
     coloured: bool = False
     transparent: bool = False
     test: int = 0
+    value_range: tuple[float, float] | None = None  # where their own is a small part of what their type can hold
 
     @property
     def side(self) -> int:
@@ -45,6 +49,11 @@ class Seen:
         if len(self.sizes) == 1 and len(set(next(iter(self.sizes)))) == 1 and 4 <= smallest <= SIDES[-1]:
             return smallest
         return next((side for side in reversed(SIDES) if side <= smallest), SIDES[0])
+
+    @property
+    def kept(self) -> float:
+        """Least share of an image's pixels inside the square in its middle that is trained on."""
+        return min(min(size) / max(size) for size in self.sizes)
 
 
 def own_job(name: str, place: str) -> tuple[Values, list[str]]:
@@ -124,6 +133,8 @@ def _images_job(inner: str, place: str, _: list[str]) -> tuple[Values, list[str]
     }
     if seen.transparent:
         values["data"]["background"] = "white"
+    if seen.value_range:
+        values["data"]["value_range"] = list(seen.value_range)
     sizes = sorted(seen.sizes)
     shape = f"{sizes[0][1]} x {sizes[0][0]}" + (f" to {sizes[-1][1]} x {sizes[-1][0]}" if len(sizes) > 1 else "")
     notes = [
@@ -133,6 +144,11 @@ def _images_job(inner: str, place: str, _: list[str]) -> tuple[Values, list[str]
     ]
     if seen.transparent:
         notes.append("some are transparent: data.background: white shows through")
+    if seen.kept < 1:
+        notes.append(f"only the square in the middle of each is taken: of the longest, {seen.kept:.0%}")
+    if seen.value_range:
+        low, high = seen.value_range
+        notes.append(f"pixels have values from {low:g} to {high:g} only: data.value_range makes that black to white")
     if seen.test < 100:
         notes.append(f"{seen.test} test images are few: measures will be rough")
     return values, notes
@@ -149,7 +165,7 @@ def look_at_images(place: str) -> Seen:
     from core.images.split import assign_splits
 
     source = kind_of(place)
-    config = ImageData(source=source, data_dir=place)
+    config = ImageData(source=source, data_dir=place, resolution=SIDES[-1])  # photos of any size can be looked at
     with open_source(config) as opened:
         splits = assign_splits(opened, config)
         test = sum(int((codes == 2).sum()) for codes in splits.values())
@@ -157,35 +173,32 @@ def look_at_images(place: str) -> Seen:
         images = sum(len(pool.labels) for pool in pools)
         seen = Seen(source, images, opened.class_names if opened.labelled else (), test=test)
         if source == "folder":
-            _look_at_files(place, seen)
+            _look_at_files(place, seen, opened.intake)
         else:
             first = next(iter(opened.train.batches()))
             seen.sizes.add((int(first.shape[1]), int(first.shape[2])))
             seen.coloured = first.ndim == 4
+        seen.value_range = opened.intake.wanted_range()
     return seen
 
 
-def _look_at_files(place: str, seen: Seen) -> None:
+def _look_at_files(place: str, seen: Seen, intake: Intake) -> None:
     from PIL import Image
 
-    from core.images.sources.decode import formats, suffixes
+    from core.images.sources.decode import decode, formats, suffixes
+    from core.images.sources.intake import is_grey
     from core.names import inside
 
     names = [name for name in listing(place).files if name.lower().endswith(suffixes())]
     for name in names[:: max(1, len(names) // LOOKED_AT)]:
         with storage.open_read(inside(place, name, links=True)) as stream:
-            try:
-                image = Image.open(stream, formats=formats())
-                height, width = image.height, image.width
-                if image.getexif().get(0x0112, 1) >= 5:  # turned by a quarter
-                    height, width = width, height
-                image.thumbnail((64, 64))
-                pixels = np.asarray(image.convert("RGBA"))
-            except Exception as error:
-                raise UserError(f"{name}: unreadable image: {str(error) or type(error).__name__}") from None
-        seen.sizes.add((height, width))
-        seen.coloured |= bool((pixels[..., :3] != pixels[..., :1]).any())
-        seen.transparent |= bool((pixels[..., 3] < 255).any())
+            image = decode(name, stream, intake, formats())
+            stream.seek(0)
+            width, height = Image.open(stream, formats=formats()).size  # a photo may have been shrunk
+        upright = (width > height) == (image.width > image.height)
+        seen.sizes.add((height, width) if upright else (width, height))
+        seen.coloured |= image.mode == "RGB" and not is_grey(image)
+    seen.transparent = bool(intake.transparent)
 
 
 def examples_per_second(network: Any, side: int, channels: Literal[1, 3]) -> float:

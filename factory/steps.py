@@ -36,8 +36,7 @@ class Step:
         """The slow modules that it needs, for a process that imports them once for many steps."""
         if self.cost == "light" or not modality:
             return ()
-        compiler = ("torch._dynamo", "torch.utils.tensorboard")  # which torch imports for an optimizer: seconds
-        return (f"core.{modality}.modality", *(compiler if self.cost == "trains" else ()))
+        return (f"core.{modality}.modality", *(("torch.utils.tensorboard",) if self.cost == "trains" else ()))
 
 
 STEPS: Mapping[str, Step] = {

@@ -13,6 +13,7 @@ from report import gallery
 from report.artifacts import read
 
 PAGE = "index.html"
+PLAYGROUNDS = "playground"  # below the folder of runs: where `textdiffusion playground MODEL` writes
 
 
 def write(root: Path, registry: str) -> Path:
@@ -21,18 +22,29 @@ def write(root: Path, registry: str) -> Path:
     A registry that cannot be read costs only the marks of registered versions.
     """
     out = root / PAGE
-    gallery.build(out, _entries(root), _versions(registry))
+    gallery.build(out, _entries(root), _versions(registry), _playgrounds(root))
     return out
 
 
 def publish(root: Path, registry: str, target: str) -> int:
-    """Writes the gallery to the folder or gs:// prefix `target`, with the reports that it links to; their number."""
-    entries = _entries(root)
+    """Writes the gallery to the folder or gs:// prefix `target`, with the reports and playgrounds that it links to; the
+    number of reports."""
+    entries, playgrounds = _entries(root), _playgrounds(root)
     reports = {entry.report for entry in entries if entry.report}
     for report in sorted(reports):
         storage.write_bytes(inside(target, report), storage.read_bytes(inside(root, report)))
-    storage.write_bytes(storage.join(target, PAGE), gallery.render(entries, _versions(registry)).encode())
+    for play in playgrounds:
+        folder = play.removesuffix(f"/{PAGE}")
+        for name in storage.list_files(inside(root, folder)):
+            file = f"{folder}/{name}"
+            storage.write_bytes(inside(target, file), storage.read_bytes(inside(root, file)))
+    page = gallery.render(entries, _versions(registry), playgrounds)
+    storage.write_bytes(storage.join(target, PAGE), page.encode())
     return len(reports)
+
+
+def _playgrounds(root: Path) -> list[str]:
+    return sorted(page.relative_to(root).as_posix() for page in (root / PLAYGROUNDS).glob(f"*/{PAGE}"))
 
 
 def _entries(root: Path) -> list[gallery.Entry]:

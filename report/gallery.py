@@ -78,13 +78,15 @@ class Registered:
         return f"{self.model}@{self.version}"
 
 
-def build(out: str | Path, entries: Sequence[Entry], versions: Sequence[Registered] = ()) -> None:
+def build(
+    out: str | Path, entries: Sequence[Entry], versions: Sequence[Registered] = (), playgrounds: Sequence[str] = ()
+) -> None:
     """Write the gallery of `entries`, given oldest first, to the file or URI `out`. Raises OSError if it cannot."""
-    storage.write_bytes(out, render(entries, versions).encode())
+    storage.write_bytes(out, render(entries, versions, playgrounds).encode())
 
 
-def render(entries: Sequence[Entry], versions: Sequence[Registered] = ()) -> str:
-    """The whole page as HTML text."""
+def render(entries: Sequence[Entry], versions: Sequence[Registered] = (), playgrounds: Sequence[str] = ()) -> str:
+    """The whole page as HTML text. `playgrounds` are addresses of pages FOLDER/index.html, as seen from it."""
     newest = list(reversed(entries))[:SHOWN]
     made = {version.run: version for version in sorted(versions, key=lambda one: one.champion)}
     room, cards = PLAYER_BYTES, []
@@ -121,6 +123,7 @@ def render(entries: Sequence[Entry], versions: Sequence[Registered] = ()) -> str
         jobs=sorted({one["job"] for one in cards}),
         states=[(word, number_of) for word, number_of in Counter(one["verdict"]["word"] for one in cards).items()],
         champions=[one for one in cards if one["champion"]],
+        playgrounds=[(printable(page.split("/")[-2], one_line=True), quote(page)) for page in playgrounds],
         curves=curves,
         drawings=drawings,
         summary="From data to models to registered versions.",

@@ -32,6 +32,7 @@ from core.processes.world import SINGLE_PROCESS, World, own_device
 from core.randomness import DataOrder, generator_of
 from core.storage import integrity
 from core.storage.checkpoint import deserialize, serialize
+from core.training.eager import AdamW
 
 WEIGHTS, DESCRIPTION = "judge.safetensors", "judge.json"
 FEATURES = 64
@@ -199,7 +200,7 @@ def _fit(network: JudgeNetwork, data: ImageDataset, config: ImageEvaluate, devic
     total = math.ceil(config.judge_epochs * len(images) / BATCH)
     order = DataOrder(len(images), config.judge_seed)
     parameters = [*network.parameters(), *(turns.parameters() if turns else ())]
-    optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=0.02, fused=True)
+    optimizer = AdamW(parameters, LEARNING_RATE, weight_decay=0.02, fused=True)
     started, step, progress = time.monotonic(), 0, 0.0
     network.train()
     while progress < 1:

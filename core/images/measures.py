@@ -90,17 +90,30 @@ def _distances(compared: Sides, names: tuple[Definition, Definition], reference:
     *values, spreads = parallel.values(lambda part: work[part][0](work[part][1]), len(work), compared.world)
     (*distances, floor), (*estimates, kernel_floor) = values[: len(sides)], values[len(sides) :]
     of_mean = len(groups) ** 0.5  # groups are disjoint
-    few = f"Fewer samples than the {FEATURES} features: not comparable with anything." if n <= FEATURES else ""
+    doubt = _doubt(compared)
     value, sd = _mean(distances)
     result = {
-        names[0].name: names[0].measured(value, sd=sd, se=spreads[0] / of_mean, floor=floor, n=n, judge=judge, note=few)
+        names[0].name: names[0].measured(
+            value, sd=sd, se=spreads[0] / of_mean, floor=floor, n=n, judge=judge, doubt=doubt
+        )
     }
     value, sd = _mean([estimate[0] for estimate in estimates])
     spread = estimates[0][1] if len(estimates) == 1 else sd
     result[names[1].name] = names[1].measured(
-        value, sd=spread, se=spreads[1] / of_mean, floor=kernel_floor[0], n=n, judge=judge
+        value, sd=spread, se=spreads[1] / of_mean, floor=kernel_floor[0], n=n, judge=judge, doubt=doubt
     )
     return result
+
+
+def _doubt(compared: Sides) -> str:
+    """Why distances between features say little: too few images, or a judge that learned nothing; else empty."""
+    if compared.n <= FEATURES:
+        return f"{compared.n} images a side are too few for the judge's {FEATURES} features"
+    described = compared.judge.description
+    guessing = float(np.bincount(compared.test_labels).max() / len(compared.test_labels))  # always the same class
+    if compared.data.classes > 1 and described["interval"][0] <= guessing:
+        return f"the judge reads {described['accuracy']:.0%} of {described['n']:,} test images, as guessing would"
+    return ""
 
 
 def _balls(compared: Sides, k: int, train: Features, real: Features) -> Measured:

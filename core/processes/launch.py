@@ -34,6 +34,7 @@ RESTARTS = 3
 PORT = 29_500
 GRACE = 25.0  # seconds from a signal to the end of all processes; a spot machine has 30
 _POOLS = ("chief", "master", "workerpool0", "worker", "workerpool1")  # in the order of ranks; others do not train
+_BY_GPUS = ("auto", "gpu")  # as many processes as there are GPUs
 _OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "CLUSTER_SPEC")
 
 
@@ -59,8 +60,8 @@ class Cluster:
         Raises:
             UserError: a variable is not a number, or the nodes that it names do not include this one.
         """
-        asked = environment.get("TEXTDIFFUSION_PROCESSES") or environment.get("PET_NPROC_PER_NODE") or "auto"
-        counts = {"TEXTDIFFUSION_PROCESSES": asked} if asked not in ("auto", "gpu", "cpu") else {}
+        asked = _processes(environment)
+        counts = {} if asked in _BY_GPUS or asked == "cpu" else {"TEXTDIFFUSION_PROCESSES": asked}
         processes = _number(counts, "TEXTDIFFUSION_PROCESSES", max(1, gpus), least=1)
         if "PET_NNODES" in environment:
             nodes = _number({"PET_NNODES": environment["PET_NNODES"].split(":")[-1]}, "PET_NNODES", 1, least=1)
@@ -79,6 +80,11 @@ class Cluster:
                 f"cluster: node {node} of {nodes} at {address or 'no address'}; the environment is incomplete"
             )
         return cls(nodes, node, processes, address, port)
+
+
+def _processes(environment: Mapping[str, str]) -> str:
+    """How many processes a node is to have: a number, or `auto`, `gpu` or `cpu` as torchrun calls them."""
+    return environment.get("TEXTDIFFUSION_PROCESSES") or environment.get("PET_NPROC_PER_NODE") or "auto"
 
 
 def _number(environment: Mapping[str, str], name: str, default: int, *, least: int = 0) -> int:
@@ -108,6 +114,8 @@ def here() -> Cluster:
     """The cluster that this process is to start workers on; one process where torchrun has started it already."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return Cluster()
+    if _processes(os.environ) not in _BY_GPUS:
+        return Cluster.of(os.environ)
     import torch
 
     return Cluster.of(os.environ, torch.cuda.device_count())

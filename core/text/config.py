@@ -42,7 +42,7 @@ class TextData(HubPlace):
         None, description="file, folder of files, zip or tar archive, or gs:// prefix that holds the source"
     )
     suffixes: tuple[Annotated[str, Field(pattern=r"^\.\w[\w.]*$", max_length=20)], ...] = Field(
-        (".txt",), min_length=1, max_length=50, description="how the files of a folder end that are read"
+        (".txt",), min_length=1, max_length=50, description="how the files of a folder end that are read, such as .txt"
     )
     text_column: str | None = Field(None, description="for huggingface; null: `text`, or the only column of text")
     url: str | None = Field(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.training.eager import stay_eager
 from core.training.precision import has_native_bf16
 
 A, B, C = 3.4445, -4.7750, 2.0315  # of the quintic A x + B x^3 + C x^5 (Jordan et al. 2024)
@@ -71,6 +72,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+        stay_eager()
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.found_inf: Tensor | None = None  # 1 on the device: the next step changes nothing (as of torch's AdamW)
         for group in self.param_groups:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from core.config import TrainConfig
+from core.training.eager import AdamW
 from core.training.muon import Muon
 
 
@@ -52,7 +53,7 @@ class Optimizers:
         self.parts: dict[str, torch.optim.Optimizer] = {}
         if adam:
             fused = device.type in ("cpu", "cuda")
-            self.parts["adamw"] = torch.optim.AdamW(adam, lr=config.learning_rate, betas=config.betas, fused=fused)
+            self.parts["adamw"] = AdamW(adam, lr=config.learning_rate, betas=config.betas, fused=fused)
         if muon:
             self.parts["muon"] = Muon(muon, lr=config.muon_learning_rate)
 

@@ -17,6 +17,8 @@ from core.config import (
     with_overrides,
 )
 from core.errors import UserError
+from core.images.config import ImageData
+from core.text.config import TextData
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,19 @@ def test_a_bad_setting_is_one_line_that_names_the_key(values: object, says: str)
 def test_an_unknown_key_is_answered_with_the_keys_there_are() -> None:
     with pytest.raises(UserError, match=r"allowed: .*batch_size.*seed"):
         validate(TrainConfig, {"examples": 1, "batchsize": 2}, "x")
+
+
+def test_keys_that_do_not_go_together_are_named_without_all_the_others() -> None:
+    with pytest.raises(UserError) as error:
+        validate(ImageData, {"class_names": ["cat", "cat"], "resolution": 32}, "own.yaml: data")
+    assert str(error.value) == "own.yaml: data: class_names has a name twice"
+
+
+def test_a_text_that_does_not_match_is_answered_in_words_and_not_by_a_pattern() -> None:
+    with pytest.raises(UserError, match=r"^x: background: allowed is white, black or '#rrggbb'.*found 'blue'$"):
+        validate(ImageData, {"background": "blue"}, "x")
+    with pytest.raises(UserError, match=r"^x: suffixes.0: allowed is how the files .* end.*found 'txt'"):
+        validate(TextData, {"suffixes": ["txt"]}, "x")
 
 
 def test_whole_numbers_may_come_as_doubles() -> None:

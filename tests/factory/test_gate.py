@@ -111,6 +111,14 @@ def test_a_first_model_far_from_its_floor_is_provisional() -> None:
     assert first(0.5, 0.9, better="higher") == PROMOTE
 
 
+def test_a_first_model_whose_measure_is_in_doubt_is_provisional_and_says_why() -> None:
+    near = {"distance": Metric(value=0.3, floor=0.26, doubt="30 images a side are too few")}
+    ruling = decide(gate(), near, None)
+    assert ruling.decision == Decision.PROVISIONAL
+    assert "cannot be trusted: 30 images a side are too few" in ruling.reason
+    assert decide(gate(first_floors=0), near, None).decision == PROMOTE
+
+
 def test_a_first_model_whose_precision_is_zero_is_provisional() -> None:
     near = {"distance": Metric(value=0.3, floor=0.26)}
     ruling = decide(gate(), {**near, "precision": Metric(value=0.0)}, None)

@@ -1,21 +1,24 @@
 """What local data say against a job, before anything runs."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from core import storage
 from core.config import merge
 from core.errors import UserError
 from factory.job import AnyJob, parse_job
 from factory.looking import require_suitable_data
+from tests.fakes.gcs import GcsServer
 
 RANDOM = np.random.default_rng(7)
 LABELS = np.repeat([0, 1], 20)
 TEXT = "".join(RANDOM.choice(list("abcdefgh \n"), 4000))
 
 
-def job_of(place: Path, **sections: object) -> AnyJob:
+def job_of(place: Path | str, **sections: object) -> AnyJob:
     images = {
         "job": "own",
         "description": "own data",
@@ -71,6 +74,23 @@ def test_images_that_suit_the_job_are_not_refused(tmp_path: Path) -> None:
     images = RANDOM.integers(0, 256, (40, 33, 33), dtype=np.uint8)
     np.savez(tmp_path / "own.npz", images=images, labels=LABELS)
     require_suitable_data(job_of(tmp_path / "own.npz", data={"resolution": 32}, sample={"labels": [1, -1]}))
+
+
+def test_images_in_an_archive_and_in_a_bucket_are_looked_at_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = RANDOM.integers(0, 256, (40, 33, 33), dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", images=images, labels=LABELS)
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
+        archive.write(tmp_path / "own.npz", "own.npz")
+    with GcsServer() as server:
+        server.create_bucket("bucket")
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        storage.write_bytes("gs://bucket/own.npz", (tmp_path / "own.npz").read_bytes())
+        for place in (str(tmp_path / "own.zip"), "gs://bucket/own.npz"):
+            with pytest.raises(UserError, match=r"images of 33x33 pixels.*divisible by 2"):
+                require_suitable_data(job_of(place))
 
 
 @pytest.mark.parametrize(

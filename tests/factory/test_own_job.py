@@ -54,6 +54,27 @@ def test_small_grey_arrays_keep_their_size(tmp_path: Path) -> None:
     assert "60 grey images of 10 x 10 pixels, no classes" in notes
 
 
+def test_masks_of_0_and_1_get_the_range_that_makes_them_black_and_white(tmp_path: Path) -> None:
+    masks = RANDOM.integers(0, 2, (40, 8, 8), dtype=np.uint8)
+    (tmp_path / "files").mkdir()
+    for index, mask in enumerate(masks):
+        Image.fromarray(mask).save(tmp_path / "files" / f"{index}.png")
+    np.savez(tmp_path / "own.npz", images=masks / 16)
+    for place, most in ((tmp_path / "files", 1.0), (tmp_path / "own.npz", 1 / 16)):
+        job, notes = made_for(place)
+        assert isinstance(job, ImageTrainingJob)
+        assert job.data.value_range == (0.0, most)
+        assert f"from 0 to {most:g} only" in notes
+
+
+def test_what_is_cropped_away_is_said(tmp_path: Path) -> None:
+    for index in range(30):
+        Image.fromarray(RANDOM.integers(0, 256, (8, 100), dtype=np.uint8)).save(tmp_path / f"{index}.png")
+    job, notes = made_for(tmp_path)
+    assert job.data.resolution == 16  # type: ignore[union-attr]
+    assert "only the square in the middle of each is taken: of the longest, 8%" in notes
+
+
 def test_text_in_files_of_another_suffix_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("The cat sat on the mat. " * 400)
     job, notes = made_for(tmp_path)

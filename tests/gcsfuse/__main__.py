@@ -35,7 +35,7 @@ model: {network: {channels: [8, 16], blocks: [0, 1], head_channels: 8, embedding
 train: {examples: 512, batch_size: 64, warmup_examples: 64}
 sample: {count: 64, steps: 6, batch_size: 64}
 evaluate: {count: 64, judge_epochs: 1}
-gate: {metric: frechet_distance}
+gate: {metric: frechet_distance, first_floors: 0}
 resources: {timeout_hours: 0.5}
 """
 

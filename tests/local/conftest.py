@@ -43,7 +43,12 @@ class Project:
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TEXTDIFFUSION_")}
-        return {**kept, "PYTHONPATH": f"{STAND_IN}{os.pathsep}{self.code}", "PYTHONDONTWRITEBYTECODE": "1"}
+        return {
+            **kept,
+            "PYTHONPATH": f"{STAND_IN}{os.pathsep}{self.code}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TEXTDIFFUSION_PROCESSES": "1",  # said, so that no step imports torch to count GPUs
+        }
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "textdiffusion", *arguments]

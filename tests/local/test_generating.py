@@ -119,9 +119,17 @@ def test_models_are_drawn_from_google_cloud_storage(place: Path, bucket: str, tm
 
 
 def test_a_gallery_in_a_bucket_is_served_as_pages(place: Path, bucket: str) -> None:
+    play = place / "runs/playground/tiny@1"
+    play.mkdir(parents=True)
+    (play / "index.html").write_text("<title>tiny</title>")
+    (play / "model.js").write_text("const MODEL = {};")
     assert gallery.publish(place / "runs", str(place / "registry"), f"{bucket}/gallery") == 1
-    assert "tiny" in storage.read_bytes(f"{bucket}/gallery/index.html").decode()
+    page = storage.read_bytes(f"{bucket}/gallery/index.html").decode()
+    assert '<a href="playground/tiny%401/index.html">tiny@1</a>' in page
+    assert storage.read_bytes(f"{bucket}/gallery/playground/tiny@1/model.js") == b"const MODEL = {};"
     for name in storage.list_files(f"{bucket}/gallery"):
+        if not name.endswith(".html"):
+            continue
         where = f"{os.environ['STORAGE_EMULATOR_HOST']}/storage/v1/b/shelf/o/gallery%2F{name.replace('/', '%2F')}"
         assert json.load(urllib.request.urlopen(where))["contentType"] == "text/html"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +49,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         "playground",
         epilog=examples(
-            "playground digits --out digits-playground",
+            "playground digits",
             "playground shakespeare-training --out play --prompt 'First Citizen: ___ speak.'",
             "playground digits --out play --runtime onnxruntime-web-1.30.0.tgz",
         ),
@@ -79,8 +80,14 @@ def export(
 
 def playground(
     model: Model,
-    out: Annotated[Path, typer.Option(help="Folder to write; a playground that is there is replaced.")],
-    prompt: Annotated[str, typer.Option(help="Text to begin with; ___ stands for what is to be filled in.")] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write; a playground that is there is replaced. Left out: playground/MODEL among the runs,"
+            " where their gallery links to it."
+        ),
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="Text to begin with; ___ marks what is to be filled in.")] = "",
     runtime: Annotated[
         Path | None,
         typer.Option(help="ONNX Runtime Web's npm package. Left out: fetched once by npm, then from the cache."),
@@ -91,12 +98,17 @@ def playground(
     as_json: Json = False,
 ) -> None:
     """Write a page in which the browser itself runs the model; it opens from a disk or from any static server."""
+    from local import gallery
     from pipelines.settings import load_settings
     from serving.playground.writing import write
 
     settings = load_settings({"registry": registry})
-    wishes = {"steps": steps, "guidance": guidance}
-    facts = write(model, out, settings.registry, Path(settings.runs).absolute(), wishes, prompt, runtime)
+    runs, wishes = Path(settings.runs).absolute(), {"steps": steps, "guidance": guidance}
+    name = re.sub(r"[^\w.@-]+", "-", model).strip(".-") or "model"
+    linked, out = out is None, out or Path(settings.runs, gallery.PLAYGROUNDS, name)
+    facts = write(model, out, settings.registry, runs, wishes, prompt, runtime)
+    if linked:
+        gallery.write(runs, settings.registry)
     if as_json:
         print_json(facts)
         return

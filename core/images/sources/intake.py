@@ -85,6 +85,20 @@ class Intake:
         flat = sheet.convert("RGB")
         return flat.convert("L") if grey and is_grey(flat) else flat
 
+    def range_seen(self) -> tuple[float, float]:
+        """Least and greatest value of the pixels so far, in their own units."""
+        low, high, most = self._native
+        return min(low, self._low * most), high
+
+    def _uses_less_than(self, parts: int) -> bool:
+        """Whether pixels so far use less than one of `parts` equal parts of what they could."""
+        return (self._high - self._low) * parts < 1
+
+    def wanted_range(self) -> tuple[float, float] | None:
+        """What data.value_range should be for the pixels so far; None if it is of no use."""
+        low, high = self.range_seen()
+        return (low, high) if low < high and self._uses_less_than(DIM) else None
+
     def check(self, where: str) -> None:
         """Judges what was seen of all images; warnings go to the tally.
 
@@ -93,22 +107,22 @@ class Intake:
         """
         if self.transparent:
             names = ", ".join(self.transparent[:NAMED]) + (", ..." if len(self.transparent) > NAMED else "")
+            count = len(self.transparent)
             raise UserError(
-                f"{where}: {len(self.transparent)} images have transparent pixels ({names}); set data.background to"
-                " white, black or '#rrggbb'"
+                f"{where}: {count} image{'s have' if count > 1 else ' has'} transparent pixels ({names}); set"
+                " data.background to white, black or '#rrggbb'"
             )
         if self.config.value_range is not None or self._high < self._low:
             return
-        low, high, most = self._native
-        low = min(low, self._low * most)
+        (low, high), most = self.range_seen(), self._native[2]
         range_seen, setting = f"{low:g} to {high:g} of 0 to {most:g}", f"data.value_range: [{low:g}, {high:g}]"
         if low == high:
             raise UserError(f"{where}: every pixel is {low:g}; there is nothing to learn")
-        if (self._high - self._low) * FAINT < 1:
+        if self._uses_less_than(FAINT):
             raise UserError(
                 f"{where}: pixels have values from {range_seen}, so images would be nearly flat; set {setting}"
             )
-        if (self._high - self._low) * DIM < 1:
+        if self._uses_less_than(DIM):
             self.tally.warnings.append(
                 f"pixels have values from {range_seen} only; {setting} would use the whole range"
             )

@@ -85,8 +85,8 @@ def with_contiguous_classes(source: Source, where: str) -> Source:
         empty = int(np.argmin(counts != 0))
         name = f" ({names[empty]!r})" if len(names) > empty else ""
         raise UserError(
-            f"{where}: class {empty + start}{name} has no images; labels run from {start} to {high} and none may be"
-            " empty"
+            f"{where}: labels must count from 0 or from 1 without a gap; they go up to {high}, and no image has"
+            f" {empty + start}{name}"
         )
     for pool in (source.validation, source.test):
         if (

@@ -42,7 +42,7 @@ def test_counting_first_leaves_the_fresh_weights_as_they_were() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=True)
 
 
-def test_counting_first_does_not_import_torchs_compiler() -> None:
+def test_neither_counting_nor_a_step_of_training_imports_torchs_compiler() -> None:
     code = (
         "import sys\n"
         "from core.images.config import ImageModel\n"
@@ -52,6 +52,15 @@ def test_counting_first_does_not_import_torchs_compiler() -> None:
         "shape = ImageShape(channels=1, height=8, width=8, class_names=('a', 'b'))\n"
         "build_network(ImageModel.model_validate({'network': {'channels': [8, 16], 'blocks': [0, 1]}}), shape)\n"
         "[build(objective, 50, TextModel()) for objective in OBJECTIVES]\n"
+        "import torch\n"
+        "from core.config import TrainConfig\n"
+        "from core.training.optimizers import Optimizers, ParameterGroup\n"
+        "matrix, bias = (torch.nn.Parameter(torch.ones(2, n)) for n in (3, 1))\n"
+        "both = Optimizers([ParameterGroup([matrix], matrices=True), ParameterGroup([bias])],\n"
+        "                  TrainConfig(examples=1, optimizer='muon'), torch.device('cpu'))\n"
+        "(matrix @ matrix.T + bias).sum().backward()\n"
+        "both.step(torch.tensor(False)); both.zero_grad(); both.load_state_dict(both.state_dict())\n"
+        "assert sorted(both.parts) == ['adamw', 'muon'] and matrix[0, 0] != 1 != bias[0, 0]\n"
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=True)

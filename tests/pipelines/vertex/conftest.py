@@ -19,7 +19,10 @@ from tests.fakes.vertex import VertexServer
 from textdiffusion.cli.app import main
 
 STANDIN = Path(__file__).parents[2] / "local" / "standin"
-PRELOAD = ("numpy", "gcsfs", "google.cloud.aiplatform_v1", "factory.gate", "factory.drift", "components.publish")
+PRELOAD = (
+    *("torch", "gcsfs", "google.cloud.aiplatform_v1", "report", "detect_secrets"),
+    *("factory.gate", "factory.drift", "components.publish"),
+)
 JOB = """
 job: toy
 description: A job whose steps are stand-ins

@@ -23,7 +23,7 @@ def deploy(command, *arguments):
 
 
 def monitor(command, run, *arguments):
-    return command("monitor", run, "--interval", "0.1", *arguments)
+    return command("monitor", run, "--interval", "0.5", *arguments)
 
 
 def sent(cloud, run):
