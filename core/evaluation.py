@@ -42,6 +42,7 @@ class Sampling(Record):
     block: int | None = None  # text: tokens denoised together
     seed: int | None = None
     count: int | None = None
+    redrawn: int | None = None  # images: how many were drawn again (sample.redraw)
     seconds: Number = None
     device: Label | None = None
     processes: int | None = None

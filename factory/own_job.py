@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -85,10 +85,11 @@ def _are_images(files: list[str]) -> bool:
 
 
 def _images_job(inner: str, place: str, _: list[str]) -> tuple[Values, list[str]]:
-    from core.images.config import network_for
+    from core.images.networks import network_for
 
     seen = look_at_images(inner)
-    side, channels, labelled = seen.side, 3 if seen.coloured else 1, bool(seen.classes)
+    side, labelled = seen.side, bool(seen.classes)
+    channels: Literal[1, 3] = 3 if seen.coloured else 1
     network = network_for(side, side)
     shown: Values = {
         "name": "unet",
@@ -200,15 +201,18 @@ def _look_at_files(place: str, seen: Seen, intake: Intake) -> None:
     seen.transparent = bool(intake.transparent)
 
 
-def examples_per_second(network: Any, side: int, channels: int) -> float:
+def examples_per_second(network: Any, side: int, channels: Literal[1, 3]) -> float:
     """How many examples a second a training of this network takes on this machine as it is now: a few steps of it."""
     import torch
 
-    from core.images.config import NETWORKS
+    from core.images.model import ImageShape
+    from core.images.networks import NETWORKS
     from core.processes.world import own_device
 
     device = own_device()
-    model = import_module(NETWORKS[network.name]).build(network, channels, 10).to(device)
+    names = tuple(str(digit) for digit in range(10))
+    shape = ImageShape(channels=channels, height=side, width=side, class_names=names)
+    model = import_module(NETWORKS[network.name]).build(network, shape).to(device)
     batch = torch.zeros(BATCH, channels, side, side, device=device)
     level, labels = torch.zeros(BATCH, device=device), torch.zeros(BATCH, dtype=torch.long, device=device)
     seconds = []

@@ -87,7 +87,8 @@ def _sampling(drawn: Sampling) -> str:
     if drawn.autoguidance not in (None, 1):
         parts.append(f"autoguidance {compact(drawn.autoguidance)}")
     if drawn.count is not None:
-        parts.append(f"{count(drawn.count)} samples")
+        again = f" of which {count(drawn.redrawn)} were drawn again" if drawn.redrawn else ""
+        parts.append(f"{count(drawn.count)} samples{again}")
     return ", ".join(part for part in parts if part)
 
 

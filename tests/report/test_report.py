@@ -224,6 +224,12 @@ def test_nothing_at_all_still_makes_a_page(tmp_path: Path) -> None:
     assert "This run made no samples." in found.text
 
 
+def test_the_heading_says_how_many_samples_were_drawn_again(tmp_path: Path) -> None:
+    (tmp_path / "sample.json").write_text('{"sampler": "dpmpp", "steps": 8, "count": 100, "redrawn": 3}')
+    found = Page(build(tmp_path / "report.html", samples=tmp_path).read_text(encoding="utf-8"))
+    assert "100 samples of which 3 were drawn again" in found.text
+
+
 @pytest.mark.parametrize("which", [image_run, text_run])
 def test_broken_files_cost_only_their_own_section(which, tmp_path: Path) -> None:
     run = which(tmp_path)
