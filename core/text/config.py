@@ -98,6 +98,9 @@ class ProcessConfig(Frozen):
         description="range of how far a block's first slots run ahead of its last; 0: all at one noise level",
     )
     known: float = Field(0.3, ge=0, le=1, description="share of blocks with clean tokens inside: infill")
+    endpoints: float = Field(
+        0.0, ge=0, le=1, description="share of batches whose tokens are each clean or lost: masks, and gaps for infill"
+    )
     prefix_dropout: float = Field(0.1, ge=0, le=1, description="share of batches without the text before: guidance")
     self_conditioning: float = Field(0.25, ge=0, le=1, description="share of batches that see their own first guess")
     output_prior: bool = Field(True, description="add the exact evidence of a token's own noisy embedding")
