@@ -172,6 +172,9 @@ class TextEvaluate(Frozen):
     weights: tuple[Annotated[float, Field(ge=0, le=50)], ...] = Field(
         (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), description="alpha and w of the fusion curves"
     )
+    drafts: int = Field(
+        16, ge=1, le=10_000, description="autoregressive drafts of a span, of which the text after it picks one"
+    )
     bound_windows: int = Field(64, ge=1, le=100_000, description="held-out contexts whose bits are measured")
     bound_draws: int = Field(8, ge=1, le=10_000, description="noise levels of each block: fewer steps are all measured")
     evaluations_per_token: tuple[Annotated[float, Field(gt=0, le=10_000)], ...] = Field(
