@@ -152,13 +152,20 @@ class FusionExample(Record):
 
 
 class FusionCurve(Record):
-    """Nats per character of held-out middles of `span` characters, at each weight of the two laws of fusion."""
+    """Nats per character of held-out middles of `span` characters, at each weight of the two laws of fusion.
+
+    `autoregressive` is that of the autoregressive model alone, `reranked` of so many of its `drafts`, of which one is
+    drawn by how well the right side follows: an upper bound.
+    """
 
     span: int
     alpha: list[float]
     w: list[float]
     nats_alpha: list[float]
     nats_w: list[float]
+    autoregressive: Number = None
+    reranked: Number = None
+    drafts: int | None = None
     characters: int = 0
     seed: int | None = None
     examples: list[FusionExample] = Field(default_factory=list)

@@ -194,6 +194,7 @@ def test_text_report_has_every_mode_and_both_fusions(text: tuple[Path, dict]) ->
     words = page(text).text
     for part in ("Diffusion", "Autoregressive", "Guided", "Infill", "Frontier", "Fusion, 8", "Mixing α", "Bayes w"):
         assert part in words
+    assert "drafts reranked 1.62" in words
     assert "Best at α = 0.4" in words  # the minimum of 0.62 a² - 0.5 a over the grid
 
 
