@@ -119,6 +119,13 @@ def test_a_first_model_whose_measure_is_in_doubt_is_provisional_and_says_why() -
     assert decide(gate(first_floors=0), near, None).decision == PROMOTE
 
 
+def test_a_provisional_verdict_says_how_the_model_comes_into_service() -> None:
+    said = {decision: Verdict(decision=decision, reason="so it is").explanation for decision in Decision}
+    assert "textdiffusion promote MODEL@VERSION" in said[Decision.PROVISIONAL]
+    assert "gate.first_floors: 0" in said[Decision.PROVISIONAL]
+    assert said[Decision.PROMOTE] == said[Decision.KEEP] == "so it is"
+
+
 def test_a_first_model_whose_precision_is_zero_is_provisional() -> None:
     near = {"distance": Metric(value=0.3, floor=0.26)}
     ruling = decide(gate(), {**near, "precision": Metric(value=0.0)}, None)
