@@ -357,6 +357,13 @@ def test_the_label_of_a_rule_is_where_no_curve_runs_through_it(
     assert (rule.left, rule.below) == (left, below)
 
 
+def test_a_curve_of_a_single_point_is_a_dot() -> None:
+    for points, dots in (([(20.0, 0.5)], 1), ([(20.0, 0.5), (40.0, 0.4)], 0)):
+        chart = line_chart("Learning rate", [Series("learning rate", points)], Axis("examples"), Axis("rate"))
+        assert chart is not None
+        assert chart.curves[0].dots.count("M") == dots
+
+
 def test_labels_of_two_rules_near_each_other_do_not_collide() -> None:
     chart = line_chart(
         "t", [Series("s", [(0.0, 0.0), (1.0, 0.0)])], Axis("x"), Axis("y"), rules=[(2.0, "one rule"), (2.02, "another")]
