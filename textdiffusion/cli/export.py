@@ -106,7 +106,7 @@ def playground(
     settings = load_settings({"registry": registry})
     runs, wishes = Path(settings.runs).absolute(), {"steps": steps, "guidance": guidance}
     name = re.sub(r"[^\w.@-]+", "-", model).strip(".-") or "model"
-    linked, out = out is None, out or inside(Path(settings.runs), f"{gallery.PLAYGROUNDS}/{name}")
+    linked, out = out is None, out or inside(Path(settings.runs, gallery.PLAYGROUNDS), name)
     facts = write(model, out, settings.registry, runs, wishes, prompt, runtime)
     if linked:
         gallery.write(runs, settings.registry)
