@@ -4,9 +4,10 @@
 
 A seed is a draw of the gaps; with several models (say, of other training seeds), also one of them.
 
-Nats per character of the true middle, both sides given: by the autoregressive model alone (alpha = 0, w = 0), by
-diffusion alone (alpha = 1), and at the best weight of (A) the mix and (B) Bayes' rule, each chosen on the other seeds
-so that the choice is not judged on what it was made from.
+Nats per character of the true middle, both sides given: by the autoregressive model alone (alpha = 0, w = 0), by its
+drafts reranked by the text after the gap (an upper bound), by diffusion alone (alpha = 1), and at the best weight of
+(A) the mix and (B) Bayes' rule, each chosen on the other seeds so that the choice is not judged on what it was made
+from.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from benchmarks.results import parser, publish
 from core.processes.world import own_device
 from core.text import data
 from core.text.config import TextEvaluate
-from core.text.curves import fusion_curves
 from core.text.denoiser import Diffusion
+from core.text.infilling import measure
 from core.text.model import load_models
 
-Curves = list[dict[str, Any]]  # one of fusion_curves for each seed
+Curves = list[dict[str, Any]]  # one for each seed, of one length
 
 
 def held_out(curves: Curves, name: str) -> list[float]:
@@ -47,6 +48,7 @@ def row(span: int, curves: Curves) -> dict[str, Any]:
     return {
         "characters": span,
         "autoregressive": round(statistics.mean(alone), 3),
+        "drafts reranked": round(statistics.mean(curve["reranked"] for curve in curves), 3),
         "diffusion": round(statistics.mean(diffusion), 3),
         "A: mix": round(statistics.mean(mixed), 3),
         "alpha": curves[0]["alpha"][means.index(min(means))],
@@ -63,6 +65,7 @@ def main() -> None:
     options.add_argument("--dataset", type=Path, required=True, help="folder that prepare-data wrote")
     options.add_argument("--autoregressive", type=Path, help="another autoregressive model; default: the one inside")
     options.add_argument("--seeds", type=int, default=3, help="draws of the gaps, of which each model gets its share")
+    options.add_argument("--drafts", type=int, default=16, help="autoregressive drafts of a gap")
     options.add_argument("--count", type=int, default=64, help="gaps of each length and seed")
     chosen = options.parse_args()
     texts = data.load(chosen.dataset)
@@ -72,9 +75,9 @@ def main() -> None:
         model = chosen.model[seed % len(chosen.model)]
         trained, other = load_models(model, chosen.autoregressive, own_device())
         assert isinstance(trained.network, Diffusion), "fusion needs a diffusion model"
-        settings = TextEvaluate(seed=seed, span_count=chosen.count, weights=weights)
-        for measured in fusion_curves(trained.network, other or trained.network.autoregressive, texts, settings):
-            curve = measured.model_dump()
+        settings = TextEvaluate(seed=seed, span_count=chosen.count, weights=weights, drafts=chosen.drafts)
+        _, measured = measure(trained.network, other or trained.network.autoregressive, texts, settings)
+        for curve in (one.model_dump() for one in measured):
             inside = [place for place, alpha in enumerate(curve["alpha"]) if alpha <= 1]
             curve["alpha"] = [curve["alpha"][place] for place in inside]
             curve["nats_alpha"] = [curve["nats_alpha"][place] for place in inside]

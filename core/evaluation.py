@@ -152,13 +152,20 @@ class FusionExample(Record):
 
 
 class FusionCurve(Record):
-    """Nats per character of held-out middles of `span` characters, at each weight of the two laws of fusion."""
+    """Nats per character of held-out middles of `span` characters, at each weight of the two laws of fusion.
+
+    `autoregressive` is that of the autoregressive model alone, `reranked` of so many of its `drafts`, of which one is
+    drawn by how well the right side follows: an upper bound.
+    """
 
     span: int
     alpha: list[float]
     w: list[float]
     nats_alpha: list[float]
     nats_w: list[float]
+    autoregressive: Number = None
+    reranked: Number = None
+    drafts: int | None = None
     characters: int = 0
     seed: int | None = None
     examples: list[FusionExample] = Field(default_factory=list)
@@ -249,6 +256,12 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
 
 
+INTO_SERVICE = (
+    "It is registered, but not in service: textdiffusion promote MODEL@VERSION puts it there (textdiffusion models);"
+    " gate.first_floors: 0 promotes any first model"
+)
+
+
 class Decision(StrEnum):
     """What the gate says: the challenger becomes champion, is registered but does not serve, or is refused.
 
@@ -291,6 +304,11 @@ class Verdict(Record):
         if self.decision == Decision.KEEP:
             return "champion stays" if self.champion else "not promoted"
         return {Decision.PROMOTE: "promoted", Decision.PROVISIONAL: "provisional"}[self.decision]
+
+    @property
+    def explanation(self) -> str:
+        """The reason, and how a provisional model comes into service all the same."""
+        return f"{self.reason}. {INTO_SERVICE}" if self.decision == Decision.PROVISIONAL else self.reason
 
     @classmethod
     def read(cls, folder: Path) -> Verdict:

@@ -103,7 +103,7 @@ def verdict(artifacts: Artifacts) -> Json:
         return {"word": "Failed", "text": where, "tone": "bad"}
     if artifacts.verdict is not None:
         tone = TONES[artifacts.verdict.decision]
-        return {"word": artifacts.verdict.outcome.capitalize(), "text": artifacts.verdict.reason, "tone": tone}
+        return {"word": artifacts.verdict.outcome.capitalize(), "text": artifacts.verdict.explanation, "tone": tone}
     if status == "running":
         now = [str(one.get("name")) for one in _steps(artifacts.run) if one.get("state") == "running"]
         return {"word": "Running", "text": f"Now {', '.join(now)}." if now else "", "tone": "quiet"}

@@ -188,7 +188,8 @@ def fusion(artifacts: Artifacts) -> Section:
         "fusion.html",
         {"spans": kept},
         lead="Surprise at held-out text when both sides are given, as the diffusion model is given more weight. An "
-        "optimum inside means that the two models know different things.",
+        "optimum inside means that the two models know different things. The line of reranked drafts is what the "
+        "autoregressive model makes of the right side by itself.",
     )
 
 
@@ -203,7 +204,7 @@ def _explorer(curve: FusionCurve) -> Json | None:
         ("Bayes w", "nats_w", "w", curve.w, curve.nats_w, ("autoregressive", "")),
     ):
         points = sorted(zip(weights, nats, strict=False))
-        chart = _fusion_chart(title, points, label, ends)
+        chart = _fusion_chart(title, points, label, ends, curve.reranked)
         if chart is not None:
             variants.append((name, chart))
             measured[key] = [
@@ -245,13 +246,17 @@ def _shades(rows: list[list[float]], steps: int, tokens: int) -> list[list[float
     return [[round(math.exp(-max(0.0, nats)), 3) for nats in row] for row in rows]
 
 
-def _fusion_chart(title: str, points: list[tuple[float, float]], label: str, ends: tuple[str, str]) -> Chart | None:
+def _fusion_chart(
+    title: str, points: list[tuple[float, float]], label: str, ends: tuple[str, str], reranked: float | None
+) -> Chart | None:
     if len(points) < 2:
         return None
     best = min(points, key=lambda point: point[1])
     rules = [(points[0][1], f"{ends[0]} {figure(points[0][1])}")]
     if ends[1]:
         rules.append((points[-1][1], f"{ends[1]} {figure(points[-1][1])}"))
+    if reranked is not None:
+        rules.append((reranked, f"drafts reranked {figure(reranked)}"))
     inside = points[0][0] < best[0] < points[-1][0]
     gain = min(points[0][1], points[-1][1]) - best[1]
     sentence = f"Best at {label} = {compact(best[0])}: {figure(best[1])} nats"

@@ -98,6 +98,9 @@ class ProcessConfig(Frozen):
         description="range of how far a block's first slots run ahead of its last; 0: all at one noise level",
     )
     known: float = Field(0.3, ge=0, le=1, description="share of blocks with clean tokens inside: infill")
+    endpoints: float = Field(
+        0.0, ge=0, le=1, description="share of batches whose tokens are each clean or lost: masks, and gaps for infill"
+    )
     prefix_dropout: float = Field(0.1, ge=0, le=1, description="share of batches without the text before: guidance")
     self_conditioning: float = Field(0.25, ge=0, le=1, description="share of batches that see their own first guess")
     output_prior: bool = Field(True, description="add the exact evidence of a token's own noisy embedding")
@@ -168,6 +171,9 @@ class TextEvaluate(Frozen):
     span_count: int = Field(64, ge=1, le=100_000, description="held-out spans of each length")
     weights: tuple[Annotated[float, Field(ge=0, le=50)], ...] = Field(
         (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), description="alpha and w of the fusion curves"
+    )
+    drafts: int = Field(
+        16, ge=1, le=10_000, description="autoregressive drafts of a span, of which the text after it picks one"
     )
     bound_windows: int = Field(64, ge=1, le=100_000, description="held-out contexts whose bits are measured")
     bound_draws: int = Field(8, ge=1, le=10_000, description="noise levels of each block: fewer steps are all measured")

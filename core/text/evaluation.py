@@ -12,19 +12,19 @@ from core.metrics import Metric
 from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World
 from core.storage import integrity
-from core.text import data, glossary, held_out, metrics
+from core.text import data, glossary, held_out, infilling, metrics
 from core.text.autoregressive import Autoregressive
 from core.text.config import TextEvaluate, TextSample
-from core.text.curves import frontier, fusion_curves
 from core.text.data import TextSet
 from core.text.denoiser import Diffusion
+from core.text.frontier import frontier
 from core.text.glossary import GLOSSARY
 from core.text.metrics import NGramJudge
 from core.text.model import TrainedText
 from core.text.objective import gamma_losses
 from core.text.sampling import Writer
 
-VERSION = 2  # of what the metrics mean; a change makes evaluation keys differ
+VERSION = 3  # of what the metrics mean; a change makes evaluation keys differ
 
 
 def judge_description(text: str, order: int) -> dict[str, Any]:
@@ -102,11 +102,8 @@ def evaluate(
     if isinstance(network, Diffusion):
         tokens = data.held_out(texts.tokens["test"], context, 32)
         curves["gamma_bins"] = gamma_losses(network, tokens, trained.config.process.blocks[0], world=world)
-        curves["fusion"] = fusion_curves(network, other or network.autoregressive, texts, settings, world)
-        for curve in curves["fusion"]:
-            for law, nats in ((glossary.INFILL_ALPHA, curve.nats_alpha), (glossary.INFILL_W, curve.nats_w)):
-                metric = law.measured(min(nats), n=curve.characters)
-                measured[f"{law.name}_{curve.span}"] = metric.model_copy(update={"autoregressive": nats[0]})
+        infilled, curves["fusion"] = infilling.measure(network, other or network.autoregressive, texts, settings, world)
+        measured |= infilled
     return Evaluation(
         modality="text",
         metrics=measured,

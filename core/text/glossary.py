@@ -69,12 +69,22 @@ INFILL_ALPHA, INFILL_W = (
     Definition(
         f"infill_{symbol}",
         f"Infill nats per character, {how}",
-        f"Surprise at the true middle of held-out text, given both sides, at the best weight of {how}.",
+        f"Surprise at the true middle of held-out text, given both sides, at the weight of {how} "
+        "that is best on the other half of the spans.",
         unit=NATS,
         variants=CHARACTERS,
         counts="characters",
     )
     for symbol, how in (("alpha", "mixing α"), ("w", "Bayes w"))
+)
+INFILL_RERANKED = Definition(
+    "infill_reranked",
+    "Infill nats per character, drafts reranked",
+    "Upper bound on the surprise at the true middle of held-out text when the autoregressive model drafts it and one "
+    "draft is drawn by how well the text after it follows: what a right side is worth to that model without diffusion.",
+    unit=NATS,
+    variants=CHARACTERS,
+    counts="characters",
 )
 COPIES_OVER_50 = Definition(
     "copies_over_50",
@@ -129,6 +139,7 @@ GLOSSARY = table(
         ENTROPY,
         INFILL_ALPHA,
         INFILL_W,
+        INFILL_RERANKED,
         COPIES_OVER_50,
         LONGEST_COPY,
         AUTOREGRESSIVE_BITS,

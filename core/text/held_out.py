@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from core.evaluation import ChainBits, Likelihood
-from core.metrics import MOST_PARTS, Metric, find
+from core.metrics import Metric, find
 from core.processes import parts as parallel
 from core.processes.world import World
 from core.randomness import generator_of, seed_of
-from core.text import data
+from core.text import data, ratios
 from core.text.autoregressive import Autoregressive
 from core.text.bound import chain_bound, path_bound
 from core.text.config import TextEvaluate
@@ -25,11 +25,11 @@ from core.text.generation import sampled_path
 from core.text.glossary import AUTOREGRESSIVE_BITS, BOUND, CHAIN, DIFFERENCE, GLOSSARY, INSIDE_BITS
 from core.text.masked import Masked, masked_loss
 from core.text.objective import block_posterior, token_losses
+from core.text.ratios import Ratio
 from core.text.sampling import Writer
 
 BATCH = 32  # windows read together
 SINGLE = {"bound": BOUND, "autoregressive": AUTOREGRESSIVE_BITS, "inside": INSIDE_BITS}  # of Likelihood
-Bits = tuple[float, float | None]  # bits per character, and their standard error over windows
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,16 @@ class Windows:
         lengths = [len(texts.tokenizer.decode(row)) for row in tokens.tolist()]
         return cls(tokens.to(device), torch.tensor(lengths, dtype=torch.float64))
 
-    def bits(self, nats: Tensor) -> Bits:
-        """Bits per character of windows with `nats` per token [R]: a ratio of sums, with the error of ratios."""
-        bits = nats.double() * self.tokens.shape[1] / math.log(2)
-        value = float(bits.sum() / self.characters.sum())
-        if len(bits) < 2:
-            return round(value, 5), None
-        error = (bits - value * self.characters).std() / math.sqrt(len(bits)) / self.characters.mean()
-        return round(value, 5), round(float(error), 5)
+    def bits(self, nats: Tensor) -> Ratio:
+        """Bits per character of windows with `nats` per token [R]."""
+        return ratios.per_character(self._bits(nats), self.characters)
 
     def parts(self, nats: Tensor) -> list[float]:
-        """What each window, or up to MOST_PARTS groups of neighbours, says of the bits per character: their mean is the
-        ratio of sums, and their deviation that of its error."""
-        bits = nats.double() * self.tokens.shape[1] / math.log(2)
-        value = bits.sum() / self.characters.sum()
-        each = value + (bits - value * self.characters) / self.characters.mean()
-        return [round(float(part.mean()), 5) for part in each.tensor_split(min(len(each), MOST_PARTS))]
+        """What the windows say of the bits per character, one by one or in groups."""
+        return ratios.parts(self._bits(nats), self.characters)
+
+    def _bits(self, nats: Tensor) -> Tensor:
+        return nats.double() * self.tokens.shape[1] / math.log(2)
 
     def mean(self, losses: Callable[[Tensor, int], Tensor], world: World, repeats: int = 1) -> Tensor:
         """Mean nats per token [R] of losses(windows, batch) [b, ...] or [b], divided over `world`."""
@@ -88,7 +82,7 @@ def measure(
     bits = {name: windows.bits(one) for name, one in nats.items()}
     own = next((name for name in (AUTOREGRESSIVE_BITS.name, INSIDE_BITS.name) if name in nats), None)
     metrics: dict[str, Metric] = {}
-    more: dict[str, Bits] = {}  # than the autoregressive model
+    more: dict[str, Ratio] = {}  # than the autoregressive model
     for name, (value, error) in bits.items():
         known = find(GLOSSARY, name)
         assert known is not None
@@ -110,7 +104,7 @@ def measure(
     return metrics, Likelihood(block=block, tilt=path.tilt, chains=chains, **counts, **single)
 
 
-def _point(evaluations: float, block: int, bits: Mapping[str, Bits], more: Mapping[str, Bits]) -> ChainBits:
+def _point(evaluations: float, block: int, bits: Mapping[str, Ratio], more: Mapping[str, Ratio]) -> ChainBits:
     name, steps = chain_name(evaluations), _steps(evaluations, block)
     (value, error), (gap, gap_error) = bits[name], more[name]
     return ChainBits(

@@ -19,6 +19,7 @@ from core.text.bound import TokenPosterior
 from core.text.config import TextModel
 from core.text.data import TextSet
 from core.text.denoiser import Diffusion, Noisy
+from core.text.given import endpoint_slots, hidden_spans
 from core.text.masked import Masked, masked_loss
 from core.text.original import Original
 from core.text.schedule import NoisePath, diffuse, evidence
@@ -93,7 +94,8 @@ class AutoregressiveObjective(_TextObjective):
 class DiffusionObjective(_TextObjective):
     """Cross-entropy of the clean token at noised slots, and of the next token on the clean stream.
 
-    Each batch is cut into blocks of one of the configured lengths; every block has its own noise level.
+    Each batch is cut into blocks of one of the configured lengths; every block has its own noise level. Of a share of
+    batches (`endpoints`) each token is given or lost instead: masked diffusion in the longest blocks, and infilling.
     """
 
     def __init__(self, config: TextModel, texts: TextSet, seed: int) -> None:
@@ -106,8 +108,14 @@ class DiffusionObjective(_TextObjective):
         pick = torch.rand(4, generator=draws.generator)  # one for the whole global batch
         block = process.blocks[int(pick[0] * len(process.blocks))]
         has_prefix, guesses = bool(pick[1] >= process.prefix_dropout), bool(pick[2] < process.self_conditioning)
-        gamma = self._noise_levels(draws, block, pick[3])  # [b, L]
-        known = hidden_spans(draws, self.config.context // block, block, process.known)
+        ends = process.endpoints > 0 and bool(torch.rand((), generator=draws.generator) < process.endpoints)
+        if ends:
+            block = max(process.blocks)  # in which gaps are filled
+            known = endpoint_slots(draws, self.config.context // block, block)
+            gamma = torch.full(known.shape, process.gamma_max, device=draws.device)
+        else:
+            gamma = self._noise_levels(draws, block, pick[3])  # [b, L]
+            known = hidden_spans(draws, self.config.context // block, block, process.known)
         noise = draws.normal(self.config.context, process.embedding)  # [b, L, d]
         noisy = noisy_windows(network, tokens, gamma, noise, known, block, has_prefix=has_prefix)
         if guesses:  # self-conditioning (Chen et al. 2023)
@@ -115,7 +123,8 @@ class DiffusionObjective(_TextObjective):
                 noisy = replace(noisy, guess=network.mean(model(noisy, block)[0]))
         denoised, clean = model(noisy, block)  # logits [b, L, V], and of the clean stream's next tokens
         losses = token_losses(denoised, tokens)
-        network.warp.observe(gamma, losses, ~known)
+        if not ends:  # the warp is of texts that get out of noise together
+            network.warp.observe(gamma, losses, ~known)
         loss = (losses * ~known).sum(dim=1) / (~known).sum(dim=1).clamp_min(1)
         if clean is not None and process.autoregressive_weight:
             read = tokens[:, : clean.shape[1]]
@@ -243,17 +252,6 @@ def block_posterior(network: Diffusion, block: int) -> TokenPosterior:
         return denoised
 
     return logits
-
-
-def hidden_spans(draws: Draws, count: int, block: int, share: float) -> Tensor:
-    """Tokens [b, count x block] that are given: in a `share` of blocks all but a span, which often begins it."""
-    edges = draws.uniform(count, 2).sort(dim=-1).values
-    chosen, from_start = draws.uniform(count) < share, draws.uniform(count) < 0.5
-    first = (edges[..., 0] * block).long().masked_fill(from_start, 0)
-    last = (edges[..., 1] * block).long()
-    place = torch.arange(block, device=draws.device)
-    outside = (place < first[..., None]) | (place > last[..., None])
-    return (outside & chosen[..., None]).flatten(1)
 
 
 @torch.no_grad()

@@ -358,6 +358,9 @@ def text_run(root: Path, *, seed: int = 0) -> Json:
                     "nats_alpha": [1.62 - 0.5 * a + 0.62 * a * a + span / 200 for a in alphas],
                     "w": [*alphas, 1.2, 1.5],
                     "nats_w": [1.62 - 0.42 * w + 0.24 * w * w + span / 200 for w in [*alphas, 1.2, 1.5]],
+                    "autoregressive": 1.62 + span / 200,
+                    "reranked": 1.58 + span / 200,
+                    "drafts": 16,
                     "examples": [
                         {
                             "left": " ".join(words[:20]) + " ",

@@ -194,6 +194,7 @@ def test_text_report_has_every_mode_and_both_fusions(text: tuple[Path, dict]) ->
     words = page(text).text
     for part in ("Diffusion", "Autoregressive", "Guided", "Infill", "Frontier", "Fusion, 8", "Mixing α", "Bayes w"):
         assert part in words
+    assert "drafts reranked 1.62" in words
     assert "Best at α = 0.4" in words  # the minimum of 0.62 a² - 0.5 a over the grid
 
 
@@ -354,6 +355,13 @@ def test_the_label_of_a_rule_is_where_no_curve_runs_through_it(
     assert chart is not None
     (rule,) = chart.rules
     assert (rule.left, rule.below) == (left, below)
+
+
+def test_a_curve_of_a_single_point_is_a_dot() -> None:
+    for points, dots in (([(20.0, 0.5)], 1), ([(20.0, 0.5), (40.0, 0.4)], 0)):
+        chart = line_chart("Learning rate", [Series("learning rate", points)], Axis("examples"), Axis("rate"))
+        assert chart is not None
+        assert chart.curves[0].dots.count("M") == dots
 
 
 def test_labels_of_two_rules_near_each_other_do_not_collide() -> None:

@@ -11,7 +11,7 @@ from core.text.data import TextSet, windows
 from core.text.denoiser import Diffusion, Noisy
 from core.text.generation import Prefix, Settings, block_denoiser, fill
 from core.text.generation import generate as generate_blocks
-from core.text.objective import DiffusionObjective, gamma_losses, hidden_spans, noisy_windows
+from core.text.objective import DiffusionObjective, gamma_losses, noisy_windows
 from core.text.schedule import evidence
 from tests.core.text.conftest import MODEL, shake
 
@@ -149,15 +149,6 @@ def test_a_gap_is_filled_with_its_number_of_tokens_and_the_right_side_matters(mo
     ]
     assert all(ids.shape == (1, 4) for ids in filled)
     assert any((a != b).any() for a, b in zip(filled[:8], filled[8:], strict=True))
-
-
-def test_hidden_spans_hide_something_in_every_block_and_obey_their_share():
-    known = hidden_spans(Draws(0, 0, 0, 2000, 2000, CPU), 4, 8, 0.5).view(2000, 4, 8)
-    assert (~known).any(dim=-1).all()
-    assert float(known.any(dim=-1).float().mean()) == pytest.approx(0.45, abs=0.05)
-    assert not hidden_spans(Draws(0, 0, 0, 10, 10, CPU), 4, 8, 0.0).any()
-    edges = (known.int().diff(dim=-1) != 0).sum(dim=-1)
-    assert int(edges.max()) <= 2  # one hidden span, not several
 
 
 def test_the_loss_is_the_same_for_the_same_clock_and_splits_over_micro_batches(texts: TextSet):

@@ -182,6 +182,17 @@ def test_bits_fall_with_evaluations_and_are_compared_on_the_same_windows(run: di
         assert more["se"] < entry["se"]  # paired: what windows have in common falls out
 
 
+def test_infilling_is_measured_on_the_same_spans_with_its_error_for_every_way_of_it(run: dict[str, Any]) -> None:
+    metrics = json.loads((run["place"] / "evaluation" / "metrics.json").read_text())
+    for span in (4, 8):
+        ways = [metrics[f"{name}_{span}"] for name in ("infill_alpha", "infill_w", "infill_reranked")]
+        assert len({(way["n"], way["autoregressive"]) for way in ways}) == 1
+        for way in ways:
+            assert len(way["parts"]) == 3
+            assert way["se"] > 0
+            assert sum(way["parts"]) / 3 == pytest.approx(way["value"], abs=2e-5)
+
+
 def test_every_metric_that_is_written_has_a_label_and_an_explanation(run: dict[str, Any]) -> None:
     for name, metric in Evaluation.read(run["place"] / "evaluation").metrics.items():
         known = find(GLOSSARY, name)
@@ -237,6 +248,7 @@ def test_the_curves_begin_and_end_at_the_single_models(run: dict[str, Any]) -> N
     assert [curve["span"] for curve in facts["fusion"]] == [4, 8]
     for curve in facts["fusion"]:
         assert curve["nats_alpha"][0] == pytest.approx(curve["nats_w"][0], abs=1e-6)  # the autoregressive model
+        assert curve["autoregressive"] == pytest.approx(curve["nats_w"][0], abs=1e-4)
         assert len(curve["alpha"]) == len(curve["nats_alpha"]) == len(curve["w"]) == len(curve["nats_w"])
     assert {row["mode"] for row in facts["frontier"]} == {"diffusion", "autoregressive"}
     assert all({"gamma", "loss", "no_context"} <= row.keys() for row in facts["gamma_bins"])

@@ -14,7 +14,7 @@ from core.storage import integrity, write_json
 from core.text import data, held_out
 from core.text import tokenizer as tokenizers
 from core.text.config import TextData, TextEvaluate, TextSample
-from core.text.curves import held_out_spans
+from core.text.infilling import held_out_spans
 from core.text.model import TrainedText
 from core.text.objective import build
 from core.text.sampling import Writer
