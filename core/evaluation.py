@@ -10,17 +10,16 @@ Writers fill these in; gate, registry, components and report read them. Needs no
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from core import storage
-from core.config import canonical_json, validate
+from core.config import validate
 from core.errors import UserError
 from core.metrics import Metric, Number, dump
 from core.records import Label, Note, Record, read
@@ -248,12 +247,6 @@ def read_metrics(content: object, where: str) -> dict[str, Metric]:
         if not isinstance(entry, Mapping) or not isinstance(value, int | float | None):
             log.warning("%s: %s: found %s, not a measurement; it counts as missing", where, name, str(value)[:60])
     return {str(name): validate(Metric, entry, f"{where}: {name}") for name, entry in content.items()}
-
-
-def key_of(*parts: Any) -> str:
-    """The evaluation key of what decides the numbers of an evaluation."""
-    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
-    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
 
 
 INTO_SERVICE = (

@@ -6,14 +6,16 @@ through its definition, so whoever reads it knows its label, explanation, unit a
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
+from core.config import canonical_json
 from core.records import Label, Note, Record
 
 MOST_PARTS = 256
@@ -113,3 +115,9 @@ def find(glossary: Mapping[str, Definition], name: str) -> tuple[Definition, str
 def dump(metrics: Metrics) -> dict[str, dict[str, Any]]:
     """Metrics as the content of metrics.json: the facts that were set."""
     return {name: metric.model_dump(mode="json", exclude_unset=True) for name, metric in metrics.items()}
+
+
+def key_of(*parts: Any) -> str:
+    """The evaluation key of what decides the numbers of an evaluation."""
+    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from core import storage
 from core.errors import UserError
-from core.evaluation import Evaluation, key_of
+from core.evaluation import Evaluation
 from core.images import measures, pictures
 from core.images.config import ImageEvaluate
 from core.images.contents import repeats
@@ -30,6 +30,7 @@ from core.images.judge import Judge, wilson
 from core.images.measures import Sides
 from core.images.neighbours import Neighbours, closest_of_each_class, nearest_images
 from core.images.samples import Samples, in_proportion, read_samples
+from core.metrics import key_of
 from core.processes.world import SINGLE_PROCESS, World, by_first
 
 VERSION = 2  # of what the metrics mean; a change makes evaluation keys differ

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.evaluation import Evaluation, JudgeFacts, key_of
-from core.metrics import Metric
+from core.evaluation import Evaluation, JudgeFacts
+from core.metrics import Metric, key_of
 from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World
 from core.storage import integrity
