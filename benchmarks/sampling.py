@@ -33,6 +33,7 @@ from core.images import sampling as drawing
 from core.images.config import ImageSample
 from core.images.dataset import ImageDataset
 from core.images.evaluation import REFERENCE as REAL
+from core.images.guidance import denoiser_of
 from core.images.judge import Judge
 from core.images.model import TrainedModel, load_model
 from core.images.samples import Samples, in_proportion
@@ -99,7 +100,7 @@ def draw_by_diffusers(trained: TrainedModel, settings: ImageSample, labels: NDAr
     parts = []
     for start in range(0, len(labels), settings.batch_size):
         part = slice(start, start + settings.batch_size)
-        denoiser = drawing.denoiser_of(trained, settings, labels[part], where)
+        denoiser = denoiser_of(trained, settings, labels[part], where)
         begin = SampleNoise(seeds[part], trained.shape.size, where)()
         with precision.choose(where).autocast(where):
             made = solve_by_diffusers(denoiser, begin, settings, trained.process.sigma_data, seeds[start])

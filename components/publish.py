@@ -131,7 +131,7 @@ def adopt(registry: str, name: str, part: str, artifact: Any) -> None:
         facts |= {"model_name": version.model, "version": version.version, "weights_sha256": version.weights_sha256}
     if storage.is_remote(uri) and not str(artifact.path).startswith("/gcs/"):
         storage.copy_tree(uri, Path(artifact.path))
-    else:  # the artifact is the registered folder itself: the same version gives the same cache key downstream
+    else:  # the registered folder itself: a version gives one cache key downstream here; KFP's key is a resource's name
         artifact.uri = uri if storage.is_remote(uri) else str(Path(uri).absolute())
     describe(artifact, facts, {"source": name})
 

@@ -1,7 +1,9 @@
 """The Vertex AI Model Registry as a mirror of the registry folder, which stays the truth.
 
 Each version of a model becomes a version there with the alias `vN` and its lineage as labels and description; the
-alias `champion` follows the folder's champion. Mirroring again changes nothing.
+alias `champion` follows the folder's champion. Each names a container that serves it: the image of the steps with
+`serve` as its command. Mirroring again changes nothing, except that a version without such a container is
+uploaded again.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from factory.registry import CHAMPION, Registry
 from factory.versions import Version
 
 ENDPOINT = "TEXTDIFFUSION_ENDPOINT"
+COMMAND, ARGUMENTS = "textdiffusion", ("serve",)  # of the image
+PORT, HEALTH_ROUTE, PREDICT_ROUTE = 8080, "/health", "/predict"  # Vertex AI tells them to the container
 
 
 def mirror(client: Any, parent: str, registry: Registry, model: str, image: str) -> dict[str, Any]:
@@ -26,7 +30,7 @@ def mirror(client: Any, parent: str, registry: Registry, model: str, image: str)
         parent: `projects/PROJECT/locations/REGION`.
         registry: the folder.
         model: its name, and the model's id there.
-        image: container of the versions; the service demands one.
+        image: container that serves the versions.
 
     Returns:
         {"model": resource name, "uploaded": numbers of the versions that were new, "champion": number or None}
@@ -40,7 +44,7 @@ def mirror(client: Any, parent: str, registry: Registry, model: str, image: str)
         known = {}
     there, uploaded = bool(known), []
     for version in registry.versions(model):
-        if f"v{version.version}" in known:
+        if answers(known.get(f"v{version.version}")):
             continue
         request: dict[str, Any] = {"parent": parent, "model": _model(version, image)}
         request |= {"parent_model": name} if there else {"model_id": model}
@@ -50,9 +54,15 @@ def mirror(client: Any, parent: str, registry: Registry, model: str, image: str)
     champion = registry.champion(model)
     if champion is not None:
         current = next((item for alias, item in known.items() if alias == CHAMPION), None)
-        if current is None or f"v{champion.version}" not in current.version_aliases:
+        renewed = champion.version in uploaded
+        if current is None or renewed or f"v{champion.version}" not in current.version_aliases:
             client.merge_version_aliases(name=f"{name}@v{champion.version}", version_aliases=[CHAMPION, "default"])
     return {"model": name, "uploaded": uploaded, "champion": champion.version if champion else None}
+
+
+def answers(model: Any) -> bool:
+    """Whether a version of the Vertex registry names a container that serves; None: there is no such version."""
+    return model is not None and bool(model.container_spec.predict_route)
 
 
 def mirror_from_step(registry: Registry, model: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -85,6 +95,12 @@ def client(region: str, endpoint: str = "", service: str = "Model") -> Any:
     return make(client_options={"api_endpoint": f"{region}-aiplatform.googleapis.com"})
 
 
+def container(image: str) -> dict[str, Any]:
+    """`ModelContainerSpec` that serves a version: the service says which by AIP_STORAGE_URI."""
+    return {"image_uri": image, "command": [COMMAND], "args": list(ARGUMENTS), "ports": [{"container_port": PORT}],
+            "health_route": HEALTH_ROUTE, "predict_route": PREDICT_ROUTE}  # fmt: skip
+
+
 def _model(version: Version, image: str) -> dict[str, Any]:
     facts = {"weights": version.weights_sha256, "data": str(version.lineage.get("data_hash", "")),
              "code": str(version.lineage.get("code_version", ""))}  # fmt: skip
@@ -97,8 +113,8 @@ def _model(version: Version, image: str) -> dict[str, Any]:
         facts["state"] = version.state(champion=False)
     return {
         "display_name": version.model,
-        "artifact_uri": version.folder(),
-        "container_spec": {"image_uri": image},
+        "artifact_uri": version.uri,  # with its manifest, which says how it was measured and what its files are
+        "container_spec": container(image),
         "version_aliases": [f"v{version.version}"],
         "version_description": numbers[:1000],
         "labels": {key: re.sub(r"[^a-z0-9_-]", "-", value.lower())[:63] for key, value in facts.items() if value},

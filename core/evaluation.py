@@ -42,6 +42,7 @@ class Sampling(Record):
     block: int | None = None  # text: tokens denoised together
     seed: int | None = None
     count: int | None = None
+    redrawn: int | None = None  # images: how many were drawn again (sample.redraw)
     seconds: Number = None
     device: Label | None = None
     processes: int | None = None
@@ -255,6 +256,12 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
 
 
+INTO_SERVICE = (
+    "It is registered, but not in service: textdiffusion promote MODEL@VERSION puts it there (textdiffusion models);"
+    " gate.first_floors: 0 promotes any first model"
+)
+
+
 class Decision(StrEnum):
     """What the gate says: the challenger becomes champion, is registered but does not serve, or is refused.
 
@@ -297,6 +304,11 @@ class Verdict(Record):
         if self.decision == Decision.KEEP:
             return "champion stays" if self.champion else "not promoted"
         return {Decision.PROMOTE: "promoted", Decision.PROVISIONAL: "provisional"}[self.decision]
+
+    @property
+    def explanation(self) -> str:
+        """The reason, and how a provisional model comes into service all the same."""
+        return f"{self.reason}. {INTO_SERVICE}" if self.decision == Decision.PROVISIONAL else self.reason
 
     @classmethod
     def read(cls, folder: Path) -> Verdict:

@@ -20,6 +20,11 @@ WINDOW = 30.0  # seconds over which a rate is taken
 SLOW, RECOVERED = 0.5, 0.8  # of the rate at the start: below it is said once, above it may be said again
 
 
+def per_second(rate: float) -> str:
+    """A rate for people; a slow one, which is not 0, with a decimal."""
+    return f"{rate:.1f}/s" if 0 < rate < 9.95 else f"{rate:.0f}/s"
+
+
 class Progress:
     """Reports `done` of `total`, as often as that can be read; use as a context manager.
 
@@ -56,7 +61,7 @@ class Progress:
         text = "  ".join(f"{name} {value:.4g}" for name, value in self._fields.items())
         of = f"/{self.total}" if self.total else ""
         left = f"  {eta:.0f} s left" if eta else ""
-        line = f"{self.step}: {done}{of} {self.unit}  {rate:.0f}/s  {text}{left}"
+        line = f"{self.step}: {done}{of} {self.unit}  {per_second(rate)}  {text}{left}"
         if self._live:
             sys.stderr.write(f"\r{printable(line, one_line=True).ljust(self._line_length)}")
             sys.stderr.flush()

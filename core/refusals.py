@@ -10,11 +10,15 @@ from pydantic import BaseModel
 from core.secrets import redact
 from core.similar import did_you_mean
 
+PLAIN = {"missing": "is missing", "extra_forbidden": "there is no such key"}
+"""What is said in place of pydantic's own words, by the kind of error."""
+
 
 def sentence(section: type[BaseModel], error: dict[str, Any]) -> str:
     """What one of pydantic's errors says: the key, what is wrong, the value, and what is allowed."""
     kind, key = error["type"], ".".join(str(part) for part in error["loc"])
     what = error["msg"].removeprefix("Value error, ")  # which pydantic puts before the sentences of validators
+    what = PLAIN.get(kind, what)
     value = "" if kind == "missing" else f", found {short(error['input'])}"
     if kind == "value_error" and isinstance(error["input"], Mapping):  # of keys that do not go together: it names them
         return f"{key}: {what}" if key else what

@@ -21,7 +21,7 @@ from core.images.pictures import enlarged, grid
 
 IMAGES = Path(__file__).parent / "images"
 WIDTH, HEIGHT = 1200, 1180
-LEVELS = (0.0, 0.5, 0.75, 1.0)  # of the way from noise to text
+LEVELS = (0.0, 0.3, 0.6, 1.0)  # of the way from noise to text
 
 
 def report(page: Path) -> Image.Image:
@@ -31,18 +31,19 @@ def report(page: Path) -> Image.Image:
 
 
 def text(page: Path) -> Image.Image:
-    """The text player of a report at four noise levels, one below the other."""
+    """The text player of a report at four moments, two beside two."""
     frames = []
     with _opened(page) as shown:
         slider, plate = shown.locator(".player input").first, shown.locator(".player .plate").first
-        plate.evaluate("(one) => { one.style.height = '9.5rem'; one.style.overflow = 'hidden'; }")
+        plate.evaluate("(one) => { one.style.height = '15rem'; one.style.overflow = 'hidden'; }")
         last = int(slider.get_attribute("max"))
         for level in LEVELS:
             slider.fill(str(round(level * last)))
             frames.append(Image.open(io.BytesIO(plate.screenshot())))
-    made = Image.new("RGB", (frames[0].width, sum(one.height + 8 for one in frames) - 8), "white")
+    width, height = frames[0].width + 8, frames[0].height + 8
+    made = Image.new("RGB", (2 * width - 8, 2 * height - 8), "white")
     for place, one in enumerate(frames):
-        made.paste(one, (0, place * (one.height + 8)))
+        made.paste(one, (place % 2 * width, place // 2 * height))
     return made
 
 

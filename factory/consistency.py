@@ -35,6 +35,8 @@ def of_images(
         yield f"sample.count: found {sample.count}; samples are measured, and that takes at least 2"
     if data.source in SIDES or data.class_names is not None:
         yield from unknown_classes(sample, data.class_names or DIGITS)
+    if sample.redraw and sample.labels and all(str(label) == str(NONE) for label in sample.labels):
+        yield f"sample.redraw: found {sample.redraw:g}; sample.labels asks for no class that a sample could miss"
     if model is None or train is None:
         return
     side = data.resolution or SIDES.get(data.source)
@@ -48,6 +50,8 @@ def of_images(
     levels = model.process.schedule.steps
     if sample.grid == "ddpm" and sample.steps > levels:
         yield f"sample.steps: found {sample.steps}; model.process.schedule.steps has {levels}"
+    if sample.redraw and not model.conditional:
+        yield f"sample.redraw: found {sample.redraw:g}; the model knows no classes, as model.conditional: false says"
     if not model.conditional and any(str(label) != str(NONE) for label in sample.labels or ()):
         yield "sample.labels: the model knows no classes, as model.conditional: false says; leave them out"
 
@@ -112,6 +116,8 @@ def _unmeasured(metric: Definition, variant: str, sample: Sample, evaluate: Eval
     elif isinstance(sample, ImageSample):
         if metric.name == "class_accuracy" and sample.labels and all(str(one) == str(NONE) for one in sample.labels):
             return "sample.labels asks for no class"
+        if metric.name == "redrawn" and not sample.redraw:
+            return "sample.redraw is 0, so none is drawn again"
         if metric.name in ("precision", "recall") and min(sample.count, evaluate.count) <= evaluate.nearest:
             return f"it needs more samples than evaluate.nearest, {evaluate.nearest}"
     return ""

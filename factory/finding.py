@@ -15,7 +15,7 @@ from core.records import ModelFacts, read
 from core.requests import ModalityName
 from factory.registry import Registry
 from factory.run_folder import find_run
-from factory.versions import Version
+from factory.versions import Version, is_version, version_in
 
 LATEST = "latest"
 MANNER = {"sampler", "steps", "grid", "sigma_min", "sigma_max", "rho", "guidance", "guidance_low", "guidance_high"}
@@ -41,7 +41,7 @@ def find_model(name: str, registry: str, runs: Path | None, scratch: Path) -> Fo
     """The model that `name` means.
 
     Args:
-        name: MODEL, MODEL@VERSION, a run's id, or a model folder's path or URI.
+        name: MODEL, MODEL@VERSION, a run's id, or the path or URI of a model's folder or of a version's.
         registry: where registered models are.
         runs: folder of runs.
         scratch: folder for copies of what is in a bucket.
@@ -50,6 +50,8 @@ def find_model(name: str, registry: str, runs: Path | None, scratch: Path) -> Fo
         UserError: there is no such model.
     """
     if is_folder(name):
+        if not storage.exists(storage.join(name, "model.json")) and is_version(name):
+            return of_version(version_in(name.rstrip("/")), scratch)
         if not storage.is_remote(name):
             return FoundModel({"model": Path(name)}, {})
         storage.copy_tree(name, scratch / "model")

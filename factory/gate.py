@@ -58,6 +58,7 @@ def decide(gate: GateConfig, challenger: Metrics, champion: Metrics | None) -> R
         against += f"; gain {gain:.3g}, from {interval[0]:.3g} to {interval[1]:.3g} (each at {gate.confidence:.0%})"
     else:
         against += "; its uncertainty is not measured"
+    against += _in_doubt(new)
     if gain <= 0:
         return Ruling(Decision.KEEP, f"no improvement: {against}", gain, interval)
     if gain < gate.min_improvement * abs(old.value):
@@ -117,7 +118,13 @@ def _first(gate: GateConfig, challenger: Metrics) -> Ruling:
         precision = _value(challenger, "precision")
         if precision is not None and precision <= 0:
             return Ruling(Decision.PROVISIONAL, f"{measured}, but no sample is where real images are: precision 0")
-    return Ruling(Decision.PROMOTE, f"{measured}, no champion to beat")
+    return Ruling(Decision.PROMOTE, f"{measured}, no champion to beat{_in_doubt(challenger[gate.metric])}")
+
+
+def _in_doubt(metric: Metric) -> str:
+    """Why the metric that decides says little, as the end of a reason. Between two models, measured alike, it decides
+    all the same: what it misses is missing of both, and chance is in its uncertainty."""
+    return f"; in doubt: {metric.doubt}" if metric.doubt else ""
 
 
 @dataclass(frozen=True)

@@ -2,58 +2,29 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
-from importlib import import_module
+import re
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+<<<<<<< HEAD
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+=======
+>>>>>>> own
 
 from core import storage
 from core.config import validate
 from core.errors import UserError
+from core.names import inside
 from core.sources.archives import unpacked
+from core.sources.config import HubPlace
+from core.sources.huggingface import holds_data_set, loaded
 from core.sources.listing import listing
 from core.sources.summary import Tally
+from core.text.long_text import Decoding, NotUTF8Error
+from factory.own_images import Values, images_job
 
-if TYPE_CHECKING:
-    from core.images.sources.intake import Intake
-
-LOOKED_AT = 200  # image files whose sizes and pixels are read
-SIDES = (16, 20, 24, 28, 32)  # that a small network on a CPU learns in minutes; larger images become the largest
-EXAMPLES = (30_000, 250_000)  # of training: the most are what MNIST's good samples take (docs/benchmarks.md)
-PASSES = 300  # over few images, which more would be learned by heart
-MINUTES = (5.0, 60.0)  # least and most that is written, whatever the speed
-BATCH = 64
-Values = dict[str, Any]
-
-
-@dataclass
-class Seen:
-    """What a look at images found: their sizes, whether any is coloured or transparent, and how they come in."""
-
-    source: str
-    images: int
-    classes: tuple[str, ...]  # none: an unconditional data set
-    sizes: set[tuple[int, int]] = field(default_factory=set)  # (height, width)
-    coloured: bool = False
-    transparent: bool = False
-    test: int = 0
-    value_range: tuple[float, float] | None = None  # where their own is a small part of what their type can hold
-
-    @property
-    def side(self) -> int:
-        """The side in pixels that the job asks for: their own if they are square and small, else one to shrink to."""
-        smallest = min(min(size) for size in self.sizes)
-        if len(self.sizes) == 1 and len(set(next(iter(self.sizes)))) == 1 and 4 <= smallest <= SIDES[-1]:
-            return smallest
-        return next((side for side in reversed(SIDES) if side <= smallest), SIDES[0])
-
-    @property
-    def kept(self) -> float:
-        """Least share of an image's pixels inside the square in its middle that is trained on."""
-        return min(min(size) / max(size) for size in self.sizes)
+PROSE = (".txt", ".text", ".md", ".markdown", ".rst")  # how files of text end that are read together
 
 
 def own_job(name: str, place: str) -> tuple[Values, list[str]]:
@@ -68,16 +39,21 @@ def own_job(name: str, place: str) -> tuple[Values, list[str]]:
         raise UserError(f"--data: {place}: no such file or folder")
     with unpacked(place, Tally()) as inner:
         files = listing(inner).files if Path(inner).is_dir() else [Path(inner).name]
-        make = _images_job if _are_images(files) else _text_job
-        values, notes = make(inner, place, files)
+        if not files:
+            raise UserError(f"--data: {place}: is empty; it must have images or text")
+        if _are_images(inner, files):
+            values, notes = images_job(name, inner, place)
+        else:
+            values, notes = _text_job(inner, place, files)
     return {"job": name, **values}, notes
 
 
-def _are_images(files: list[str]) -> bool:
+def _are_images(inner: str, files: list[str]) -> bool:
     from core.images.sources.decode import suffixes
 
-    if any(name.endswith(".npz") or "ubyte" in name for name in files):
+    if any(name.endswith(".npz") or "ubyte" in name or name.lower().endswith(suffixes()) for name in files):
         return True
+<<<<<<< HEAD
     return any(name.lower().endswith(suffixes()) for name in files)
 
 
@@ -85,10 +61,11 @@ def _are_images(files: list[str]) -> bool:
 
 
 def _images_job(inner: str, place: str, _: list[str]) -> tuple[Values, list[str]]:
-    from core.images.config import network_for
+    from core.images.networks import network_for
 
     seen = look_at_images(inner)
-    side, channels, labelled = seen.side, 3 if seen.coloured else 1, bool(seen.classes)
+    side, labelled = seen.side, bool(seen.classes)
+    channels: Literal[1, 3] = 3 if seen.coloured else 1
     network = network_for(side, side)
     shown: Values = {
         "name": "unet",
@@ -200,15 +177,18 @@ def _look_at_files(place: str, seen: Seen, intake: Intake) -> None:
     seen.transparent = bool(intake.transparent)
 
 
-def examples_per_second(network: Any, side: int, channels: int) -> float:
+def examples_per_second(network: Any, side: int, channels: Literal[1, 3]) -> float:
     """How many examples a second a training of this network takes on this machine as it is now: a few steps of it."""
     import torch
 
-    from core.images.config import NETWORKS
+    from core.images.model import ImageShape
+    from core.images.networks import NETWORKS
     from core.processes.world import own_device
 
     device = own_device()
-    model = import_module(NETWORKS[network.name]).build(network, channels, 10).to(device)
+    names = tuple(str(digit) for digit in range(10))
+    shape = ImageShape(channels=channels, height=side, width=side, class_names=names)
+    model = import_module(NETWORKS[network.name]).build(network, shape).to(device)
     batch = torch.zeros(BATCH, channels, side, side, device=device)
     level, labels = torch.zeros(BATCH, device=device), torch.zeros(BATCH, dtype=torch.long, device=device)
     seconds = []
@@ -222,17 +202,29 @@ def examples_per_second(network: Any, side: int, channels: int) -> float:
 
 
 # --- text
+=======
+    if not holds_data_set(inner):
+        return False
+    with loaded(inner, HubPlace(), Tally()) as parts:
+        return any(type(feature).__name__ == "Image" for feature in parts["train"].features.values())
+>>>>>>> own
 
 
 def _text_job(inner: str, place: str, files: list[str]) -> tuple[Values, list[str]]:
     from core.text.config import TextData
     from core.text.source import read_source
 
-    suffixes = {Path(name).suffix.lower() for name in files} - {""}
-    chosen: Values = {}
-    if Path(inner).is_dir() and ".txt" not in suffixes and suffixes:
-        chosen["suffixes"] = sorted(suffixes)[:50]
-    text = "".join(read_source(validate(TextData, {"source": "file", "data_dir": inner, **chosen}, "--data")))
+    chosen: Values = {"source": "file"}
+    notes = []
+    if holds_data_set(inner):
+        chosen["source"] = "huggingface"
+    elif Path(inner).is_dir():
+        read, left = _kinds_of_text(inner, files)
+        if not read:
+            raise UserError(f"--data: {place}: has neither images nor text; there are {_counted(left)}")
+        chosen |= {"suffixes": list(read)} if list(read) != [".txt"] else {}
+        notes.append(f"{_counted(read)} files" + (f"; left out: {_counted(left)} (data.suffixes)" if left else ""))
+    text = "".join(read_source(validate(TextData, {**chosen, "data_dir": inner}, "--data")))
     vocabulary = 1024 if len(text) > 200_000 else 512
     context = 128 if len(text) > 20_000 else 32
     budget: Values = {
@@ -246,7 +238,7 @@ def _text_job(inner: str, place: str, files: list[str]) -> tuple[Values, list[st
     values: Values = {
         "description": f"{len(text):,} characters of {Path(place).name}",
         "modality": "text",
-        "data": {"source": "file", "data_dir": place, **chosen, "tokenizer": {"kind": "bpe", "vocabulary": vocabulary}},
+        "data": {**chosen, "data_dir": place, "tokenizer": {"kind": "bpe", "vocabulary": vocabulary}},
         "model": {"context": context, "transformer": {"width": 192, "depth": 4, "heads": 3}},
         "autoregressive": {"minutes": first, **budget},
         "train": {"minutes": second, **budget},
@@ -255,8 +247,33 @@ def _text_job(inner: str, place: str, files: list[str]) -> tuple[Values, list[st
         "evaluate": {"spans": [8, 16, 32] if context == 128 else [], "span_count": 12, "bound_windows": 32},
         "gate": {"metric": "bits_per_character_4", "better": "lower"},
     }
-    notes = [
+    notes += [
         f"{len(text):,} characters of text",
         f"{first + second:g} minutes of training; with samples and measures about {2 * (first + second):.0f} in all",
     ]
     return values, notes
+
+
+def _kinds_of_text(folder: str, files: list[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """How many files have each suffix: of those to read, and of the others. Read are the suffixes of prose; where
+    there are none, all whose first file is text."""
+    counts = Counter(Path(name).suffix.lower() for name in files)
+    read = [suffix for suffix in PROSE if counts[suffix]]
+    if not read:
+        first = {Path(name).suffix.lower(): name for name in reversed(files)}
+        read = [suffix for suffix in sorted(counts) if re.fullmatch(r"\.\w{1,19}", suffix)]
+        read = [suffix for suffix in read if _is_text(inside(folder, first[suffix], links=True))][:50]
+    return {suffix: counts.pop(suffix) for suffix in read}, dict(counts)
+
+
+def _is_text(path: str) -> bool:
+    with storage.open_read(path) as stream:
+        start = stream.read(4096)
+    try:
+        return "\0" not in Decoding()(start)
+    except NotUTF8Error:
+        return False
+
+
+def _counted(kinds: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in kinds.items())

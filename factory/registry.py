@@ -25,14 +25,14 @@ from core import jsontext, storage
 from core.config import validate
 from core.errors import UserError
 from core.evaluation import Decision
-from core.names import inside, relative
+from core.names import inside
 from core.records import facts, or_none, parsed, read
 from core.secrets import redact
 from core.similar import did_you_mean
 from core.storage import integrity
 from core.storage.exchange import exchange
 from core.storage.faults import StorageError, UnconfirmedError
-from factory.versions import Event, Pointer, Version
+from factory.versions import MANIFEST, Event, Pointer, Version, is_version, version_in
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _MANIFEST = re.compile(r"(\d{5,9})/manifest\.json", re.ASCII)
@@ -72,14 +72,10 @@ class Registry:
             UserError: there is no such version.
         """
         uri = self._version_uri(model, number)
-        if not storage.exists(storage.join(uri, "manifest.json")):
+        if not is_version(uri):
             have = ", ".join(map(str, self._numbers(model))) or "none"
             raise UserError(f"{model}@{number}: no such version in {self.root}; there are: {have}")
-        entry = read(Version, storage.join(uri, "manifest.json"))
-        for name in entry.files:
-            if "/" not in relative(name, f"{uri}/manifest.json"):
-                raise UserError(f"{uri}/manifest.json: files: found {name!r}; expected PART/FILE")
-        return entry.model_copy(update={"uri": uri, "model": model, "version": number})
+        return version_in(uri).model_copy(update={"model": model, "version": number})
 
     def champion(self, model: str) -> Version | None:
         """The model in service, or None while none was promoted.
@@ -134,7 +130,7 @@ class Registry:
             provisional=provisional,
         )
         version = validate(Version, made, f"{model}@{number}")
-        integrity.write_json(storage.join(uri, "manifest.json"), version.model_dump())
+        integrity.write_json(storage.join(uri, MANIFEST), version.model_dump())
         return version
 
     def promote(self, model: str, number: int, reason: str) -> Version:

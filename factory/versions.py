@@ -8,9 +8,10 @@ from pydantic import AfterValidator, Field
 
 from core import storage
 from core.errors import UserError
-from core.names import inside
-from core.records import Label, Note, Record
+from core.names import inside, relative
+from core.records import Label, Note, Record, read
 
+MANIFEST = "manifest.json"
 Number = Annotated[int, Field(ge=0, le=10**9)]
 
 
@@ -82,3 +83,22 @@ class Version(Record):
                 raise UserError(f"{self.model}@{self.version}: {name} is missing from {self.uri}")
             if storage.sha256(uri) != expected:
                 raise UserError(f"{self.model}@{self.version}: {name} is damaged: its SHA-256 is another one")
+
+
+def is_version(uri: str) -> bool:
+    """Whether a folder or prefix is one version of a registry, or a copy of one."""
+    return storage.exists(storage.join(uri, MANIFEST))
+
+
+def version_in(uri: str) -> Version:
+    """The version in a folder or prefix, wherever it was copied to.
+
+    Raises:
+        UserError: its manifest is missing or does not parse.
+    """
+    path = storage.join(uri, MANIFEST)
+    version = read(Version, path)
+    for name in version.files:
+        if "/" not in relative(name, path):
+            raise UserError(f"{path}: files: found {name!r}; expected PART/FILE")
+    return version.model_copy(update={"uri": uri})

@@ -18,6 +18,7 @@ from core import jsontext
 from core.config import validate
 from core.errors import UserError
 from core.printable import printable
+from core.progress import per_second
 from core.records import Label, Record, Seconds
 from factory.run_folder import Run
 
@@ -167,7 +168,7 @@ def describe(event: Event, *, passed: float = 0.0) -> str:
         share = f"{event.done / event.total:.0%}"
         parts = [f"{event.step} {event.done:.0f}/{event.total:.0f} {event.unit} ({share})"]
     if event.rate:
-        parts.append(f"{event.rate:.0f}/s")
+        parts.append(per_second(event.rate))
     parts += [
         f"{key} {value:.4g}" for key, value in (event.model_extra or {}).items() if isinstance(value, int | float)
     ]

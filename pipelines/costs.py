@@ -13,7 +13,7 @@ from typing import Any
 from factory.job import AnyJob
 from factory.steps import STEPS
 from pipelines.checks import worker_pools
-from pipelines.machines import Machine
+from pipelines.machines import Machine, Price
 
 RUN_FEE = 0.03  # USD a run; quoted by finout.io, read 2026-11
 STARTUP_HOURS = 0.1  # a machine starts and pulls the image
@@ -58,6 +58,32 @@ class Estimate:
         doubt = "" if self.verified else ", prices not verified"
         missing = f", without {', '.join(self.unpriced)}" if self.unpriced else ""
         return f"{words} {self.usd:.2f} USD (prices of {max(self.dates, default='no date')}{doubt}{missing})"
+
+
+@dataclass(frozen=True)
+class Hourly:
+    """USD an hour of what runs until it is ended, on its fewest and its most machines; None: without a price."""
+
+    least: float | None
+    most: float | None
+    price: Price | None
+
+    def line(self) -> str:
+        """`0.15 to 0.31 USD an hour (...)`."""
+        if self.least is None or self.most is None or self.price is None:
+            return "no price: its row of resources.yaml states none"
+        several = f"{self.least:.2f} to " if self.least != self.most else ""
+        doubt = "" if self.price.verified else ", not verified"
+        return f"{several}{self.most:.2f} USD an hour until it is ended (training's prices of {self.price.date}{doubt})"
+
+
+def running(row: Machine, least: int, most: int, *, spot: bool = False) -> Hourly:
+    """What `least` to `most` machines of a row cost for an hour."""
+    each = row.price()
+    if each is None:
+        return Hourly(None, None, None)
+    share = SPOT if spot else 1
+    return Hourly(least * each * share, most * each * share, row.usd_per_hour)
 
 
 def estimate(
@@ -111,7 +137,7 @@ def placed(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> Iterator
         pools = [pool for owner, pool in worker_pools(spec) if owner == step]
         if pools:
             wanted = pools[0]["machine_spec"]
-            row = _row(machines, wanted.get("machine_type"), wanted.get("accelerator_type") or None,
+            row = row_of(machines, wanted.get("machine_type"), wanted.get("accelerator_type") or None,
                        int(wanted.get("accelerator_count") or 0))  # fmt: skip
             replicas = sum(int(pool.get("replica_count", 1)) for pool in pools)
             replicas *= at_once(spec, step)
@@ -128,7 +154,8 @@ def at_once(spec: Mapping[str, Any], step: str) -> int:
     return int(spec["root"]["inputDefinitions"]["parameters"]["search"]["defaultValue"]["parallel"])
 
 
-def _row(machines: Mapping[str, Machine], machine: str | None, accelerator: str | None, count: int) -> Machine | None:
+def row_of(machines: Mapping[str, Machine], machine: str | None, accelerator: str | None, count: int) -> Machine | None:
+    """The row for a machine as a service names it; None if there is none."""
     for row in machines.values():
         if (row.machine_type, row.accelerator_type) == (machine, accelerator) and (
             not accelerator or row.accelerator_count == count

@@ -115,7 +115,8 @@ def line_chart(
         placed = [(place_x(px), place_y(py)) for px, py in points]
         path = "M" + "L".join(f"{10 * px:.1f} {1000 - 10 * py:.1f}" for px, py in placed)
         # A zero-length segment with round caps stays a circle however the drawing is stretched.
-        dots = "".join(f"M{10 * px:.1f} {1000 - 10 * py:.1f}h.01" for px, py in placed) if one.dots else ""
+        marked = one.dots or len(placed) == 1  # a line through a single point is nothing
+        dots = "".join(f"M{10 * px:.1f} {1000 - 10 * py:.1f}h.01" for px, py in placed) if marked else ""
         area = f"{path}L{10 * placed[-1][0]:.1f} 1000L{10 * placed[0][0]:.1f} 1000Z" if one.fill else ""
         curves.append(Curve(one.name, one.style, path if one.line else "", area, dots, one.legend))
         if one.legend or one.labels:

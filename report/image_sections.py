@@ -43,9 +43,11 @@ def samples(artifacts: Artifacts) -> Section:
         lead += f" The first 40 of {len(present)} classes are shown."
     conditional = present != [-1]
     views = [("Samples", rows)]
-    if real := real_rows(artifacts, present if conditional else []):
+    most = max(len(row["tiles"]) for row in rows)
+    if real := real_rows(artifacts, present if conditional else [], most):
         views.append(("Real", real))
-    return Section("samples", "Samples", "samples_images.html", {"views": views, "conditional": conditional}, lead=lead)
+    shown = {"views": views, "conditional": conditional, "most": most}
+    return Section("samples", "Samples", "samples_images.html", shown, lead=lead)
 
 
 def path(artifacts: Artifacts, *, tiles: int = PATH_TILES, frames: int = PATH_FRAMES) -> Json | None:
@@ -125,9 +127,9 @@ def data(artifacts: Artifacts) -> Section:
     return Section("data", "Data", "data.html", data)
 
 
-def real_rows(artifacts: Artifacts, classes: list[int]) -> list[Json]:
-    """Training images of `classes` in the layout of the sample grid, so that the eye can compare them; of none: one
-    row of images of all."""
+def real_rows(artifacts: Artifacts, classes: list[int], most: int) -> list[Json]:
+    """Training images of `classes`, at most `most` of each, in the layout of the sample grid, so that the eye can
+    compare them; of no classes: one row of images of all."""
     paths = [path for name in ("images", "labels") if (path := artifacts.dataset.file(f"train_{name}.npy"))]
     if len(paths) != 2:
         return []
@@ -141,7 +143,7 @@ def real_rows(artifacts: Artifacts, classes: list[int]) -> list[Json]:
     present = classes[:40] or [-1]
     names = class_names(artifacts, max(present) + 1)
     tile = min(TILE_PIXELS, max(images.shape[1:3])) ** 2 * (3 if images.ndim == 4 else 1)
-    each = within(PER_CLASS if classes else UNCONDITIONAL, tile * len(present), GRID_BYTES // 2)
+    each = within(most, tile * len(present), GRID_BYTES // 2)
     rows = []
     for label in present:
         members = np.flatnonzero(labels == label) if label >= 0 else np.arange(len(labels))

@@ -87,7 +87,8 @@ def _sampling(drawn: Sampling) -> str:
     if drawn.autoguidance not in (None, 1):
         parts.append(f"autoguidance {compact(drawn.autoguidance)}")
     if drawn.count is not None:
-        parts.append(f"{count(drawn.count)} samples")
+        again = f" of which {count(drawn.redrawn)} were drawn again" if drawn.redrawn else ""
+        parts.append(f"{count(drawn.count)} samples{again}")
     return ", ".join(part for part in parts if part)
 
 
@@ -102,7 +103,7 @@ def verdict(artifacts: Artifacts) -> Json:
         return {"word": "Failed", "text": where, "tone": "bad"}
     if artifacts.verdict is not None:
         tone = TONES[artifacts.verdict.decision]
-        return {"word": artifacts.verdict.outcome.capitalize(), "text": artifacts.verdict.reason, "tone": tone}
+        return {"word": artifacts.verdict.outcome.capitalize(), "text": artifacts.verdict.explanation, "tone": tone}
     if status == "running":
         now = [str(one.get("name")) for one in _steps(artifacts.run) if one.get("state") == "running"]
         return {"word": "Running", "text": f"Now {', '.join(now)}." if now else "", "tone": "quiet"}

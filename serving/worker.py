@@ -16,6 +16,7 @@ import traceback
 from typing import Any, BinaryIO
 
 from core.errors import UserError
+from core.processes.accelerators import require_gpus
 from serving.frames import packed, read
 
 WARM_STEPS = 2
@@ -44,6 +45,7 @@ def main() -> None:
     try:
         from serving.drawing import load
 
+        require_gpus()
         drawer = load(asked["modality"], asked["parts"], asked["batch"])
         row: dict[str, Any] = {"seed": 0, "index": 0, "count": 1}
         row |= {"label": -1} if asked["modality"] == "images" else {"prompt": ""}

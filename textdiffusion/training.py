@@ -10,8 +10,8 @@ from typing import Any, overload
 from torch import nn
 
 from core.errors import UserError
-from core.images.config import NetworkConfig, network_for
 from core.images.image_diffusion import ImageDiffusion
+from core.images.networks import NetworkConfig, network_for
 from core.modality import run
 from core.names import inside
 from core.processes.world import own_device

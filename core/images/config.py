@@ -6,13 +6,12 @@ slip of the keyboard (10^12 channels) is refused in one line instead of running 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
 from core.config import Frozen, Place
+from core.images.networks import Network, UNetConfig
 from core.sources.config import HubPlace
 
 EMBEDDED = ("digits", "mnist-small")
@@ -77,118 +76,6 @@ class ImageData(HubPlace):
         return f"data.data_dir: not set; the source `{self.source}` needs a path or a gs:// prefix{name}"
 
 
-Channels = Annotated[int, Field(ge=4, le=2048)]
-Blocks = Annotated[int, Field(ge=0, le=16)]
-
-
-class NetworkConfig(Frozen):
-    """What every network's settings have: the name in NETWORKS under which a job asks for it."""
-
-    name: str
-
-    @property
-    def divisor(self) -> int:
-        """Sides of images must be multiples of this."""
-        return 1
-
-    def obstacle(self, height: int, width: int) -> str:
-        """Why this network cannot take images of a size in pixels; empty if it can."""
-        divisor = self.divisor
-        if height % divisor == 0 == width % divisor:
-            return ""
-        side = max(divisor, round(min(height, width) / divisor) * divisor)
-        return (
-            f"model.network: images of {height}x{width} pixels; this network needs sides divisible by {divisor}: use"
-            f" fewer levels in model.network.channels, or set data.resolution, for example to {side}"
-        )
-
-
-class UNetConfig(NetworkConfig):
-    """A UNet conditioned on noise level and class by FiLM; one entry of `channels` and `blocks` per resolution."""
-
-    name: Literal["unet"] = "unet"
-    channels: tuple[Channels, ...] = Field(default=(32, 64, 128), min_length=1, max_length=6)
-    blocks: tuple[Blocks, ...] = Field(default=(1, 2, 2), min_length=1, max_length=6)
-    patch: Literal[1, 2, 4] = Field(default=1, description="The first resolution works on patches of this side")
-    attention: bool = Field(default=True, description="Self-attention at the lowest resolution")
-    head_channels: int = Field(default=32, ge=4, le=256)
-    embedding: int = Field(default=128, ge=8, le=4096, description="Width of the noise level and class embedding")
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _one_count_per_level(self) -> UNetConfig:
-        if len(self.channels) != len(self.blocks):
-            raise ValueError(
-                f"channels has {len(self.channels)} levels and blocks {len(self.blocks)}; both need one entry a level"
-            )
-        heads = max(1, self.channels[-1] // self.head_channels)
-        if self.attention and self.channels[-1] % heads:
-            raise ValueError(
-                f"{self.channels[-1]} channels at the lowest level cannot be divided over {heads} heads of attention;"
-                " take a multiple of head_channels, or attention: false"
-            )
-        return self
-
-    @property
-    def divisor(self) -> int:
-        return int(self.patch * 2 ** (len(self.channels) - 1))
-
-
-class DDPMUNetConfig(NetworkConfig):
-    """The small residual UNet of the first DDPM: ReLU, no normalisation, noise level as a scalar bias."""
-
-    name: Literal["ddpm_unet"] = "ddpm_unet"
-    channels: tuple[Channels, Channels] = (32, 64)
-
-    @property
-    def divisor(self) -> int:
-        return 2
-
-
-def network_for(height: int, width: int) -> UNetConfig:
-    """A UNet for images of this size that runs in minutes on a CPU: most of its work is done at 14x14 and less."""
-    side = max(height, width)
-    plans: list[tuple[tuple[int, ...], tuple[int, ...], Literal[1, 2, 4]]] = [((64, 96), (1, 2), 1)]
-    if side <= 16:
-        plans = [((32, 64), (1, 2), 1)]
-    elif side <= 48:
-        plans.insert(0, ((64, 96), (1, 2), 2))
-    else:
-        plans.insert(0, ((64, 96, 128), (1, 1, 2), 1))
-        plans.insert(0, ((64, 96, 128), (1, 1, 2), 2))
-    if side > 96:
-        plans.insert(0, ((64, 96, 128), (1, 1, 2), 4))
-    for channels, blocks, patch in plans:
-        network = UNetConfig(channels=channels, blocks=blocks, patch=patch)
-        if height % network.divisor == 0 == width % network.divisor:
-            return network
-    return UNetConfig(channels=(64,), blocks=(2,), attention=height * width <= 1024)  # odd sides: one level
-
-
-NETWORKS = {
-    "unet": "core.images.unet",
-    "ddpm_unet": "core.images.ddpm_unet",
-}
-"""The networks that a job can name, each with its module: `Config` and `build(config, image_channels, classes)`."""
-
-
-def _network(value: object) -> object:
-    """The settings of the network that `value` names, as its module's `Config`, which says what is allowed."""
-    if isinstance(value, NetworkConfig):
-        return value
-    name = value.get("name", "unet") if isinstance(value, dict) else None
-    if not isinstance(name, str) or name not in NETWORKS:
-        allowed = ", ".join(NETWORKS)
-        raise PydanticCustomError("network", "Input should name one of the networks {allowed}", {"allowed": allowed})
-    # The built-in ones are known without importing torch, so that commands which only read a job stay fast.
-    known: dict[str, type[NetworkConfig]] = {"unet": UNetConfig, "ddpm_unet": DDPMUNetConfig}
-    section = known.get(name) or import_module(NETWORKS[name]).Config
-    return section.model_validate(value)
-
-
-Network = Annotated[SerializeAsAny[UNetConfig | DDPMUNetConfig | NetworkConfig], BeforeValidator(_network)]
-
-
 class Schedule(Frozen):
     """DDPM's discrete schedule of linear betas (Ho et al. 2020)."""
 
@@ -217,6 +104,12 @@ class Process(Frozen):
         description="output: unit weight on what the network predicts; the others weigh the clean image",
     )
     schedule: Schedule = Schedule()
+    margin: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="How far beyond -1 and 1 the network learns full black and white; decoding clamps what it draws",
+    )
 
 
 class ImageModel(Frozen):
@@ -253,6 +146,12 @@ class ImageSample(Frozen):
     guidance_high: float = Field(default=1e4, gt=0, description="Guide only up to this sigma")
     autoguidance: float = Field(
         default=1.0, ge=0, le=50, description="1 is none; w is D_guide + w (D - D_guide); needs train.guide_at"
+    )
+    redraw: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="Share of the samples that is drawn again: those that say least of their class themselves",
     )
     labels: tuple[Annotated[int, Field(ge=-1, le=100_000)] | Annotated[str, Field(max_length=200)], ...] | None = Field(
         None, description="Classes to draw by name, in turn; null: all of them; -1: without a class"

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.images.config import DDPMUNetConfig
+from core.images.model import ImageShape
+from core.images.networks import DDPMUNetConfig
 
 
 class DDPMUNet(nn.Module):
@@ -55,4 +56,8 @@ class ReLUBlock(nn.Module):
 
 
 Config = DDPMUNetConfig
-build = DDPMUNet
+
+
+def build(config: DDPMUNetConfig, shape: ImageShape) -> DDPMUNet:
+    """The network for images of `shape`."""
+    return DDPMUNet(config, shape.channels, len(shape.class_names))

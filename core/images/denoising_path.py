@@ -1,6 +1,8 @@
-"""How the first samples come out of noise: states along the way, for pictures."""
+"""Images that were drawn, and how the first of them came out of noise: states along the way, for pictures."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +14,28 @@ from core.images import pictures
 from core.processes import parts as parallel
 
 TRAJECTORY_SAMPLES = 20
+
+
+@dataclass(frozen=True)
+class DrawnImages:
+    """Images, and how the first of them came out of noise; with `sample.redraw`, the evidence of each for its class."""
+
+    images: NDArray[np.uint8]  # [N, H, W(, 3)]
+    frames: NDArray[np.uint8]  # [T, M, H, W(, 3)], the last one finished
+    sigmas: NDArray[np.float64]  # [T], of the frames
+    evidence: NDArray[np.float32] | None = None  # [N], of what was kept
+    redrawn: int = 0  # samples that were drawn again
+
+    def redrawn_at(self, rows: NDArray[np.int64], again: DrawnImages) -> DrawnImages:
+        """The same with samples `rows`, rising, drawn `again`: of both draws the one with more evidence is kept."""
+        assert self.evidence is not None
+        assert again.evidence is not None
+        better = again.evidence > self.evidence[rows]
+        images, frames, evidence = self.images.copy(), self.frames.copy(), self.evidence.copy()
+        images[rows[better]], evidence[rows[better]] = again.images[better], again.evidence[better]
+        shown = np.flatnonzero(better & (rows < frames.shape[1]))
+        frames[:, rows[shown]] = again.frames[:, shown]
+        return replace(self, images=images, frames=frames, evidence=evidence, redrawn=len(rows))
 
 
 class DenoisingPath:

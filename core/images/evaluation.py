@@ -13,7 +13,6 @@ n even for perfect samples, so it is only comparable at equal n.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from core import storage
 from core.errors import UserError
 from core.evaluation import Evaluation, key_of
-from core.images import measures
+from core.images import measures, pictures
 from core.images.config import ImageEvaluate
 from core.images.contents import repeats
 from core.images.dataset import ImageDataset
@@ -73,6 +72,7 @@ def evaluate(
             **measures.features(config.nearest, compared),
             **measures.classes(compared),
             **measures.memorisation(near, real),
+            **measures.redrawn(drawn.sampling),
         },
         **_facts(compared, model),
         evaluation_key=evaluation_key(config, data, opened, drawn),
@@ -178,9 +178,7 @@ def _neighbours(config: ImageEvaluate, sides: Sides, near: Neighbours, real: Nei
     read = np.where(labels >= 0, labels, sides.generated.classes[: len(labels)])
     shown = closest_of_each_class(near.distances, read, config.neighbours)
     places = near.indices[shown]
-    stream = io.BytesIO()
-    np.savez_compressed(
-        stream,
+    return pictures.npz(
         samples=sides.samples.images[shown],
         labels=labels[shown],
         neighbours=np.asarray(sides.data.images("train")[places]),
@@ -189,4 +187,3 @@ def _neighbours(config: ImageEvaluate, sides: Sides, near: Neighbours, real: Nei
         distances=near.distances,
         test_distances=real.distances,
     )
-    return stream.getvalue()

@@ -60,6 +60,14 @@ CLASS_CHI2 = Definition(
     "Class balance (χ²)",
     "How unevenly the samples use the classes, compared with what was asked for.",
 )
+REDRAWN = Definition(
+    "redrawn",
+    "Drawn again",
+    "Share of the samples that were drawn again because, by their own evidence, they missed their class "
+    "(`sample.redraw`). All other metrics are of what was kept, so they flatter the model by that much.",
+    "lower",
+    SHARE,
+)
 
 GLOSSARY = table(
     [
@@ -74,5 +82,6 @@ GLOSSARY = table(
         MEMORISED,
         CONFIDENCE,
         CLASS_CHI2,
+        REDRAWN,
     ]
 )

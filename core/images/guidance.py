@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.images.model import NoiseProcess
+from core.images.config import ImageSample
+from core.images.evidence import Evidence
+from core.images.model import NoiseProcess, TrainedModel
 from core.samplers import Denoiser
 from core.transfer import to_device
 
@@ -21,6 +25,7 @@ def guided(
     interval: tuple[float, float] = (0.0, float("inf")),
     guide: nn.Module | None = None,
     autoguidance: float = 1.0,
+    evidence: Evidence | None = None,
 ) -> Denoiser:
     """A denoiser on `device` for `labels` [B] of the host, guided away from what knows less: no class, a worse network.
 
@@ -30,6 +35,9 @@ def guided(
     at high noise and is useless at low (Kynkäänniemi et al. 2024). Both of its terms come from one evaluation of a
     doubled batch. The second is autoguidance (Karras et al. 2024, "Guiding a diffusion model with a bad version of
     itself"), above interval[0]: where both networks err alike, the worse one errs further, and shows the way back.
+
+    `evidence` sees D_class and D_none wherever it watches. Where there is no guidance that is one evaluation more, in a
+    batch of its own, so that samples stay the same to the last bit.
     """
     unconditional = bool((labels == no_class).all())
     labels = to_device(labels, device)
@@ -37,14 +45,40 @@ def guided(
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
         level = float(sigma)
+        without = None
         if scale == 1 or not interval[0] < level <= interval[1] or unconditional:
             denoised = with_class = process.denoise(network, x, sigma, labels)
         else:
             both = process.denoise(network, torch.cat([x, x]), sigma, torch.cat([labels, nothing]))
             with_class, without = both.chunk(2)
             denoised = without + scale * (with_class - without)
+        if evidence is not None and evidence.watches(level) and not unconditional:
+            without = process.denoise(network, x, sigma, nothing) if without is None else without
+            evidence.see(level, with_class, without)
         if guide is not None and autoguidance != 1 and interval[0] < level:
             denoised = denoised + (autoguidance - 1) * (with_class - process.denoise(guide, x, sigma, labels))
         return denoised
 
     return denoiser
+
+
+def denoiser_of(
+    trained: TrainedModel,
+    settings: ImageSample,
+    labels: NDArray[np.int64],
+    device: torch.device,
+    evidence: Evidence | None = None,
+) -> Denoiser:
+    """The model's denoiser for `labels` [B], guided as `settings` say, and watched by `evidence`."""
+    return guided(
+        trained.network,
+        trained.process,
+        torch.from_numpy(labels),
+        len(trained.shape.class_names),
+        device=device,
+        scale=settings.guidance,
+        interval=(settings.guidance_low, settings.guidance_high),
+        guide=trained.guide,
+        autoguidance=settings.autoguidance,
+        evidence=evidence,
+    )

@@ -20,9 +20,11 @@ from core import storage
 from core.config import validate
 from core.errors import UserError
 from core.images import pictures
-from core.images.config import UNMEASURED, ImageModel, ImageSample, NetworkConfig
+from core.images.config import UNMEASURED, ImageModel, ImageSample
+from core.images.denoising_path import DrawnImages
 from core.images.model import ImageShape, NoiseProcess, TrainedModel, build_network, load_model, save_model
-from core.images.sampling import DrawnImages, choose_labels, choose_sigmas, draw
+from core.images.networks import NetworkConfig
+from core.images.sampling import choose_labels, choose_sigmas, draw
 from core.processes.world import World
 from core.randomness import Draws, generator_of
 from core.storage.model_folder import DESCRIPTION, require_model_or_nothing
@@ -164,6 +166,7 @@ class ImageDiffusion(nn.Module):
         """
         c = self.process.coefficients(sigma)  # eq. 7
         weight = self.process.output_weight(sigma, c)
+        clean = self.process.encoded(clean)
         x = clean + sigma[:, None, None, None] * unit
         output = network(x * c.in_[:, None, None, None], self.process.noise_level(sigma), labels).float()
         errors = (output - c.target(x, clean)).square().flatten(1).mean(1)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.evaluation import Sampling
 from core.images import glossary, metrics
 from core.images.dataset import ImageDataset
 from core.images.judge import FEATURES, Answers, Judge
@@ -193,3 +194,10 @@ def memorisation(near: Neighbours, real: Neighbours) -> Measured:
         "nearest_neighbour": glossary.NEAREST_NEIGHBOUR.measured(nearest, se=error, floor=floor, n=n),
         "memorised": glossary.MEMORISED.measured(copies, se=metrics.share_error(copies, n), floor=real_copies, n=n),
     }
+
+
+def redrawn(sampling: Sampling) -> Measured:
+    """The share of samples that were drawn again; nothing where none was to be."""
+    if sampling.redrawn is None or not sampling.count:
+        return {}
+    return {"redrawn": glossary.REDRAWN.measured(sampling.redrawn / sampling.count, n=sampling.count)}

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from core import noise, storage
 from core.config import Frozen, validate
 from core.errors import UserError
-from core.images.config import NETWORKS, UNMEASURED, ImageModel, Process
+from core.images.config import UNMEASURED, ImageModel, Process
+from core.images.networks import NETWORKS
 from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_guide, read_weights, write_model
 from core.training.capacity import build_within_memory
 
@@ -45,7 +46,7 @@ def build_network(config: ImageModel, shape: ImageShape) -> nn.Module:
         raise UserError(problem)
 
     def build() -> nn.Module:
-        built: nn.Module = import_module(NETWORKS[network.name]).build(network, shape.channels, len(shape.class_names))
+        built: nn.Module = import_module(NETWORKS[network.name]).build(network, shape)
         return built
 
     return build_within_memory(build, "model.network")
@@ -73,6 +74,17 @@ class NoiseProcess:
     def output_weight(self, sigma: Tensor, c: noise.Coefficients) -> Tensor:
         """Weight of the squared error of the network's output. [B] -> [B]"""
         return noise.output_weight(self.config.weight, sigma, c.out, self.sigma_data)
+
+    def encoded(self, images: Tensor) -> Tensor:
+        """Images in [-1, 1] as the network learns them: pixels of full black or white lie `margin` further out.
+
+        A posterior mean never reaches the ends of the data's range, so where black is at the end samples are a little
+        too bright. Decoding clamps to [-1, 1], which undoes this.
+        """
+        margin = self.config.margin
+        if margin == 0:
+            return images
+        return images + margin * ((images >= 1).to(images.dtype) - (images <= -1).to(images.dtype))
 
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """D(x, sigma) for each label. [B, C, H, W], [] of the host, [B] -> [B, C, H, W]"""

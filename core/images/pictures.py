@@ -1,15 +1,18 @@
-"""Images as tensors, as uint8 arrays and as PNG files, and grids of them."""
+"""Images as tensors, as uint8 arrays, as PNG and npz files, and grids of them."""
 
 from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+GRID_ROWS = 10
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -42,6 +45,17 @@ def fitting_columns(count: int, most: int = 10) -> int:
     return math.ceil(count / math.ceil(count / most))
 
 
+def grid_by_class(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """A column for each class (twelve at most), ten rows; of one class or without classes, the first hundred."""
+    classes = np.unique(labels)[:12]
+    rows = min([GRID_ROWS, *(int((labels == c).sum()) for c in classes)])
+    if len(classes) == 1:
+        images = images[: GRID_ROWS * 10]
+        return grid(images, columns=fitting_columns(len(images)))
+    chosen = [np.flatnonzero(labels == c)[row] for row in range(rows) for c in classes]
+    return grid(images[chosen], columns=len(classes))
+
+
 def enlarged(image: NDArray[np.uint8], smallest_side: int = 320) -> Image.Image:
     """[H, W] or [H, W, 3] enlarged by whole pixels until its smaller side has `smallest_side`."""
     factor = max(1, math.ceil(smallest_side / min(image.shape[:2])))
@@ -52,4 +66,11 @@ def png(image: NDArray[np.uint8]) -> bytes:
     """PNG bytes of [H, W] or [H, W, 3], enlarged in the same way."""
     buffer = io.BytesIO()
     enlarged(image).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def npz(**arrays: NDArray[Any]) -> bytes:
+    """Arrays by name as a compressed .npz."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import logging
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,30 +20,20 @@ from core.evaluation import Sampling
 from core.images import pictures
 from core.images.classes import NONE, class_indices
 from core.images.config import ImageSample
-from core.images.denoising_path import TRAJECTORY_SAMPLES, DenoisingPath
-from core.images.guidance import guided
+from core.images.denoising_path import TRAJECTORY_SAMPLES, DenoisingPath, DrawnImages
+from core.images.evidence import Evidence, lowest
+from core.images.guidance import denoiser_of
 from core.images.model import NoiseProcess, TrainedModel, load_model
 from core.processes import parts as parallel
 from core.processes import world as distributed
 from core.processes.world import World
 from core.randomness import seed_of
 from core.requests import Facts, SampleRequest, ShardDrawer, ShardRequest
-from core.samplers import Denoiser
 from core.training import numerics, precision
 from core.training.precision import Precision
 
 log = logging.getLogger(__name__)
-GRID_ROWS = 10
 TRAJECTORY_FRAMES = 40
-
-
-@dataclass(frozen=True)
-class DrawnImages:
-    """Images, and how the first of them came out of noise."""
-
-    images: NDArray[np.uint8]  # [N, H, W(, 3)]
-    frames: NDArray[np.uint8]  # [T, M, H, W(, 3)], the last one finished
-    sigmas: NDArray[np.float64]  # [T], of the frames
 
 
 def sample(request: SampleRequest, *, tiled: bool = False) -> Facts:
@@ -73,14 +61,14 @@ def sample_into(out: Path, trained: TrainedModel, settings: ImageSample, world: 
     sigmas = choose_sigmas(settings, trained.process)
     began = time.monotonic()
     drawn = draw(trained, settings, labels, sigmas, world, tiled=tiled)
-    facts = _facts(settings, trained, world, time.monotonic() - began)
+    facts = _facts(settings, trained, world, time.monotonic() - began, drawn.redrawn)
 
     def write() -> Facts:
         stored = _stored(labels, trained)
         with storage.atomic_folder(out, "sample.json") as folder:
-            storage.write_bytes(folder / "samples.npz", _npz(images=drawn.images, labels=stored))
-            storage.write_bytes(folder / "trajectory.npz", _npz(images=drawn.frames, sigmas=drawn.sigmas))
-            storage.write_bytes(folder / "grid.png", pictures.png(grid_by_class(drawn.images, stored)))
+            storage.write_bytes(folder / "samples.npz", pictures.npz(images=drawn.images, labels=stored))
+            storage.write_bytes(folder / "trajectory.npz", pictures.npz(images=drawn.frames, sigmas=drawn.sigmas))
+            storage.write_bytes(folder / "grid.png", pictures.png(pictures.grid_by_class(drawn.images, stored)))
             facts.write(folder)
         return facts.facts()
 
@@ -94,6 +82,8 @@ def shard_drawer(request: ShardRequest) -> ShardDrawer:
         UserError: the model is damaged, or the settings ask for what it cannot do.
     """
     settings = validate(ImageSample, {**request.sample, "count": request.size}, "sample")
+    if settings.redraw:
+        raise UserError("sample.redraw: a sample in a shard depends on its number alone, not on others; set it to 0")
     world = World(0, 1, distributed.own_device())
     trained = load_model(request.model, world.device)
     sigmas = choose_sigmas(settings, trained.process)
@@ -103,7 +93,7 @@ def shard_drawer(request: ShardRequest) -> ShardDrawer:
     def shard(start: int, stop: int) -> bytes:
         labels = cycle[np.arange(start, stop) % turn]
         drawn = draw(trained, settings, labels, sigmas, world, first=start)
-        return _npz(images=drawn.images, labels=_stored(labels, trained))
+        return pictures.npz(images=drawn.images, labels=_stored(labels, trained))
 
     facts = settings.model_dump(mode="json", exclude={"count", "batch_size"})
     return ShardDrawer(shard, ".npz", {"sample": facts, "weights_sha256": trained.description["weights_sha256"]})
@@ -135,23 +125,6 @@ def choose_sigmas(settings: ImageSample, process: NoiseProcess) -> Tensor:
     return noise.schedule_sigmas(settings.steps, process.table)
 
 
-def denoiser_of(
-    trained: TrainedModel, settings: ImageSample, labels: NDArray[np.int64], device: torch.device
-) -> Denoiser:
-    """The model's denoiser for `labels` [B], guided as `settings` say."""
-    return guided(
-        trained.network,
-        trained.process,
-        torch.from_numpy(labels),
-        len(trained.shape.class_names),
-        device=device,
-        scale=settings.guidance,
-        interval=(settings.guidance_low, settings.guidance_high),
-        guide=trained.guide,
-        autoguidance=settings.autoguidance,
-    )
-
-
 @torch.inference_mode()
 def draw(
     trained: TrainedModel,
@@ -165,28 +138,57 @@ def draw(
     """Images for `labels` [N], numbered from `first`, and the denoising path of the first few.
 
     Sample i depends on (seed, i) and its label alone, not on the batch it is drawn in: to the last bit where batches
-    are `tiled`, else up to the rounding that a batch's size decides. Batches are divided over `world`, every process
-    gets all images.
+    are `tiled`, else up to the rounding that a batch's size decides. With `sample.redraw` the lowest of all N samples
+    are drawn again, so which they are depends on the others. Batches are divided over `world`, every process gets all
+    images.
+
+    Raises:
+        UserError: there is no guide for autoguidance, or no class for evidence to speak for.
     """
     if settings.autoguidance != 1 and trained.guide is None:
         raise UserError("sample.autoguidance: the model has no guide: train it with train.guide_at, or set this to 1")
-    seeds = [sample_seed(settings.seed, i) for i in range(first, first + len(labels))]
+    with_class = labels != len(trained.shape.class_names)
+    if settings.redraw and not with_class.any():
+        raise UserError("sample.redraw: no sample is of a class, so none can miss it; set it to 0")
+    numbers = np.arange(first, first + len(labels))
+    seeds = [sample_seed(settings.seed, int(i)) for i in numbers]
+    drawn = _draw(trained, settings, labels, seeds, sigmas, world, tiled)
+    if drawn.evidence is None or not len(rows := lowest(drawn.evidence, with_class, settings.redraw)):
+        return drawn
+    seeds = [seed_of(settings.seed, "sample again", int(i)) for i in numbers[rows]]
+    return drawn.redrawn_at(rows, _draw(trained, settings, labels[rows], seeds, sigmas, world, tiled))
+
+
+def _draw(
+    trained: TrainedModel,
+    settings: ImageSample,
+    labels: NDArray[np.int64],
+    seeds: Sequence[int],
+    sigmas: Tensor,
+    world: World,
+    tiled: bool,
+) -> DrawnImages:
+    """Images for `labels` [N] from noise of `seeds` [N]."""
     size = tile(world.device) if tiled else settings.batch_size
     shown = -(-min(TRAJECTORY_SAMPLES, len(labels)) // size)  # batches that the path is of
 
     def batch(index: int) -> parallel.Arrays:
         part = slice(index * size, (index + 1) * size)
         path = DenoisingPath(every=max(1, -(-settings.steps // TRAJECTORY_FRAMES))) if index < shown else None
+        evidence = Evidence(sigmas) if settings.redraw else None
         rows = range(*part.indices(len(labels)))
         filled = [*rows, *[rows[-1]] * (size - len(rows))] if tiled else list(rows)
-        images = draw_batch(
-            trained, settings, [seeds[i] for i in filled], labels[filled], sigmas, world.device, callback=path
-        )[: len(rows)]
-        return {"images": images, **path.arrays(images)} if path else {"images": images}
+        x = denoise_batch(
+            trained, settings, [seeds[i] for i in filled], labels[filled], sigmas, world.device, path, evidence
+        )
+        images = pictures.to_uint8(x)[: len(rows)]
+        arrays: parallel.Arrays = {"images": images, **(path.arrays(images) if path else {})}
+        return arrays | ({"evidence": evidence.of(x)[: len(rows)].numpy()} if evidence else {})
 
     parts = parallel.arrays(batch, -(-len(labels) // size), world)
     frames = np.concatenate([part["frames"] for part in parts[:shown]], axis=1)[:, :TRAJECTORY_SAMPLES]
-    return DrawnImages(np.concatenate([part["images"] for part in parts]), frames, parts[0]["sigmas"])
+    evidence = np.concatenate([part["evidence"] for part in parts]) if settings.redraw else None
+    return DrawnImages(np.concatenate([part["images"] for part in parts]), frames, parts[0]["sigmas"], evidence)
 
 
 def sample_seed(seed: int, index: int) -> int:
@@ -227,6 +229,7 @@ def denoise_batch(
     sigmas: Tensor,
     device: torch.device,
     callback: samplers.Callback = None,
+    evidence: Evidence | None = None,
 ) -> Tensor:
     """The same before it is rounded to pixels: float [B, C, H, W], about -1 to 1, on the CPU.
 
@@ -235,7 +238,7 @@ def denoise_batch(
     """
     chosen = precision.choose(device, settings.precision or trained.description.get("train_precision", "auto"))
     for number_format in [chosen, precision.FP32] if chosen.dtype == torch.float16 else [chosen]:
-        x = _solved(trained, settings, labels, sigmas, seeds, number_format, device, callback).cpu()
+        x = _solved(trained, settings, labels, sigmas, seeds, number_format, device, callback, evidence).cpu()
         if x.isfinite().all():
             return x
         log.warning("a batch of images is not finite (%s)", number_format.reason)
@@ -251,12 +254,14 @@ def _solved(
     number_format: Precision,
     device: torch.device,
     callback: samplers.Callback,
+    evidence: Evidence | None,
 ) -> Tensor:
     """The samples [B, C, H, W] of `seeds` [B] on `device`; no step waits for it."""
     source = samplers.SampleNoise(seeds, trained.shape.size, device)
-    denoiser = denoiser_of(trained, settings, labels, device)
-    if isinstance(callback, DenoisingPath):
-        callback.begin()
+    denoiser = denoiser_of(trained, settings, labels, device, evidence)
+    for watching in (callback, evidence):
+        if isinstance(watching, DenoisingPath | Evidence):
+            watching.begin()
     with numerics.switched(number_format, device), number_format.autocast(device):
         x = float(sigmas[0]) * source()
         if settings.start == "estimate":
@@ -267,9 +272,11 @@ def _solved(
 def evaluations(settings: ImageSample) -> int:
     """Network evaluations (NFE) of an image at most.
 
-    One of the denoiser is one with the class, one without it (inside the interval of guidance) and one of the guide.
+    One of the denoiser is one with the class, one without it (inside the interval of guidance, or for evidence) and one
+    of the guide. The images that are drawn again count as part of each.
     """
-    return denoiser_evaluations(settings) * (1 + (settings.guidance != 1) + (settings.autoguidance != 1))
+    networks = 1 + (settings.guidance != 1 or settings.redraw > 0) + (settings.autoguidance != 1)
+    return math.ceil(denoiser_evaluations(settings) * networks * (1 + settings.redraw))
 
 
 def denoiser_evaluations(settings: ImageSample) -> int:
@@ -277,7 +284,7 @@ def denoiser_evaluations(settings: ImageSample) -> int:
     return samplers.evaluations(settings.sampler, settings.steps) + (settings.start == "estimate")
 
 
-def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: float) -> Sampling:
+def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: float, redrawn: int) -> Sampling:
     """How images were drawn."""
     return Sampling(
         sampler=settings.sampler,
@@ -287,6 +294,7 @@ def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: 
         autoguidance=settings.autoguidance,
         seed=settings.seed,
         count=settings.count,
+        redrawn=redrawn if settings.redraw else None,
         seconds=round(seconds, 2),
         device=str(world.device),
         processes=world.size,
@@ -296,23 +304,6 @@ def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: 
     )
 
 
-def grid_by_class(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """A column for each class (twelve at most), ten rows; of one class or without classes, the first hundred."""
-    classes = np.unique(labels)[:12]
-    rows = min([GRID_ROWS, *(int((labels == c).sum()) for c in classes)])
-    if len(classes) == 1:
-        images = images[: GRID_ROWS * 10]
-        return pictures.grid(images, columns=pictures.fitting_columns(len(images)))
-    chosen = [np.flatnonzero(labels == c)[row] for row in range(rows) for c in classes]
-    return pictures.grid(images[chosen], columns=len(classes))
-
-
 def _stored(labels: NDArray[np.int64], trained: TrainedModel) -> NDArray[np.int64]:
     """Labels as files have them: -1 means no class."""
     return np.where(labels == len(trained.shape.class_names), -1, labels).astype(np.int64)
-
-
-def _npz(**arrays: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()

@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.images.config import UNetConfig
+from core.attention import attention
+from core.images.model import ImageShape
+from core.images.networks import UNetConfig
 
 
 class UNet(nn.Module):
@@ -108,7 +110,7 @@ class Attention(nn.Module):
         pixels = self.norm(x).permute(0, 2, 3, 1).reshape(batch, height * width, channels)
         qkv = self.qkv(pixels).view(batch, -1, 3, self.heads, channels // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, heads, H W, C / heads] each
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, -1, channels)
+        mixed = attention(q, k, v).transpose(1, 2).reshape(batch, -1, channels)
         return x + self.out(mixed).view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -144,4 +146,8 @@ def zeroed(layer: Layer) -> Layer:
 
 
 Config = UNetConfig
-build = UNet
+
+
+def build(config: UNetConfig, shape: ImageShape) -> UNet:
+    """The network for images of `shape`."""
+    return UNet(config, shape.channels, len(shape.class_names))

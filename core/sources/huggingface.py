@@ -45,6 +45,12 @@ def loaded(place: str | None, config: HubPlace, tally: Tally) -> Iterator[dict[P
         yield _parts(where, dataset if isinstance(dataset, dict) else {"train": dataset}, tally)
 
 
+def holds_data_set(place: str) -> bool:
+    """Whether the local folder or file `place` is a saved data set, or has parquet files."""
+    names = listing(place).files if Path(place).is_dir() else [Path(place).name]
+    return not set(SAVED).isdisjoint(names) or any(name.endswith(".parquet") for name in names)
+
+
 def _library() -> Any:
     try:
         import datasets

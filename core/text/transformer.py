@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.attention import attention
 from core.text.config import TextModel, TransformerConfig
 
 Cache = list[tuple[Tensor, Tensor]]  # keys and values [B, heads, L, D / heads] of each layer
@@ -68,7 +69,7 @@ class Layer(nn.Module):
         key = rotate(_normalise(key), by)
         if past is not None:
             key, value = torch.cat((past[0], key), dim=2), torch.cat((past[1], value), dim=2)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        mixed = attention(query, key, value, mask=mask, causal=causal)
         x = x + self.dropout(self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width)))
         x = x + self.dropout(self.down(F.relu(self.up(self.mlp_norm(x))).square()))
         return x, (key, value)

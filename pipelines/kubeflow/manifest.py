@@ -17,7 +17,9 @@ Kind = Literal["TrainJob", "PyTorchJob"]
 RUNTIME = "torch-distributed"  # the ClusterTrainingRuntime that Kubeflow Trainer installs
 
 
-class _Plain(yaml.SafeDumper):
+class Plain(yaml.SafeDumper):
+    """Objects as people write them."""
+
     def ignore_aliases(self, data: Any) -> bool:
         """No YAML anchors: people read and edit this."""
         return True
@@ -67,10 +69,10 @@ def manifest(
     spec = (_train_job if kind == "TrainJob" else _pytorch_job)(job, machine, container)
     group = "trainer.kubeflow.org/v1alpha1" if kind == "TrainJob" else "kubeflow.org/v1"
     body = {"apiVersion": group, "kind": kind, "metadata": metadata, "spec": spec}
-    return yaml.dump(body, Dumper=_Plain, sort_keys=False, width=4096)
+    return yaml.dump(body, Dumper=Plain, sort_keys=False, width=4096)
 
 
-def _resources(machine: Machine) -> dict[str, Any]:
+def resources(machine: Machine) -> dict[str, Any]:
     """Limits of one node, a little below the machine's size: Kubernetes needs some of it itself."""
     limits = {"cpu": str(max(1, machine.cpu - 1)), "memory": f"{max(1, round(machine.memory_gb * 0.85))}G"}
     if machine.accelerator_type:
@@ -78,7 +80,7 @@ def _resources(machine: Machine) -> dict[str, Any]:
     return {"limits": limits, "requests": dict(limits)}
 
 
-def _pod(machine: Machine, container: dict[str, Any]) -> dict[str, Any]:
+def pod_spec(machine: Machine, container: dict[str, Any]) -> dict[str, Any]:
     """What a pod needs around its container: no rights, a read-only root, places for scratch and shared memory."""
     pod: dict[str, Any] = {
         "securityContext": {"runAsNonRoot": True, "runAsUser": _USER},
@@ -95,7 +97,7 @@ def _pod(machine: Machine, container: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train_job(job: AnyJob, machine: Machine, container: dict[str, Any]) -> dict[str, Any]:
-    pod = _pod(machine, {"name": "node"})  # job and container of that runtime are both called so
+    pod = pod_spec(machine, {"name": "node"})  # job and container of that runtime are both called so
     patch = {"name": "node", "template": {"spec": {"template": {"spec": pod}}}}
     return {
         "activeDeadlineSeconds": _seconds(job),
@@ -104,7 +106,7 @@ def _train_job(job: AnyJob, machine: Machine, container: dict[str, Any]) -> dict
             **container,
             "numNodes": job.resources.replicas,
             "numProcPerNode": machine.accelerator_count or 1,
-            "resourcesPerNode": _resources(machine),
+            "resourcesPerNode": resources(machine),
         },
         "runtimePatches": [
             {
@@ -116,7 +118,7 @@ def _train_job(job: AnyJob, machine: Machine, container: dict[str, Any]) -> dict
 
 
 def _pytorch_job(job: AnyJob, machine: Machine, container: dict[str, Any]) -> dict[str, Any]:
-    pod = _pod(machine, {"name": "pytorch", **container, "resources": _resources(machine)})  # the operator's name
+    pod = pod_spec(machine, {"name": "pytorch", **container, "resources": resources(machine)})  # the operator's name
 
     def replicas(count: int) -> dict[str, Any]:
         return {"replicas": count, "restartPolicy": "OnFailure", "template": {"spec": pod}}

@@ -120,6 +120,14 @@ class Vertex:
         return self._client("ModelServiceClient")
 
     @cached_property
+    def endpoints(self) -> Any:
+        return self._client("EndpointServiceClient")
+
+    @cached_property
+    def predictions(self) -> Any:
+        return self._client("PredictionServiceClient")
+
+    @cached_property
     def metadata(self) -> Any:
         return self._client("MetadataServiceClient")
 

@@ -16,7 +16,7 @@ from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
 from pipelines.custom_job import options_of
 from pipelines.findings import Finding
-from pipelines.jobs import parameters, require_remote
+from pipelines.jobs import fingerprint, parameters, require_remote
 from pipelines.machines import Machine, choose, load_machines
 from pipelines.retraining import define_retraining
 from pipelines.settings import Settings
@@ -101,6 +101,8 @@ def prepare(vertex: Vertex, job: AnyJob, settings: Settings, options: Options, *
     specs = [with_machine(spec, machine) for machine in chosen]
     run = new_run_id(job.job)
     work, found = f"gs://{vertex.project.bucket}/work", None if ask else ""
+    if ask and options.retraining:  # which will look at the data of its own time
+        found = fingerprint(job)
     values = parameters(job, registry=remote_registry(settings), run=run, work=work, found=found)
     if options.retraining:
         values.pop("data_fingerprint", None)

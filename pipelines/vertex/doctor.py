@@ -33,6 +33,8 @@ PERMISSIONS = {
     "aiplatform.schedules.create": "roles/aiplatform.user",
     "aiplatform.models.upload": "roles/aiplatform.user",
     "aiplatform.artifacts.list": "roles/aiplatform.user",
+    "aiplatform.endpoints.deploy": "roles/aiplatform.user",
+    "aiplatform.batchPredictionJobs.create": "roles/aiplatform.user",
     "logging.logEntries.list": "roles/logging.viewer",
     "serviceusage.services.use": "roles/serviceusage.serviceUsageConsumer",
 }

@@ -108,15 +108,15 @@ def end_of(shown: View) -> Step:
 def jobs_of(vertex: Vertex, job: Any, step: Step) -> tuple[str, ...]:
     """Custom jobs whose logs are a step's.
 
-    While a step runs, the service does not say which custom job its launcher started, but the launcher has written it
-    next to where the step's artifacts will be.
+    While a step runs, or when it was cancelled, the service does not say which custom job its launcher started, but the
+    launcher has written it next to where the step's artifacts will be.
 
     Args:
         vertex: the services.
         job: the run's message.
         step: one of its steps.
     """
-    if step.state != "running":
+    if step.state not in ("running", "cancelled"):
         return step.jobs
     bucket, _, root = job.runtime_config.gcs_output_directory.removeprefix("gs://").rstrip("/").partition("/")
     _, number, *_, run = job.name.split("/")

@@ -165,7 +165,11 @@ const enliven = (scope) => {
 
   for (const button of all("[data-more]", scope)) {
     const section = button.closest("section");
-    button.hidden = false;
+    const watch = new ResizeObserver(() => {  // where nothing is cut off there is no more to show
+      const cut = all(".tiles", section).some((row) => row.scrollHeight > row.clientHeight + 1);
+      button.hidden = !cut && !section.classList.contains("open");
+    });
+    all(".tiles", section).forEach((row) => watch.observe(row));
     button.addEventListener("click", () => {
       const open = section.classList.toggle("open");
       button.setAttribute("aria-expanded", String(open));

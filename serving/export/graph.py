@@ -54,15 +54,15 @@ def graph_of(program: ExportedProgram) -> Graph:
         if node.op == "output":
             outputs = [one.name for one in node.all_input_nodes]
         elif node.op == "call_function":
-            keywords = [[key, _argument(value, stored)] for key, value in node.kwargs.items() if key in _KEYWORDS]
+            keywords = [[key, _argument(value, stored)] for key, value in node.kwargs.items() if key not in _PLACES]
             nodes.append([node.name, _name(node.target), _argument(node.args, stored), keywords])
         elif node.name in stored:
             weights[stored[node.name]] = tensors[stored[node.name]].detach().contiguous().clone()
     return Graph(inputs, nodes, outputs, weights)
 
 
-_KEYWORDS = {"dtype", "memory_format", "value", "rounding_mode", "is_causal", "scale", "dim", "attn_mask"}
-"""The rest, such as where a tensor lies, is for whoever runs the graph to say."""
+_PLACES = {"device", "layout", "pin_memory"}
+"""Keywords of where a tensor lies, which is for whoever runs the graph to say."""
 
 
 def _name(target: Any) -> str:

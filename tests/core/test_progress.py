@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core import progress as module
-from core.progress import EVENTS_VARIABLE, Progress
+from core.progress import EVENTS_VARIABLE, Progress, per_second
 
 
 class Terminal(io.StringIO):
@@ -106,3 +106,8 @@ def test_a_moment_is_too_short_for_a_rate(clock: Clock, events: Path) -> None:
         clock.now += 0.001
         progress.update(5)
     assert (told(events)[0]["rate"], told(events)[0]["eta_seconds"]) == (0.0, None)
+
+
+@pytest.mark.parametrize(("rate", "told"), [(0.0, "0/s"), (0.26, "0.3/s"), (9.96, "10/s"), (1028.4, "1028/s")])
+def test_a_slow_rate_is_told_with_a_decimal(rate: float, told: str) -> None:
+    assert per_second(rate) == told

@@ -116,7 +116,26 @@ def test_a_first_model_whose_measure_is_in_doubt_is_provisional_and_says_why() -
     ruling = decide(gate(), near, None)
     assert ruling.decision == Decision.PROVISIONAL
     assert "cannot be trusted: 30 images a side are too few" in ruling.reason
-    assert decide(gate(first_floors=0), near, None).decision == PROMOTE
+    trusted = decide(gate(first_floors=0), near, None)
+    assert trusted.decision == PROMOTE
+    assert trusted.reason.endswith("no champion to beat; in doubt: 30 images a side are too few")
+
+
+@pytest.mark.parametrize(("old", "decision"), [(0.9, PROMOTE), (0.31, KEEP), (0.2, KEEP)])
+def test_a_measure_in_doubt_decides_between_two_models_and_the_verdict_says_the_doubt(
+    old: float, decision: Decision
+) -> None:
+    doubtful = {"distance": Metric(value=0.3, se=0.04, floor=0.26, doubt="30 images a side are too few")}
+    ruling = decide(gate(), doubtful, {"distance": Metric(value=old, se=0.04)})
+    assert ruling.decision == decision
+    assert ruling.reason.endswith("; in doubt: 30 images a side are too few")
+
+
+def test_a_provisional_verdict_says_how_the_model_comes_into_service() -> None:
+    said = {decision: Verdict(decision=decision, reason="so it is").explanation for decision in Decision}
+    assert "textdiffusion promote MODEL@VERSION" in said[Decision.PROVISIONAL]
+    assert "gate.first_floors: 0" in said[Decision.PROVISIONAL]
+    assert said[Decision.PROMOTE] == said[Decision.KEEP] == "so it is"
 
 
 def test_a_first_model_whose_precision_is_zero_is_provisional() -> None:

@@ -88,6 +88,9 @@ def test_images_in_an_archive_and_in_a_bucket_are_looked_at_too(
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         storage.write_bytes("gs://bucket/own.npz", (tmp_path / "own.npz").read_bytes())
+        storage.write_bytes("gs://bucket/damaged.npz", b"one")
+        with pytest.raises(UserError, match=r"damaged.npz: damaged or not an npz file"):
+            require_suitable_data(job_of("gs://bucket/damaged.npz"))
         for place in (str(tmp_path / "own.zip"), "gs://bucket/own.npz"):
             with pytest.raises(UserError, match=r"images of 33x33 pixels.*divisible by 2"):
                 require_suitable_data(job_of(place))

@@ -84,6 +84,65 @@ def test_text_in_files_of_another_suffix_is_read(tmp_path: Path) -> None:
     assert "9,600 characters" in notes
 
 
+def test_prose_of_every_suffix_is_read_together_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+    for name in ("a.md", "b.md", "c.txt", "d.rst"):
+        (tmp_path / name).write_text("The cat sat on the mat. " * 200)
+    (tmp_path / "e.json").write_text("{}")
+    job, notes = made_for(tmp_path)
+    assert isinstance(job, TextTrainingJob)
+    assert set(job.data.suffixes) == {".md", ".txt", ".rst"}
+    assert "1 .txt, 2 .md, 1 .rst files; left out: 1 .json (data.suffixes)" in notes
+    assert "19,203 characters" in notes
+
+
+def test_without_prose_the_suffixes_of_text_are_read_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("print('the cat sat on the mat')\n" * 300)
+    (tmp_path / "b.pdf").write_bytes(b"%PDF-1.7\n\xff\xfe\x00")
+    job, notes = made_for(tmp_path)
+    assert isinstance(job, TextTrainingJob)
+    assert job.data.suffixes == (".py",)
+    assert "left out: 1 .pdf" in notes
+
+
+@pytest.mark.parametrize("form", ["saved", "parquet"])
+def test_data_sets_of_hugging_face_become_jobs_of_images_or_text(tmp_path: Path, form: str) -> None:
+    library = pytest.importorskip("datasets", minversion="4")
+    label = library.ClassLabel(names=["circle", "square"])
+    rows = {
+        "images": {"image": [Image.fromarray(each) for each in RANDOM.integers(0, 256, (60, 10, 12), dtype=np.uint8)]},
+        "text": {"text": ["The cat sat on the mat. " * 40] * 20, "title": ["cat"] * 20},
+    }
+    rows["images"]["label"] = [index % 2 for index in range(60)]
+    features = {"images": library.Features({"image": library.Image(), "label": label}), "text": None}
+    for kind, columns in rows.items():
+        data = library.Dataset.from_dict(columns, features=features[kind])
+        if form == "saved":
+            data.save_to_disk(str(tmp_path / kind))
+        else:
+            (tmp_path / kind).mkdir()
+            data.to_parquet(str(tmp_path / kind / "train-00000-of-00001.parquet"))
+        job, notes = made_for(tmp_path / kind)
+        assert (job.modality, job.data.source) == (kind, "huggingface")
+        assert ("60 grey images of 12 x 10 pixels, 2 classes" if kind == "images" else "characters of text") in notes
+
+
+@pytest.mark.parametrize("images", [300, 400])  # a fifth is of the test split
+def test_too_few_test_images_for_a_verdict_are_said_with_the_way_out(tmp_path: Path, images: int) -> None:
+    np.savez(tmp_path / "own.npz", images=RANDOM.integers(0, 256, (images, 10, 10), dtype=np.uint8))
+    _, notes = made_for(tmp_path / "own.npz")
+    assert ("textdiffusion promote own@1; gate.first_floors: 0" in notes) == (images == 300)
+    assert "test images are few (data.test_fraction)" in notes
+
+
+@pytest.mark.parametrize("names", [[], ["a.pdf", "b.pdf", "c"]])
+def test_a_place_without_images_and_text_is_refused_by_what_is_there(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_bytes(b"\xff\xd8\x00")
+    words = "has neither images nor text; there are 2 .pdf, 1 without a suffix" if names else "is empty"
+    with pytest.raises(UserError, match=words):
+        own_job("own", str(tmp_path))
+
+
 @pytest.mark.parametrize(("place", "words"), [("nothing", "no such file"), ("gs://bucket/a", "is in a bucket")])
 def test_data_that_cannot_be_looked_at_are_refused(tmp_path: Path, place: str, words: str) -> None:
     with pytest.raises(UserError, match=words):

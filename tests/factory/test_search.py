@@ -107,7 +107,7 @@ def test_settings_may_be_laid_over_a_parameter_on_the_command_line() -> None:
         ({"parameters": {"train.batch_size": {"values": [8, 16]}}}, "trials is 8, but the parameters have only 2"),
         ({"examples": 1000}, "a trial's examples (1000) are not below the training's (1000)"),
         ({"minutes": 1}, "set exactly one of examples and minutes"),
-        ({"trails": 9}, "search.trails: Extra inputs are not permitted"),
+        ({"trails": 9}, "search.trails: there is no such key"),
     ],
 )  # fmt: skip
 def test_a_search_that_cannot_work_is_refused_in_one_line(changes: dict[str, Any], said: str) -> None:

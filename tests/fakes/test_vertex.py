@@ -1,17 +1,20 @@
 """The fake Vertex AI, called by the real clients: what it refuses, what it runs and what it remembers."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import aiplatform_v1 as v1
+from kfp import dsl
 
 from pipelines.vertex.submit import RUN_ID
 from tests.fakes import tiny
 from tests.fakes.gcs import GcsServer
 from tests.fakes.vertex import VertexServer
+from tests.fakes.vertex.step import Step
 
 PARENT = "projects/demo/locations/us-central1"
 
@@ -343,3 +346,34 @@ def test_an_id_of_a_run_is_shorter_than_128_characters_and_ours_are_too(held, sp
     else:
         with pytest.raises(exceptions.BadRequest, match="at most 127"):
             pipelines.create_pipeline_job(parent=PARENT, pipeline_job=job(spec), pipeline_job_id=identity)
+
+
+def test_a_step_is_cached_by_the_names_of_its_input_artifacts_and_not_by_what_they_are():
+    def key(name, uri, **metadata):
+        step = Step.__new__(Step)
+        step.runner = SimpleNamespace(order={"spec": {"pipelineInfo": {"name": "p"}}})
+        container = SimpleNamespace(image="i", command=["c"], args=[], env=[])
+        step.executor = SimpleNamespace(container=container)
+        step.arguments = {"size": 1, "model": dsl.Model(name=name, uri=uri, metadata=metadata)}
+        return step.cache_key()
+
+    assert key("a", "gs://b/1") == key("a", "gs://b/2", seed=3)
+    assert key("a", "gs://b/1") != key("b", "gs://b/1")
+
+
+def test_a_job_without_quota_is_queued_until_another_has_ended(held):
+    jobs = client(v1.JobServiceClient, held)
+    machine = {"machine_type": "g2-standard-8", "accelerator_type": "NVIDIA_L4", "accelerator_count": 1}
+    pool = {"machine_spec": machine, "container_spec": {"image_uri": "x"}, "replica_count": 1}
+    metric = "aiplatform.googleapis.com/custom_model_training_nvidia_l4_gpus"
+    held.platform.quota["us-central1", metric] = 1
+    first, second = (
+        jobs.create_custom_job(
+            parent=PARENT, custom_job={"display_name": "x", "job_spec": {"worker_pool_specs": [pool]}}
+        )
+        for _ in range(2)
+    )
+    assert (first.state.name, second.state.name) == ("JOB_STATE_PENDING", "JOB_STATE_QUEUED")
+    assert jobs.get_custom_job(name=second.name).state == v1.JobState.JOB_STATE_QUEUED
+    jobs.cancel_custom_job(name=first.name)
+    assert jobs.get_custom_job(name=second.name).state == v1.JobState.JOB_STATE_PENDING

@@ -146,7 +146,7 @@ def test_an_odd_entry_of_the_registry_is_one_warning(
 
 def test_who_is_in_service_is_never_guessed(project: Path) -> None:
     (project / "registry/tiny/champion.json").write_text("{}")
-    with pytest.raises(UserError, match=r"champion\.json: version: Field required"):
+    with pytest.raises(UserError, match=r"champion\.json: version: is missing"):
         Registry(project / "registry").champion("tiny")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from report import build
@@ -210,6 +211,25 @@ def test_real_images_are_a_click_away_from_the_samples(opened: Open) -> None:
     page.locator("#samples .switch button", has_text="Real").click()
     assert [grids.nth(place).is_visible() for place in range(2)] == [False, True]
     assert "training images of class" in str(grids.nth(1).locator(".tiles").first.get_attribute("aria-label"))
+
+
+def test_few_samples_fill_their_plate_beside_as_many_real_images(browser: Any, tmp_path: Path) -> None:
+    run = image_run(tmp_path / "run")
+    with np.load(run["samples"] / "samples.npz") as drawn:
+        first = np.concatenate([np.flatnonzero(drawn["labels"] == label)[:3] for label in range(10)])
+        arrays = {name: values[first] for name, values in drawn.items()}
+    np.savez(run["samples"] / "samples.npz", **arrays)
+    build(tmp_path / "report.html", **run)
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto((tmp_path / "report.html").as_uri())
+    plate, row = page.locator("#samples .grid").first, page.locator("#samples .tiles").first
+    right = "one => one.getBoundingClientRect().right"
+    last, edge = row.locator("img").last.evaluate(right), plate.evaluate(right)
+    counts = page.locator("#samples .tiles").evaluate_all("rows => rows.map((row) => row.children.length)")
+    page.wait_for_function("document.querySelector('[data-more]').hidden")  # nothing is cut off
+    page.close()
+    assert 0 < edge - last < 30
+    assert set(counts) == {3}
 
 
 def test_bars_of_classes_with_names_of_any_length_begin_in_one_line(browser: Any, tmp_path: Path) -> None:

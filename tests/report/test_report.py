@@ -225,6 +225,12 @@ def test_nothing_at_all_still_makes_a_page(tmp_path: Path) -> None:
     assert "This run made no samples." in found.text
 
 
+def test_the_heading_says_how_many_samples_were_drawn_again(tmp_path: Path) -> None:
+    (tmp_path / "sample.json").write_text('{"sampler": "dpmpp", "steps": 8, "count": 100, "redrawn": 3}')
+    found = Page(build(tmp_path / "report.html", samples=tmp_path).read_text(encoding="utf-8"))
+    assert "100 samples of which 3 were drawn again" in found.text
+
+
 @pytest.mark.parametrize("which", [image_run, text_run])
 def test_broken_files_cost_only_their_own_section(which, tmp_path: Path) -> None:
     run = which(tmp_path)
@@ -349,6 +355,13 @@ def test_the_label_of_a_rule_is_where_no_curve_runs_through_it(
     assert chart is not None
     (rule,) = chart.rules
     assert (rule.left, rule.below) == (left, below)
+
+
+def test_a_curve_of_a_single_point_is_a_dot() -> None:
+    for points, dots in (([(20.0, 0.5)], 1), ([(20.0, 0.5), (40.0, 0.4)], 0)):
+        chart = line_chart("Learning rate", [Series("learning rate", points)], Axis("examples"), Axis("rate"))
+        assert chart is not None
+        assert chart.curves[0].dots.count("M") == dots
 
 
 def test_labels_of_two_rules_near_each_other_do_not_collide() -> None:

@@ -97,11 +97,11 @@ def test_a_version_that_is_named_is_served_and_a_killed_server_leaves_no_worker(
         assert gone(worker)
 
 
-def serve(*arguments: str) -> subprocess.CompletedProcess[str]:
+def serve(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TEXTDIFFUSION_", "AIP_"))}
     return subprocess.run(
         [sys.executable, "-m", "textdiffusion", "serve", *arguments],
-        env=kept, capture_output=True, text=True, timeout=120, check=False,
+        env={**kept, **variables}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 
@@ -155,3 +155,8 @@ def test_the_image_serves_by_a_module_of_its_own(shelf: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: nothing: no champion")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_service_that_was_given_a_gpu_does_not_draw_on_the_cpu(shelf: Path) -> None:
+    ended = serve(str(shelf / "images1"), "--port", "0", TEXTDIFFUSION_GPUS="99")
+    assert (ended.returncode, "99 GPUs asked for" in ended.stderr) == (2, True)

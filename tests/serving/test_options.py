@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,18 @@ async def test_steps_are_the_requests_then_the_services_then_those_that_were_mea
     assert order_of(ImageAsk(steps=3), served, options).section["steps"] == 3
     with pytest.raises(UserError, match="steps: found 8; allowed: 1 to 7"):  # more than max_steps, as it is served so
         order_of(ImageAsk(steps=8), served, options)
+
+
+def test_a_copy_of_a_versions_folder_is_served_as_that_version_in_its_measured_manner(
+    shelf: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(shelf / "registry" / "tiny" / "versions" / "00002", copied)
+    served, _ = card(shelf, f"{copied}/", tmp_path)  # AIP_STORAGE_URI may end so
+    assert (served.version, served.steps) == ("2", 4)
+    (copied / "model" / "weights.safetensors").write_bytes(b"other")
+    with pytest.raises(UserError, match=r"tiny@2: model/weights.safetensors is damaged"):
+        card(shelf, str(copied), tmp_path)
 
 
 @in_a_loop

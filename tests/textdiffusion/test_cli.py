@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import typer
 
+from factory.registry import Registry
 from pipelines.compile import ROOT
 from textdiffusion.cli import app as cli
 from textdiffusion.cli.output import print_metrics
@@ -178,6 +179,22 @@ def test_a_broken_settings_file_is_named(capsys: pytest.CaptureFixture[str], tmp
 def test_tables_are_json_on_request(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*arguments, "--json") == 0
     assert isinstance(json.loads(capsys.readouterr().out), list)
+
+
+def test_a_model_whose_newest_version_is_provisional_is_listed_with_the_way_into_service(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "weights").write_bytes(b"w")
+    store = Registry(str(tmp_path / "kept"))
+    facts: dict[str, Any] = {"metrics": {}, "evaluation_key": "", "weights_sha256": "w", "lineage": {}}
+    store.register("pets", {"model": tmp_path / "made"}, **facts, provisional=True)
+    way = "textdiffusion promote pets@1"
+    assert call("models", "--registry", str(tmp_path / "kept")) == 0
+    assert way in capsys.readouterr().out
+    store.promote("pets", 1, "by hand")
+    assert call("models", "--registry", str(tmp_path / "kept")) == 0
+    assert way not in capsys.readouterr().out
 
 
 def test_compile_writes_both_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from sklearn.datasets import load_digits
 
 import textdiffusion as td
 from core import storage
-from core.images.config import network_for
 from core.images.data import prepare_data
+from core.images.networks import network_for
 from factory.registry import Registry
 from factory.run_folder import new_run
 from textdiffusion.measuring import evaluate

@@ -98,6 +98,7 @@ def playground(
     as_json: Json = False,
 ) -> None:
     """Write a page in which the browser itself runs the model; it opens from a disk or from any static server."""
+    from core.names import inside
     from local import gallery
     from pipelines.settings import load_settings
     from serving.playground.writing import write
@@ -105,7 +106,7 @@ def playground(
     settings = load_settings({"registry": registry})
     runs, wishes = Path(settings.runs).absolute(), {"steps": steps, "guidance": guidance}
     name = re.sub(r"[^\w.@-]+", "-", model).strip(".-") or "model"
-    linked, out = out is None, out or Path(settings.runs, gallery.PLAYGROUNDS, name)
+    linked, out = out is None, out or inside(Path(settings.runs, gallery.PLAYGROUNDS), name)
     facts = write(model, out, settings.registry, runs, wishes, prompt, runtime)
     if linked:
         gallery.write(runs, settings.registry)

@@ -271,7 +271,8 @@ def _print_result(run: Any, as_json: bool) -> None:
     if gate:
         from core.evaluation import Verdict
 
-        say(f"gate: {Verdict.model_validate(gate).outcome}: {gate['reason']}")
+        verdict = Verdict.model_validate(gate)
+        say(f"gate: {verdict.outcome}: {verdict.explanation}")
     report = run.folder / "report.html"
     say(f"{'report' if report.exists() else 'run'}: {_near(report if report.exists() else run.folder)}")
 

@@ -74,6 +74,10 @@ def models(
         print_json({"versions": rows, "history": store.history(name)})
         return
     answer(rows, columns, as_json, f"no models in {store.root}")
+    for row in {row["model"]: row for row in rows}.values():  # the newest version of each
+        if row["state"] == "provisional" and not as_json:
+            promote_it = f"textdiffusion promote {row['model']}@{row['version']}"
+            say(f"{row['model']}: provisional is registered, but not in service; to put it there: {promote_it}")
     if name:
         answer(store.history(name), ("created", "event", "version", "reason"), False, "no history")
 

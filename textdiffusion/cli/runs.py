@@ -107,7 +107,8 @@ def show(
     if facts.get("gate"):
         from core.evaluation import Verdict
 
-        say(f"gate: {Verdict.model_validate(facts['gate']).outcome}: {facts['gate']['reason']}")
+        verdict = Verdict.model_validate(facts["gate"])
+        say(f"gate: {verdict.outcome}: {verdict.explanation}")
     say(f"folder: {run.folder}")
 
 

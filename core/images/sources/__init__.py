@@ -15,6 +15,7 @@ from typing import Literal
 from core import storage
 from core.errors import UserError
 from core.images.config import EMBEDDED, ImageData
+from core.images.sources import decode
 from core.images.sources.digits import open_digits
 from core.images.sources.folder import open_folder
 from core.images.sources.huggingface import open_huggingface
@@ -24,6 +25,8 @@ from core.images.sources.mnist_small import open_mnist_small
 from core.images.sources.npz import open_npz
 from core.images.sources.source import Batch, Labels, Pool, Source
 from core.sources.archives import unpacked
+from core.sources.huggingface import holds_data_set
+from core.sources.listing import listing
 
 __all__ = ["Batch", "Labels", "Pool", "Source", "kind_of", "open_source"]
 
@@ -54,16 +57,20 @@ def open_source(config: ImageData) -> Iterator[Source]:
             yield source
 
 
-def kind_of(place: str) -> Literal["folder", "npz", "idx"]:
+def kind_of(place: str) -> Literal["folder", "npz", "idx", "huggingface"]:
     """Which source a folder or file of images is."""
     if place.endswith(".npz"):
         return "npz"
+    if place.endswith(".parquet"):
+        return "huggingface"
     if not storage.is_remote(place) and Path(place).is_dir():
         names = [name.name for name in Path(place).iterdir()]
         if any(name.endswith(".npz") for name in names):
             return "npz"
         if any("ubyte" in name for name in names):
             return "idx"
+        if holds_data_set(place) and not any(name.lower().endswith(decode.suffixes()) for name in listing(place).files):
+            return "huggingface"
     return "folder"
 
 

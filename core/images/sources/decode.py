@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from core.errors import UserError
 from core.images.sources.intake import Intake, is_grey
-from core.images.sources.source import MAX_SIDE, Batch, check_side, refuse_bomb, rows_per_batch
+from core.images.sources.source import MAX_SIDE, Batch, Item, check_side, refuse_bomb, rows_per_batch
 
 FORMATS = {
     "PNG": (".png",),
@@ -27,9 +27,6 @@ HEIC = (".heic", ".heif")
 HEIC_SKIPPED = "HEIC (install the extra: pip install 'textdiffusion[heic]')"
 MAX_PIXELS = 1 << 27  # of one image that is to be shrunk
 UPRIGHT = 1  # what EXIF says of an image that is not turned
-
-Item = tuple[str, Callable[[], IO[bytes]]]
-"""An image's name for errors, and what opens it."""
 
 
 def formats() -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from core import storage
 from core.errors import UserError
 from core.images.sources import decode
 from core.images.sources.intake import Intake
-from core.images.sources.source import Pool, Source, natural_order, unlabelled, with_contiguous_classes
+from core.images.sources.source import Item, Pool, Source, natural_order, unlabelled, with_contiguous_classes
 from core.names import inside
 from core.sources.listing import listing
 from core.sources.parts import PARTS, SYNONYMS, Part, part_of
@@ -130,8 +130,8 @@ def _pool(root: str, part: str, tree: Tree, intake: Intake) -> Pool:
     where = inside(root, part, links=True) if part else root
     paths = [inside(root, file, links=True) for files in tree.values() for file in files]
     labels: NDArray[np.int64] = np.repeat(np.arange(len(tree)), [len(files) for files in tree.values()])
-    openers: list[decode.Item] = [(path, partial(storage.open_read, path)) for path in paths]
-    return Pool(where, labels.astype(np.int64), lambda: decode.batches(openers, intake))
+    openers: list[Item] = [(path, partial(storage.open_read, path)) for path in paths]
+    return Pool(where, labels.astype(np.int64), lambda: decode.batches(openers, intake), lambda: openers)
 
 
 def _quoted(names: Iterable[str]) -> str:

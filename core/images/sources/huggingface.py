@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any
@@ -13,7 +13,7 @@ import numpy as np
 from core.errors import UserError
 from core.images.sources import decode
 from core.images.sources.intake import Intake
-from core.images.sources.source import Labels, Pool, Source, natural_order, unlabelled, with_contiguous_classes
+from core.images.sources.source import Item, Labels, Pool, Source, natural_order, unlabelled, with_contiguous_classes
 from core.sources.huggingface import loaded, the_column
 
 
@@ -73,12 +73,12 @@ def _pool(where: str, rows: Any, images: str, labels: str | None, names: tuple[s
     encoded = rows.select_columns([images]).cast_column(images, datasets.Image(decode=False))
     values = _labels(where, rows, labels, names) if labels else np.zeros(len(rows), np.int64)
 
-    def items() -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+    def items() -> Iterator[Item]:
         for index, row in enumerate(encoded):
             name = f"{where}: image {index}"
             yield name, partial(_content, name, row[images])
 
-    return Pool(where, values, lambda: decode.batches(items(), intake))
+    return Pool(where, values, lambda: decode.batches(items(), intake), items)
 
 
 def _content(name: str, value: Any) -> IO[bytes]:

@@ -82,7 +82,11 @@ def _file(data_dir: str, intake: Intake) -> str:
 def _archive(uri: str) -> Iterator[zipfile.ZipFile]:
     with storage.open_read(uri) as stream:
         try:
-            with zipfile.ZipFile(stream) as archive:
+            opened = zipfile.ZipFile(stream)
+        except (ValueError, *_DAMAGED) as error:  # a bucket's stream has no place before its beginning
+            raise UserError(f"{uri}: damaged or not an npz file: {error}") from None
+        try:
+            with opened as archive:
                 yield archive
         except _DAMAGED as error:
             raise UserError(f"{uri}: damaged or not an npz file: {error}") from None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from core.images.sources.intake import Intake
 
 Labels = NDArray[np.int64]
 Batch = NDArray[np.uint8]
+Item = tuple[str, Callable[[], IO[bytes]]]
+"""An image's name for errors, and what opens it."""
 
 BATCH_BYTES = 4 << 20  # of pixels read at once
 MAX_SIDE = 4096  # pixels; larger is refused before it is decoded
@@ -25,11 +27,15 @@ BOMB_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Pool:
-    """Images of one part of a source: `labels` int64 [N], `batches` yields uint8 [B, H, W] or [B, H, W, 3]."""
+    """Images of one part of a source: `labels` int64 [N], `batches` yields uint8 [B, H, W] or [B, H, W, 3].
+
+    Where each image is encoded by itself, `items` are their names and what opens them.
+    """
 
     name: str
     labels: Labels
     batches: Callable[[], Iterator[Batch]]
+    items: Callable[[], Iterable[Item]] | None = None
 
 
 @dataclass(frozen=True)

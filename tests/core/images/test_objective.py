@@ -10,9 +10,11 @@ from torch import nn
 
 from core import noise
 from core.errors import UserError
-from core.images.config import ImageModel, Process, UNetConfig
+from core.images import pictures
+from core.images.config import ImageModel, Process
 from core.images.guidance import guided
 from core.images.model import ImageShape, NoiseProcess, load_model, save_model
+from core.images.networks import UNetConfig
 from core.images.objective import ImageObjective
 from core.randomness import Draws
 
@@ -62,6 +64,30 @@ def test_epsilon_loss_is_the_simple_loss_of_ddpm():
     torch.testing.assert_close(network.x, abar.sqrt() * clean + (1 - abar).sqrt() * epsilon, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(network.level, t / 999, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(losses, epsilon.square().mean((1, 2, 3)), rtol=2e-2, atol=2e-2)
+
+
+def test_a_margin_puts_black_and_white_where_a_doubting_mean_still_decodes_to_them():
+    levels = pictures.to_float(torch.arange(256, dtype=torch.uint8).view(1, 16, 16))
+    plain, margin = (NoiseProcess(Process(margin=value)).encoded(levels) for value in (0.0, 0.05))
+    assert torch.equal(plain, levels)
+    assert np.array_equal(pictures.to_uint8(margin).ravel(), np.arange(256))
+    assert (margin != levels).sum() == 2  # greys stay
+
+    def decoded(encoded):  # the posterior mean of a pixel that is black with 99 %
+        return int(pictures.to_uint8((0.99 * encoded.min() + 0.01 * encoded.max()).view(1, 1, 1, 1))[0, 0, 0])
+
+    assert (decoded(plain), decoded(margin)) == (3, 0)
+
+
+def test_the_loss_sees_images_with_their_margin():
+    images = torch.tensor([0, 128, 255], dtype=torch.uint8).repeat_interleave(200)[:, None, None].expand(-1, 8, 8)
+    goal, network = objective(images.contiguous(), process=Process(sigma_data=0.6, margin=0.1)), Recorder()
+    goal.loss(network, torch.arange(600), draws())
+    same = draws()
+    sigma, unit = goal.process.density.quantile(same.stratified()), same.normal(1, 8, 8)
+    clean = torch.tensor([-1.1, 128 / 127.5 - 1, 1.1]).repeat_interleave(200)[:, None, None, None]
+    x = (clean + sigma[:, None, None, None] * unit) * goal.process.coefficients(sigma).in_[:, None, None, None]
+    torch.testing.assert_close(network.x, x)
 
 
 def test_losses_do_not_depend_on_how_a_batch_is_cut():

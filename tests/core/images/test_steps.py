@@ -10,6 +10,8 @@ from core.errors import UserError
 from core.evaluation import Sampling
 from core.images.config import ImageSample
 from core.images.model import load_model
+from core.images.sampling import shard_drawer
+from core.requests import ShardRequest
 from core.storage import leases, locks
 from core.storage.snapshot import is_checkpoint, write_model
 from tests.core.asked import Steps
@@ -166,6 +168,26 @@ def test_the_guide_that_training_kept_guides_sampling(dataset, model, tmp_path):
     with pytest.raises(UserError, match=r"sample\.autoguidance: the model has no guide"):
         steps.sample(settings, model, tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_redrawing_is_disclosed_in_facts_and_metrics_and_is_part_of_the_evaluations_terms(dataset, model, tmp_path):
+    steps.train_judge({"judge_epochs": 1}, dataset, tmp_path / "judge")
+    found = {}
+    for name, redraw in (("plain", 0.0), ("again", 0.25)):
+        facts = steps.sample({"count": 12, "steps": 4, "redraw": redraw}, model, tmp_path / name)
+        places = (dataset, tmp_path / "judge", model, tmp_path / name, tmp_path / f"{name}-measured")
+        found[name] = facts, steps.evaluate({"count": 12}, *places)
+    (plain, unchanged), (again, measured) = found["plain"], found["again"]
+    assert "redrawn" not in plain
+    assert "redrawn" not in unchanged
+    assert (plain["nfe"], again["nfe"], again["redrawn"], measured["redrawn"]) == (4, 10, 3, 0.25)
+    assert measured["evaluation_key"] != unchanged["evaluation_key"]
+
+
+def test_shards_refuse_what_would_make_a_sample_depend_on_others(model):
+    request = ShardRequest(modality="images", sample={"redraw": 0.1}, model=model, size=4)
+    with pytest.raises(UserError, match=r"sample\.redraw: a sample in a shard depends on its number alone"):
+        shard_drawer(request)
 
 
 def test_a_long_sampling_keeps_at_most_forty_frames_of_its_path(model, tmp_path):

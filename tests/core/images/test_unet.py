@@ -1,12 +1,13 @@
-"""Both networks: shapes, what they depend on, and where they start."""
+"""The networks: shapes, what they depend on, and where they start."""
 
 import pytest
 import torch
 from torch import nn
 
 from core.errors import UserError
-from core.images.config import DDPMUNetConfig, ImageModel, UNetConfig
+from core.images.config import ImageModel
 from core.images.model import ImageShape, build_network
+from core.images.networks import DDPMUNetConfig, DiTConfig, UNetConfig
 from core.images.unet import UNet
 
 SMALL = UNetConfig(channels=(8, 16), blocks=(1, 1), embedding=16, head_channels=8)
@@ -34,6 +35,7 @@ def awake(network: nn.Module) -> nn.Module:
 NETWORKS = [
     pytest.param(SMALL, id="unet"),
     pytest.param(SMALL.model_copy(update={"patch": 2}), id="unet-patch2"),
+    pytest.param(DiTConfig(patch=2, width=16, depth=2, heads=2), id="dit"),
     pytest.param(DDPMUNetConfig(channels=(8, 16)), id="ddpm_unet"),
 ]
 
@@ -72,8 +74,9 @@ def test_every_parameter_gets_a_gradient(network):
     assert silent == []
 
 
-def test_unet_starts_at_zero_output():
-    model = UNet(SMALL, 1, 3)
+@pytest.mark.parametrize("network", NETWORKS[:3])
+def test_the_default_networks_start_at_zero_output(network):
+    model = build_network(ImageModel(network=network), shape(8))
     assert model(*inputs(8)).abs().max() == 0
 
 
@@ -84,6 +87,42 @@ def test_every_residual_block_sees_the_whole_image_through_attention_at_the_lowe
     model(x, level, labels)[0, 0, 0, 0].backward()
     assert x.grad is not None
     assert (x.grad != 0).all()
+
+
+def test_a_transformer_knows_where_its_patches_are():
+    model = awake(build_network(ImageModel(network=DiTConfig(patch=2, width=16, depth=1, heads=2)), shape(8)))
+    x, level, labels = torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long)
+    patches = torch.nn.functional.pixel_unshuffle(model(x, level, labels), 2).flatten(2)[0].T  # of an even image
+    assert len({tuple(patch) for patch in patches.tolist()}) == 16
+
+
+def test_sides_of_an_oblong_image_are_not_confused():
+    oblong = ImageShape(channels=3, height=8, width=16, class_names=("a",))
+    network = DiTConfig(patch=4, width=16, depth=1, heads=2)
+    model = awake(build_network(ImageModel(network=network), oblong))
+    x = torch.randn(2, 3, 8, 16, generator=torch.Generator().manual_seed(0))
+    assert model(x, torch.zeros(2), torch.zeros(2, dtype=torch.long)).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("settings", "side", "words"),
+    [
+        (
+            {"patch": 4},
+            30,
+            r"30x30 pixels; .* divisible by 4: use a smaller model\.network\.patch",
+        ),
+        ({"patch": 1}, 256, r"65,536 patches, .* at most 16,384: use a larger model\.network\.patch"),
+    ],
+)
+def test_images_that_a_transformer_cannot_take_are_refused(settings, side, words):
+    with pytest.raises(UserError, match=words):
+        build_network(ImageModel(network=DiTConfig(**settings)), shape(side))
+
+
+def test_a_width_that_heads_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match="width is 100; it must be a multiple of heads, 3, and of 4"):
+        DiTConfig(width=100, heads=3)
 
 
 def test_an_image_size_that_levels_do_not_divide_is_refused_naming_the_divisor():
@@ -104,5 +143,5 @@ def test_levels_of_channels_and_blocks_must_agree():
 
 def test_a_network_without_a_name_is_the_unet_and_an_unknown_name_is_refused():
     assert ImageModel.model_validate({"network": {"channels": [8], "blocks": [1]}}).network.name == "unet"
-    with pytest.raises(ValueError, match="one of the networks unet, ddpm_unet"):
-        ImageModel.model_validate({"network": {"name": "dit"}})
+    with pytest.raises(ValueError, match="one of the networks unet, dit, ddpm_unet"):
+        ImageModel.model_validate({"network": {"name": "mlp"}})

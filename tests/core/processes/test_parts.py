@@ -46,7 +46,7 @@ if rank == "0" and attempt != "0":
 """
 MODALITIES: tuple[ModalityName, ...] = ("images", "text")
 SAMPLE: dict[str, dict[str, Any]] = {  # of images seven batches, the last one smaller; of text, of each mode three
-    "images": {"count": 26, "batch_size": 4, "steps": 3, "sampler": "ddpm", "guidance": 2.0},
+    "images": {"count": 26, "batch_size": 4, "steps": 3, "sampler": "ddpm", "guidance": 2.0, "redraw": 0.3},
     "text": {**text.SAMPLE, "count": 5, "batch_size": 2},
 }
 EVALUATE: dict[str, dict[str, Any]] = {

@@ -79,6 +79,7 @@ class Execution:
         self._server, self.job = server, job
         self._pid = 0
         self._tasks: dict[str, v1.PipelineTaskDetail] = {}
+        self._launched: set[str] = set()  # jobs that run
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._cancelled = False
 
@@ -219,12 +220,24 @@ class Execution:
                 detail.executor_detail.container_detail.main_job = event["job"]
             case "trial":
                 self._server.tuning.trial(event["job"], event["facts"])
-            case "tuned":
-                self._server.tuning.finish(event["job"], _JOB[event["state"]])
+            case "job":
+                self._follow_job(event["job"], _JOB[event["state"]], event.get("error", ""))
             case "finished":
                 self._finish_task(event)
             case "result":
                 self._result = event
+
+    def _follow_job(self, name: str, state: v1.JobState, error: str) -> None:
+        """A job that a launcher made has another state."""
+        if name in self._server.tuning.jobs:
+            if state != _JOB.JOB_STATE_RUNNING:
+                self._server.tuning.finish(name, state)
+        elif state == _JOB.JOB_STATE_RUNNING:
+            self._server.jobs.start(name)
+            self._launched.add(name)
+        else:
+            self._server.jobs.finish(name, state, error)
+            self._launched.discard(name)
 
     def _finish_task(self, event: dict[str, Any]) -> None:
         detail = self._tasks[event["task"]]
@@ -311,6 +324,8 @@ class Execution:
         job.state, job.end_time, job.update_time = state, now(), now()
         if message:
             job.error.code, job.error.message = code, message
+        for name in self._launched:  # their launchers cancel them
+            self._server.jobs.finish(name, _JOB.JOB_STATE_CANCELLED)
         root = {"PIPELINE_STATE_SUCCEEDED": "SUCCEEDED", "PIPELINE_STATE_CANCELLED": "CANCELLED"}
         for detail in job.job_detail.task_details:
             if detail.state == _TASK.RUNNING:

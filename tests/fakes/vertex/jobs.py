@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +28,18 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def accelerators(job: v1.CustomJob) -> Counter[tuple[str, str]]:
+    """How many a job holds, by region and quota metric."""
+    spot = "preemptible_" if job.job_spec.scheduling.strategy == v1.Scheduling.Strategy.SPOT else ""
+    counted: Counter[tuple[str, str]] = Counter()
+    for pool in job.job_spec.worker_pool_specs:
+        if kind := pool.machine_spec.accelerator_type:
+            name = kind.name.lower().removeprefix("nvidia_").removeprefix("tesla_").replace("h100_80gb", "h100")
+            metric = f"aiplatform.googleapis.com/custom_model_training_{spot}nvidia_{name}_gpus"
+            counted[job.name.split("/")[3], metric] += pool.machine_spec.accelerator_count * int(pool.replica_count)
+    return counted
+
+
 class Numbers:
     """Numeric resource ids, as the service draws them (never reused)."""
 
@@ -40,11 +53,13 @@ class Numbers:
 class JobService:
     """`projects.locations.customJobs`: checked, kept and moved through their states by whoever runs them.
 
-    `tensorboards` are the names of the TensorBoard instances there are.
+    `tensorboards` are the names of the TensorBoard instances there are; `quota` is how many accelerators the project
+    may hold at once, by region and metric. A job that finds too few left is queued until others have ended.
     """
 
     def __init__(self) -> None:
         self.jobs: dict[str, v1.CustomJob] = {}
+        self.quota: dict[tuple[str, str], int] = {}
         self.tensorboards: set[str] = set()
         self._number = Numbers(5_000_000_000_000_000_001)
 
@@ -55,10 +70,25 @@ class JobService:
         self.check_pools(job.job_spec.worker_pool_specs)
         self._check_places(job)
         job.name = f"{request.parent}/customJobs/{self._number()}"
-        job.state = v1.JobState.JOB_STATE_PENDING
+        job.state = v1.JobState.JOB_STATE_QUEUED
         job.create_time = job.update_time = now()
         self.jobs[job.name] = job
+        self._admit()
         return job
+
+    def _admit(self) -> None:
+        """Lets queued jobs go on for which there is quota, in their order."""
+        held: Counter[tuple[str, str]] = Counter()
+        for job in self.jobs.values():
+            if job.state in (v1.JobState.JOB_STATE_PENDING, v1.JobState.JOB_STATE_RUNNING):
+                held.update(accelerators(job))
+        for job in self.jobs.values():
+            asked = accelerators(job)
+            if job.state == v1.JobState.JOB_STATE_QUEUED and all(
+                held[key] + count <= self.quota.get(key, held[key] + count) for key, count in asked.items()
+            ):
+                job.state, job.update_time = v1.JobState.JOB_STATE_PENDING, now()
+                held.update(asked)
 
     def check_pools(self, pools: Any) -> None:
         """Refuses worker pools that the service refuses.
@@ -110,6 +140,7 @@ class JobService:
     def get_custom_job(self, request: v1.GetCustomJobRequest) -> v1.CustomJob:
         if request.name not in self.jobs:
             raise not_found(request.name)
+        self._admit()
         return self.jobs[request.name]
 
     def list_custom_jobs(self, request: v1.ListCustomJobsRequest) -> v1.ListCustomJobsResponse:

@@ -1,19 +1,27 @@
-"""What the launcher of a wrapped component does: its payload becomes a custom job whose replicas know each other."""
+"""GCPC's own launcher of custom and tuning jobs, run with its clients at this server; and what runs in a custom job."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import logging
+import os
 import re
 import socket
+import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from google_cloud_pipeline_components.container.v1.gcp_launcher.utils.json_util import recursive_remove_empty
+from google.auth.credentials import AnonymousCredentials
 
-MODULE = "google_cloud_pipeline_components.container.v1.custom_job.launcher"
-WORKER_RESTARTS = 5
-"""Of a worker that exits non-zero: "Understand the custom training service" in Vertex AI's documentation."""
+_GCPC = "google_cloud_pipeline_components.container.v1"
+MODULE, TUNING = f"{_GCPC}.custom_job.launcher", f"{_GCPC}.hyperparameter_tuning_job.launcher"
+POLLING = 0.2  # seconds, instead of 20
+WORKER_RESTARTS, JOB_RESTARTS = 5, 3
+"""Of a worker that exits non-zero, and of the job after those: "Understand the custom training service" in Vertex AI's
+documentation."""
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['([\w-]+)'\]\}\}")
 
 
@@ -24,33 +32,80 @@ class Launched:
     name: str
     command: list[str]
     environments: list[dict[str, str]]
-    restarts: bool
-    attempts: int
+    restarts: bool  # of the job, when a machine is taken away
+    again: tuple[int, int]  # restarts of a worker that exits non-zero, and then of the job
 
 
-def payload(arguments: list[str], values: dict[str, Any]) -> dict[str, Any]:
-    """The custom or tuning job that the launcher's `--payload` describes, as the launcher sends it.
+def resolved(arguments: list[str], values: dict[str, Any], executor_input: str) -> list[str]:
+    """Arguments of the launcher's container as the backend fills them in before it starts.
 
     Args:
-        arguments: of the launcher's container.
+        arguments: with placeholders.
         values: parameters of the step; a text is put in as it is, anything else as JSON.
+        executor_input: of the step, as JSON; it goes on to the program of the job that is launched.
     """
 
     def put(found: re.Match[str]) -> str:
         value = values.get(found[1])
-        return json.dumps(value)[1:-1] if isinstance(value, str) else json.dumps(value)
+        return json.dumps(value)[1:-1] if isinstance(value, str) else json.dumps(_whole(value))
 
-    text = arguments[arguments.index("--payload") + 1]
-    if text.startswith('{"Concat"'):
-        text = "".join(json.loads(text)["Concat"])
-    while _PLACEHOLDER.search(text):  # a value may name others
-        text = _PLACEHOLDER.sub(put, text)
-    made = recursive_remove_empty(json.loads(text))
-    if "job_spec" not in made:
-        return dict(made)
-    if made["job_spec"]["scheduling"].get("strategy") != "FLEX_START":
-        made["job_spec"]["scheduling"].pop("max_wait_duration", None)
-    return dict(made)
+    filled = []
+    for text in arguments:
+        if text.startswith('{"Concat"'):
+            text = "".join(json.loads(text)["Concat"])
+        inside = re.match(r"\{(?!\{)", text)  # JSON, in which a text is escaped
+        while _PLACEHOLDER.search(text):  # a value may name others
+            text = _PLACEHOLDER.sub(put if inside else lambda found: str(values.get(found[1])), text)
+        filled.append(text.replace("{{$.json_escape[1]}}", json.dumps(executor_input)[1:-1]))
+    return filled
+
+
+def _whole(value: Any) -> Any:
+    """`value` as the backend writes it: a double without a fraction is written as an integer."""
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def start(arguments: list[str], service: str, labels: dict[str, str], output: int) -> int:
+    """GCPC's own launcher in a process of its own, with its clients at `service`; the process id.
+
+    Args:
+        arguments: of its container: `python3 -m MODULE --type ...`.
+        service: URL of the server.
+        labels: of the pipeline run, which the service hands on.
+        output: descriptor of its log.
+    """
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+        logging.basicConfig(level=logging.INFO, force=True)
+        os.environ["VERTEX_AI_PIPELINES_RUN_LABELS"] = json.dumps(labels)
+        runner = importlib.import_module(f"{_GCPC}.gcp_launcher.job_remote_runner")
+        runner._POLLING_INTERVAL_IN_SECONDS = POLLING
+        kind = runner.aiplatform.gapic.JobServiceClient
+        runner.aiplatform.gapic.JobServiceClient = lambda *_, **__: kind(
+            credentials=AnonymousCredentials(), client_options={"api_endpoint": service}, transport="rest"
+        )
+        module = next(part for part in arguments if part in (MODULE, TUNING))
+        importlib.import_module(module).main(arguments[arguments.index(module) + 1 :])
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def launched(made: dict[str, Any]) -> Launched:
@@ -72,7 +127,7 @@ def launched(made: dict[str, Any]) -> Launched:
     final = bool(scheduling.get("disableRetries"))
     restarts = bool(scheduling.get("restartJobOnWorkerRestart")) and not final
     command = [*program.get("command", []), *program.get("args", [])]
-    return Launched(made["name"], command, environments, restarts, 1 if final else 1 + WORKER_RESTARTS)
+    return Launched(made["name"], command, environments, restarts, (0, 0) if final else (WORKER_RESTARTS, JOB_RESTARTS))
 
 
 def _clusters(pools: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

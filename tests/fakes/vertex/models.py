@@ -31,6 +31,11 @@ class ModelService:
             raise invalid("model.display_name is required and has at most 128 characters.")
         if not model.container_spec.image_uri:
             raise invalid("model.container_spec.image_uri is required for a custom-trained model.")
+        spec = model.container_spec
+        if any(route and not route.startswith("/") for route in (spec.predict_route, spec.health_route)):
+            raise invalid("container_spec: predict_route and health_route begin with a slash.")
+        if spec.args and not spec.command:  # then the image's own entry point runs, which is not known here
+            raise ServiceError("UNIMPLEMENTED", "container_spec.args without command is not served here.")
         if model.artifact_uri and not model.artifact_uri.startswith("gs://"):
             raise invalid(f"model.artifact_uri must be a Cloud Storage URI, found {model.artifact_uri!r}.")
         if model.artifact_uri and not self._bucket_exists(model.artifact_uri.split("/")[2]):
@@ -52,6 +57,9 @@ class ModelService:
             versions = self.models[name] = []
         model.name, model.version_id = name, str(len(versions) + 1)
         model.create_time = model.update_time = model.version_create_time = model.version_update_time = now()
+        model.supported_deployment_resources_types = [v1.Model.DeploymentResourcesType.DEDICATED_RESOURCES]
+        model.supported_input_storage_formats = ["jsonl", "bigquery", "csv", "tf-record", "file-list"]
+        model.supported_output_storage_formats = ["jsonl", "bigquery"]
         aliases, model.version_aliases = list(model.version_aliases), []
         versions.append(model)
         if len(versions) == 1 and "default" not in aliases:

@@ -33,7 +33,7 @@ class PlatformService:
         self.accounts = {f"pipelines@{server.project}.iam.gserviceaccount.com"}
         self.images: set[str] = set()
         self.unreadable: set[str] = set()
-        self.quota: dict[tuple[str, str], int] = {}
+        self.quota: dict[tuple[str, str], int] = server.jobs.quota
 
     def answer(self, verb: str, path: str, query: str, content: bytes, accept: str = "") -> dict[str, Any]:
         project = re.escape(self._server.project)

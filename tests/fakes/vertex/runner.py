@@ -31,6 +31,7 @@ from kfp.local.orchestrator import enhanced_dag_orchestrator, task_executor
 from kfp.local.orchestrator.orchestrator_utils import OrchestratorUtils
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from tests.fakes.vertex import launcher
 from tests.fakes.vertex.mount import Bucket, Mounted
 from tests.fakes.vertex.step import Step, StepError, described, restored
 
@@ -163,6 +164,16 @@ class Runner:
     def _identity() -> int:
         return random.SystemRandom().randrange(10**15, 10**18)
 
+    def name_in(self, resources: Path) -> str:
+        """The resource name that a launcher left in its `gcp_resources`."""
+        (one,) = json.loads(resources.read_text())["resources"]
+        return str(one["resourceUri"]).partition("/v1/")[2]
+
+    def get(self, name: str) -> dict[str, Any]:
+        """A resource of this run's own service."""
+        with urllib.request.urlopen(f"{self.order['service']}/v1/{name}", timeout=20) as answer:
+            return dict(json.load(answer))
+
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """A request to this run's own service, as the launcher makes it.
 
@@ -198,7 +209,7 @@ def serve(preload: list[str]) -> None:
 
     A run's events go through the named pipe `FOLDER/events`; its first line is the runner's process id.
     """
-    for name in preload:
+    for name in (*preload, launcher.MODULE, launcher.TUNING):
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:

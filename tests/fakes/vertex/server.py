@@ -8,7 +8,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +17,11 @@ from urllib.parse import unquote, urlsplit
 
 from google.longrunning import operations_pb2
 from google.protobuf import any_pb2, empty_pb2, json_format
+from google.rpc import code_pb2
 
 from tests.fakes.gcs import GcsServer
+from tests.fakes.vertex.batches import BatchService
+from tests.fakes.vertex.endpoints import EndpointService
 from tests.fakes.vertex.errors import ServiceError, invalid, not_found
 from tests.fakes.vertex.execution import Host
 from tests.fakes.vertex.jobs import JobService, LogService, Numbers, TensorboardService
@@ -50,6 +53,28 @@ class Operations:
         self._operations[operation.name] = operation
         self._polls[operation.name] = 0
         return self.get(operation.name, poll=False)
+
+    def run(
+        self, parent: str, metadata: Any, work: Callable[[], Any], ready: Callable[[Any], Any], lock: Any
+    ) -> operations_pb2.Operation:
+        """An operation that is done when `work` is, which runs beside the server; `ready` makes its response."""
+        name = f"{parent}/operations/{self._number()}"
+        self._operations[name] = running = operations_pb2.Operation(name=name)
+        running.metadata.Pack(type(metadata).pb(metadata))
+        self._polls[name] = 0
+
+        def follow() -> None:
+            try:
+                made = work()
+                with lock:
+                    response = ready(made)
+                    running.response.Pack(type(response).pb(response))
+            except ServiceError as error:
+                running.error.code, running.error.message = code_pb2.Code.Value(error.status), error.message
+            running.done = True
+
+        threading.Thread(target=follow, daemon=True).start()
+        return operations_pb2.Operation(name=name, metadata=running.metadata)
 
     def get(self, name: str, *, poll: bool = True) -> operations_pb2.Operation:
         if name not in self._operations:
@@ -87,7 +112,8 @@ class VertexServer:
     ) -> None:
         self.gcs, self.project, self.number = gcs, project, "123456789012"
         self.hold, self.mount = hold, mount
-        self.host = Host({**gcs.environment, **(environment or {})}, preload)
+        self.image = {**gcs.environment, **(environment or {})}
+        self.host = Host(self.image, preload)
         self.lock = threading.RLock()
         self.requests: list[tuple[str, str]] = []
         self.begun: int | None = None  # how often a custom job that exits non-zero is begun, if a probe has told
@@ -102,6 +128,8 @@ class VertexServer:
         self.logs = LogService(project)
         self.metadata = MetadataService(self.operations, self.cache)
         self.models = ModelService(self.operations, self.bucket_exists)
+        self.endpoints = EndpointService(self)
+        self.batches = BatchService(self)
         self.schedules = ScheduleService(self)
         self.pipelines = PipelineService(self)
         self.platform = PlatformService(self)
@@ -112,8 +140,11 @@ class VertexServer:
                 ("schedule_service", self.schedules),
                 ("job_service", self.jobs),
                 ("job_service", self.tuning),
+                ("job_service", self.batches),
                 ("tensorboard_service", TensorboardService(self.jobs)),
                 ("model_service", self.models),
+                ("endpoint_service", self.endpoints),
+                ("prediction_service", self.endpoints),
                 ("metadata_service", self.metadata),
             )
             for route in routes_of(package, service)
@@ -153,6 +184,9 @@ class VertexServer:
             with self.lock:
                 query = split.query.replace(f"projects%2F{self.number}%2F", f"projects%2F{self.project}%2F")
                 result = self._dispatch(verb, path, query, body.encode(), accept)
+            if callable(result):  # what takes its time, and lets others be served meanwhile
+                result = result()
+            with self.lock:
                 text = result if isinstance(result, str) else _to_json(result)
             return 200, self._numbered(text).encode()
         except ServiceError as error:
@@ -206,6 +240,7 @@ class VertexServer:
     def close(self) -> None:
         for execution in self.pipelines.executions.values():
             execution.cancel()
+        self.endpoints.close()
         self.host.close()
         self._http.shutdown()
         self._http.server_close()

@@ -11,7 +11,10 @@ import re
 import signal
 import sys
 import tempfile
+import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +94,7 @@ class Step:
         return {"parameters": parameters, "artifacts": described(self.arguments)["artifacts"]}
 
     def cache_key(self) -> str:
+        """As KFP's cacheutils makes it: of an input artifact its name alone, which is that of its resource."""
         container = self.executor.container
         key = [
             self.runner.order["spec"]["pipelineInfo"]["name"],
@@ -98,7 +102,8 @@ class Step:
             list(container.command),
             list(container.args),
             [(e.name, e.value) for e in container.env],
-            self.inputs(),
+            self.inputs()["parameters"],
+            {key: artifact["name"] for key, artifact in self.inputs()["artifacts"].items()},
         ]
         return hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -140,74 +145,121 @@ class Step:
         if self.refused:
             raise self.refused
         container = self.executor.container
-        command, job, restarts, attempts = [*container.command, *container.args], self.job, False, 1
-        environments = [{e.name: e.value for e in container.env}]
+        command, text = [*container.command, *container.args], json.dumps(self.input)
         if tuning.MODULE in command:
             return self._tune(command)
         if launcher.MODULE in command:
-            made = self._launch(command)
-            command, environments, job, restarts = made.command, made.environments, made.name, made.restarts
-            attempts = self.runner.order["begun"] or made.attempts
+            with self._launching(command, text) as name:
+                self._work(launcher.launched(self.runner.get(name)))
+            return self._outputs()
+        given = {e.name: e.value for e in container.env}
+        command = [part.replace("{{$.json_escape[1]}}", text).replace("{{$}}", text) for part in command]
+        self._work(launcher.Launched(self.job, command, [given], False, (0, 0)))
+        return self._outputs()
+
+    def _outputs(self) -> dict[str, Any]:
+        outputs = dict(executor_output_utils.get_outputs_for_task(self.message, self.component))
+        missing = set(self.component.output_definitions.parameters) - set(outputs) - {"gcp_resources"}
+        if missing:
+            raise StepError(f"Output parameter {sorted(missing)[0]} of {self.name} was not written.")
+        for key, value in outputs.items():
+            for artifact in value if isinstance(value, list) else [value]:
+                if isinstance(artifact, dsl.Artifact):  # each that a step makes is another resource, wherever it lies
+                    artifact.name = f"{self.root}/{key}"
+        return outputs
+
+    def _work(self, made: launcher.Launched) -> None:
+        """Runs a job's program in its containers, and again as the service does.
+
+        Raises:
+            StepError: it failed in the end.
+        """
         for artifacts in self.message.inputs.artifacts.values():
             for artifact in artifacts.artifacts:
                 self.runner.storage.download(artifact.uri)
-        text = json.dumps(self.input)
-        command = [part.replace("{{$.json_escape[1]}}", text).replace("{{$}}", text) for part in command]
+        begun, (workers, jobs) = self.runner.order["begun"], made.again
+        if begun and workers:  # a probe has told how often the service really begins one
+            workers, jobs = begun - 1, 0
         fault = self._fault()
-        code = self._spawn(command, environments, job, fault)
-        while code in TAKEN_AWAY and restarts:
-            self._say(job, "The replica workerpool0-0 was preempted; restarting the job.")
-            code = self._spawn(command, environments, job, None)
-        while code > 0 and code not in TAKEN_AWAY and attempts > 1:
-            attempts -= 1
-            self._say(job, f"The replica workerpool0-0 exited with a non-zero status of {code}; restarting the worker.")
-            code = self._spawn(command, environments, job, None)
+        code = self._spawn(made.command, made.environments, made.name, fault)
+        while code in TAKEN_AWAY and made.restarts:
+            self._say(made.name, "The replica workerpool0-0 was preempted; restarting the job.")
+            code = self._spawn(made.command, made.environments, made.name, None)
+        said = f"The replica workerpool0-0 exited with a non-zero status of {code}; restarting the"
+        for attempt in range(1, (1 + workers) * (1 + jobs)):
+            if code <= 0 or code in TAKEN_AWAY:
+                break
+            self._say(made.name, f"{said} {'worker' if attempt % (1 + workers) else 'job'}.")
+            code = self._spawn(made.command, made.environments, made.name, None)
         self.runner.storage.upload(self.root)
         if code != 0:
             raise StepError(
                 "The replica workerpool0-0 exited with a non-zero status of 1. To find out more about why your job "
-                f"exited please check the logs: {job}"
+                f"exited please check the logs: {made.name}"
             )
-        outputs = executor_output_utils.get_outputs_for_task(self.message, self.component)
-        missing = set(self.component.output_definitions.parameters) - set(outputs) - {"gcp_resources"}
-        if missing:
-            raise StepError(f"Output parameter {sorted(missing)[0]} of {self.name} was not written.")
-        return outputs
 
-    def _launch(self, command: list[str]) -> launcher.Launched:
-        """What the launcher does: create the custom job that its payload describes, and name it in gcp_resources."""
-        values = self.input["inputs"]["parameterValues"]
-        asked = launcher.payload(command, values)
-        asked["labels"] = {**self.runner.order["labels"], **asked.get("labels", {})}
-        self._say(self.job, f"Creating custom job {values.get('display_name')}")
-        if self._fault("stockout"):
-            machine = asked["job_spec"]["worker_pool_specs"][0]["machine_spec"]
-            raise StepError(
-                f"RESOURCE_EXHAUSTED: Resources are insufficient in region: {self.runner.order['location']}"
-                f" for {machine['machine_type']}. Please try a different region or other machines.",
-                8,
-            )
-        made = launcher.launched(self.runner.post("customJobs", asked))
-        resources = {"resources": [{"resourceType": "CustomJob", "resourceUri": f"https://service/v1/{made.name}"}]}
+    @contextmanager
+    def _launching(self, command: list[str], text: str) -> Iterator[str]:
+        """The resource name of the job that GCPC's launcher makes, while it watches the job; the job's end is told to
+        the service, which tells the launcher.
+
+        Raises:
+            StepError: the launcher failed, in the words that the service has for it.
+        """
         where = Path(self.message.outputs.parameters["gcp_resources"].output_file)
-        where.parent.mkdir(parents=True, exist_ok=True)
-        where.write_text(json.dumps(resources))
-        self.runner.storage.upload(self.root)  # readable while the job runs
-        return made
+        where.unlink(missing_ok=True)
+        values = {**self.input["inputs"]["parameterValues"]}
+        arguments = launcher.resolved(command, values, text)
+        arguments[arguments.index("--gcp_resources") + 1] = str(where)
+        with tempfile.TemporaryFile() as log:
+            process = launcher.start(arguments, self.runner.order["service"], self.runner.order["labels"], log.fileno())
+            ended = None
+            while ended is None and not (where.exists() and where.stat().st_size):
+                time.sleep(0.02)
+                ended = self._ended(process)
+            if ended is not None:
+                raise StepError(_last(log), 8 if "429" in _last(log) else 3)
+            self.runner.storage.upload(self.root)  # readable while the job runs
+            name = self.runner.name_in(where)
+            for line in _said(log).splitlines():  # those of its polling, every 20 s there, are left out
+                self._say(self.job, line)
+            try:
+                if self._fault("stockout"):
+                    raise StepError(self._no_machine(name), 8)
+                while self.runner.get(name)["state"] == "JOB_STATE_QUEUED":  # for quota
+                    time.sleep(0.1)
+                self.runner.report("job", job=name, state="JOB_STATE_RUNNING")
+                yield name
+            except StepError as error:
+                self.runner.report("job", job=name, state="JOB_STATE_FAILED", error=str(error), code=error.code)
+                os.waitpid(process, 0)
+                raise
+            self.runner.report("job", job=name, state="JOB_STATE_SUCCEEDED")
+            if os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]):
+                raise StepError(_last(log))
+
+    @staticmethod
+    def _ended(process: int) -> int | None:
+        """The exit status of a child; None while it runs."""
+        done, status = os.waitpid(process, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if done else None
+
+    def _no_machine(self, name: str) -> str:
+        spec = self.runner.get(name)["jobSpec"]
+        machine = spec["workerPoolSpecs"][0]["machineSpec"]["machineType"]
+        return (
+            f"RESOURCE_EXHAUSTED: Resources are insufficient in region: {self.runner.order['location']}"
+            f" for {machine}. Please try a different region or other machines."
+        )
 
     def _tune(self, command: list[str]) -> dict[str, Any]:
-        """What the launcher of a hyper-parameter tuning job does, and the service with the job."""
-        asked = launcher.payload(command, self.input["inputs"]["parameterValues"])
-        made = self.runner.post("hyperparameterTuningJobs", asked)
-        tuning.write_resources(Path(self.message.outputs.parameters["gcp_resources"].output_file), made["name"])
-        self.runner.storage.upload(self.root)
-        failed = tuning.Trials(self, made).run()
-        enough = failed < made.get("maxFailedTrialCount", made["maxTrialCount"])
-        state = "JOB_STATE_SUCCEEDED" if enough else "JOB_STATE_FAILED"
-        self.runner.report("tuned", job=made["name"], state=state)
-        if not enough:
-            raise StepError(f"Too many trials failed; the last are in {made['name']}")
-        return dict(executor_output_utils.get_outputs_for_task(self.message, self.component))
+        """What the service does with a hyper-parameter tuning job, which GCPC's launcher makes and watches."""
+        with self._launching(command, json.dumps(self.input)) as name:
+            made = self.runner.get(name)
+            failed = tuning.Trials(self, made).run()
+            if failed >= made.get("maxFailedTrialCount", made["maxTrialCount"]):
+                raise StepError(f"Too many trials failed; the last are in {name}")
+        return self._outputs()
 
     def spawn_program(self, command: list[str], environment: dict[str, str], job: str, image: str) -> int:
         """Runs a program of the image, what its request names in the mounted folder; its exit code."""
@@ -307,6 +359,16 @@ def _become_step(
         os._exit(code)
 
 
+def _last(log: Any) -> str:
+    """The end of what a launcher said, in a line."""
+    return " ".join(_said(log)[-600:].split()) or "The launcher ended."
+
+
+def _said(log: Any) -> str:
+    """What a launcher said until now; its place in the file, which is shared with it, stays."""
+    return os.pread(log.fileno(), 1_000_000, 0).decode(errors="replace")
+
+
 def _source_of(command: list[str]) -> str | None:
     """The Python source that a lightweight component carries in its command."""
     for shell, source in itertools.pairwise(command):
@@ -325,13 +387,14 @@ def described(values: dict[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if is_artifact(value):
             one = value[0] if isinstance(value, list) else value
-            artifacts[key] = {"uri": one.uri, "schema_title": one.schema_title, "metadata": dict(one.metadata)}
+            artifacts[key] = {"name": one.name, "uri": one.uri, "schema_title": one.schema_title,
+                              "metadata": dict(one.metadata)}  # fmt: skip
     return {"parameters": {k: v for k, v in values.items() if k not in artifacts}, "artifacts": artifacts}
 
 
 def restored(described: dict[str, Any]) -> dict[str, Any]:
     made = {
-        key: _artifact_class(a["schema_title"])(name=key, uri=a["uri"], metadata=a["metadata"])
+        key: _artifact_class(a["schema_title"])(name=a["name"], uri=a["uri"], metadata=a["metadata"])
         for key, a in described["artifacts"].items()
     }
     return {**described["parameters"], **made}

@@ -12,11 +12,12 @@ from typing import Any
 from google.cloud import aiplatform_v1 as v1
 
 from tests.fakes import unprivileged
+from tests.fakes.vertex import launcher
 from tests.fakes.vertex.errors import invalid, not_found
 from tests.fakes.vertex.filters import ordered, page, select
 from tests.fakes.vertex.jobs import JobService, Numbers, now
 
-MODULE = "google_cloud_pipeline_components.container.v1.hyperparameter_tuning_job.launcher"
+MODULE = launcher.TUNING
 _SPECS = ("double_value_spec", "integer_value_spec", "discrete_value_spec", "categorical_value_spec")
 
 
@@ -181,10 +182,3 @@ class Trials:
             facts = {"id": number, "parameters": settings, "measured": measured, "error": error}
             self._step.runner.report("trial", job=made["name"], facts=facts)
         return failed
-
-
-def write_resources(where: Path, name: str) -> None:
-    """`gcp_resources` as the launcher writes it."""
-    where.parent.mkdir(parents=True, exist_ok=True)
-    one = {"resourceType": "HyperparameterTuningJob", "resourceUri": f"https://service/v1/{name}"}
-    where.write_text(json.dumps({"resources": [one]}))

@@ -74,19 +74,21 @@ def test_preempted_training_on_demand_fails_and_is_not_restarted(cloud, command)
     assert monitor(command, run, "--follow")[0] == 1
 
 
-@pytest.mark.parametrize(("place", "restarts"), [("--spot", 5), ("--no-spot", 0)])
+@pytest.mark.parametrize(("place", "workers", "jobs"), [("--spot", 4 * 5, 3), ("--no-spot", 0, 0)])
 def test_what_a_step_refused_is_not_done_again_when_the_service_starts_its_worker_again(
-    cloud, command, place, restarts
+    cloud, command, place, workers, jobs
 ):
-    run = deploy(command, place, "--set", f"train.learning_rate=6.{restarts}")
+    run = deploy(command, place, "--set", f"train.learning_rate=6.{jobs}")
     assert monitor(command, run, "--follow")[0] == 1
     detail = next(d for d in sent(cloud, run).job_detail.task_details if d.task_name == "train")
     (name,) = [name for name, job in cloud.server.jobs.jobs.items() if job.display_name == "train"][-1:]
-    assert cloud.server.jobs.jobs[name].job_spec.scheduling.disable_retries is (restarts == 0), detail.task_name
+    assert cloud.server.jobs.jobs[name].job_spec.scheduling.disable_retries is (jobs == 0), detail.task_name
     said = list(cloud.server.logs.lines(name))
-    assert sum("restarting the worker" in line for line in said) == restarts
+    assert sum("restarting the worker" in line for line in said) == workers
+    assert sum("restarting the job" in line for line in said) == jobs
     assert said.count("train: 0/10 examples") == 1
-    assert sum("refused before this worker was started again: train: diverged" in line for line in said) == restarts
+    refused = "refused before this worker was started again: train: diverged"
+    assert sum(refused in line for line in said) == workers + jobs
 
 
 @pytest.mark.parametrize(

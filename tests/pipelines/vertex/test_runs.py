@@ -61,7 +61,7 @@ def test_run_is_followed_to_its_end_and_its_model_is_registered_in_bucket_and_re
     listed = cloud.vertex.models.list_model_versions(name=f"{cloud.vertex.project.parent}/models/{name}")
     (version,) = listed
     assert set(version.version_aliases) == {"default", "v1", "champion"}
-    assert version.artifact_uri == f"gs://demo-bucket/registry/{name}/versions/00001/model"
+    assert version.artifact_uri == f"gs://demo-bucket/registry/{name}/versions/00001"
     assert version.labels["code"] == "abc123"
 
 

@@ -10,6 +10,7 @@ import pytest
 from core.errors import UserError
 from pipelines.vertex.downloads import crc32c, fetch, fetch_tree
 from pipelines.vertex.retention import candidates, remove
+from tests.pipelines.vertex.conftest import IMAGE
 from tests.pipelines.vertex.test_runs import deploy, monitor, states
 
 
@@ -226,3 +227,23 @@ def test_mirror_adds_versions_that_the_vertex_registry_lacks(cloud, command):
     cloud.vertex.models.delete_model(name=name).result()
     assert command("models", "mirrored", "--mirror")[0] == 0
     assert cloud.vertex.models.get_model(name=f"{name}@champion").version_id == "1"
+
+
+def test_a_mirrored_version_names_a_container_that_serves_it_and_one_that_did_not_is_renewed(cloud, command):
+    run = deploy(command, "--set", "train.learning_rate=0.4", "--set", "job=served")
+    assert monitor(command, run, "--follow")[0] == 0
+    models, name = cloud.vertex.models, f"{cloud.vertex.project.parent}/models/served"
+    made = models.get_model(name=f"{name}@champion")
+    assert made.artifact_uri == "gs://demo-bucket/registry/served/versions/00001"
+    spec = made.container_spec
+    assert (spec.image_uri, list(spec.command), list(spec.args)) == (IMAGE, ["textdiffusion"], ["serve"])
+    assert ([port.container_port for port in spec.ports], spec.health_route) == ([8080], "/health")
+    assert spec.predict_route == "/predict"
+    models.delete_model(name=name).result()
+    before = {"display_name": "served", "container_spec": {"image_uri": IMAGE}, "version_aliases": ["v1", "champion"]}
+    models.upload_model(request={"parent": cloud.vertex.project.parent, "model": before, "model_id": "served"}).result()
+    for _ in range(2):
+        assert command("models", "served", "--mirror")[0] == 0
+    renewed = models.get_model(name=f"{name}@champion")
+    assert (renewed.version_id, set(renewed.version_aliases)) == ("2", {"v1", "champion", "default"})
+    assert renewed.container_spec.predict_route == "/predict"

@@ -29,9 +29,9 @@ def save_guided(folder: Path, network: dict[str, Any] = UNET) -> None:
     images.save_model(folder, shaken(images.build_network(config, shape), 1), config, shape, {}, early)
 
 
-def guided_source(folder: Path) -> ImageSource:
+def guided_source(folder: Path, network: dict[str, Any] = UNET) -> ImageSource:
     """The same as a source of exports."""
-    save_guided(folder)
+    save_guided(folder, network)
     source = sources.load(FoundModel({"model": folder}, MANNER), {})
     assert isinstance(source, ImageSource)
     return source

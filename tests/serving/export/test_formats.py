@@ -17,12 +17,14 @@ from safetensors.torch import load_file
 
 from core import samplers
 from core.errors import UserError
-from core.images.sampling import choose_sigmas, denoiser_of
+from core.images.guidance import denoiser_of
+from core.images.sampling import choose_sigmas
 from core.text import generation
 from core.text.generation import Settings
 from serving.export import folder as plain
 from serving.export.check import TOLERANCE
 from serving.export.source import ImageSource, TextSource
+from tests.serving.export.conftest import guided_source
 
 PAGE = Path(__file__).parents[3] / "docs/how-to/export.md"
 SCRIPTS = dict(re.findall(r'^```python title="([^"]+)"\n(.*?)^```$', PAGE.read_text("utf-8"), re.M | re.S))
@@ -78,6 +80,13 @@ def test_fifteen_lines_without_this_package_draw_our_images(folder: Path, image_
     wanted = samplers.SAMPLERS[settings.sampler](denoiser, x, sigmas, noise=noise).clamp(-1, 1)
     assert float((drawn - wanted).abs().max()) < TOLERANCE["images"]
     assert float(wanted.std()) > 0.05
+
+
+def test_files_of_a_transformer_give_our_images(tmp_path: Path) -> None:
+    source = guided_source(tmp_path, {"network": {"name": "dit", "patch": 4, "width": 16, "depth": 1, "heads": 2}})
+    plain.write(tmp_path, source)
+    (found,) = plain.check(tmp_path, source)
+    assert found.largest < found.allowed
 
 
 def test_a_script_without_this_package_writes_our_text(folder: Path, text_source: TextSource) -> None:
