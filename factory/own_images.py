@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -58,11 +58,12 @@ def images_job(name: str, inner: str, place: str) -> tuple[Values, list[str]]:
     Raises:
         UserError: they cannot be read, or not be split.
     """
-    from core.images.config import network_for
     from core.images.judge import FEATURES
+    from core.images.networks import network_for
 
     seen = look_at_images(inner)
-    side, channels, labelled = seen.side, 3 if seen.coloured else 1, bool(seen.classes)
+    side, labelled = seen.side, bool(seen.classes)
+    channels: Literal[1, 3] = 3 if seen.coloured else 1
     network = network_for(side, side)
     shown: Values = {
         "name": "unet",
@@ -179,15 +180,18 @@ def _look_at_files(items: Iterable[Item], seen: Seen, intake: Intake) -> None:
     seen.transparent = bool(intake.transparent)
 
 
-def examples_per_second(network: Any, side: int, channels: int) -> float:
+def examples_per_second(network: Any, side: int, channels: Literal[1, 3]) -> float:
     """How many examples a second a training of this network takes on this machine as it is now: a few steps of it."""
     import torch
 
-    from core.images.config import NETWORKS
+    from core.images.model import ImageShape
+    from core.images.networks import NETWORKS
     from core.processes.world import own_device
 
     device = own_device()
-    model = import_module(NETWORKS[network.name]).build(network, channels, 10).to(device)
+    names = tuple(str(digit) for digit in range(10))
+    shape = ImageShape(channels=channels, height=side, width=side, class_names=names)
+    model = import_module(NETWORKS[network.name]).build(network, shape).to(device)
     batch = torch.zeros(BATCH, channels, side, side, device=device)
     level, labels = torch.zeros(BATCH, device=device), torch.zeros(BATCH, dtype=torch.long, device=device)
     seconds = []

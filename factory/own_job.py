@@ -5,12 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
-<<<<<<< HEAD
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-=======
->>>>>>> own
 
 from core import storage
 from core.config import validate
@@ -53,161 +47,10 @@ def _are_images(inner: str, files: list[str]) -> bool:
 
     if any(name.endswith(".npz") or "ubyte" in name or name.lower().endswith(suffixes()) for name in files):
         return True
-<<<<<<< HEAD
-    return any(name.lower().endswith(suffixes()) for name in files)
-
-
-# --- images
-
-
-def _images_job(inner: str, place: str, _: list[str]) -> tuple[Values, list[str]]:
-    from core.images.networks import network_for
-
-    seen = look_at_images(inner)
-    side, labelled = seen.side, bool(seen.classes)
-    channels: Literal[1, 3] = 3 if seen.coloured else 1
-    network = network_for(side, side)
-    shown: Values = {
-        "name": "unet",
-        "channels": list(network.channels),
-        "blocks": list(network.blocks),
-        "patch": network.patch,
-    }
-    if not network.attention:
-        shown["attention"] = False
-    speed = examples_per_second(network, side, channels)
-    examples = float(np.clip(PASSES * seen.images, *EXAMPLES))
-    minutes = float(np.clip(round(examples / speed / 60), *MINUTES))
-    count = max(20, min(1000, seen.test))
-    kinds = f"{len(seen.classes)} classes" if labelled else "no classes"
-    values: Values = {
-        "description": f"{seen.images:,} images of {kinds} from {Path(place).name}",
-        "modality": "images",
-        "data": {"source": seen.source, "data_dir": place, "resolution": side, "channels": channels},
-        "model": {"network": {"name": "unet", **shown}, "process": {"sigma_data": "auto"}, "conditional": labelled},
-        "train": {
-            "minutes": minutes,
-            "batch_size": BATCH,
-            "optimizer": "muon",
-            "learning_rate": 2.0e-3,
-            "warmup_examples": 3000,
-            "guide_at": 0.1,
-        },
-        "sample": {
-            "count": count,
-            "sampler": "dpmpp_sde",
-            "steps": 16,
-            "sigma_max": 20.0,
-            "start": "estimate",
-            "guidance": 1.2 if labelled else 1.0,
-            "guidance_low": 0.2,
-            "guidance_high": 5.0,
-            "autoguidance": 1.25,
-        },
-        "evaluate": {"count": count, "judge_epochs": 20},
-        "gate": {"metric": "frechet_distance", "better": "lower"},
-    }
-    if seen.transparent:
-        values["data"]["background"] = "white"
-    if seen.value_range:
-        values["data"]["value_range"] = list(seen.value_range)
-    sizes = sorted(seen.sizes)
-    shape = f"{sizes[0][1]} x {sizes[0][0]}" + (f" to {sizes[-1][1]} x {sizes[-1][0]}" if len(sizes) > 1 else "")
-    notes = [
-        f"{seen.images:,} {'coloured' if seen.coloured else 'grey'} images of {shape} pixels, {kinds}",
-        f"they are trained on at {side} x {side}; about {speed:,.0f} images a second here, so {minutes:g} minutes see"
-        f" {minutes * 60 * speed:,.0f}; with judge, samples and measures about {minutes * 1.2 + 1:.0f} minutes in all",
-    ]
-    if seen.transparent:
-        notes.append("some are transparent: data.background: white shows through")
-    if seen.kept < 1:
-        notes.append(f"only the square in the middle of each is taken: of the longest, {seen.kept:.0%}")
-    if seen.value_range:
-        low, high = seen.value_range
-        notes.append(f"pixels have values from {low:g} to {high:g} only: data.value_range makes that black to white")
-    if seen.test < 100:
-        notes.append(f"{seen.test} test images are few: measures will be rough")
-    return values, notes
-
-
-def look_at_images(place: str) -> Seen:
-    """Sizes, colours and classes of the images at `place`, from the first pixels of each part and `LOOKED_AT` files.
-
-    Raises:
-        UserError: they cannot be read, or not be split.
-    """
-    from core.images.config import ImageData
-    from core.images.sources import kind_of, open_source
-    from core.images.split import assign_splits
-
-    source = kind_of(place)
-    config = ImageData(source=source, data_dir=place, resolution=SIDES[-1])  # photos of any size can be looked at
-    with open_source(config) as opened:
-        splits = assign_splits(opened, config)
-        test = sum(int((codes == 2).sum()) for codes in splits.values())
-        pools = [pool for pool in (opened.train, opened.validation, opened.test) if pool is not None]
-        images = sum(len(pool.labels) for pool in pools)
-        seen = Seen(source, images, opened.class_names if opened.labelled else (), test=test)
-        if source == "folder":
-            _look_at_files(place, seen, opened.intake)
-        else:
-            first = next(iter(opened.train.batches()))
-            seen.sizes.add((int(first.shape[1]), int(first.shape[2])))
-            seen.coloured = first.ndim == 4
-        seen.value_range = opened.intake.wanted_range()
-    return seen
-
-
-def _look_at_files(place: str, seen: Seen, intake: Intake) -> None:
-    from PIL import Image
-
-    from core.images.sources.decode import decode, formats, suffixes
-    from core.images.sources.intake import is_grey
-    from core.names import inside
-
-    names = [name for name in listing(place).files if name.lower().endswith(suffixes())]
-    for name in names[:: max(1, len(names) // LOOKED_AT)]:
-        with storage.open_read(inside(place, name, links=True)) as stream:
-            image = decode(name, stream, intake, formats())
-            stream.seek(0)
-            width, height = Image.open(stream, formats=formats()).size  # a photo may have been shrunk
-        upright = (width > height) == (image.width > image.height)
-        seen.sizes.add((height, width) if upright else (width, height))
-        seen.coloured |= image.mode == "RGB" and not is_grey(image)
-    seen.transparent = bool(intake.transparent)
-
-
-def examples_per_second(network: Any, side: int, channels: Literal[1, 3]) -> float:
-    """How many examples a second a training of this network takes on this machine as it is now: a few steps of it."""
-    import torch
-
-    from core.images.model import ImageShape
-    from core.images.networks import NETWORKS
-    from core.processes.world import own_device
-
-    device = own_device()
-    names = tuple(str(digit) for digit in range(10))
-    shape = ImageShape(channels=channels, height=side, width=side, class_names=names)
-    model = import_module(NETWORKS[network.name]).build(network, shape).to(device)
-    batch = torch.zeros(BATCH, channels, side, side, device=device)
-    level, labels = torch.zeros(BATCH, device=device), torch.zeros(BATCH, dtype=torch.long, device=device)
-    seconds = []
-    for _ in range(3):
-        began = time.monotonic()
-        model(batch, level, labels).square().mean().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.monotonic() - began)
-    return BATCH / (1.15 * min(seconds[1:]))  # the optimizer takes its part
-
-
-# --- text
-=======
     if not holds_data_set(inner):
         return False
     with loaded(inner, HubPlace(), Tally()) as parts:
         return any(type(feature).__name__ == "Image" for feature in parts["train"].features.values())
->>>>>>> own
 
 
 def _text_job(inner: str, place: str, files: list[str]) -> tuple[Values, list[str]]:
