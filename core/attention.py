@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FULL = (torch.float32, torch.float64)
+
 
 def attention(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
     """softmax(query key^T / sqrt(d)) value. [B, heads, L, d] and twice [B, heads, P, d] -> [B, heads, L, d]
@@ -18,7 +20,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None 
         mask: boolean [L, P], true where a row may look at a column.
         causal: look at no later position.
     """
-    if query.device.type != "cpu" or (value.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")):
+    if query.device.type != "cpu" or (value.dtype in FULL and not torch.is_autocast_enabled("cpu")):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
     with torch.autocast("cpu", enabled=False):
         mixed = F.scaled_dot_product_attention(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,19 @@ QUIET = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--no-first-run",
 ]  # fmt: skip
+
+
+LONGEST = ("pipelines/vertex", "serving", "docs", "local", "core/processes", "torture")  # files of minutes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: else one worker is left with the last of them while the others wait."""
+    here = Path(__file__).parent
+
+    def later(item: pytest.Item) -> bool:
+        return not item.path.relative_to(here).as_posix().startswith(LONGEST)
+
+    items.sort(key=later)
 
 
 @pytest.fixture(scope="session")

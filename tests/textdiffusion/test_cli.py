@@ -121,7 +121,7 @@ def test_the_completion_script_asks_this_program(
     [
         (["run"], "which job?"),
         (["frobnicate"], "No such command"),
-        (["run", "nothing"], "job 'nothing': there is none; allowed: digits"),
+        (["run", "nothing"], "job 'nothing': there is none; allowed: cifar10, "),
         (["run", "digits", "--runner", "moon"], "moon"),
         (["run", "digits", "--set", "train.batch_size=many"], "train.batch_size"),
         (["run", "digits", "--set", "tarin.minutes=1"], "tarin"),
@@ -130,7 +130,7 @@ def test_the_completion_script_asks_this_program(
         (["run", "digits", "--resume"], "no unfinished run of digits"),
         (["run", "digits", "--only", "train", "--from", "nothing"], "run 'nothing': there is none"),
         (["run", "missing.yaml"], "missing.yaml: no such file; job files there: none; `textdiffusion init missing`"),
-        (["run", "digit"], "did you mean 'digits'? allowed: digits"),
+        (["run", "digit"], "did you mean 'digits'? allowed: cifar10, "),
         (["run", "digits", "--set", "train.batchsize=64"], "did you mean 'batch_size'? allowed: batch_size, betas"),
         (["run", "digits", "--set", "batch_size=64"], "did you mean 'train.batch_size'? allowed: data, "),
         (["run", "digits", "--set", "model.network.chanels=[8]"], "did you mean 'channels'? allowed: attention, "),
