@@ -6,12 +6,13 @@ pyproject.toml, and a test runs a pipeline through each of them.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 _ITERATION = re.compile(r"-iteration-(\d+)$")
@@ -35,7 +36,7 @@ class Observer(Protocol):
 
 
 @contextlib.contextmanager
-def replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
     """Lets `module.name` be `value` inside the block."""
     before = getattr(module, name)
     setattr(module, name, value)
@@ -74,7 +75,12 @@ def observed(observer: Observer, cache_root: Path | None) -> Iterator[None]:
     def run_local_subprocess(full_command: list[str], env_vars: Mapping[str, str] | None = None) -> int:
         return observer.launch(full_command, env_vars or {})
 
+    root = logging.getLogger()
     with contextlib.ExitStack() as stack:
+        # KFP indents prints and redirects logs around each task; tasks of a loop, in threads, put back one another's.
+        stack.enter_context(replaced(builtins, "print", builtins.print))
+        stack.enter_context(replaced(root, "handlers", root.handlers[:]))
+        stack.callback(root.setLevel, root.level)
         stack.enter_context(replaced(task_executor, "execute_single_task", execute_single_task))
         stack.enter_context(replaced(subprocess_task_handler, "run_local_subprocess", run_local_subprocess))
         stack.enter_context(replaced(cache, "get_local_cache", lambda: verified))
