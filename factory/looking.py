@@ -44,8 +44,10 @@ def _is_short(data: TextData) -> bool:
     place = data.data_dir
     if place is None or data.source != "file":
         return data.source == "pydoc"
-    if is_archive(place) or not _can_be_looked_at(data):
-        return _can_be_looked_at(data)
+    if not _can_be_looked_at(data):
+        return False
+    if is_archive(place):
+        return True
     sizes = storage.sizes(place) or {"": storage.size(place)}  # a file has no files below it
     return sum(sizes.values()) <= MOST
 

@@ -117,6 +117,22 @@ def parameters(
     return values
 
 
+def sent_parameters(job: AnyJob, *, registry: str, run: str, work: str, ask: bool, retraining: bool) -> dict[str, Any]:
+    """The parameters of a run, or of the runs of a schedule, on a service; without `ask` no data is looked at.
+
+    A retraining will look at the data of its own time, and one schedule starts many runs.
+
+    Raises:
+        UserError: the data are not there, or say that the job cannot be done.
+    """
+    if not retraining:
+        return parameters(job, registry=registry, run=run, work=work, found=None if ask else "")
+    values = parameters(job, registry=registry, work=work, found=fingerprint(job) if ask else "")
+    values.pop("data_fingerprint")
+    values["run"] = ""  # each is known by where its artifacts lie
+    return values
+
+
 def fingerprint(job: AnyJob) -> str:
     """A hash of names, sizes and times (remote: etags) of the source's files; "embedded" for data that is built in.
 

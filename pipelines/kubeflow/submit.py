@@ -15,7 +15,7 @@ from factory.run_folder import new_run_id
 from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
 from pipelines.findings import Finding
-from pipelines.jobs import fingerprint, parameters, require_remote
+from pipelines.jobs import require_remote, sent_parameters
 from pipelines.kubeflow.client import LEAST, SEARCH, Cluster
 from pipelines.machines import choose, load_machines
 from pipelines.pods import with_secrets
@@ -58,14 +58,8 @@ def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options,
     if not options.cache:
         spec = without_cache(spec)
     run = new_run_id(job.job)
-    work = storage.join(settings.registry, ".work")
-    found = None if ask else ""
-    if ask and options.retraining:  # which will look at the data of its own time
-        found = fingerprint(job)
-    values = parameters(job, registry=settings.registry, run=run, work=work, found=found)
-    if options.retraining:
-        values.pop("data_fingerprint", None)
-        values["run"] = ""  # one schedule starts many runs
+    registry, work = settings.registry, storage.join(settings.registry, ".work")
+    values = sent_parameters(job, registry=registry, run=run, work=work, ask=ask, retraining=options.retraining)
     experiment = options.experiment or settings.experiment or _EXPERIMENT
     submission = Submission(run, job.job, spec, values, {}, experiment, platform=platform)
     findings = tuple(_findings(cluster, submission)) if ask else ()

@@ -14,7 +14,7 @@ from pipelines import costs
 from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
 from pipelines.custom_job import options_of
-from pipelines.jobs import fingerprint, parameters, require_remote
+from pipelines.jobs import require_remote, sent_parameters
 from pipelines.machines import Machine, choose, load_machines
 from pipelines.retraining import define_retraining
 from pipelines.service import Options, Plan, Say, Submission
@@ -63,13 +63,8 @@ def prepare(vertex: Vertex, job: AnyJob, settings: Settings, options: Options, *
     spec = with_environment(spec, environment(vertex.project))
     specs = [with_machine(spec, machine) for machine in chosen]
     run = new_run_id(job.job)
-    work, found = f"gs://{vertex.project.bucket}/work", None if ask else ""
-    if ask and options.retraining:  # which will look at the data of its own time
-        found = fingerprint(job)
-    values = parameters(job, registry=remote_registry(settings), run=run, work=work, found=found)
-    if options.retraining:
-        values.pop("data_fingerprint", None)
-        values["run"] = ""  # one schedule starts many runs; each is known by where its artifacts lie
+    registry, work = remote_registry(settings), f"gs://{vertex.project.bucket}/work"
+    values = sent_parameters(job, registry=registry, run=run, work=work, ask=ask, retraining=options.retraining)
     max_cost = options.max_cost if options.max_cost is not None else settings.max_cost
     took = history(vertex, job.job, rows) if ask else {}
     estimates = [costs.estimate(spec, job, rows, took) for spec in specs]
