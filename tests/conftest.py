@@ -14,9 +14,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core each, for the test and the pro
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
+# Two views of the address bar and a renderer in reserve, for every context, cost more than most tests' pages. Only the
+# last list of features counts, so Playwright's own are repeated.
+UNUSED = (
+    "WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "SpareRendererForSitePerProcess",
+    "DestroyProfileOnBrowserClose", "HttpsFirstBalancedModeAutoEnable", "HttpsUpgrades", "LensOverlay", "MediaRouter",
+    "NetworkTimeServiceQuerying", "OptimizationHints", "PaintHolding", "PreconnectToSearch",
+)  # fmt: skip
 QUIET = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run",
+    "--disable-sync", "--no-first-run", f"--disable-features={','.join(UNUSED)}",
 ]  # fmt: skip
 
 

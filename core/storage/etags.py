@@ -6,6 +6,8 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html. W
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -19,13 +21,22 @@ ABSENT = ""
 _OTHER = ("PreconditionFailed", "412")
 
 
+@dataclass(frozen=True)
+class Stored:
+    """An object's content, its ETag or generation, and how long ago it was written, in seconds of the store's clock."""
+
+    data: bytes
+    generation: str
+    age: float
+
+
 def supported(uri: str) -> bool:
     """Whether the storage of `uri` has ETags."""
     return is_remote(uri) and scheme_of(uri).implementation == "s3"
 
 
-def look(uri: str) -> tuple[bytes, str, float] | None:
-    """(content, ETag, seconds since it was written, by the store's clock); None if it is not there.
+def look(uri: str) -> Stored | None:
+    """The object; None if it is not there.
 
     Raises:
         StorageError: the store does not answer.
@@ -45,7 +56,7 @@ def look(uri: str) -> tuple[bytes, str, float] | None:
         data, tag, written, date = with_retries(lambda: sync(fs.loop, ask), uri, "read")
     except FileNotFoundError:
         return None
-    return data, tag, max(0.0, (parsedate_to_datetime(date) - written).total_seconds())
+    return Stored(data, tag, max(0.0, (parsedate_to_datetime(date) - written).total_seconds()))
 
 
 def replace(uri: str, data: bytes, tag: str) -> str | None:
@@ -76,13 +87,24 @@ def replace(uri: str, data: bytes, tag: str) -> str | None:
                 raise FileExistsError from None
             raise
 
+    return unless_replaced(lambda: str(upload()["ETag"]), uri, data, look)
+
+
+def unless_replaced(
+    upload: Callable[[], str], uri: str, data: bytes, look: Callable[[str], Stored | None]
+) -> str | None:
+    """What `upload` returns; where it raises FileExistsError, what `look` sees if that is `data`, else None.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     try:
-        return str(with_retries(upload, uri, "written")["ETag"])
+        return with_retries(upload, uri, "written")
     except FileNotFoundError:
         raise StorageError(f"{uri}: cannot be written: there is no such bucket") from None
     except FileExistsError:
         now = look(uri)
-        return now[1] if now is not None and now[0] == data else None
+        return now.generation if now is not None and now.data == data else None
 
 
 def _code(error: OSError) -> str:

@@ -8,26 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from core.storage import etags, remote
-from core.storage.faults import StorageError, with_retries
+from core.storage.etags import Stored
+from core.storage.faults import with_retries
 
 ABSENT = "0"
 """The generation of an object that is not there."""
 _PART = "==textdiffusion=="
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An object's content, its generation or ETag, and how long ago it was written, in seconds of the store's clock."""
-
-    data: bytes
-    generation: str
-    age: float
 
 
 def supported(uri: str) -> bool:
@@ -42,8 +32,7 @@ def look(uri: str) -> Stored | None:
         StorageError: the store does not answer.
     """
     if etags.supported(uri):
-        stored = etags.look(uri)
-        return None if stored is None else Stored(*stored)
+        return etags.look(uri)
     while True:
         try:
             headers, body = _get(uri)
@@ -97,23 +86,16 @@ def replace(uri: str, data: bytes, generation: str) -> str | None:
         ]
     )
 
-    def upload() -> dict[str, Any]:
-        return dict(
-            fs.call(
-                "POST",
-                f"{fs._location}/upload/storage/v1/b/{bucket}/o",
-                uploadType="multipart",
-                ifGenerationMatch=generation,
-                headers={"Content-Type": f'multipart/related; boundary="{_PART}"'},
-                data=body,
-                json_out=True,
-            )
+    def upload() -> str:
+        answer = fs.call(
+            "POST",
+            f"{fs._location}/upload/storage/v1/b/{bucket}/o",
+            uploadType="multipart",
+            ifGenerationMatch=generation,
+            headers={"Content-Type": f'multipart/related; boundary="{_PART}"'},
+            data=body,
+            json_out=True,
         )
+        return str(answer["generation"])
 
-    try:
-        return str(with_retries(upload, uri, "written")["generation"])
-    except FileNotFoundError:
-        raise StorageError(f"{uri}: cannot be written: there is no such bucket") from None
-    except FileExistsError:
-        now = look(uri)
-        return now.generation if now is not None and now.data == data else None
+    return etags.unless_replaced(upload, uri, data, look)

@@ -118,7 +118,7 @@ def test_the_notebook_trains_and_samples_with_core_alone(tmp_path: Path) -> None
     assert all(not cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
     code = "\n".join(cells)
     for long, quick in (
-        ("EXAMPLES = 10_000", "EXAMPLES = 320"),
+        ("EXAMPLES = 10_000", "EXAMPLES = 64"),
         ("STEPS = 16", "STEPS = 2"),
         ("judge_epochs=5", "judge_epochs=0.2"),
     ):

@@ -109,6 +109,7 @@ def test_the_completion_script_asks_this_program(
     shell: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # so that the shell can be named
+    monkeypatch.setattr(cli, "command", cli.command.__wrapped__)  # that is read where the command line is built
     assert call("--show-completion", shell) == 0
     script = capsys.readouterr().out
     assert f"_TEXTDIFFUSION_COMPLETE=complete_{shell}" in script

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib import import_module, metadata
 from pkgutil import iter_modules
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from core.errors import UserError
 from core.printable import say
@@ -36,6 +38,12 @@ def make_app() -> typer.Typer:
     return app
 
 
+@cache
+def command() -> Any:
+    """The same as it is called; built once, for a process that calls many."""
+    return get_command(make_app())
+
+
 def options(
     version: Annotated[
         bool, typer.Option("--version", callback=lambda asked: _say_version(asked), is_eager=True, help="Print it.")
@@ -54,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs a command; what a user is to mend becomes one line on stderr and exit code 2."""
     try:
         with warnings_in_a_line():
-            code = make_app()(arguments, prog_name="textdiffusion", standalone_mode=False)
+            code = command()(arguments, prog_name="textdiffusion", standalone_mode=False)
     except UserError as error:
         say(f"error: {error}", to=sys.stderr)
         code = error.EXIT_CODE

@@ -10,7 +10,7 @@ import typer
 
 from core.printable import say
 from textdiffusion.cli.endpoint import DryRun, HourlyCost, Row, cloud, parsed_parameters, say_estimate
-from textdiffusion.cli.output import Json, answer, examples
+from textdiffusion.cli.output import Json, add_group, answer
 from textdiffusion.cli.remote import Interval
 
 Number = Annotated[str, typer.Argument(metavar="NUMBER", help="The job's number.")]
@@ -19,10 +19,7 @@ COLUMNS = ("number", "name", "state", "succeeded", "failed", "output", "error")
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    group = typer.Typer(help="Many predictions at once on Vertex AI, without an endpoint.", no_args_is_help=True)
-    for command, lines in EXAMPLES.items():
-        group.command(command.__name__.removesuffix("_all"), epilog=examples(*lines))(command)
-    app.add_typer(group, name="batch")
+    add_group(app, "batch", "Many predictions at once on Vertex AI, without an endpoint.", EXAMPLES)
 
 
 def create(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from core.printable import say
-from textdiffusion.cli.output import Json, answer, examples, print_json
+from textdiffusion.cli.output import Json, add_group, answer, print_json
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The endpoint's name, or its number.")]
 VersionName = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="What is deployed; its number will do too.")]
@@ -24,10 +24,7 @@ COLUMNS = ("endpoint", "version", "traffic", "replicas", "machine", "usd_an_hour
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    group = typer.Typer(help="Registered versions in service on Vertex AI.", no_args_is_help=True)
-    for command, lines in EXAMPLES.items():
-        group.command(command.__name__.removesuffix("_all"), epilog=examples(*lines))(command)
-    app.add_typer(group, name="endpoint")
+    add_group(app, "endpoint", "Registered versions in service on Vertex AI.", EXAMPLES)
 
 
 def create(name: Name, dry_run: DryRun = False) -> None:

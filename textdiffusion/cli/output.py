@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,14 @@ import typer
 from core.printable import printable, printable_json, say
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def add_group(app: typer.Typer, name: str, about: str, commands: Mapping[Callable[..., None], Sequence[str]]) -> None:
+    """Adds the group `name` to `app`; each command has its function's name, and its examples in --help."""
+    group = typer.Typer(help=about, no_args_is_help=True)
+    for command, lines in commands.items():
+        group.command(command.__name__.removesuffix("_all"), epilog=examples(*lines))(command)
+    app.add_typer(group, name=name)
 
 
 @contextmanager

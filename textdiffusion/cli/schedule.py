@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from core.printable import say
-from textdiffusion.cli.output import Json, answer, examples
+from textdiffusion.cli.output import Json, add_group, answer
 from textdiffusion.cli.remote import MachineOption, MaxCost, Overrides, StepOption
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
@@ -19,10 +19,7 @@ COLUMNS = ("name", "job", "cron", "state", "next_run", "started", "last_run")
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    group = typer.Typer(help="Retraining at fixed times, on the service that the settings name.", no_args_is_help=True)
-    for command, lines in EXAMPLES.items():
-        group.command(command.__name__.removesuffix("_all"), epilog=examples(*lines))(command)
-    app.add_typer(group, name="schedule")
+    add_group(app, "schedule", "Retraining at fixed times, on the service that the settings name.", EXAMPLES)
 
 
 def create(

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.errors import UserError
-from core.modality import run
+from core.modality import run, run_here
 from core.processes import launch
-from core.requests import EvaluateRequest, ModalityName, Request, SampleRequest
+from core.requests import EvaluateRequest, ModalityName, SampleRequest
 from tests.core.asked import Steps
+from tests.core.processes.crowd import crowd
 from tests.core.processes.test_launch import MODEL, ROOT, TRAIN
 from tests.core.text import test_steps as text
 from tests.core.text.conftest import TEXT
 
-PROGRAM = """
-import sys
-from core.modality import run
-from core.requests import parse_request
-for text in sys.argv[1:]:
-    run(parse_request(text))
-"""
 DEATH = """
 import os, pathlib, signal, sys, time
 rank, attempt = os.environ.get("RANK"), os.environ.get("TORCHELASTIC_RESTART_COUNT")
@@ -109,14 +101,21 @@ def evaluation(place: Path, modality: ModalityName, out: Path) -> EvaluateReques
 @pytest.fixture(scope="module")
 def alone(place: Path) -> Path:
     """Samples and evaluations of one process, which has as many threads as each of several."""
-    requests: list[Request] = []
     for modality in MODALITIES:
-        requests.append(sampling(place, modality, place / modality / "samples-1"))
-        requests.append(evaluation(place, modality, place / modality / "evaluation-1"))
-    texts = [request.model_dump_json() for request in requests]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", PROGRAM, *texts], env=environment, check=True)
+        folder = place / modality
+        assert done(1, place, modality, folder / "samples-1", folder / "evaluation-1") == [0]
     return place
+
+
+def done(processes: int, place: Path, modality: ModalityName, samples: Path, measured: Path) -> list[int | None]:
+    """Samples and evaluates on that many processes; writes the facts beside the evaluation."""
+    return crowd(processes, do, sampling(place, modality, samples), evaluation(place, modality, measured))
+
+
+def do(sample: SampleRequest, evaluate: EvaluateRequest) -> None:
+    drawn, measured = run_here(sample), run_here(evaluate)
+    if os.environ["RANK"] == "0":
+        evaluate.out.with_suffix(".facts").write_text(json.dumps([drawn, measured]))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -126,13 +125,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("modality", "processes"), [("images", 2), ("text", 3)])
 def test_samples_and_metrics_are_byte_for_byte_those_of_one_process(
-    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modality: ModalityName, processes: int
+    alone: Path, tmp_path: Path, modality: ModalityName, processes: int
 ) -> None:
-    monkeypatch.setenv("TEXTDIFFUSION_PROCESSES", str(processes))
-    facts = run(sampling(alone, modality, tmp_path / "samples"))
+    assert done(processes, alone, modality, tmp_path / "samples", tmp_path / "evaluation") == [0] * processes
+    facts, found = json.loads((tmp_path / "evaluation.facts").read_text())
     assert facts["processes"] == processes
     assert contents(tmp_path / "samples") == contents(alone / modality / "samples-1")
-    found = run(evaluation(alone, modality, tmp_path / "evaluation"))
     assert contents(tmp_path / "evaluation") == contents(alone / modality / "evaluation-1")
     metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
     assert {name: found[name] for name in metrics} == {name: entry["value"] for name, entry in metrics.items()}
@@ -141,7 +139,7 @@ def test_samples_and_metrics_are_byte_for_byte_those_of_one_process(
 def test_a_mistake_that_one_process_meets_is_one_line_of_all(
     alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TEXTDIFFUSION_PROCESSES", "3")
+    monkeypatch.setenv("TEXTDIFFUSION_PROCESSES", "2")
     gaps = {"count": 1, "modes": ["diffusion"], "prompts": ["a ___ b ___"]}  # not in the first process's batch
     with pytest.raises(UserError, match="more than one ___"):
         run(sampling(alone, "text", tmp_path / "samples", **gaps))

@@ -123,14 +123,16 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
     tokens = {split: torch.randint(0, 1024, (20_000,)) for split in ("train", "validation", "test")}
     data = TextSet({"train": "a", "validation": "a"}, tokens, Tokens(), {})  # type: ignore[arg-type]
 
-    def objective(name: str) -> Any:
-        return OBJECTIVES[name](job.model, data, 0)
+    shallow = job.model.transformer.model_copy(update={"depth": 1})  # enough to see what drawing waits for
+
+    def objective(name: str, **changes: Any) -> Any:
+        return OBJECTIVES[name](job.model.model_copy(update=changes), data, 0)
 
     def train(name: str, steps: int = 1) -> Any:
         return training(objective(name), job.train.model_dump() | {"guide_at": None}, counts, steps)
 
     def network(name: str) -> Any:
-        return objective(name).model.to(device).eval().requires_grad_(False)
+        return objective(name, transformer=shallow).model.to(device).eval().requires_grad_(False)
 
     def count(work: Callable[[], Any]) -> Any:
         counts.reset()
@@ -139,7 +141,7 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
         return counts.summary()
 
     def look(name: str) -> Any:
-        own = objective(name)
+        own = objective(name, transformer=shallow)
         model = own.model.to(device).eval()
         counts.reset()
         own.validate(model)

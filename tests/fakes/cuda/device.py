@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import linecache
 import shutil
 import subprocess
 import sys
@@ -61,9 +62,10 @@ class Counts:
 
 def _place() -> str:
     """The project's line that asked for it."""
-    for frame in reversed(traceback.extract_stack()):
-        if frame.filename.startswith((str(ROOT / "core"), str(ROOT / "benchmarks"))):
-            return f"{Path(frame.filename).relative_to(ROOT)}: {frame.line}"
+    for frame, line in traceback.walk_stack(None):
+        file = frame.f_code.co_filename
+        if file.startswith((str(ROOT / "core"), str(ROOT / "benchmarks"))):
+            return f"{Path(file).relative_to(ROOT)}: {linecache.getline(file, line).strip()}"
     return "elsewhere"
 
 

@@ -16,7 +16,7 @@ from google.rpc import code_pb2
 
 from tests.fakes.vertex.endpoints import check_labels
 from tests.fakes.vertex.errors import ServiceError, invalid, not_found
-from tests.fakes.vertex.filters import ordered, page, select
+from tests.fakes.vertex.filters import listed
 from tests.fakes.vertex.jobs import ACCOUNT, Numbers, now
 from tests.fakes.vertex.machines import check_machine
 
@@ -52,8 +52,7 @@ class BatchService:
     def list_batch_prediction_jobs(
         self, request: v1.ListBatchPredictionJobsRequest
     ) -> v1.ListBatchPredictionJobsResponse:
-        inside = [job for job in self.jobs.values() if job.name.startswith(f"{request.parent}/")]
-        found, token = page(ordered(select(inside, request.filter), ""), request.page_size, request.page_token)
+        found, token = listed(self.jobs.values(), request)
         return v1.ListBatchPredictionJobsResponse(batch_prediction_jobs=found, next_page_token=token)
 
     def cancel_batch_prediction_job(self, request: v1.CancelBatchPredictionJobRequest) -> None:

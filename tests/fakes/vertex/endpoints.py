@@ -14,7 +14,7 @@ from google.protobuf import json_format
 
 from tests.fakes.vertex.containers import COPIES, Container
 from tests.fakes.vertex.errors import ServiceError, invalid, not_found
-from tests.fakes.vertex.filters import ordered, page, select
+from tests.fakes.vertex.filters import listed
 from tests.fakes.vertex.jobs import ACCOUNT, Numbers, now
 from tests.fakes.vertex.machines import check_machine
 
@@ -61,10 +61,7 @@ class EndpointService:
         return self._find(request.name)
 
     def list_endpoints(self, request: v1.ListEndpointsRequest) -> v1.ListEndpointsResponse:
-        inside = [one for one in self.endpoints.values() if one.name.startswith(f"{request.parent}/")]
-        found, token = page(
-            ordered(select(inside, request.filter), request.order_by), request.page_size, request.page_token
-        )
+        found, token = listed(self.endpoints.values(), request)
         return v1.ListEndpointsResponse(endpoints=found, next_page_token=token)
 
     def update_endpoint(self, request: v1.UpdateEndpointRequest) -> v1.Endpoint:

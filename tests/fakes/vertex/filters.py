@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -105,3 +105,16 @@ def ordered(messages: Sequence[Message], order_by: str) -> list[Message]:
         field, _, direction = clause.strip().partition(" ")
         result.sort(key=lambda m: str(_lookup(m, field) or ""), reverse=direction.strip().lower() == "desc")
     return result
+
+
+def listed(
+    messages: Iterable[Any],
+    request: Any,
+    *,
+    functions: dict[str, Callable[[Any, str], bool]] | None = None,
+    largest: int = 100,
+) -> tuple[list[Any], str]:
+    """The page that a list request asks for of the messages under its parent, and the token of the next."""
+    inside = [message for message in messages if message.name.startswith(f"{request.parent}/")]
+    found = ordered(select(inside, request.filter, functions=functions), getattr(request, "order_by", ""))
+    return page(found, request.page_size, request.page_token, largest=largest)

@@ -12,7 +12,7 @@ from typing import Any
 from google.cloud import aiplatform_v1 as v1
 
 from tests.fakes.vertex.errors import invalid, not_found
-from tests.fakes.vertex.filters import ordered, page, select
+from tests.fakes.vertex.filters import listed, page, select
 from tests.fakes.vertex.machines import check_machine
 
 ACCOUNT = re.compile(r"[^@\s]+@[^@\s]+\.gserviceaccount\.com")
@@ -144,8 +144,7 @@ class JobService:
         return self.jobs[request.name]
 
     def list_custom_jobs(self, request: v1.ListCustomJobsRequest) -> v1.ListCustomJobsResponse:
-        jobs = [job for job in self.jobs.values() if job.name.startswith(f"{request.parent}/")]
-        found, token = page(ordered(select(jobs, request.filter), ""), request.page_size, request.page_token)
+        found, token = listed(self.jobs.values(), request)
         return v1.ListCustomJobsResponse(custom_jobs=found, next_page_token=token)
 
     def cancel_custom_job(self, request: v1.CancelCustomJobRequest) -> None:

@@ -8,13 +8,13 @@ import logging
 import os
 import re
 import socket
-import sys
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from google.auth.credentials import AnonymousCredentials
+
+from tests.fakes.vertex.forked import finish
 
 _GCPC = "google_cloud_pipeline_components.container.v1"
 MODULE, TUNING = f"{_GCPC}.custom_job.launcher", f"{_GCPC}.hyperparameter_tuning_job.launcher"
@@ -81,12 +81,8 @@ def start(arguments: list[str], service: str, labels: dict[str, str], output: in
     process = os.fork()
     if process:
         return process
-    code = 1
-    try:
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+
+    def launch() -> None:
         logging.basicConfig(level=logging.INFO, force=True)
         os.environ["VERTEX_AI_PIPELINES_RUN_LABELS"] = json.dumps(labels)
         runner = importlib.import_module(f"{_GCPC}.gcp_launcher.job_remote_runner")
@@ -97,15 +93,8 @@ def start(arguments: list[str], service: str, labels: dict[str, str], output: in
         )
         module = next(part for part in arguments if part in (MODULE, TUNING))
         importlib.import_module(module).main(arguments[arguments.index(module) + 1 :])
-        code = 0
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+
+    finish(launch, output)
 
 
 def launched(made: dict[str, Any]) -> Launched:

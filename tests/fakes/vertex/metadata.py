@@ -9,7 +9,7 @@ from google.cloud import aiplatform_v1 as v1
 from google.longrunning import operations_pb2
 
 from tests.fakes.vertex.errors import ServiceError, invalid, not_found
-from tests.fakes.vertex.filters import ordered, page, select
+from tests.fakes.vertex.filters import listed
 from tests.fakes.vertex.jobs import Numbers, now
 
 
@@ -156,7 +156,5 @@ class MetadataService:
         return store[name]
 
     def _list(self, store: dict[str, Any], request: Any) -> tuple[list[Any], str]:
-        inside = [m for m in store.values() if m.name.startswith(f"{request.parent}/")]
         functions = {"in_context": lambda m, context: m.name in self.members.get(context, set())}
-        found = select(inside, request.filter, functions=functions)
-        return page(ordered(found, request.order_by), request.page_size, request.page_token, largest=1000)
+        return listed(store.values(), request, functions=functions, largest=1000)

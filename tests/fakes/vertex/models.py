@@ -9,7 +9,7 @@ from google.cloud import aiplatform_v1 as v1
 from google.longrunning import operations_pb2
 
 from tests.fakes.vertex.errors import ServiceError, invalid, not_found
-from tests.fakes.vertex.filters import ordered, page, select
+from tests.fakes.vertex.filters import listed, page, select
 from tests.fakes.vertex.jobs import Numbers, now
 
 _ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
@@ -78,12 +78,9 @@ class ModelService:
     def list_models(self, request: v1.ListModelsRequest) -> v1.ListModelsResponse:
         current = [
             next((m for m in versions if "default" in m.version_aliases), versions[-1])
-            for name, versions in self.models.items()
-            if name.startswith(f"{request.parent}/")
+            for versions in self.models.values()
         ]
-        found, token = page(
-            ordered(select(current, request.filter), request.order_by), request.page_size, request.page_token
-        )
+        found, token = listed(current, request)
         return v1.ListModelsResponse(models=found, next_page_token=token)
 
     def list_model_versions(self, request: v1.ListModelVersionsRequest) -> v1.ListModelVersionsResponse:

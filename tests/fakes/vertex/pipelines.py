@@ -14,7 +14,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from tests.fakes.vertex.errors import ServiceError, invalid, not_found
 from tests.fakes.vertex.execution import FINISHED, Execution
-from tests.fakes.vertex.filters import ordered, page, select
+from tests.fakes.vertex.filters import listed
 from tests.fakes.vertex.jobs import ACCOUNT, KEY, NETWORK, Numbers, now
 
 _JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
@@ -91,10 +91,7 @@ class PipelineService:
         return self._find(request.name)
 
     def list_pipeline_jobs(self, request: v1.ListPipelineJobsRequest) -> v1.ListPipelineJobsResponse:
-        jobs = [job for name, job in self.jobs.items() if name.startswith(f"{request.parent}/")]
-        found, token = page(
-            ordered(select(jobs, request.filter), request.order_by), request.page_size, request.page_token
-        )
+        found, token = listed(self.jobs.values(), request)
         return v1.ListPipelineJobsResponse(pipeline_jobs=found, next_page_token=token)
 
     def cancel_pipeline_job(self, request: v1.CancelPipelineJobRequest) -> None:

@@ -11,7 +11,7 @@ from google.cloud import aiplatform_v1 as v1
 from google.longrunning import operations_pb2
 
 from tests.fakes.vertex.errors import ServiceError, invalid, not_found
-from tests.fakes.vertex.filters import ordered, page, select
+from tests.fakes.vertex.filters import listed
 from tests.fakes.vertex.jobs import Numbers, now
 
 _ACTIVE, _PAUSED, _COMPLETED = v1.Schedule.State.ACTIVE, v1.Schedule.State.PAUSED, v1.Schedule.State.COMPLETED
@@ -68,10 +68,7 @@ class ScheduleService:
         return self._find(request.name)
 
     def list_schedules(self, request: v1.ListSchedulesRequest) -> v1.ListSchedulesResponse:
-        inside = [s for s in self.schedules.values() if s.name.startswith(f"{request.parent}/")]
-        found, token = page(
-            ordered(select(inside, request.filter), request.order_by), request.page_size, request.page_token
-        )
+        found, token = listed(self.schedules.values(), request)
         return v1.ListSchedulesResponse(schedules=found, next_page_token=token)
 
     def update_schedule(self, request: v1.UpdateScheduleRequest) -> v1.Schedule:

@@ -6,16 +6,17 @@ import hashlib
 import importlib
 import itertools
 import json
+import logging
 import os
 import re
 import signal
 import sys
 import tempfile
 import time
-import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from kfp.local import executor_input_utils, executor_output_utils
 from core.processes import accelerators
 from tests.fakes import unprivileged
 from tests.fakes.vertex import gcsfuse, launcher, tuning
+from tests.fakes.vertex.forked import finish
 
 INSIDE = Path(__file__).with_name("inside")
 """On the path of the programs that a step starts."""
@@ -303,7 +305,7 @@ class Step:
             process = os.fork()
             if process == 0:
                 os.close(reader)
-                _become_step(command, environment, source, writer, self._rules, root)
+                finish(partial(_do_step, command, environment, source, self._rules, root), writer)
             replicas.append(process)
         os.close(writer)
         doomed = list(replicas) if fault == "preempt" else []
@@ -319,46 +321,27 @@ class Step:
         return next((code for code in codes if code), 0)
 
 
-def _become_step(
-    command: list[str], environment: dict[str, str], source: str | None, output: int, mount: str, root: bool
-) -> None:
-    """The rest of a forked process: output to the log, the image's user, gcsfuse's rules in the mounted bucket;
-    then KFP's own executor, or without a component's source the image's entry point; never returns."""
-    code = 1
-    try:
-        os.umask(0o022)
-        (unprivileged.begin_as_root if root else unprivileged.become)()
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-        import logging
-
-        logging.getLogger().handlers.clear()
-        os.environ.update({key: str(value) for key, value in environment.items()}, _KFP_RUNTIME="true")
-        os.environ[accelerators.EXPECTED] = "0"  # the machines of this service have no GPUs, whatever was asked for
-        if mount:
-            os.environ[gcsfuse.MOUNT] = mount
-            os.environ["PYTHONPATH"] = os.pathsep.join([str(INSIDE), os.environ.get("PYTHONPATH", "")])
-            rules = gcsfuse.rules(mount)
-            rules.__enter__()  # for as long as this process lives
-        if source is None:
-            sys.exit(importlib.import_module("components.__main__").main(command[1:]))
-        with tempfile.TemporaryDirectory() as folder:
-            module = Path(folder, "ephemeral_component.py")
-            module.write_text(source)
-            rest = command[command.index("--executor_input") :]
-            sys.argv = ["executor_main", "--component_module_path", str(module), *rest]
-            executor_main.executor_main()
-        code = 0
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+def _do_step(command: list[str], environment: dict[str, str], source: str | None, mount: str, root: bool) -> None:
+    """What a forked process does: as the image's user, under gcsfuse's rules in the mounted bucket, KFP's own executor,
+    or without a component's source the image's entry point."""
+    os.umask(0o022)
+    (unprivileged.begin_as_root if root else unprivileged.become)()
+    logging.getLogger().handlers.clear()
+    os.environ.update({key: str(value) for key, value in environment.items()}, _KFP_RUNTIME="true")
+    os.environ[accelerators.EXPECTED] = "0"  # the machines of this service have no GPUs, whatever was asked for
+    if mount:
+        os.environ[gcsfuse.MOUNT] = mount
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(INSIDE), os.environ.get("PYTHONPATH", "")])
+        rules = gcsfuse.rules(mount)
+        rules.__enter__()  # for as long as this process lives
+    if source is None:
+        sys.exit(importlib.import_module("components.__main__").main(command[1:]))
+    with tempfile.TemporaryDirectory() as folder:
+        module = Path(folder, "ephemeral_component.py")
+        module.write_text(source)
+        rest = command[command.index("--executor_input") :]
+        sys.argv = ["executor_main", "--component_module_path", str(module), *rest]
+        executor_main.executor_main()
 
 
 def _last(log: Any) -> str:

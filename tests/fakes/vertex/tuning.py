@@ -14,7 +14,7 @@ from google.cloud import aiplatform_v1 as v1
 from tests.fakes import unprivileged
 from tests.fakes.vertex import launcher
 from tests.fakes.vertex.errors import invalid, not_found
-from tests.fakes.vertex.filters import ordered, page, select
+from tests.fakes.vertex.filters import listed
 from tests.fakes.vertex.jobs import JobService, Numbers, now
 
 MODULE = launcher.TUNING
@@ -63,8 +63,7 @@ class TuningService:
     def list_hyperparameter_tuning_jobs(
         self, request: v1.ListHyperparameterTuningJobsRequest
     ) -> v1.ListHyperparameterTuningJobsResponse:
-        jobs = [job for job in self.jobs.values() if job.name.startswith(f"{request.parent}/")]
-        found, token = page(ordered(select(jobs, request.filter), ""), request.page_size, request.page_token)
+        found, token = listed(self.jobs.values(), request)
         return v1.ListHyperparameterTuningJobsResponse(hyperparameter_tuning_jobs=found, next_page_token=token)
 
     def trial(self, name: str, facts: dict[str, Any]) -> None:

@@ -74,24 +74,48 @@ def folders(
     return made
 
 
-@pytest.fixture
-def opened(browser: Any, folders: dict[str, Path]) -> Iterator[Open]:
-    """Opens a page from the disk and waits for its first sample; the test fails if the page logged anything."""
-    logged: list[str] = []
-    contexts: list[Any] = []
+class _Tabs:
+    """Pages opened from the disk, and what they logged."""
 
-    def open_page(name: str, *, width: int = 1280, scheme: str = "light") -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
-        contexts.append(context)
+    def __init__(self, browser: Any, folders: dict[str, Path]) -> None:
+        self._browser, self._folders, self._contexts, self.logged = browser, folders, list[Any](), list[str]()
+
+    def open(self, name: str, *, width: int = 1280, scheme: str = "light") -> Any:
+        """A tab with the page, once it shows its first sample."""
+        context = self._browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
+        self._contexts.append(context)
         tab = context.new_page()
         tab.set_default_timeout(120_000)
-        tab.on("console", lambda message: logged.append(message.text))
-        tab.on("pageerror", lambda error: logged.append(str(error)))
-        tab.goto((folders[name] / "index.html").as_uri())
+        tab.on("console", lambda message: self.logged.append(message.text))
+        tab.on("pageerror", lambda error: self.logged.append(str(error)))
+        tab.goto((self._folders[name] / "index.html").as_uri())
         tab.wait_for_function("document.body.dataset.drawn !== undefined")
         return tab
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert logged == []
+    def close(self) -> None:
+        for context in self._contexts:
+            context.close()
+
+
+@pytest.fixture
+def opened(browser: Any, folders: dict[str, Path]) -> Iterator[Open]:
+    """Opens a page of the test's own; the test fails if the page logged anything."""
+    tabs = _Tabs(browser, folders)
+    yield tabs.open
+    tabs.close()
+    assert tabs.logged == []
+
+
+@pytest.fixture(scope="module")
+def _kept(browser: Any, folders: dict[str, Path]) -> Iterator[tuple[_Tabs, dict[str, Any]]]:
+    tabs = _Tabs(browser, folders)
+    yield tabs, {name: tabs.open(name) for name in folders}
+    tabs.close()
+
+
+@pytest.fixture
+def calls(_kept: tuple[_Tabs, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The pages `images` and `text`, opened once, for tests that only call their functions."""
+    tabs, pages = _kept
+    yield pages
+    assert tabs.logged == []

@@ -17,13 +17,15 @@ from serving.export.check import TOLERANCE
 from serving.export.source import ImageSource, TextSource
 from tests.serving.playground.conftest import Open
 
+Pages = dict[str, Any]
+
 
 @pytest.mark.parametrize("count", [16, 20, 64, 1000])
-def test_the_browsers_noise_is_that_of_torch(count: int, opened: Open) -> None:
+def test_the_browsers_noise_is_that_of_torch(count: int, calls: Pages) -> None:
     for seed in (0, 12_345_678_901):
         generator = torch.Generator().manual_seed(seed_of(seed, "sample", 0))
         wanted = [torch.randn(count, generator=generator) for _ in range(2)]
-        drawn = opened("images").evaluate(
+        drawn = calls["images"].evaluate(
             """([seed, count]) => {
                 const draw = normals(seedOf(seed, "sample", 0));
                 return [...draw(count), ...draw(count)];
@@ -35,10 +37,10 @@ def test_the_browsers_noise_is_that_of_torch(count: int, opened: Open) -> None:
 
 @pytest.mark.parametrize(("label", "guidance", "steps", "seed"), [(2, 1.5, 4, 0), (0, 3.0, 8, 7), (3, 1.0, 6, 2**40)])
 def test_an_image_of_the_browser_is_that_of_python(
-    label: int, guidance: float, steps: int, seed: int, opened: Open, image_source: ImageSource
+    label: int, guidance: float, steps: int, seed: int, calls: Pages, image_source: ImageSource
 ) -> None:
     wishes = {"label": label, "guidance": guidance, "steps": steps, "seed": seed}
-    drawn = opened("images").evaluate("async (wishes) => [...await drawImage(model, wishes)]", wishes)
+    drawn = calls["images"].evaluate("async (wishes) => [...await drawImage(model, wishes)]", wishes)
     trained = image_source.trained
     settings = image_source.settings.model_copy(update={"guidance": guidance, "steps": steps})
     sigmas = choose_sigmas(settings, trained.process)
@@ -49,9 +51,9 @@ def test_an_image_of_the_browser_is_that_of_python(
 
 
 @pytest.mark.parametrize("prompt", ["First Citizen: ___ speak.", "the cat ", "", "it's  42 naïve\n\n ___ días…"])
-def test_a_text_of_the_browser_is_that_of_python(prompt: str, opened: Open, text_source: TextSource) -> None:
+def test_a_text_of_the_browser_is_that_of_python(prompt: str, calls: Pages, text_source: TextSource) -> None:
     wishes = {"steps": 4, "temperature": 0.9, "seed": 3, "gap": 5, "length": 24}
-    drawn = opened("text").evaluate(
+    drawn = calls["text"].evaluate(
         "async ([prompt, wishes]) => model.words.decode((await drawText(model, prompt, wishes)).map(([id]) => id))",
         [prompt, wishes],
     )
@@ -63,8 +65,8 @@ def test_a_text_of_the_browser_is_that_of_python(prompt: str, opened: Open, text
 @pytest.mark.parametrize(
     "text", ["First Citizen: speak!", "it's  42 naïve\n\n días… 漢字 🙂", "  \t x", "", "they'll 'twas"]
 )
-def test_the_browsers_tokens_are_those_of_the_tokenizer(text: str, opened: Open, text_source: TextSource) -> None:
-    page = opened("text")
+def test_the_browsers_tokens_are_those_of_the_tokenizer(text: str, calls: Pages, text_source: TextSource) -> None:
+    page = calls["text"]
     ids = text_source.trained.tokenizer.encode(text)
     assert page.evaluate("(text) => model.words.encode(text)", text) == ids
     assert page.evaluate("(ids) => model.words.decode(ids)", ids) == text

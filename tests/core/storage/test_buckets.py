@@ -1,4 +1,5 @@
-"""The same promises on S3: s3fs against a real server, behind a proxy that breaks requests."""
+"""The promises of local folders, kept in buckets: gcsfs and s3fs against real servers, behind a proxy that breaks
+requests. What trains from a bucket is in test_gcs.py."""
 
 from __future__ import annotations
 
@@ -6,58 +7,80 @@ import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
-from unittest import mock
+from typing import Any
 
 import pytest
-import tenacity.nap
-
-pytest.importorskip("s3fs", reason="needs the package s3fs")
-pytest.importorskip("moto", reason="needs the package moto[server]")
 
 from core import storage
 from core.errors import UserError
 from core.storage import generations
+from core.storage.checkpoint import CheckpointStore
 from core.storage.exchange import exchange
 from core.storage.faults import StorageError
 from core.storage.leases import only_one
 from core.storage.locks import LockedError
 from factory.registry import Registry
-from tests.fakes.faulty import FaultyProxy
-from tests.fakes.s3 import S3Server, environment
+from tests.fakes import s3
+from tests.fakes.faulty import FaultyProxy, without_pauses
+from tests.fakes.gcs import GcsServer
+
+Faulty = Callable[..., FaultyProxy]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with S3Server() as s3:
-        s3.create_bucket("bucket")
-        yield s3
+@pytest.fixture(scope="module", params=["gs", "s3"])
+def server(request: pytest.FixtureRequest) -> Iterator[Any]:
+    if request.param == "s3":
+        pytest.importorskip("s3fs", reason="needs the package s3fs")
+        pytest.importorskip("moto", reason="needs the package moto[server]")
+    with (GcsServer if request.param == "gs" else s3.S3Server)() as started:
+        started.create_bucket("bucket")
+        yield started
 
 
 @pytest.fixture
-def bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+def use(server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Sends the commands of this test to a URL: the server, or a proxy before it."""
+    from gcsfs import GCSFileSystem
+
+    kinds: list[Any] = [GCSFileSystem]
+    with contextlib.suppress(ModuleNotFoundError):
+        from s3fs import S3FileSystem
+
+        kinds.append(S3FileSystem)
+
+    def forget() -> None:  # they keep one for all servers that the environment ever named
+        for kind in kinds:
+            kind.clear_instance_cache()
+
+    def use(url: str) -> None:
+        gs = isinstance(server, GcsServer)
+        for name, value in ({"STORAGE_EMULATOR_HOST": url} if gs else s3.environment(url)).items():
+            monkeypatch.setenv(name, value)
+        forget()
+
+    yield use
+    forget()
+
+
+@pytest.fixture
+def bucket(server: Any, use: Callable[[str], None], request: pytest.FixtureRequest, monkeypatch: Any) -> str:
     """A prefix for one test."""
-    _use(monkeypatch, server.url)
-    return f"s3://bucket/{request.node.name[:40].replace('[', '-').replace(']', '')}"
-
-
-def _use(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    from s3fs import S3FileSystem
-
-    for name, value in environment(url).items():
+    for name, value in getattr(server, "environment", {}).items():
         monkeypatch.setenv(name, value)
-    S3FileSystem.clear_instance_cache()  # it keeps one for all servers that the environment ever named
+    use(server.url)
+    scheme = "gs" if isinstance(server, GcsServer) else "s3"
+    return f"{scheme}://bucket/{request.node.name[:40].replace('[', '-').replace(']', '')}"
 
 
 @pytest.fixture
-def faulty(server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FaultyProxy]]:
+def faulty(server: Any, bucket: str, use: Callable[[str], None]) -> Iterator[Faulty]:
     """Puts a proxy that breaks requests before the server; pauses between tries are left out."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(tenacity.nap, "time", SimpleNamespace(sleep=lambda seconds: None)))
+        stack.enter_context(without_pauses())
 
-        def start(**options) -> FaultyProxy:
+        def start(**options: Any) -> FaultyProxy:
             proxy = stack.enter_context(FaultyProxy(server.url, **options))
-            _use(monkeypatch, proxy.url)
+            use(proxy.url)
             return proxy
 
         yield start
@@ -78,6 +101,7 @@ def test_files_come_back_as_they_went(bucket: str, tmp_path: Path) -> None:
     assert storage.list_files(f"{bucket}/a") == []
 
 
+@pytest.mark.parametrize("server", ["s3"], indirect=True)
 def test_what_kubeflow_calls_minio_is_the_same(bucket: str) -> None:
     storage.write_bytes(f"{bucket}/x", b"1")
     assert storage.read_bytes(f"{bucket}/x".replace("s3://", "minio://")) == b"1"
@@ -131,10 +155,10 @@ def test_what_is_not_there_is_one_line(bucket: str) -> None:
         storage.read_bytes(f"{bucket}/nothing")
     assert "\n" not in str(error.value)
     with pytest.raises(StorageError, match="there is no such bucket"):
-        storage.create("s3://no-such-bucket/x", b"1")
+        storage.create(f"{bucket.partition(':')[0]}://no-such-bucket/x", b"1")
 
 
-def test_of_an_upload_whose_answer_was_lost_the_writer_is_told_that_it_won(bucket: str, faulty) -> None:
+def test_of_an_upload_whose_answer_was_lost_the_writer_is_told_that_it_won(bucket: str, faulty: Faulty) -> None:
     proxy = faulty(share=1.0, faults=("lost answer",))
     proxy.draw = iter(["lost answer", *[""] * 100]).__next__  # the first request alone
     assert storage.create(f"{bucket}/manifest", b"mine")
@@ -142,7 +166,7 @@ def test_of_an_upload_whose_answer_was_lost_the_writer_is_told_that_it_won(bucke
     assert storage.read_bytes(f"{bucket}/manifest") == b"mine"
 
 
-def test_passing_faults_pass_and_lasting_ones_are_one_line(bucket: str, faulty) -> None:
+def test_passing_faults_pass_and_lasting_ones_are_one_line(bucket: str, faulty: Faulty) -> None:
     proxy = faulty(share=0.3, faults=("503", "429", "reset", "truncated"), seed=3)
     for number in range(8):
         storage.write_bytes(f"{bucket}/{number}", bytes([number]) * 1000)
@@ -152,3 +176,21 @@ def test_passing_faults_pass_and_lasting_ones_are_one_line(bucket: str, faulty) 
     with pytest.raises(StorageError, match=r"cannot be written: .*\(4 attempts\)") as error:
         storage.create(f"{bucket}/x", b"1")
     assert "\n" not in str(error.value)
+
+
+def test_storage_that_never_answers_is_never_an_empty_answer(bucket: str, faulty: Faulty) -> None:
+    faulty(share=1.0, faults=("503",))
+    with pytest.raises(StorageError, match="cannot be looked up"):
+        storage.exists(f"{bucket}/x")
+    with pytest.raises(StorageError, match="cannot be listed"):
+        CheckpointStore(bucket).load()  # which would begin the training anew
+
+
+def test_a_truncated_body_is_read_again(bucket: str, faulty: Faulty, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 30_000
+    storage.write_bytes(f"{bucket}/x", content)
+    proxy = faulty(share=0.4, faults=("truncated",), seed=2)
+    assert storage.read_bytes(f"{bucket}/x") == content
+    storage.copy_tree(bucket, tmp_path / "copy")
+    assert (tmp_path / "copy" / "x").read_bytes() == content
+    assert proxy.broken > 0
