@@ -25,6 +25,8 @@ from core.text.config import TokenizerConfig
 from core.text.long_text import BLOCK, LongText
 
 MAX_BYTES = 64 << 20
+PIECE = 1 << 17  # characters that one thread encodes at once
+LEARNED_FROM = 64  # blocks of a text, spread evenly, that merges are learned from at most
 LONGEST_RUN = 500  # characters without a space that merges are learned from at once
 _CUT = re.compile(rf"\S{{{LONGEST_RUN}}}(?=\S)|\s{{{LONGEST_RUN}}}(?=\s)")
 _BETWEEN_WORDS = re.compile(r"(?<=\S)[ \n](?=\S)")
@@ -107,7 +109,10 @@ class BPETokenizer:
             text.encode("utf-8")
         except UnicodeEncodeError:
             return self.encode_bytes(text.encode("utf-8", "surrogateescape"))
-        return list(self._library.encode(text, add_special_tokens=False).ids)
+        if len(text) <= PIECE:
+            return list(self._library.encode(text, add_special_tokens=False).ids)
+        pieces = self._library.encode_batch_fast(list(_between_words(text)), add_special_tokens=False)  # by threads
+        return [index for piece in pieces for index in piece.ids]
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """The ids of any bytes, UTF-8 or not."""
@@ -154,9 +159,9 @@ def _pieces(text: str | LongText) -> Iterator[str]:
 
     Learning merges from a run takes time that grows with its square: 9 s for 100,000 characters without a space.
     """
-    with Progress("learn BPE", len(text), "characters") as progress:
+    with Progress("learn BPE", min(len(text), LEARNED_FROM * BLOCK), "characters") as progress:
         done = 0
-        for block in _blocks(text):
+        for block in _learned_from(text):
             for line in io.StringIO(block, newline="\n"):
                 start = 0
                 if len(line) > LONGEST_RUN:
@@ -165,6 +170,16 @@ def _pieces(text: str | LongText) -> Iterator[str]:
                         start = cut.end()
                 yield line[start:]
             progress.update(done := done + len(block))
+
+
+def _learned_from(text: str | LongText) -> Iterator[str]:
+    """All of `text`, or of a longer one stretches from beginning to end: what a language's merges are shows early."""
+    if len(text) <= LEARNED_FROM * BLOCK:
+        yield from _blocks(text)
+        return
+    for index in range(LEARNED_FROM):
+        start = index * (len(text) - BLOCK) // (LEARNED_FROM - 1)
+        yield str(text[start : start + BLOCK])
 
 
 def encode_blocks(tokenizer: Tokenizer, text: str | LongText) -> Iterator[NDArray[np.int32]]:
@@ -186,6 +201,16 @@ def _blocks(text: str | LongText) -> Iterator[str]:
     while start < len(text):
         stop = _boundary(text, start + BLOCK)
         yield str(text[start:stop])
+        start = stop
+
+
+def _between_words(text: str) -> Iterator[str]:
+    """`text` in parts of `PIECE` characters or more, cut only where no token crosses."""
+    start = 0
+    while start < len(text):
+        match = _BETWEEN_WORDS.search(text, start + PIECE)
+        stop = match.start() if match else len(text)
+        yield text[start:stop]
         start = stop
 
 
