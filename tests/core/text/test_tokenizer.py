@@ -89,14 +89,6 @@ def test_threads_give_the_tokens_of_one_piece(text: str) -> None:
         assert BPE.encode(text) == whole
 
 
-def test_merges_of_a_very_long_text_are_learned_from_stretches_of_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizers, "BLOCK", 10)
-    monkeypatch.setattr(tokenizers, "LEARNED_FROM", 3)
-    assert list(tokenizers._learned_from("0123456789" * 10)) == ["0123456789", "5678901234", "0123456789"]
-    text = "no more than thirty characters"
-    assert "".join(tokenizers._learned_from(text)) == text
-
-
 def test_a_character_outside_the_vocabulary_is_named() -> None:
     tokenizer = tokenizers.train_tokenizer("abc", TokenizerConfig(kind="characters"))
     with pytest.raises(UserError, match=r"outside the vocabulary: found 'é' at character 2"):
