@@ -74,12 +74,10 @@ def collect_shards(
 
     from components.step import describe, step, verified
     from core import storage
-    from core.storage import integrity
     from factory.shards import close
 
     with step():
-        folders = [verified(one) for one in drawn]
-        out = str(integrity.read_json(folders[0] / "drawn.json")["out"])
+        (out,) = {str(storage.read_json(storage.join(verified(one), "drawn.json"))["out"]) for one in drawn}
         manifest = close(out)
         storage.write_json(Path(shards.path) / "manifest.json", {"out": out, **manifest})
         facts = {"out": out, "count": manifest["count"], "shards": len(manifest["shards"])}

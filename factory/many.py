@@ -15,7 +15,6 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from core import storage
 from core.config import Frozen, Place, config_hash, validate
 from core.errors import UserError
 from core.names import inside
@@ -93,4 +92,4 @@ def _place(config: ManyConfig, sample: Mapping[str, Any], model: Path, work: str
     weights = read(ModelFacts, str(inside(model, "model.json"))).weights_sha256
     drawn = {name: value for name, value in sample.items() if name not in ("count", "batch_size")}
     key = config_hash({"count": config.count, "size": config.size, "sample": drawn, "weights": weights})
-    return storage.join(root, f"many-{key}")
+    return inside(root, f"many-{key}")

@@ -159,9 +159,9 @@ def absolute(job: AnyJob, base: Path) -> AnyJob:
     for key, name in (values.get("source") or {}).items():
         if name and "/" in name and not storage.is_remote(name):
             values["source"][key] = str((base / Path(name).expanduser()).resolve())
-    out = (values.get("many") or {}).get("out")
-    if out and not storage.is_remote(out):
-        values["many"]["out"] = str((base / Path(out).expanduser()).resolve())
+    name = (values.get("many") or {}).get("out")
+    if name and not storage.is_remote(name):
+        values["many"]["out"] = str((base / Path(name).expanduser()).resolve())
     return parse_job(values, job.job)
 
 
