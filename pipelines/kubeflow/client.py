@@ -20,7 +20,7 @@ from typing import Any
 from core.errors import UserError
 from pipelines.settings import Settings
 
-LEAST, SEARCH = (2, 3), (2, 14)
+LEAST, COLLECTS = (2, 3), (2, 14)
 """Versions of the server: the first whose scratch volumes a step that is not root can write, and the first that
 collects artifacts of a loop, as a search does."""
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
