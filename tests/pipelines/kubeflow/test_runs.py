@@ -139,6 +139,7 @@ def test_unknown_run_is_one_line(cluster, command, arguments):
 def test_doctor_asks_the_installation(cluster, command, monkeypatch):
     rows = {row["check"]: row for row in json.loads(command("doctor", "--cloud", "--json")[1])}
     assert rows["Kubeflow Pipelines"]["state"] == rows["registry"]["state"] == "ok"
+    assert (rows["ML Metadata"]["state"], "svc/ml-pipeline-ui" in rows["ML Metadata"]["mend"]) == ("optional", True)
     monkeypatch.setattr(cluster.server, "version", "2.0.1")
     monkeypatch.setattr(cluster.server, "multi_user", True)
     rows = {row["check"]: row for row in json.loads(command("doctor", "--cloud", "--json")[1])}

@@ -37,6 +37,8 @@ def test_lineage_of_an_artifact_is_that_of_the_downloaded_run(pages, command, tm
     assert [part["artifact"] for part in model["parents"]] == ["dataset"]
     assert json.loads(command("lineage", tree["uri"], "--json")[1]) == tree
     assert "code abc123" in command("show", run)[1]
+    rows = {row["check"]: row["state"] for row in json.loads(command("doctor", "--cloud", "--json")[1])}
+    assert rows["ML Metadata"] == "ok"
     assert command("download", run, str(tmp_path / "runs" / "images" / run))[0] == 0
     pages.server.metadata.artifacts.pop(tree["uri"])
     assert json.loads(command("lineage", f"{run}/samples", "--json")[1]) == tree, "from the folder"
@@ -58,7 +60,7 @@ def test_an_address_without_ml_metadata_says_which_has_it(cluster, command):
     [
         (struct.pack(">BI", 0, 9) + b"half", "its answer broke off"),
         (struct.pack(">BI", 0, 2) + b"\xff\xff", "its answer is no message"),
-        (struct.pack(">BI", 128, 37) + b"grpc-status:7\r\ngrpc-message: not yours", "refused with status 7: not yours"),
+        (struct.pack(">BI", 128, 38) + b"grpc-status:7\r\ngrpc-message: not yours", "refused with status 7: not yours"),
         (b"\0", "its answer"),
     ],
 )
