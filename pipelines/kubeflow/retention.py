@@ -49,10 +49,10 @@ def candidates(cluster: Cluster, days: float) -> list[Candidate]:
     for run in runs:
         place = folder_of(messages[run.identity])
         sizes = storage.sizes(place) if place else {}
-        unknown = "" if place else "has its artifacts where only the installation knows: no kubeflow_root was set"
+        reason = kept.get(run.identity) or _elsewhere(messages[run.identity], place, registry)
         pipeline = str(spec_of(messages[run.identity]).get("pipelineInfo", {}).get("name", ""))
         found.append(Candidate(run.run, pipeline, run.created, sum(sizes.values()), len(sizes),
-                               kept.get(run.identity) or unknown, (place,), identity=run.identity))  # fmt: skip
+                               reason, (place,), identity=run.identity))  # fmt: skip
     found += _cut(registry, set(messages))
     place = storage.join(registry, WORK)
     return found + list(retention.beside("work", place, _trainings(place), runs, days))
@@ -76,6 +76,14 @@ def remove(cluster: Cluster, candidate: Candidate) -> None:
         storage.remove(place)
     if not candidate.beside:
         storage.remove(record)
+
+
+def _elsewhere(run: Any, place: str, registry: str) -> str:
+    """Why a run is not ours to remove; empty if it is."""
+    own = ((run.runtime_config and run.runtime_config.parameters) or {}).get("registry", registry)
+    if own != registry:
+        return f"registers in {own}"
+    return "" if place else "has its artifacts where only the installation knows: no kubeflow_root was set"
 
 
 def _cut(registry: str, runs: Collection[str]) -> Iterator[Candidate]:

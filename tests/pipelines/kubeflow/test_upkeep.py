@@ -83,6 +83,9 @@ def test_old_runs_go_with_their_cache_and_what_is_referred_to_stays(pages, comma
     assert rows[champion]["kept_because"] == "is where a registered version comes from"
     assert (rows[going]["kept_because"], rows[going]["files"] > 5, rows[going]["pipeline"]) == (None, True, "images")
     assert listed(command, "30")[going]["kept_because"] == "is younger than 30 days"
+    with monkeypatch.context() as other:
+        other.setenv("TEXTDIFFUSION_REGISTRY", "gs://demo-bucket/other")
+        assert listed(command)[going]["kept_because"] == "registers in gs://demo-bucket/registry"
     user = ended(command, "train.learning_rate=0.32", "job=uses", "data.limit=18")
     assert states(command, user)["prepare-data"] == "cached"
     assert listed(command)[going]["kept_because"] == "made what a later run uses"
