@@ -12,6 +12,7 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.names import inside
 from core.records import or_none, parse_parents
 from core.storage import remote
 from pipelines import retention
@@ -62,7 +63,7 @@ def remove(cluster: Cluster, candidate: Candidate) -> None:
     """Removes a run and its files, or files that are beside runs."""
     from kfp_server_api.exceptions import ApiException
 
-    record = storage.join(cluster.settings.registry, _BEGUN, f"{candidate.identity}.json")
+    record = inside(storage.join(cluster.settings.registry, _BEGUN), f"{candidate.identity}.json")
     if not candidate.beside:
         told = {"run": candidate.run, "pipeline": candidate.pipeline, "place": candidate.places[0]}
         storage.write_json(record, told)
@@ -90,7 +91,7 @@ def _cut(registry: str, runs: Collection[str]) -> Iterator[Candidate]:
     """Removals whose runs are gone and whose files are not."""
     folder = storage.join(registry, _BEGUN)
     for name in storage.list_files(folder):
-        told: Any = or_none(lambda name=name: storage.read_json(storage.join(folder, name)))  # type: ignore[misc]
+        told: Any = or_none(lambda name=name: storage.read_json(inside(folder, name)))  # type: ignore[misc]
         identity = name.removesuffix(".json")
         known = isinstance(told, dict) and str(told.get("place")).endswith(f"/{identity}")
         if identity in runs or not IDENTITY.fullmatch(identity) or not known:
