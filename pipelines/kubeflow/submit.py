@@ -24,6 +24,7 @@ from pipelines.service import Options, Plan, Submission
 from pipelines.settings import Settings
 from pipelines.step_options import with_environment, with_step_options, without_cache
 
+WORK = ".work"  # below the registry: a folder of checkpoints for each training
 _EXPERIMENT = "textdiffusion"
 
 
@@ -58,7 +59,7 @@ def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options,
     if not options.cache:
         spec = without_cache(spec)
     run = new_run_id(job.job)
-    registry, work = settings.registry, storage.join(settings.registry, ".work")
+    registry, work = settings.registry, storage.join(settings.registry, WORK)
     values = sent_parameters(job, registry=registry, run=run, work=work, ask=ask, retraining=options.retraining)
     experiment = options.experiment or settings.experiment or _EXPERIMENT
     submission = Submission(run, job.job, spec, values, {}, experiment, platform=platform)
