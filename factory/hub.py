@@ -86,11 +86,11 @@ def _copied(where: str, repository: str, revision: str | None, file: str, target
         known = hf_hub_download(**asked, revision=revision, dry_run=True)
         if known.file_size is not None and known.file_size > limit:
             raise UserError(f"{where}: {file} has {known.file_size} bytes; allowed: {limit}")
-        cached = hf_hub_download(**asked, revision=known.commit_hash)
+        cached = Path(hf_hub_download(**asked, revision=revision))  # <cache>/.../<commit>/<file>
     place = inside(target, file)
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(cached, place)  # the cache has links, which a model's folder must not
-    return str(known.commit_hash)
+    return cached.parents[file.count("/")].name
 
 
 LIBRARY = "textdiffusion"
