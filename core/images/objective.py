@@ -19,11 +19,13 @@ from core.images.model import ImageShape
 from core.randomness import Draws, generator_of
 from core.samplers import SampleNoise, sample_dpmpp
 from core.training import optimizers as optim
+from core.training.capacity import fits_beside_training
+from core.training.objective import Batch
 from core.transfer import to_device
 
 VALIDATION_BINS = 8
 VALIDATION_EXAMPLES = 1024
-PREVIEW_STEPS = 12
+PREVIEW_STEPS, PREVIEW_CLASSES = 12, 10
 
 Split = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images and labels
 
@@ -48,6 +50,7 @@ class ImageObjective:
         self.no_class = self.diffusion.no_class
         self.dataset_size = len(train[0])
         self._train = train
+        self._resident: Tensor | None = None  # all training images, on a GPU with room for them
         self._validation = tuple(array[:VALIDATION_EXAMPLES] for array in validation)
 
     def parameter_groups(self) -> Sequence[optim.ParameterGroup]:
@@ -65,10 +68,35 @@ class ImageObjective:
             optim.ParameterGroup(plain),
         ]
 
-    def loss(self, model: Callable[..., Any], indices: Tensor, draws: Draws) -> Tensor:
-        """Losses [b] of the training images at `indices` [b], some of them without their class."""
-        images, labels = (torch.from_numpy(array[indices.numpy()]) for array in self._train)
-        return self.diffusion.loss(images, labels, draws=draws, network=model)
+    def batch(self, indices: Tensor, draws: Draws) -> Batch:
+        """The training images at `indices` [b], some of them without their class, with noise levels and noise."""
+        return Batch((self.pixels(indices, draws.device), *self.diffusion.drawn(self.labels(indices), draws)))
+
+    def pixels(self, indices: Tensor, device: torch.device) -> Tensor:
+        """The training images at `indices` [b] of the host, uint8 on `device`."""
+        images = self._train[0]
+        if self._resident is None and device.type == "cuda" and fits_beside_training(images.nbytes, device):
+            self._resident = torch.from_numpy(np.array(images)).to(device)
+        if self._resident is not None:
+            return self._resident[to_device(indices, device)]
+        return to_device(torch.from_numpy(images[indices.numpy()]), device)
+
+    def labels(self, indices: Tensor) -> Tensor:
+        """The classes of the training images at `indices` [b], on the host."""
+        return torch.from_numpy(self._train[1][indices.numpy()])
+
+    def conditioned(self, labels: Tensor) -> Tensor:
+        """`labels` as the network takes them: none of an unconditional model."""
+        return (
+            torch.where(labels < 0, self.no_class, labels)
+            if self.config.conditional
+            else torch.full_like(labels, self.no_class)
+        )
+
+    def loss(self, model: Callable[..., Any], batch: Batch) -> Tensor:
+        """Losses [b] of a batch."""
+        pixels, labels, sigma, unit = batch.tensors
+        return self.diffusion.denoising_loss(model, pictures.to_float(pixels), labels, sigma, unit)
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -79,8 +107,7 @@ class ImageObjective:
         bins = torch.arange(len(images)) % VALIDATION_BINS
         levels = self.process.density.quantile((torch.arange(VALIDATION_BINS) + 0.5) / VALIDATION_BINS)  # [bins]
         unit = torch.randn(len(images), *self.shape.size, generator=generator_of("validation"))
-        if not self.config.conditional:
-            labels = torch.full_like(labels, self.no_class)
+        labels = self.conditioned(labels)
         errors = torch.cat(
             [
                 self.diffusion.denoising_loss(
@@ -100,8 +127,8 @@ class ImageObjective:
         """A small grid of samples, a column a class, always from the same noise."""
         model.eval()
         device = next(model.parameters()).device
-        classes = min(10, self.no_class) if self.config.conditional else 8
-        labels = torch.arange(classes).repeat(4) if self.config.conditional else torch.full((32,), self.no_class)
+        classes = min(PREVIEW_CLASSES, self.no_class) if self.config.conditional else 8
+        labels = self.conditioned(torch.arange(classes).repeat(4))
         sigmas = noise.karras_sigmas(PREVIEW_STEPS, 0.02, 40.0)
         x = float(sigmas[0]) * SampleNoise(range(len(labels)), self.shape.size, device)()
         denoiser = guided(model, self.process, labels, self.no_class, device=device)
