@@ -20,6 +20,7 @@ from core.config import validate
 from core.errors import UserError
 from core.images.config import ImageEvaluate
 from core.metrics import Metric, find
+from core.names import inside
 from core.records import Label, Record, Seconds, read
 from core.storage import scratches
 from factory.run_folder import Run, find_run
@@ -106,7 +107,7 @@ def report(folder: str, runs: Path, run: str | None = None) -> dict[str, Any]:
     """
     served = read(Served, storage.join(folder, SERVED))
     place = SAMPLES[served.modality]
-    if storage.sha256(storage.join(folder, place)) != served.samples_sha256:
+    if storage.sha256(inside(folder, place)) != served.samples_sha256:
         raise UserError(f"{folder}: {place} is not the one that {SERVED} names; it is being written: try again")
     compared, count, source = _compared(served, folder, runs, run)
     return {

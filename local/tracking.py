@@ -71,7 +71,7 @@ def told(run: Run, registry: str) -> Told:
 
 def _registered(artifacts: Mapping[str, Any], registry: str) -> dict[str, str]:
     """The version that the run's model became, and what the registry's history says of it."""
-    place = artifacts.get("registered", {}).get("path")
+    place: Path | None = artifacts.get("registered", {}).get("path")
     if not place or not (place / "version.json").is_file():
         return {}
     version = storage.read_json(place / "version.json")
@@ -93,7 +93,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 def _curves(artifacts: Mapping[str, Any], part: str) -> Iterator[tuple[int, dict[str, float]]]:
     """(examples seen, values by name) of each row of a training's log."""
-    place = artifacts.get(part, {}).get("path")
+    place: Path | None = artifacts.get(part, {}).get("path")
     if not place or not (place / "train_log.jsonl").is_file():
         return
     lead = "train" if part == "model" else part

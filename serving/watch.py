@@ -24,6 +24,7 @@ import numpy as np
 from core import storage
 from core.errors import UserError
 from core.evaluation import SAMPLING
+from core.names import inside
 from core.storage import integrity
 from core.text.config import GAP
 from factory.watch import SAMPLES, SERVED
@@ -115,7 +116,7 @@ class Watch:
 
 def _write(folder: str, card: ModelCard, facts: Mapping[str, Any], samples: list[dict[str, Any]]) -> None:
     """The samples first; served.json names their hash, so what a reader meets half written is noticed."""
-    place = storage.join(folder, SAMPLES[card.modality])
+    place = inside(folder, SAMPLES[card.modality])
     if card.modality == "images":
         shape = (0, *card.shape)
         images = np.stack([one["sample"] for one in samples]) if samples else np.zeros(shape, np.uint8)
@@ -126,7 +127,7 @@ def _write(folder: str, card: ModelCard, facts: Mapping[str, Any], samples: list
         lines = [{"mode": "diffusion", "prompt": "", "text": one["sample"], "seed": one["seed"]} for one in samples]
         data = "".join(json.dumps(line) + "\n" for line in lines).encode()
     drawn = {"settings": card.section, "weights_sha256": card.weights_sha256, "class_names": list(card.classes) or None}
-    storage.write_json(storage.join(folder, f"samples/{SAMPLING}"), drawn)
+    storage.write_json(inside(folder, f"samples/{SAMPLING}"), drawn)
     storage.write_bytes(place, data)
     steps = Counter(str(one["steps"]) for one in samples)
     kept = {"kept": len(samples), "steps": dict(steps), "samples_sha256": hashlib.sha256(data).hexdigest()}

@@ -62,7 +62,7 @@ def add(folder: Path, found: FoundModel, model: str, runs: Path | None, wishes: 
     integrity.write_json(folder / MANIFEST, version.model_dump())
     images = found.modality == "images"
     script = "sample.py" if images else "write.py"
-    storage.write_bytes(folder / script, _script(script).encode())
+    storage.write_bytes(inside(folder, script), _script(script).encode())
     from local.generating import generate
 
     section: dict[str, Any] = {**found.manner, "seed": 0}
@@ -125,6 +125,6 @@ def _version(found: FoundModel, model: str, run: Run | None, files: Mapping[str,
 
 def _script(name: str) -> str:
     """The documentation's script for a copy of the repository, from which it is started."""
-    text = (STANDALONE / f"{name}.txt").read_text("utf-8")
+    text = inside(STANDALONE, f"{name}.txt").read_text("utf-8")
     text = text.replace("digits-folder/", "").replace("text-folder/", "")
     return text.replace("2 if known", "0 if known").replace("of class 2", "of class 0")
