@@ -95,7 +95,7 @@ def _samples(texts: Sequence[str], images: bool) -> str:
     head = "## Samples\n\nThe first ones of seed 0; none was chosen."
     if images:
         return f"{head}\n\n![Samples of all classes in turn](samples.png)"
-    shown = ("\n".join(f"    {line}" for line in text.splitlines() or [""]) for text in texts)
+    shown = ("\n".join(f"    {line}" for line in text.split("\n")) for text in texts)
     return head + "".join(f"\n\nSample {number}:\n\n{one}" for number, one in enumerate(shown, start=1))
 
 
