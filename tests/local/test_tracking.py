@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -112,7 +113,9 @@ def mlflow_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
         f"mlflow server --port {port} --backend-store-uri sqlite:///{tmp_path}/db --artifacts-destination {tmp_path}/a"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    server = subprocess.Popen([sys.executable, "-m", *command.split()], env=environment, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, "-m", *command.split()], env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         end = time.monotonic() + 120
         while True:
@@ -126,7 +129,7 @@ def mlflow_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
         yield url
     finally:
-        server.kill()
+        os.killpg(server.pid, signal.SIGKILL)  # it has workers and job runners of its own
         server.wait()
 
 
