@@ -26,7 +26,8 @@ class SecondJudgeNetwork(JudgeNetwork):
 
     def __init__(self, channels: int, height: int, width: int, classes: int) -> None:
         super().__init__(channels, height, width, classes)
-        layers: list[nn.Module] = [nn.Conv2d(channels, WIDTHS[0], 3, padding=1)]
+        stride = 2 if min(height, width) >= 16 else 1
+        layers: list[nn.Module] = [nn.Conv2d(channels, WIDTHS[0], 3, stride, padding=1)]
         for before, after in zip(WIDTHS[:1] + WIDTHS, WIDTHS, strict=False):
             layers.append(_Residual(before, after, stride=1 if after == WIDTHS[0] else 2))
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
