@@ -35,7 +35,7 @@ from core.randomness import Draws
 from core.requests import PrepareDataRequest, TrainJudgeRequest
 from core.storage.checkpoint import serialize
 from core.training import precision
-from core.training.objective import Objective
+from core.training.objective import Batch, Objective
 from core.training.result import FitResult, InterruptedTrainingError
 
 
@@ -80,7 +80,8 @@ def waits(slot: Slot) -> Facts:
 
 
 def resume(slot: Slot) -> Facts:
-    """Whether a training that was stopped ends with the same weights, without and with train.deterministic."""
+    """Whether a training that was stopped, or not recorded, ends with the same weights, without and with
+    train.deterministic."""
     steps = slot.steps(300)
     for deterministic in (False, True):
         for name in ("images", "diffusion"):
@@ -95,18 +96,20 @@ def resume(slot: Slot) -> Facts:
             whole = slot.train(build(), settings, steps, f"{label} whole", deterministic=deterministic)
             slot.results[f"{label}, examples/s"] = rate(whole)
             slot.results[f"{label}, s"] = round(time.monotonic() - began, 2)
-            for again in ("again", "stopped"):
+            for again in ("again", "stopped", "kernel by kernel"):
                 torch.manual_seed(0)
                 objective, folder = build(), f"{label} {again}"
+                ways = {"deterministic": deterministic, "graphs": again != "kernel by kernel"}
                 if again == "stopped":
                     _stop_after(objective, steps // 2)
                     with suppress(InterruptedTrainingError):
-                        slot.train(objective, settings, steps, folder, deterministic=deterministic)
+                        slot.train(objective, settings, steps, folder, **ways)
                     torch.manual_seed(0)
                     objective = build()
-                hashes.append(_sha(slot.train(objective, settings, steps, folder, deterministic=deterministic)))
+                hashes.append(_sha(slot.train(objective, settings, steps, folder, **ways)))
             slot.results[f"{label}, repeated"] = hashes[0] == _sha(whole)
             slot.results[f"{label}, resumed"] = hashes[1] == _sha(whole)
+            slot.results[f"{label}, kernel by kernel"] = hashes[2] == _sha(whole)
     return {}
 
 
@@ -116,16 +119,16 @@ def _sha(result: FitResult) -> str:
 
 def _stop_after(objective: Objective, steps: int) -> None:
     """Signals this process, as a machine that is taken away would, in the given step."""
-    loss, calls = objective.loss, 0
+    batch, calls = objective.batch, 0
 
-    def counted(*arguments: Any) -> Tensor:
+    def counted(*arguments: Any) -> Batch:
         nonlocal calls
         calls += 1
         if calls == steps:
             os.kill(os.getpid(), signal.SIGTERM)
-        return loss(*arguments)
+        return batch(*arguments)
 
-    objective.loss = counted  # type: ignore[method-assign]
+    objective.batch = counted  # type: ignore[method-assign]
 
 
 def formats(slot: Slot) -> Facts:
@@ -138,12 +141,18 @@ def formats(slot: Slot) -> Facts:
 
 
 def rates(slot: Slot) -> Facts:
-    """Images a second by batch, eager and compiled."""
-    for compiled in (False, True) if slot.device.type == "cuda" else (False,):
-        for batch in (64, 256, 1024, 4096) if not slot.tiny else (8,):
-            steps = slot.steps(max(20, min(200, 100_000 // batch)))
-            result = slot.train(slot.images(), slot.job.train, steps, batch_size=batch, compile=compiled)
-            slot.results[f"batch {batch}{', compiled' * compiled}"] = rate(result)
+    """Images a second by batch: as CUDA graphs, kernel by kernel, and compiled."""
+    for name, batches in {
+        "as graphs": (64, 256, 1024, 4096),
+        "kernel by kernel": (64, 1024),
+        "compiled": (64, 1024),
+    }.items():
+        if name == "as graphs" or slot.device.type == "cuda":
+            for batch in batches if not slot.tiny else (8,):
+                steps = slot.steps(max(40, min(400, 200_000 // batch)))
+                ways = {"graphs": name != "kernel by kernel", "compile": name == "compiled"}
+                result = slot.train(slot.images(), slot.job.train, steps, batch_size=batch, **ways)
+                slot.results[f"batch {batch}, {name}"] = rate(result)
     return {}
 
 
@@ -215,8 +224,9 @@ def text(slot: Slot) -> Facts:
     """Tokens a second of our models, and of a plain GPT of the same size (torch's own layers, compiled on a GPU)."""
     job = slot.text_job
     for name in ("autoregressive", "diffusion"):
-        result = slot.train(slot.texts(name), job.train, slot.steps(100))
-        slot.results[name] = round(rate(result) * job.model.context)
+        for compiled in (False, True) if slot.device.type == "cuda" and name == "autoregressive" else (False,):
+            result = slot.train(slot.texts(name), job.train, slot.steps(400), compile=compiled)
+            slot.results[name + ", compiled" * compiled] = round(rate(result) * job.model.context)
     sizes, batch = job.model.transformer, 2 if slot.tiny else job.train.batch_size
     layer = nn.TransformerEncoderLayer(sizes.width, sizes.heads, 4 * sizes.width, 0.0, "gelu", batch_first=True,
                                        norm_first=True)  # fmt: skip
@@ -276,7 +286,7 @@ def nccl(slot: Slot) -> Facts:
     try:
         objective = slot.images()
         model, draws = objective.model.to(slot.device), Draws(0, 0, 0, 8, 8, slot.device)
-        objective.loss(model, torch.arange(8), draws).mean().backward()
+        objective.loss(model, objective.batch(torch.arange(8), draws)).mean().backward()
         world = World(0, 2, slot.device)  # of two, so that gradients are exchanged; the group's one member is both
         return {
             "backend": backend,

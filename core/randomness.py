@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from core.transfer import to_device
-
 
 def seed_of(*parts: int | str) -> int:
     """A 63-bit seed from any parts; unlike sums of seeds, different parts never collide by design."""
@@ -54,11 +52,15 @@ class Draws:
     """Random numbers for the slice [start, stop) of a global batch of `total` examples.
 
     The numbers are drawn for the global batch and then cut, so the same example meets the same noise however the
-    batch is spread over processes and micro-batches.
+    batch is spread over processes and micro-batches. Noise is drawn on the device, a GPU's own being other numbers
+    than a CPU's; the few numbers that decide about it are the same everywhere, and on the host.
     """
 
     def __init__(self, seed: int, examples_seen: int, start: int, stop: int, total: int, device: torch.device) -> None:
         self.generator = generator_of(seed, "batch", examples_seen)
+        self._noise = self.generator
+        if device.type == "cuda":
+            self._noise = torch.Generator(device).manual_seed(seed_of(seed, "noise", examples_seen))
         self._start, self._stop, self._total, self.device = start, stop, total, device
 
     @classmethod
@@ -67,11 +69,11 @@ class Draws:
         return cls(int(torch.randint(2**62, ())), 0, 0, total, total, device)
 
     def _cut(self, numbers: Tensor) -> Tensor:
-        return to_device(numbers[self._start : self._stop], self.device)
+        return numbers[self._start : self._stop]
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normals, [stop - start, *shape]."""
-        return self._cut(torch.randn(self._total, *shape, generator=self.generator))
+        """Standard normals on the device, [stop - start, *shape]."""
+        return self._cut(torch.randn(self._total, *shape, generator=self._noise, device=self._noise.device))
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniforms in [0, 1), [stop - start, *shape]."""

@@ -140,14 +140,17 @@ class ImageDiffusion(nn.Module):
         Raises:
             UserError: images or labels do not suit the model.
         """
-        device = self.device
         clean, labels = self._clean(images), self._labels(labels, len(images))
-        draws = draws or Draws.fresh(len(clean), device)
+        given = self.drawn(labels, draws or Draws.fresh(len(clean), self.device))
+        return self.denoising_loss(network or self.network, to_device(clean, self.device), *given)
+
+    def drawn(self, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+        """What chance adds to images of `labels` [B], on its device: labels, some dropped, noise levels [B], noise."""
         sigma = self.process.density.quantile(draws.stratified())  # [B]
         unit = draws.normal(*self.shape.size)  # [B, C, H, W]
         dropped = draws.uniform() < (self.config.label_dropout if self.config.conditional else 1.0)
-        labels = torch.where(dropped, self.no_class, to_device(labels, sigma.device))
-        return self.denoising_loss(network or self.network, to_device(clean, sigma.device), labels, sigma, unit)
+        labels = torch.where(to_device(dropped, labels.device) | (labels < 0), self.no_class, labels)
+        return to_device(labels, draws.device), to_device(sigma, draws.device), unit
 
     def denoising_loss(
         self, network: Callable[..., Any], clean: Tensor, labels: Tensor, sigma: Tensor, unit: Tensor
@@ -263,7 +266,7 @@ class ImageDiffusion(nn.Module):
             raise UserError(
                 f"labels: found {int(indices.min())} to {int(indices.max())}; allowed: -1 to {self.no_class - 1}"
             )
-        return torch.where(indices < 0, self.no_class, indices.long())
+        return indices.long()
 
 
 def _sizes(shape: Sequence[int]) -> str:

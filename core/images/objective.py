@@ -19,6 +19,8 @@ from core.images.model import ImageShape
 from core.randomness import Draws, generator_of
 from core.samplers import SampleNoise, sample_dpmpp
 from core.training import optimizers as optim
+from core.training.capacity import fits_beside_training
+from core.training.objective import Batch
 from core.transfer import to_device
 
 VALIDATION_BINS = 8
@@ -48,6 +50,7 @@ class ImageObjective:
         self.no_class = self.diffusion.no_class
         self.dataset_size = len(train[0])
         self._train = train
+        self._resident: Tensor | None = None  # all training images, on a GPU with room for them
         self._validation = tuple(array[:VALIDATION_EXAMPLES] for array in validation)
 
     def parameter_groups(self) -> Sequence[optim.ParameterGroup]:
@@ -65,10 +68,21 @@ class ImageObjective:
             optim.ParameterGroup(plain),
         ]
 
-    def loss(self, model: Callable[..., Any], indices: Tensor, draws: Draws) -> Tensor:
-        """Losses [b] of the training images at `indices` [b], some of them without their class."""
-        images, labels = (torch.from_numpy(array[indices.numpy()]) for array in self._train)
-        return self.diffusion.loss(images, labels, draws=draws, network=model)
+    def batch(self, indices: Tensor, draws: Draws) -> Batch:
+        """The training images at `indices` [b], some of them without their class, with noise levels and noise."""
+        images, labels = self._train[0], torch.from_numpy(self._train[1][indices.numpy()])
+        if self._resident is None and draws.device.type == "cuda" and fits_beside_training(images.nbytes, draws.device):
+            self._resident = torch.from_numpy(np.array(images)).to(draws.device)
+        if self._resident is not None:
+            pixels = self._resident[to_device(indices, draws.device)]
+        else:
+            pixels = to_device(torch.from_numpy(images[indices.numpy()]), draws.device)
+        return Batch((pixels, *self.diffusion.drawn(labels, draws)))
+
+    def loss(self, model: Callable[..., Any], batch: Batch) -> Tensor:
+        """Losses [b] of a batch."""
+        pixels, labels, sigma, unit = batch.tensors
+        return self.diffusion.denoising_loss(model, pictures.to_float(pixels), labels, sigma, unit)
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:

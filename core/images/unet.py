@@ -64,7 +64,7 @@ class UNet(nn.Module):
         h = _through(self.middle, h, condition)
         h = self.last(self.attention(h), condition)
         for level in reversed(range(len(self.up))):
-            h = F.interpolate(self.up[level](h), scale_factor=2.0, mode="nearest") + skips.pop()
+            h = twice_as_large(self.up[level](h)) + skips.pop()
             h = _through(self.up_blocks[level], h, condition)
         offset, gain = self.head(F.silu(self.norm(h))).chunk(2, dim=1)
         return F.pixel_shuffle(torch.addcmul(offset, gain, x), self.patch)
@@ -127,6 +127,15 @@ class Fourier(nn.Module):
     def forward(self, noise_level: Tensor) -> Tensor:
         angles = noise_level[:, None] * self.frequencies  # [B, pairs]
         return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def twice_as_large(h: Tensor) -> Tensor:
+    """Every pixel four times: [B, C, H, W] -> [B, C, 2 H, 2 W]"""
+    if not h.is_cuda:
+        return F.interpolate(h, scale_factor=2.0, mode="nearest")
+    # Its backward pass took 0.9 ms for a thousand maps of 14 x 14 on an H200, and adds in any order; a sum does not.
+    batch, channels, height, width = h.shape
+    return h[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2).reshape(batch, channels, 2 * height, 2 * width)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

@@ -14,7 +14,7 @@ def hidden_spans(draws: Draws, count: int, block: int, share: float) -> Tensor:
     chosen, from_start = draws.uniform(count) < share, draws.uniform(count) < 0.5
     first = (edges[..., 0] * block).long().masked_fill(from_start, 0)
     last = (edges[..., 1] * block).long()
-    place = torch.arange(block, device=draws.device)
+    place = torch.arange(block)
     outside = (place < first[..., None]) | (place > last[..., None])
     return (outside & chosen[..., None]).flatten(1)
 
@@ -27,6 +27,6 @@ def endpoint_slots(draws: Draws, count: int, block: int) -> Tensor:
     """
     is_gap, gap, share = draws.uniform(count) < 0.5, draws.uniform(count), draws.uniform(count)
     chance = draws.uniform(count, block)
-    after_gap = torch.arange(block, device=draws.device) > (gap.square() * block).long()[..., None]
+    after_gap = torch.arange(block) > (gap.square() * block).long()[..., None]
     scattered = (chance < share[..., None]) & (chance < chance.amax(dim=-1, keepdim=True))
     return torch.where(is_gap[..., None], after_gap, scattered).flatten(1)

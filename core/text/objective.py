@@ -22,9 +22,9 @@ from core.text.denoiser import Diffusion, Noisy
 from core.text.given import endpoint_slots, hidden_spans
 from core.text.masked import Masked, masked_loss
 from core.text.original import Original
-from core.text.schedule import NoisePath, diffuse, evidence
+from core.text.schedule import diffuse, evidence, tilted
 from core.training.capacity import build_within_memory
-from core.training.objective import Objective
+from core.training.objective import Batch, Objective
 from core.training.optimizers import ParameterGroup
 from core.transfer import to_device
 
@@ -62,8 +62,8 @@ class _TextObjective:
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         return parameter_groups(self.model)
 
-    def _windows(self, indices: Tensor, draws: Draws) -> Tensor:
-        return to_device(data.windows(self.tokens, indices, self.config.context), draws.device)
+    def _windows(self, indices: Tensor) -> Tensor:
+        return data.windows(self.tokens, indices, self.config.context)
 
     def _text(self, ids: Tensor) -> tuple[str, bytes]:
         texts = [self.texts.tokenizer.decode(row) for row in ids.cpu().tolist()]
@@ -76,8 +76,11 @@ class AutoregressiveObjective(_TextObjective):
     def __init__(self, config: TextModel, texts: TextSet, seed: int) -> None:
         super().__init__("autoregressive", config, texts, seed)
 
-    def loss(self, model: Callable[..., Any], indices: Tensor, draws: Draws) -> Tensor:
-        tokens = self._windows(indices, draws)
+    def batch(self, indices: Tensor, draws: Draws) -> Batch:
+        return Batch((to_device(self._windows(indices), draws.device),))
+
+    def loss(self, model: Callable[..., Any], batch: Batch) -> Tensor:
+        (tokens,) = batch.tensors
         return token_losses(model(tokens[:, :-1]), tokens).mean(dim=1)
 
     @torch.no_grad()
@@ -101,23 +104,35 @@ class DiffusionObjective(_TextObjective):
     def __init__(self, config: TextModel, texts: TextSet, seed: int) -> None:
         super().__init__("diffusion", config, texts, seed)
 
-    def loss(self, model: Callable[..., Any], indices: Tensor, draws: Draws) -> Tensor:
-        process, network = self.config.process, self.model
-        assert isinstance(network, Diffusion)
-        tokens = self._windows(indices, draws)
+    def batch(self, indices: Tensor, draws: Draws) -> Batch:
+        process, context = self.config.process, self.config.context
         pick = torch.rand(4, generator=draws.generator)  # one for the whole global batch
         block = process.blocks[int(pick[0] * len(process.blocks))]
         has_prefix, guesses = bool(pick[1] >= process.prefix_dropout), bool(pick[2] < process.self_conditioning)
         ends = process.endpoints > 0 and bool(torch.rand((), generator=draws.generator) < process.endpoints)
+        low, high = (torch.tensor(value) for value in process.tilt)
+        tilt = torch.lerp(low, high, pick[3]).double()
         if ends:
             block = max(process.blocks)  # in which gaps are filled
-            known = endpoint_slots(draws, self.config.context // block, block)
-            gamma = torch.full(known.shape, process.gamma_max, device=draws.device)
-        else:
-            gamma = self._noise_levels(draws, block, pick[3])  # [b, L]
-            known = hidden_spans(draws, self.config.context // block, block, process.known)
-        noise = draws.normal(self.config.context, process.embedding)  # [b, L, d]
-        noisy = noisy_windows(network, tokens, gamma, noise, known, block, has_prefix=has_prefix)
+            known, u = endpoint_slots(draws, context // block, block), torch.ones(len(indices), context // block)
+        else:  # stratified over the blocks of all rows
+            u = (draws.stratified()[:, None] + torch.arange(context // block) / (context // block)) % 1
+            known = hidden_spans(draws, context // block, block, process.known)
+        noise = draws.normal(context, process.embedding)
+        given = (to_device(values, draws.device) for values in (self._windows(indices), known, u, tilt))
+        return Batch((*given, noise), (block, has_prefix, guesses, ends))
+
+    def loss(self, model: Callable[..., Any], batch: Batch) -> Tensor:
+        process, network = self.config.process, self.model
+        assert isinstance(network, Diffusion)
+        tokens, known, u, tilt, noise = batch.tensors  # [b, L] twice, [b, blocks], [], [b, L, d]
+        block, has_prefix, guesses, ends = batch.kind
+        assert isinstance(block, int)
+        if ends:
+            gamma = torch.full(known.shape, process.gamma_max, device=known.device)
+        else:  # tilted along each block
+            gamma = network.warp.gamma(tilted(u, block, tilt)).flatten(1)
+        noisy = noisy_windows(network, tokens, gamma, noise, known, block, has_prefix=bool(has_prefix))
         if guesses:  # self-conditioning (Chen et al. 2023)
             with torch.no_grad():
                 noisy = replace(noisy, guess=network.mean(model(noisy, block)[0]))
@@ -130,14 +145,6 @@ class DiffusionObjective(_TextObjective):
             read = tokens[:, : clean.shape[1]]
             loss = loss + process.autoregressive_weight * token_losses(clean, read).mean(dim=1)
         return loss
-
-    def _noise_levels(self, draws: Draws, block: int, pick: Tensor) -> Tensor:
-        """gamma of every token [b, L]: stratified over the blocks of all rows, tilted along each block by `pick`."""
-        assert isinstance(self.model, Diffusion)
-        low, high = (torch.tensor(value) for value in self.config.process.tilt)
-        count = self.config.context // block
-        u = (draws.stratified()[:, None] + torch.arange(count, device=draws.device) / count) % 1  # [b, blocks]
-        return NoisePath(self.model.warp, block, float(torch.lerp(low, high, pick))).gamma(u).flatten(1)
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -162,10 +169,13 @@ class MaskedObjective(_TextObjective):
     def __init__(self, config: TextModel, texts: TextSet, seed: int) -> None:
         super().__init__("masked", config, texts, seed)
 
-    def loss(self, model: Callable[..., Any], indices: Tensor, draws: Draws) -> Tensor:
-        tokens = self._windows(indices, draws)
+    def batch(self, indices: Tensor, draws: Draws) -> Batch:
         share = 0.01 + 0.99 * draws.stratified()
         masks = draws.uniform(self.config.context) < share[:, None]
+        return Batch(tuple(to_device(values, draws.device) for values in (self._windows(indices), masks, share)))
+
+    def loss(self, model: Callable[..., Any], batch: Batch) -> Tensor:
+        tokens, masks, share = batch.tensors
         return masked_loss(model(tokens.masked_fill(masks, self.texts.tokenizer.size)), tokens, masks, share)
 
     @torch.no_grad()
@@ -191,11 +201,14 @@ class OriginalObjective(_TextObjective):
     def __init__(self, config: TextModel, texts: TextSet, seed: int) -> None:
         super().__init__("original", config, texts, seed)
 
-    def loss(self, model: Callable[..., Any], indices: Tensor, draws: Draws) -> Tensor:
-        assert isinstance(self.model, Original)
-        tokens = self._windows(indices, draws)
+    def batch(self, indices: Tensor, draws: Draws) -> Batch:
         step = draws.integers(original.STEPS)
-        return self.model.loss(tokens, step, draws.normal(self.config.context, self.config.transformer.width))
+        given = (to_device(values, draws.device) for values in (self._windows(indices), step))
+        return Batch((*given, draws.normal(self.config.context, self.config.transformer.width)))
+
+    def loss(self, model: Callable[..., Any], batch: Batch) -> Tensor:
+        assert isinstance(self.model, Original)
+        return self.model.loss(*batch.tensors)
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:

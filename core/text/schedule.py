@@ -39,7 +39,7 @@ def evidence(z: Tensor, gamma: Tensor, embeddings: Tensor) -> Tensor:
     return (alpha / sigma**2)[..., None] * (z @ embeddings.T)
 
 
-def tilted(u: Tensor, block: int, tilt: float) -> Tensor:
+def tilted(u: Tensor, block: int, tilt: float | Tensor) -> Tensor:
     """Times [..., block] of the slots of a block at block times u [...], both from 1 (noise) to 0 (clean).
 
     Slots on the left run ahead, as in AR-Diffusion (Wu et al. 2023): with tilt 0 all are alike, with a tilt of

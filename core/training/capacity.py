@@ -66,6 +66,11 @@ def require_memory_to_train(model: nn.Module, device: torch.device, where: str) 
         )
 
 
+def fits_beside_training(size: int, device: torch.device) -> bool:
+    """Whether data of `size` bytes may stay on a GPU: where they take an eighth of its memory at most."""
+    return size <= torch.cuda.get_device_properties(device).total_memory // 8
+
+
 def memory_bytes() -> int:
     """The memory of this machine, or of the container that this process runs in."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

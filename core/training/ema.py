@@ -32,13 +32,20 @@ class PowerEMA:
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self._gamma = exponent_of_std(std)
 
+    def kept(self, examples_seen: int, batch_size: int) -> float:
+        """The share of the old average after `examples_seen`, of which the last `batch_size` are new."""
+        return float((1 - batch_size / examples_seen) ** (self._gamma + 1))
+
     @torch.no_grad()
-    def update(self, model: nn.Module, examples_seen: int, batch_size: int) -> None:
-        """Takes in the weights after `examples_seen`, of which the last `batch_size` are new."""
-        kept = (1 - batch_size / examples_seen) ** (self._gamma + 1)
+    def update(self, model: nn.Module, kept: float | Tensor) -> None:
+        """Takes in the weights beside a share `kept` of the average; a number, or one on the device."""
         averages: list[Tensor] = list(self.model.parameters())
         weights = [weight.detach() for weight in model.parameters()]
-        torch._foreach_lerp_(averages, weights, 1 - kept)  # eq. 127
+        if isinstance(kept, Tensor):
+            torch._foreach_mul_(averages, kept)
+            torch._foreach_add_(averages, torch._foreach_mul(weights, 1 - kept))
+        else:
+            torch._foreach_lerp_(averages, weights, 1 - kept)  # eq. 127
         for buffer, value in zip(self.model.buffers(), model.buffers(), strict=True):
             buffer.copy_(value)
 

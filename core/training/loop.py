@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.config import TrainConfig
 from core.errors import UserError
@@ -24,19 +24,17 @@ from core.processes import world as distributed
 from core.processes.interrupt import stop_requested
 from core.processes.world import World
 from core.progress import Progress
-from core.randomness import DataOrder, Draws, seed_of
 from core.storage.checkpoint import CheckpointStore
 from core.training import divergence, machine, numerics, precision
 from core.training.budget import Budget
 from core.training.capacity import require_memory_to_train
-from core.training.ema import PowerEMA
 from core.training.live import Live
 from core.training.log import TrainingLog
-from core.training.objective import Objective, settle
-from core.training.optimizers import Optimizers
+from core.training.objective import Objective
 from core.training.outcomes import Outcomes
 from core.training.result import FitResult, InterruptedTrainingError
 from core.training.state import TrainingState
+from core.training.step import Step
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +77,9 @@ class _Training:
         self.objective, self.config, self.store, self.world = objective, config, store, world
         self.name, self.beside = name, beside
         require_memory_to_train(objective.model, world.device, name)
-        self.model = objective.model.to(world.device)
         self.precision = precision.choose(world.device, config.precision)
-        self.order = DataOrder(objective.dataset_size, config.seed)
-        self.optimizers = Optimizers(objective.parameter_groups(), config, world.device)
-        self.scale = precision.LossScale(world.device, enabled=self.precision.scaled)
-        self.ema = PowerEMA(self.model, config.ema_std)
+        self.step = Step(objective, config, world, self.precision)
+        self.model, self.ema = self.step.model, self.step.ema
         self.kept: dict[str, dict[str, Tensor]] = {}  # averages of other moments: "best", "guide"
         self.previews: dict[str, bytes] = {}
         self.state = TrainingState()
@@ -94,7 +89,6 @@ class _Training:
         self.budget = Budget(config, self.state.total)
         self.log = TrainingLog(rows, tensorboard if world.is_first else None)
         self.live = Live()
-        self.forward: Callable[..., Any] = torch.compile(self.model) if config.compile else self.model
         self.state.machine = machine.settle_on(
             name, self.state.machine, world, self.precision, deterministic=config.deterministic
         )
@@ -183,39 +177,9 @@ class _Training:
         )
 
     def _step(self) -> None:
-        """One optimizer step, skipped on the device if loss or gradients are not finite in some process."""
-        config, seen = self.config, self.state.examples_seen
-        self.model.train()
-        self.optimizers.set_learning_rate(self.budget.learning_rate(seen))
-        self.optimizers.zero_grad()
-        # A loss can be lost while its gradients stay finite (a clamp, a where), and in one process only.
-        loss = distributed.sum_over_processes(self._backward())
-        self.scale.unscale(self.model.parameters())
-        distributed.average_gradients(self.model, self.world)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        bad = ~(norm.isfinite() & loss.isfinite())
-        self.optimizers.step(bad)
-        self.scale.update(bad)
-        settle(self.model, ~bad)
-        self.state.examples_seen += config.batch_size
-        self.ema.update(self.model, self.state.examples_seen, config.batch_size)
-        self.outcomes.add(seen, loss, norm, bad)
-
-    def _backward(self) -> Tensor:
-        """Gradients of this process's share of the batch; the sum of its losses, over processes the batch's mean."""
-        config, seen = self.config, self.state.examples_seen
-        first, last = self.world.share(config.batch_size)
-        total = torch.zeros((), device=self.world.device)
-        for start in range(first, last, config.micro_batch or config.batch_size):
-            stop = min(last, start + (config.micro_batch or config.batch_size))
-            torch.manual_seed(seed_of(config.seed, "dropout", seen, start))
-            draws = Draws(config.seed, seen, start, stop, config.batch_size, self.world.device)
-            with self.precision.autocast(self.world.device):
-                losses = self.objective.loss(self.forward, self.order(seen + start, seen + stop), draws)
-            loss = losses.float().sum() / config.batch_size
-            self.scale.scaled(loss * self.world.size).backward()
-            total += loss.detach()
-        return total
+        seen = self.state.examples_seen
+        self.outcomes.add(seen, self.step(seen, self.budget.learning_rate(seen)))
+        self.state.examples_seen += self.config.batch_size
 
     def _read_outcomes(self) -> None:
         """Counts what steps came to since the last time.
@@ -231,7 +195,7 @@ class _Training:
                 continue
             state.bad_steps, self.norm = state.bad_steps + 1, 0.0
             state.skipped_steps += 1
-            indices = self.order(step.seen, step.seen + self.config.batch_size)
+            indices = self.step.order(step.seen, step.seen + self.config.batch_size)
             divergence.refuse_bad_steps(self.name, state.bad_steps, step.seen, indices)
 
     def _look(self) -> None:
@@ -275,11 +239,11 @@ class _Training:
         self._saved_at = time.monotonic()
 
     def _write(self) -> None:
-        self.state.scaler = self.scale.state_dict()
+        self.state.scaler = self.step.scale.state_dict()
         tensors = {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimizer": self.optimizers.state_dict(),
+            "optimizer": self.step.optimizers.state_dict(),
             **self.kept,
         }
         files = {"log.jsonl": self.log.to_bytes(), **self.previews, **self.beside}
@@ -305,9 +269,9 @@ class _Training:
             self.state = TrainingState(**checkpoint.meta)
             self.model.load_state_dict(checkpoint.tensors["model"])
             self.ema.load_state_dict(checkpoint.tensors["ema"])
-            self.optimizers.load_state_dict(checkpoint.tensors["optimizer"])
+            self.step.optimizers.load_state_dict(checkpoint.tensors["optimizer"])
             if self.precision.scaled:
-                self.scale.load_state_dict(self.state.scaler)
+                self.step.scale.load_state_dict(self.state.scaler)
             rows = TrainingLog.parse(checkpoint.files["log.jsonl"])
         except (RuntimeError, TypeError, KeyError, ValueError) as error:
             raise UserError(

@@ -6,18 +6,21 @@ matrix, so that a GPU waits for the launches of a small network.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from core.training.eager import stay_eager
 from core.training.precision import has_native_bf16
 
 A, B, C = 3.4445, -4.7750, 2.0315  # of the quintic A x + B x^3 + C x^5 (Jordan et al. 2024)
-TOGETHER = 2**24  # elements that are orthogonalised at once, which bounds the temporary memory
+TOGETHER = 2**24  # elements that are stepped at once, which bounds the temporary memory
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -64,7 +67,7 @@ def _polynomial(gram: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised; for weight matrices of hidden layers.
 
-    A convolution [out, in, k, k] is the matrix [out, in k k]. Matrices of one shape go together.
+    A convolution [out, in, k, k] is the matrix [out, in k k].
 
     Args:
         params: matrices, or groups of them with their own `lr` and `weight_decay`.
@@ -84,39 +87,78 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One step. Decay is decoupled, as in AdamW."""
         for group in self.param_groups:
-            for parameters in _of_one_shape([p for p in group["params"] if p.grad is not None]):
+            for parameters in _portions([p for p in group["params"] if p.grad is not None]):
                 self._step(parameters, group["lr"], group["momentum"], group["weight_decay"])
 
-    def _step(self, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
-        gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
+    def _step(self, parameters: list[Tensor], lr: float | Tensor, momentum: float, weight_decay: float) -> None:
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         buffers = [self.state[p]["momentum_buffer"] for p in parameters]
-        before = None if self.found_inf is None else torch.stack(buffers)
-        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
-        updates = torch.stack([u.flatten(1) for u in torch._foreach_lerp(gradients, buffers, momentum)])
-        directions = orthogonalise(_fast(updates)).to(updates.dtype)
-        tall = max(1.0, updates.shape[1] / updates.shape[2]) ** 0.5
-        if before is None or self.found_inf is None:
-            torch._foreach_mul_(parameters, 1 - lr * weight_decay)
-        else:
-            bad = self.found_inf > 0
-            torch._foreach_copy_(buffers, torch.where(bad, before, torch.stack(buffers)).unbind())
-            torch._foreach_mul_(parameters, 1 - lr * weight_decay * ~bad)
-            directions = directions.masked_fill(bad, 0)
-        steps = [d.view_as(p) for d, p in zip(directions, parameters, strict=True)]
-        torch._foreach_add_(parameters, steps, alpha=-lr * tall)
+        gradient = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        before = torch.cat([buffer.flatten() for buffer in buffers])
+        good: Tensor | float = 1.0
+        if self.found_inf is not None:
+            good = 1 - self.found_inf
+            gradient = gradient.masked_fill(self.found_inf > 0, 0)
+        average = torch.lerp(before, gradient, 1 - momentum)
+        steps = _directions(torch.lerp(gradient, average, momentum), parameters, widen=gradient.is_cuda)
+        if self.found_inf is not None:
+            average = torch.where(self.found_inf > 0, before, average)
+        torch._foreach_copy_(buffers, _as_shaped(average, parameters))
+        torch._foreach_mul_(parameters, 1 - lr * weight_decay * good)
+        torch._foreach_add_(parameters, _as_shaped(steps * (-lr * good), parameters))
 
 
-def _of_one_shape(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """The parameters whose matrices have one shape, together as far as memory allows, in the order of their first."""
-    shapes: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = defaultdict(list)
-    for parameter in parameters:
-        shapes[parameter.shape, parameter.dtype].append(parameter)
-    for alike in shapes.values():
-        size = max(1, TOGETHER // alike[0].numel())
-        yield from (alike[start : start + size] for start in range(0, len(alike), size))
+def _portions(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """As many parameters at once as memory allows; those of one shape, and of one smaller side, are neighbours."""
+    portion: list[Tensor] = []
+    for parameter in sorted(parameters, key=lambda p: (min(_sides(p)), _sides(p))):
+        if portion and sum(p.numel() for p in portion) + parameter.numel() > TOGETHER:
+            yield portion
+            portion = []
+        portion.append(parameter)
+    if portion:
+        yield portion
+
+
+def _directions(updates: Tensor, parameters: Sequence[Tensor], *, widen: bool) -> Tensor:
+    """The orthogonalised matrices of flat `updates` [N] of `parameters`, flat, as long as a step of Muon takes them.
+
+    Matrices of one shape go together; with `widen` all of one smaller side, widened by zeros, which the iteration
+    leaves alone: for a GPU, where small matrices cost launches rather than arithmetic.
+    """
+    steps = torch.empty_like(updates)
+    stacks: dict[Hashable, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    start = 0
+    for (rows, columns), alike in groupby(parameters, _sides):
+        shape = (len(list(alike)), rows, columns)
+        part = slice(start, start + math.prod(shape))
+        stacks[min(rows, columns) if widen else shape].append((updates[part].view(shape), steps[part].view(shape)))
+        start = part.stop
+    for stack in stacks.values():
+        matrices, out = [_wide(m) for m, _ in stack], [_wide(s) for _, s in stack]
+        width = max(m.shape[2] for m in matrices)
+        joined = torch.cat([F.pad(_fast(m), (0, width - m.shape[2])) for m in matrices])
+        for step, direction in zip(out, orthogonalise(joined).split([len(m) for m in matrices]), strict=True):
+            step.copy_(direction[:, :, : step.shape[2]])
+        for _, step in stack:
+            step.mul_(max(1.0, step.shape[1] / step.shape[2]) ** 0.5)
+    return steps
+
+
+def _wide(matrices: Tensor) -> Tensor:
+    """[count, rows, columns] with rows <= columns."""
+    return matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
+
+
+def _sides(parameter: Tensor) -> tuple[int, int]:
+    return parameter.shape[0], parameter[0].numel()
+
+
+def _as_shaped(flat: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    parts = flat.split([p.numel() for p in parameters])
+    return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
 
 
 def _fast(updates: Tensor) -> Tensor:

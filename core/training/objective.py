@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from core.randomness import Draws
 from core.training.optimizers import ParameterGroup
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All that the loss of a step depends on besides the weights: data and random numbers.
+
+    Args:
+        tensors: on the device of the model; those of one `kind` have one shape.
+        kind: what the loss decides without looking into a tensor.
+    """
+
+    tensors: tuple[Tensor, ...]
+    kind: tuple[Hashable, ...] = ()
 
 
 class Objective(Protocol):
@@ -20,8 +34,15 @@ class Objective(Protocol):
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """How parameters are optimized; `core.training.optimizers.default_groups` serves most networks."""
 
-    def loss(self, model: Callable[..., Any], indices: Tensor, draws: Draws) -> Tensor:
-        """Losses [b] of the examples at `indices` [b], with noise from `draws`; `model` is the network to call."""
+    def batch(self, indices: Tensor, draws: Draws) -> Batch:
+        """The examples at `indices` [b], with noise from `draws`."""
+
+    def loss(self, model: Callable[..., Any], batch: Batch) -> Tensor:
+        """Losses [b] of a batch; `model` is the network to call.
+
+        On a GPU it is recorded once for each kind of batch and replayed: it must neither wait for the GPU nor draw
+        random numbers of its own, other than dropout's.
+        """
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Losses on fixed noise: `loss`, and `loss/<bin>` by noise level."""

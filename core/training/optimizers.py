@@ -52,13 +52,14 @@ class Optimizers:
             )
         self.parts: dict[str, torch.optim.Optimizer] = {}
         if adam:
-            fused = device.type in ("cpu", "cuda")
-            self.parts["adamw"] = AdamW(adam, lr=config.learning_rate, betas=config.betas, fused=fused)
+            on_gpu = device.type == "cuda"  # where a step may be recorded
+            fused = on_gpu or device.type == "cpu"
+            self.parts["adamw"] = AdamW(adam, lr=1.0, betas=config.betas, fused=fused, capturable=on_gpu)
         if muon:
-            self.parts["muon"] = Muon(muon, lr=config.muon_learning_rate)
+            self.parts["muon"] = Muon(muon, lr=1.0)
 
-    def set_learning_rate(self, factor: float) -> None:
-        """`factor` in [0, 1] times each group's peak."""
+    def set_learning_rate(self, factor: float | Tensor) -> None:
+        """`factor` in [0, 1] times each group's peak; a number, or one on the device."""
         for optimizer in self.parts.values():
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["peak"]

@@ -29,9 +29,10 @@ class Outcomes:
         self._seen: list[int] = []
         self._values: list[Tensor] = []
 
-    def add(self, seen: int, loss: Tensor, norm: Tensor, bad: Tensor) -> None:
+    def add(self, seen: int, values: Tensor) -> None:
+        """What the step after `seen` examples came to: [3], loss, norm and whether it was skipped."""
         self._seen.append(seen)
-        self._values.append(torch.stack([loss.double(), norm.double(), bad.double()]))
+        self._values.append(values)
 
     @property
     def due(self) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from core.randomness import Draws
+from core.training.objective import Batch
 from core.training.optimizers import ParameterGroup, default_groups
 
 
@@ -32,11 +33,16 @@ class ToyObjective:
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         return default_groups(self.model)
 
-    def loss(self, model: Callable[..., Any], indices: Tensor, draws: Draws) -> Tensor:
+    def batch(self, indices: Tensor, draws: Draws) -> Batch:
         self.seen_indices += indices.tolist()
+        return Batch(
+            (self.inputs[indices] + 0.1 * draws.stratified()[:, None] * draws.normal(8), self.targets[indices])
+        )
+
+    def loss(self, model: Callable[..., Any], batch: Batch) -> Tensor:
         self.calls += 1
-        noisy = self.inputs[indices] + 0.1 * draws.stratified()[:, None] * draws.normal(8)
-        losses = (model(noisy) - self.targets[indices]).square().mean(1)
+        noisy, targets = batch.tensors
+        losses = (model(noisy) - targets).square().mean(1)
         if self.poison_after is not None and self.calls > self.poison_after:
             losses = losses * float("nan")
         return losses

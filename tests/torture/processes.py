@@ -33,10 +33,10 @@ def train(folder: Path, record: Path) -> int:
     from tests.core.toy import ToyObjective
 
     class Recorded(ToyObjective):
-        def loss(self, model, indices, draws):  # type: ignore[no-untyped-def]
+        def batch(self, indices, draws):  # type: ignore[no-untyped-def]
             with record.open("a") as stream:
                 stream.write(f"{draws.generator.initial_seed()} {' '.join(map(str, indices.tolist()))}\n")
-            return super().loss(model, indices, draws)
+            return super().batch(indices, draws)
 
     config = TrainConfig(examples=EXAMPLES, batch_size=BATCH, warmup_examples=20, checkpoint_minutes=1e-9)
     with step(), world() as here:

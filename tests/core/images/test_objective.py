@@ -47,14 +47,14 @@ class Recorder:
 def test_a_network_that_knows_nothing_has_loss_one_on_data_of_sigma_data():
     uniform = ((torch.arange(256) / 127.5 - 1) ** 2).mean().sqrt().item()
     goal = objective(process=Process(sigma_data=uniform))
-    loss = goal.loss(goal.model, torch.arange(600), draws()).mean()
+    loss = goal.loss(goal.model, goal.batch(torch.arange(600), draws())).mean()
     assert loss.item() == pytest.approx(1.0, abs=0.03)  # EDM's targets have unit variance; 600 x 64 pixels
 
 
 def test_epsilon_loss_is_the_simple_loss_of_ddpm():
     process = Process(parameterisation="epsilon", density="uniform")
     goal, network = objective(process=process, label_dropout=0.0), Recorder()
-    losses = goal.loss(network, torch.arange(600), draws())
+    losses = goal.loss(network, goal.batch(torch.arange(600), draws()))
     same = draws()
     table = noise.linear_beta_sigmas()
     t = (same.stratified() * 1000).long()
@@ -82,7 +82,7 @@ def test_a_margin_puts_black_and_white_where_a_doubting_mean_still_decodes_to_th
 def test_the_loss_sees_images_with_their_margin():
     images = torch.tensor([0, 128, 255], dtype=torch.uint8).repeat_interleave(200)[:, None, None].expand(-1, 8, 8)
     goal, network = objective(images.contiguous(), process=Process(sigma_data=0.6, margin=0.1)), Recorder()
-    goal.loss(network, torch.arange(600), draws())
+    goal.loss(network, goal.batch(torch.arange(600), draws()))
     same = draws()
     sigma, unit = goal.process.density.quantile(same.stratified()), same.normal(1, 8, 8)
     clean = torch.tensor([-1.1, 128 / 127.5 - 1, 1.1]).repeat_interleave(200)[:, None, None, None]
@@ -92,8 +92,8 @@ def test_the_loss_sees_images_with_their_margin():
 
 def test_losses_do_not_depend_on_how_a_batch_is_cut():
     goal, indices = objective(), torch.arange(600)
-    whole = goal.loss(goal.model, indices, draws())
-    parts = [goal.loss(goal.model, indices[a:b], draws(a, b)) for a, b in [(0, 100), (100, 600)]]
+    whole = goal.loss(goal.model, goal.batch(indices, draws()))
+    parts = [goal.loss(goal.model, goal.batch(indices[a:b], draws(a, b))) for a, b in [(0, 100), (100, 600)]]
     torch.testing.assert_close(torch.cat(parts), whole)
 
 
@@ -101,7 +101,7 @@ def test_labels_are_dropped_example_by_example_at_their_rate():
     goal, network = objective(label_dropout=0.25), Recorder()
     dropped = []
     for step in range(10):
-        goal.loss(network, torch.arange(600), draws(seen=600 * step))
+        goal.loss(network, goal.batch(torch.arange(600), draws(seen=600 * step)))
         dropped.append(network.labels == goal.no_class)
         kept = ~dropped[-1]
         assert torch.equal(network.labels[kept], (torch.arange(600) % 3)[kept])
@@ -111,7 +111,7 @@ def test_labels_are_dropped_example_by_example_at_their_rate():
 
 def test_an_unconditional_model_never_sees_a_label():
     goal, network = objective(conditional=False), Recorder()
-    goal.loss(network, torch.arange(600), draws())
+    goal.loss(network, goal.batch(torch.arange(600), draws()))
     assert (network.labels == goal.no_class).all()
 
 

@@ -8,7 +8,7 @@ from core.errors import UserError
 from core.images.config import ImageModel
 from core.images.model import ImageShape, build_network
 from core.images.networks import DDPMUNetConfig, DiTConfig, UNetConfig
-from core.images.unet import UNet
+from core.images.unet import UNet, twice_as_large
 
 SMALL = UNetConfig(channels=(8, 16), blocks=(1, 1), embedding=16, head_channels=8)
 
@@ -145,3 +145,19 @@ def test_a_network_without_a_name_is_the_unet_and_an_unknown_name_is_refused():
     assert ImageModel.model_validate({"network": {"channels": [8], "blocks": [1]}}).network.name == "unet"
     with pytest.raises(ValueError, match="one of the networks unet, dit, ddpm_unet"):
         ImageModel.model_validate({"network": {"name": "mlp"}})
+
+
+class There(torch.Tensor):
+    """A tensor that takes itself for a GPU's."""
+
+    is_cuda = property(lambda self: True)  # type: ignore[assignment]
+
+
+def test_pixels_become_four_on_a_gpu_as_on_a_cpu() -> None:
+    h = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    here, there = h.clone().requires_grad_(), h.clone().as_subclass(There).requires_grad_()
+    left, right = twice_as_large(here), twice_as_large(there)
+    assert torch.equal(left, right.as_subclass(torch.Tensor))
+    weight = torch.randn(left.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    gradients = [torch.autograd.grad((out * weight).sum(), into)[0] for out, into in ((left, here), (right, there))]
+    torch.testing.assert_close(gradients[0], gradients[1].as_subclass(torch.Tensor))

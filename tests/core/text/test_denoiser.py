@@ -156,11 +156,11 @@ def test_the_loss_is_the_same_for_the_same_clock_and_splits_over_micro_batches(t
     goal = DiffusionObjective(MODEL, texts, seed=0)
     shake(goal.model)
     indices = torch.arange(8)
-    whole_batch = goal.loss(goal.model, indices, Draws(0, 64, 0, 8, 8, CPU))
+    whole_batch = goal.loss(goal.model, goal.batch(indices, Draws(0, 64, 0, 8, 8, CPU)))
     torch.manual_seed(0)
     other = DiffusionObjective(MODEL, texts, seed=0)
     shake(other.model)
-    parts = [other.loss(other.model, indices[i : i + 4], Draws(0, 64, i, i + 4, 8, CPU)) for i in (0, 4)]
+    parts = [other.loss(other.model, other.batch(indices[i : i + 4], Draws(0, 64, i, i + 4, 8, CPU))) for i in (0, 4)]
     torch.testing.assert_close(torch.cat(parts), whole_batch, atol=1e-4, rtol=1e-4)
 
 
@@ -169,7 +169,7 @@ def test_gradients_reach_every_parameter(texts: TextSet):
     goal = DiffusionObjective(MODEL, texts, seed=0)
     shake(goal.model)
     for seen in range(0, 64 * 8, 64):
-        goal.loss(goal.model, torch.arange(4), Draws(0, seen, 0, 4, 4, CPU)).mean().backward()
+        goal.loss(goal.model, goal.batch(torch.arange(4), Draws(0, seen, 0, 4, 4, CPU))).mean().backward()
     without = [name for name, p in goal.model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
     assert isinstance(goal.model, Diffusion)

@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from core.text.denoiser import Diffusion, Noisy
 from core.text.given import endpoint_slots, hidden_spans
 from core.text.objective import DiffusionObjective
 from core.training.loop import fit
+from core.training.objective import Batch
 from core.training.result import FitResult, InterruptedTrainingError
 from tests.core.text.conftest import MODEL, shake
 
@@ -62,7 +62,7 @@ class Seen(DiffusionObjective):
     def draw(self, seen: int, rows: slice = slice(0, 8)) -> torch.Tensor:
         indices = torch.arange(8)[rows]
         draws = Draws(0, seen, rows.start, rows.stop, 8, CPU)
-        return self.loss(self._watched, indices, draws)
+        return self.loss(self._watched, self.batch(indices, draws))
 
     def _watched(self, noisy: Noisy, block: int) -> object:
         self.batches.append((noisy, block))
@@ -114,11 +114,11 @@ def test_a_batch_of_endpoints_is_the_same_however_it_is_divided(seen: Callable[[
 class StopAfter(DiffusionObjective):
     """Raises SIGTERM against this very process in its third step, as a spot machine would."""
 
-    def loss(self, model: Callable[..., Any], indices: torch.Tensor, draws: Draws) -> torch.Tensor:
+    def batch(self, indices: torch.Tensor, draws: Draws) -> Batch:
         self.steps = getattr(self, "steps", 0) + 1
         if self.steps == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return super().loss(model, indices, draws)
+        return super().batch(indices, draws)
 
 
 def test_training_with_endpoints_goes_on_to_the_bit_after_a_stop(texts: TextSet, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_the_average_weighs_the_past_by_a_power_of_the_clock(std: float) -> None
     values = torch.randn(steps, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for step, value in enumerate(values, 1):
         nn.init.constant_(model.weight, float(value))
-        ema.update(model, 16 * step, 16)
+        ema.update(model, ema.kept(16 * step, 16))
     clock = torch.arange(steps + 1, dtype=torch.float64) / steps
     shares = clock[1:] ** (gamma + 1) - clock[:-1] ** (gamma + 1)
     assert float(ema.model.weight) == pytest.approx(float((shares * values).sum()), abs=1e-4)
@@ -38,7 +38,7 @@ def test_nothing_of_the_initial_weights_remains() -> None:
     nn.init.constant_(model.weight, 1e6)
     ema = PowerEMA(model, 0.05)
     nn.init.constant_(model.weight, 1.0)
-    ema.update(model, 128, 128)
+    ema.update(model, ema.kept(128, 128))
     assert float(ema.model.weight) == 1.0
 
 
@@ -46,5 +46,5 @@ def test_buffers_follow_the_model() -> None:
     model = nn.BatchNorm1d(2)
     ema = PowerEMA(model, 0.05)
     model(torch.randn(8, 2))
-    ema.update(model, 8, 8)
+    ema.update(model, ema.kept(8, 8))
     assert torch.equal(ema.model.running_mean, model.running_mean)

@@ -11,13 +11,13 @@ import pytest
 from tests.fakes.cuda.device import ROOT, unusable
 
 KERNELS = {  # a step of training, or of drawing as a whole; about 5 % above what was counted
-    "train images": 920,
-    "train images, fp16": 930,
-    "train images, epsilon": 930,
-    "train text, autoregressive": 725,
-    "train text, diffusion": 1280,
-    "train text, masked": 735,
-    "train text, original": 740,
+    "train images": 740,
+    "train images, fp16": 745,
+    "train images, epsilon": 750,
+    "train text, autoregressive": 640,
+    "train text, diffusion": 1180,
+    "train text, masked": 645,
+    "train text, original": 655,
 }
 DRAWN = ("draw images", "draw images, heun", "draw text, diffusion", "draw text, autoregressive", "draw text, masked")
 

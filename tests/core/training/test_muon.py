@@ -85,3 +85,11 @@ def test_a_step_that_the_device_finds_not_finite_changes_nothing() -> None:
         torch.testing.assert_close(left, right)
         buffers = [muon.state[p]["momentum_buffer"] for muon, p in ((plain, left), (decided, right))]
         torch.testing.assert_close(*buffers)
+
+
+def test_matrices_that_a_gpu_widens_take_the_same_steps() -> None:
+    shapes = [(8, 4, 3, 3), (16, 16), (16, 8), (8, 8), (12, 8), (8, 36)]
+    parameters = sorted(map(torch.zeros, shapes), key=lambda p: (min(muon._sides(p)), muon._sides(p)))
+    updates = torch.randn(sum(p.numel() for p in parameters), generator=torch.Generator().manual_seed(0)).double()
+    alone, together = (muon._directions(updates, parameters, widen=widen) for widen in (False, True))
+    torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-9)

@@ -51,7 +51,7 @@ def test_what_is_not_read_is_bounded() -> None:
     outcomes = Outcomes(torch.device("cuda"))
     for seen in range(LIMIT):
         assert not outcomes.due
-        outcomes.add(seen, torch.ones(()), torch.ones(()), torch.tensor(False))
+        outcomes.add(seen, torch.zeros(3))
     assert outcomes.due
     assert [step.seen for step in outcomes.read()] == list(range(LIMIT))
     assert not outcomes.due

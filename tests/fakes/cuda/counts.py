@@ -33,7 +33,7 @@ def training(objective: Any, settings: dict[str, Any], counts: Counts, steps: in
     from core.processes.world import World
     from core.training.loop import _Training
 
-    config = TrainConfig(**{**settings, "examples": 10**6, "minutes": None})
+    config = TrainConfig(**{**settings, "examples": 10**6, "minutes": None, "graphs": False})
     world = World(0, 1, torch.device("cuda", 0))
     run = _Training(objective, config, NoCheckpoints(), world, "train", None, {})  # type: ignore[arg-type]
     run._step()
