@@ -55,7 +55,7 @@ class Comparison:
     def __init__(self, chosen: Namespace, place: Path) -> None:
         self.chosen, self.place = chosen, place
         self.began = time.monotonic()
-        self.workers = Workers(chosen.workers or (8 if own_device().type == "cuda" else 1))
+        self.workers = Workers(chosen.workers or (4 if own_device().type == "cuda" else 1))
         self.field = [one for one in fair() if not chosen.only or one.name in chosen.only.split(",")]
         self.batches = [int(batch) for batch in chosen.batches.split(",")]
         self.found: Facts = {
@@ -220,7 +220,7 @@ def main() -> None:
     options.add_argument("--judge_epochs", type=float, default=8)
     options.add_argument("--source", default="mnist", choices=["mnist", "mnist-small", "digits"])
     options.add_argument("--only", help="contenders, separated by commas")
-    options.add_argument("--workers", type=int, help="processes; default: 8 on a GPU, 1 on a CPU")
+    options.add_argument("--workers", type=int, help="processes; default: 4 on a GPU, 1 on a CPU")
     options.add_argument("--work", type=Path, help="folder of data set and judges; default: a temporary one")
     options.add_argument("--tiny", action="store_true", help="next to no work, to see that everything runs")
     options.add_argument("--show", type=Path, help="a fair.json: its tables and pictures, nothing is trained")

@@ -23,7 +23,10 @@ from core.processes.world import own_device
 from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_weights, write_model
 from core.training import precision
 from core.training.ema import PowerEMA
+from core.training.graphs import Graphs
+from core.training.objective import Batch
 from core.training.optimizers import Optimizers, ParameterGroup
+from core.transfer import to_device
 
 VALIDATION = 1024  # images
 
@@ -99,23 +102,35 @@ class Peer:
         number_format = precision.choose(where)
         torch.manual_seed(choice.seed)
         network = self.network(data).to(where)
-        average, optimizer = self._average(network), self._optimizers(network, choice, where)
+        network.train()
+        average, optimizer = _Average(self, network), self._optimizers(network, choice, where)
         images, labels = _resident(data, "train", None, where)
+        graphs = Graphs() if where.type == "cuda" else None
+
+        def step(given: Batch) -> Tensor:
+            """All of a step on the device: ours is recorded as a CUDA graph, so a peer's is too."""
+            rate, kept, pixels, classes = given.tensors
+            optimizer.zero_grad()
+            with number_format.autocast(where):
+                loss = self.loss(network, pictures.to_float(pixels), classes)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.set_learning_rate(rate)
+            optimizer.step(~norm.isfinite())
+            average.follow(kept)
+            return norm
+
         began, seen, batch = time.monotonic(), 0, choice.batch
         order, at = torch.randperm(len(images), device=where), 0
         while True:
             if at + batch > len(images):
                 order, at = torch.randperm(len(images), device=where), 0
             chosen, at = order[at : at + batch], at + batch
-            optimizer.set_learning_rate(self._factor(seen, batch, budget.examples))
-            optimizer.zero_grad()
-            with number_format.autocast(where):
-                loss = self.loss(network, pictures.to_float(images[chosen]), labels[chosen])
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step(~norm.isfinite())
+            numbers = torch.tensor([self._factor(seen, batch, budget.examples), average.kept(seen + batch, batch)])
+            given = Batch((*to_device(numbers, where).unbind(), images[chosen], labels[chosen]))
+            graphs(step, given) if graphs else step(given)
+            average.now_and_then()
             seen += batch
-            average(seen, batch)
             seconds = time.monotonic() - began
             if (budget.examples and seen >= budget.examples) or (budget.minutes and seconds >= 60 * budget.minutes):
                 break
@@ -133,12 +148,9 @@ class Peer:
         config = TrainConfig.model_validate({"examples": 1, "batch_size": choice.batch, **settings})
         return Optimizers(self.groups(network), config, where)
 
-    def _average(self, network: nn.Module) -> _Average:
-        return _Average(self, network)
-
 
 class _Average:
-    """The average of a peer's weights, by its recipe. Called after each step."""
+    """The average of a peer's weights, by its recipe."""
 
     def __init__(self, peer: Peer, network: nn.Module) -> None:
         self._peer, self._current, self._done = peer, network, 0
@@ -146,11 +158,19 @@ class _Average:
         rule = torch.optim.swa_utils.get_ema_multi_avg_fn(peer.ema_decay)
         self._plain = None if self._power else torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=rule)
 
-    def __call__(self, seen: int, batch: int) -> None:
-        self._done += 1
+    def kept(self, seen: int, batch: int) -> float:
+        """The share of the old average after `seen` examples."""
+        return self._power.kept(seen, batch) if self._power else 1.0
+
+    def follow(self, kept: Tensor) -> None:
+        """Part of every step, on the device."""
         if self._power:
-            self._power.update(self._current, seen, batch)
-        elif self._plain and self._done % self._peer.ema_every == 0:
+            self._power.update(self._current, kept)
+
+    def now_and_then(self) -> None:
+        """After a step: what does not belong to every one."""
+        self._done += 1
+        if self._plain and self._done % self._peer.ema_every == 0:
             if self._done <= self._peer.ema_after:
                 self._plain.n_averaged.zero_()  # which makes the update a copy
             self._plain.update_parameters(self._current)
