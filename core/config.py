@@ -91,7 +91,7 @@ class TrainConfig(Frozen):
     deterministic: bool = Field(
         False, description="on CUDA: the same weights to the last bit, also after a resume, at the cost of speed"
     )
-    compile: bool = Field(False, description="torch.compile: a minute at the start, then up to twice as fast on a GPU")
+    compile: bool = Field(False, description="torch.compile: a minute at the start, then faster by half on a GPU")
     graphs: bool = Field(True, description="on one GPU: a step is recorded as a CUDA graph and replayed")
     log_every: int = Field(20, ge=1, description="optimizer steps between log lines")
     validate_every: float = Field(0.1, gt=0, le=1, description="fraction of the budget between validations")
@@ -107,6 +107,16 @@ class TrainConfig(Frozen):
         if self.micro_batch is not None and self.micro_batch > self.batch_size:
             raise ValueError(f"micro_batch {self.micro_batch} is larger than batch_size {self.batch_size}")
         return self
+
+    def shared(self, share: float) -> tuple[TrainConfig, TrainConfig]:
+        """Settings of two trainings, one after the other, that have this budget together, `share` of it the second."""
+
+        def part(fraction: float, **changes: Any) -> TrainConfig:
+            examples = None if self.examples is None else max(1, round(fraction * self.examples))
+            minutes = None if self.minutes is None else fraction * self.minutes
+            return self.model_copy(update={"examples": examples, "minutes": minutes, **changes})
+
+        return part(1 - share), part(share, guide_at=None)
 
 
 class GateConfig(Frozen):
