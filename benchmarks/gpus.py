@@ -24,7 +24,7 @@ LAUNCH = 10e-6  # s: Python and the driver start one operator
 LINE = 0.7  # of a link's rate, by an all-reduce
 LATENCY = 50e-6  # s: one all-reduce of a few bytes
 # From the code.
-SMALL_EXCHANGES = 4  # a step: is the loss finite, the slowest clock, was there a signal, is a checkpoint due
+SMALL_EXCHANGES = 2  # a step: is the loss finite; the slowest clock, with whether to stop or to write a checkpoint
 MOVED = (
     13 * 4
 )  # bytes a parameter: clip reads and writes the gradient, AdamW 4 + 3 arrays, the average 2 + 1, zeroing 1

@@ -62,7 +62,6 @@ class Draws:
         if device.type == "cuda":
             self._noise = torch.Generator(device).manual_seed(seed_of(seed, "noise", examples_seen))
         self._start, self._stop, self._total, self.device = start, stop, total, device
-        self.examples_seen = examples_seen
 
     @classmethod
     def fresh(cls, total: int, device: torch.device) -> Draws:

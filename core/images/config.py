@@ -112,25 +112,11 @@ class Process(Frozen):
     )
 
 
-class FewSteps(Frozen):
-    """How a trained model becomes one that draws in two steps, its guidance included (core/images/few_steps.py)."""
-
-    share: float = Field(default=0.5, gt=0, lt=1, description="Of the budget, at its end")
-    doubling: int = Field(default=10_000, ge=1, description="Examples until a path has twice as many levels")
-    guidance: float = Field(default=1.2, ge=0, le=50, description="As sample.guidance, of the teacher; so are the next")
-    guidance_low: float = Field(default=0.2, ge=0)
-    guidance_high: float = Field(default=5.0, gt=0)
-    autoguidance: float = Field(default=1.0, ge=0, le=50)
-
-
 class ImageModel(Frozen):
     """Network and noise process."""
 
     network: Network = UNetConfig()
     process: Process = Process()
-    few_steps: FewSteps | None = Field(
-        default=None, description="The last part of the training makes it a model of one or two steps; null: none"
-    )
     label_dropout: float = Field(default=0.1, ge=0, le=1, description="Share of examples trained without their class")
     conditional: bool = True
 

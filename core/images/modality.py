@@ -9,8 +9,7 @@ from core.config import TrainConfig, validate
 from core.errors import UserError
 from core.images.config import ImageData, ImageEvaluate, ImageModel
 from core.images.dataset import ImageDataset
-from core.images.few_steps import FewStepsObjective
-from core.images.model import ImageShape, build_network, describe, save_model
+from core.images.model import ImageShape, describe, save_model
 from core.images.objective import ImageObjective
 from core.images.sampling import sample, shard_drawer
 from core.images.terms import equal_terms
@@ -18,7 +17,6 @@ from core.processes import world as distributed
 from core.requests import EvaluateRequest, Facts, PrepareDataRequest, TrainJudgeRequest, TrainRequest
 from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_weights
 from core.training.fitting import Recipe, fit_into
-from core.training.objective import Objective
 from core.training.result import FitResult
 
 __all__ = ["equal_terms", "evaluate", "prepare_data", "sample", "shard_drawer", "train", "train_judge"]
@@ -50,19 +48,9 @@ def train(request: TrainRequest) -> Facts:
     data = ImageDataset.open(request.dataset)
     shape, config = shape_of(data), config.with_deviation(float(data.metadata["std"]))
     train_split, validation_split = ((data.images(split), data.labels(split)) for split in ("train", "validation"))
-    splits, few = (train_split, validation_split), config.few_steps
-    first, later = (settings, settings) if few is None else settings.shared(few.share)
-    objective = ImageObjective(config, shape, *splits, seed=settings.seed)
+    objective = ImageObjective(config, shape, train_split, validation_split, seed=settings.seed)
     if (start := request.warm_start) is not None:
         load_weights(objective.model, read_weights(start, read_description(start, "images")), str(start))
-
-    def jumps(result: FitResult) -> tuple[Objective, TrainConfig]:
-        assert few is not None
-        guide = None
-        if result.guide:
-            guide = build_network(config, shape).to(result.device).eval().requires_grad_(False)
-            guide.load_state_dict(result.guide)
-        return FewStepsObjective(config, shape, *splits, settings=few, teacher=result.model, guide=guide), later
 
     def save(folder: Path, result: FitResult, facts: Facts) -> Facts:
         return save_model(folder, result.model, config, shape, facts, result.guide)
@@ -70,13 +58,12 @@ def train(request: TrainRequest) -> Facts:
     return fit_into(
         Recipe(
             request,
-            first,
+            settings,
             objective,
             identity={"model": config.model_dump(mode="json")},
             data_sha256=data.metadata["content_sha256"],
             files={DESCRIPTION: json.dumps(describe(config, shape)).encode()},
             save=save,
-            then=None if few is None else jumps,
         )
     )
 

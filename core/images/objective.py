@@ -25,7 +25,7 @@ from core.transfer import to_device
 
 VALIDATION_BINS = 8
 VALIDATION_EXAMPLES = 1024
-PREVIEW_STEPS, PREVIEW_CLASSES = 12, 10
+PREVIEW_STEPS = 12
 
 Split = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images and labels
 
@@ -70,28 +70,14 @@ class ImageObjective:
 
     def batch(self, indices: Tensor, draws: Draws) -> Batch:
         """The training images at `indices` [b], some of them without their class, with noise levels and noise."""
-        return Batch((self.pixels(indices, draws.device), *self.diffusion.drawn(self.labels(indices), draws)))
-
-    def pixels(self, indices: Tensor, device: torch.device) -> Tensor:
-        """The training images at `indices` [b] of the host, uint8 on `device`."""
-        images = self._train[0]
-        if self._resident is None and device.type == "cuda" and fits_beside_training(images.nbytes, device):
-            self._resident = torch.from_numpy(np.array(images)).to(device)
+        images, labels = self._train[0], torch.from_numpy(self._train[1][indices.numpy()])
+        if self._resident is None and draws.device.type == "cuda" and fits_beside_training(images.nbytes, draws.device):
+            self._resident = torch.from_numpy(np.array(images)).to(draws.device)
         if self._resident is not None:
-            return self._resident[to_device(indices, device)]
-        return to_device(torch.from_numpy(images[indices.numpy()]), device)
-
-    def labels(self, indices: Tensor) -> Tensor:
-        """The classes of the training images at `indices` [b], on the host."""
-        return torch.from_numpy(self._train[1][indices.numpy()])
-
-    def conditioned(self, labels: Tensor) -> Tensor:
-        """`labels` as the network takes them: none of an unconditional model."""
-        return (
-            torch.where(labels < 0, self.no_class, labels)
-            if self.config.conditional
-            else torch.full_like(labels, self.no_class)
-        )
+            pixels = self._resident[to_device(indices, draws.device)]
+        else:
+            pixels = to_device(torch.from_numpy(images[indices.numpy()]), draws.device)
+        return Batch((pixels, *self.diffusion.drawn(labels, draws)))
 
     def loss(self, model: Callable[..., Any], batch: Batch) -> Tensor:
         """Losses [b] of a batch."""
@@ -107,7 +93,8 @@ class ImageObjective:
         bins = torch.arange(len(images)) % VALIDATION_BINS
         levels = self.process.density.quantile((torch.arange(VALIDATION_BINS) + 0.5) / VALIDATION_BINS)  # [bins]
         unit = torch.randn(len(images), *self.shape.size, generator=generator_of("validation"))
-        labels = self.conditioned(labels)
+        if not self.config.conditional:
+            labels = torch.full_like(labels, self.no_class)
         errors = torch.cat(
             [
                 self.diffusion.denoising_loss(
@@ -127,8 +114,8 @@ class ImageObjective:
         """A small grid of samples, a column a class, always from the same noise."""
         model.eval()
         device = next(model.parameters()).device
-        classes = min(PREVIEW_CLASSES, self.no_class) if self.config.conditional else 8
-        labels = self.conditioned(torch.arange(classes).repeat(4))
+        classes = min(10, self.no_class) if self.config.conditional else 8
+        labels = torch.arange(classes).repeat(4) if self.config.conditional else torch.full((32,), self.no_class)
         sigmas = noise.karras_sigmas(PREVIEW_STEPS, 0.02, 40.0)
         x = float(sigmas[0]) * SampleNoise(range(len(labels)), self.shape.size, device)()
         denoiser = guided(model, self.process, labels, self.no_class, device=device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -77,7 +77,8 @@ def world(patience: timedelta = timedelta(minutes=10)) -> Iterator[World]:
     if size == 1:
         yield World(0, 1, device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+    # Numbers of the host are exchanged there, so that no process waits for its GPU to say whether there was a signal.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         yield World(rank, size, device)
     finally:
@@ -104,13 +105,13 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return values
 
 
-def largest(value: float, world: World) -> float:
-    """The largest of all processes' values: the slowest one's time."""
+def largest(values: Sequence[float], world: World) -> list[float]:
+    """The largest of all processes' values, one by one: the slowest one's time; 1 if a flag is true anywhere."""
     if world.size == 1:
-        return value
-    values = torch.tensor(value, device=world.device)
-    dist.all_reduce(values, op=dist.ReduceOp.MAX)
-    return float(values)
+        return list(values)
+    numbers = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+    return numbers.tolist()
 
 
 def broadcast_weights(model: nn.Module, world: World) -> None:
@@ -124,27 +125,27 @@ def from_first(values: dict[str, Any], world: World) -> dict[str, Any]:
     """The first process's `values` (JSON) in every process."""
     if world.size == 1:
         return values
-    text = torch.tensor(list(json.dumps(values).encode()), dtype=torch.uint8, device=world.device)
-    length = torch.tensor(len(text), device=world.device)
+    text = torch.tensor(list(json.dumps(values).encode()), dtype=torch.uint8)
+    length = torch.tensor(len(text))
     dist.broadcast(length, src=0)
     if not world.is_first:
-        text = torch.empty(int(length), dtype=torch.uint8, device=world.device)
+        text = torch.empty(int(length), dtype=torch.uint8)
     dist.broadcast(text, src=0)
-    return dict(json.loads(bytes(text.cpu().tolist())))
+    return dict(json.loads(bytes(text.tolist())))
 
 
 def gather(data: bytes, world: World) -> list[bytes]:
     """What each process gives, in the order of ranks, in every process."""
     if world.size == 1:
         return [data]
-    length = torch.tensor(len(data), device=world.device)
+    length = torch.tensor(len(data))
     lengths = [torch.zeros_like(length) for _ in range(world.size)]
     dist.all_gather(lengths, length)
     longest = max(int(one) for one in lengths)
-    padded = torch.frombuffer(bytearray(data).ljust(longest + 1, b"\0"), dtype=torch.uint8).to(world.device)
+    padded = torch.frombuffer(bytearray(data).ljust(longest + 1, b"\0"), dtype=torch.uint8)
     parts = [torch.empty_like(padded) for _ in range(world.size)]
     dist.all_gather(parts, padded)
-    return [part[: int(size)].cpu().numpy().tobytes() for part, size in zip(parts, lengths, strict=True)]
+    return [part[: int(size)].numpy().tobytes() for part, size in zip(parts, lengths, strict=True)]
 
 
 def by_first(work: Callable[[], T], world: World) -> T:
@@ -169,19 +170,10 @@ def by_first(work: Callable[[], T], world: World) -> T:
     return value
 
 
-def any_process(flag: bool, world: World) -> bool:
-    """True everywhere if `flag` is true anywhere: how processes agree to stop at the same step."""
-    if world.size == 1:
-        return flag
-    value = torch.tensor(float(flag), device=world.device)
-    dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return bool(value.item())
-
-
 def agree(value: int, world: World) -> bool:
     """Whether `value` is the same in all processes; the answer is."""
     if world.size == 1:
         return True
-    pair = torch.tensor([value, -value], device=world.device)
+    pair = torch.tensor([value, -value])
     dist.all_reduce(pair, op=dist.ReduceOp.MAX)
     return int(pair[0]) == -int(pair[1])

@@ -105,16 +105,16 @@ class _Training:
                 row_is_due = self._row_is_due()
                 if row_is_due or self.outcomes.due:
                     self._read_outcomes()
-                total_is_new = self._read_clock()
+                stopped, save = self._meet(stop.is_set())
                 if row_is_due and state.losses:
                     self._write_log(progress)
                 else:
                     progress.update(state.examples_seen, total=self.budget.total)
                 self._look()
-                if distributed.any_process(stop.is_set(), self.world):
+                if stopped:
                     self._save()
                     raise InterruptedTrainingError(f"{self.name}: stopped by signal at {state.examples_seen} examples")
-                if distributed.any_process(total_is_new or self._checkpoint_is_due(), self.world):
+                if save:
                     self._save()
         if state.examples_seen > self.resumed_at:
             self._save()
@@ -127,12 +127,17 @@ class _Training:
         self._saved_at = now
         self._last_row = (self.state.examples_seen, now)
 
-    def _read_clock(self) -> bool:
-        """Takes the time; True if that turned the budget's minutes into examples, which a checkpoint must keep."""
+    def _meet(self, signalled: bool) -> tuple[bool, bool]:
+        """Takes the time, by the slowest process, and agrees with all others: (to stop, to write a checkpoint).
+
+        One is due from time to time, and where the budget's minutes have turned into examples, which it must keep.
+        """
         self.state.seconds = time.monotonic() - self._began
-        fixed = self.budget.observe(self.state.examples_seen, distributed.largest(self.state.seconds, self.world))
+        mine = (self.state.seconds, signalled, self._checkpoint_is_due())
+        slowest, stopped, due = distributed.largest(mine, self.world)
+        fixed = self.budget.observe(self.state.examples_seen, slowest)
         self.state.total = self.budget.total
-        return fixed
+        return bool(stopped), bool(due) or fixed
 
     def _checkpoint_is_due(self) -> bool:
         return self.world.is_first and time.monotonic() - self._saved_at >= 60 * self.config.checkpoint_minutes
