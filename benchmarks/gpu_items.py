@@ -21,8 +21,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from benchmarks import images as quality_of
-from benchmarks.contenders import Budget, Diffusers, Lucidrains, Ours
+from benchmarks.contenders import Budget, Ours
 from benchmarks.devices import synchronize
+from benchmarks.peers import Diffusers, Lucidrains
 from benchmarks.slot import Facts, Slot
 from core.images import sampling
 from core.images.dataset import ImageDataset

@@ -10,17 +10,16 @@ each has a limit, together they take at most 560 s, and one that fails or has no
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import gpu_items
 from benchmarks.results import machine, parser
 from benchmarks.slot import Slot
+from benchmarks.workers import OutOfTimeError, limit
 from core import storage
 from core.processes.world import own_device
 
@@ -37,26 +36,6 @@ ITEMS: dict[str, tuple[float, Callable[[Slot], dict[str, Any]]]] = {  # with the
     "draw": (40, gpu_items.draw),
     "nccl": (20, gpu_items.nccl),
 }
-
-
-class OutOfTimeError(Exception):
-    """An item took longer than it may."""
-
-
-@contextmanager
-def limit(seconds: float) -> Iterator[None]:
-    """Raises OutOfTimeError inside after `seconds`."""
-
-    def over(*_: object) -> None:
-        raise OutOfTimeError(f"stopped after {seconds:.0f} s")
-
-    before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def measure(slot: Slot, names: list[str], out: Path) -> dict[str, Any]:

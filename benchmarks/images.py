@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.contenders import BATCH, Budget, Contender, Ours, Trained, contenders
+from benchmarks.contenders import BATCH, Budget, Choice, Contender, Ours, Trained
 from benchmarks.devices import synchronize
+from benchmarks.peers import tutorials
 from benchmarks.results import parser, publish, work_folder
 from core.images import metrics
 from core.images.dataset import ImageDataset
@@ -32,12 +33,14 @@ from core.processes.world import own_device
 from core.requests import PrepareDataRequest, TrainJudgeRequest
 
 
-def speeds(field: Sequence[Contender], dataset: Path, rounds: int, size: int) -> dict[str, float]:
+def speeds(
+    field: Sequence[Contender], dataset: Path, rounds: int, size: int, choice: Choice | None = None
+) -> dict[str, float]:
     """Images a second of each contender: the median over rounds of `size` steps; the first round only warms up."""
     found: dict[str, list[float]] = {one.name: [] for one in field}
     for turn in range(rounds + 1):
         for one in field:
-            trained = one.train(dataset, Budget(steps=size))
+            trained = one.train(dataset, Budget(examples=size * (choice.batch if choice else BATCH)), None, choice)
             if turn:
                 found[one.name].append(trained.examples / trained.seconds)
     return {name: statistics.median(values) for name, values in found.items()}
@@ -95,7 +98,7 @@ def main() -> None:
     options.add_argument("--only", help="contenders, separated by commas")
     options.add_argument("--work", type=Path, help="folder in which judge and models stay; default: a temporary one")
     chosen = options.parse_args()
-    field = [one for one in contenders() if not chosen.only or one.name in chosen.only.split(",")]
+    field = [one for one in tutorials() if not chosen.only or one.name in chosen.only.split(",")]
     with work_folder(chosen.work) as place:
         dataset, judged = place / "dataset", place / f"judge-{chosen.judge_epochs:g}"
         source = {"source": chosen.source, "data_dir": chosen.data_dir}
@@ -113,7 +116,7 @@ def main() -> None:
                     "GFLOP/image": gflop,
                     "images/s": rate,
                     "of the ceiling": f"{gflop * rate / peak:.0%}",
-                    "evaluations/sample": one.evaluations,
+                    "evaluations/sample": one.evaluations(),
                 }
             )
         title = f"Training, the peers at batch {BATCH}; ceiling {peak:,.0f} GFLOP/s (a large matrix product)"

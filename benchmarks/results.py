@@ -8,6 +8,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def publish(
     draw: Callable[[Any], None] | None = None,
     grid: tuple[int, int] = (1, 1),
 ) -> None:
-    """Prints the table and writes `<name>.md`, with `<name>.png` if `draw` draws into matplotlib axes.
+    """Prints the table and writes `<name>.md`, with `<name>.png` if `draw` draws into axes (and matplotlib is there).
 
     With a `grid` of more than one picture, rows and columns, `draw` gets all their axes, an array [rows, columns].
     """
@@ -81,6 +82,9 @@ def publish(
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.md").write_text(text, encoding="utf-8")
     if draw is None:
+        return
+    if find_spec("matplotlib") is None:
+        print(f"{name}.png: not drawn, matplotlib is not installed", flush=True)
         return
     from matplotlib.figure import Figure
 

@@ -44,7 +44,7 @@ def evaluate(
     sample: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Metrics:
-    """Draws samples and compares them with the held-out split of the data.
+    """Draws samples and compares them with real data: images of training and of test, text held out.
 
     Images are compared by a judge, a classifier trained on the real training split: once for each `data`. Its features
     mean something only for images with labels.

@@ -166,9 +166,9 @@ def train(config: ImageEvaluate, dataset: Path, out: Path) -> dict[str, Any]:
     with torch.random.fork_rng():
         torch.manual_seed(config.judge_seed)
         network = JudgeNetwork(data.channels, height, width, data.classes).to(device)
-    epochs = _fit(network, data, config, device)
+    epochs = fit(network, data, config, device)
     judge = Judge(network, {}, device)
-    _standardise(judge, data)
+    standardise(judge, data)
     test, validation = (_accuracy(judge, data, split) for split in ("test", "validation"))
     weights = serialize(network.state_dict())
     with storage.atomic_folder(out, DESCRIPTION) as folder:
@@ -193,8 +193,8 @@ def train(config: ImageEvaluate, dataset: Path, out: Path) -> dict[str, Any]:
     return description
 
 
-def _fit(network: JudgeNetwork, data: ImageDataset, config: ImageEvaluate, device: torch.device) -> float:
-    """AdamW with a one-cycle learning rate on randomly moved images; returns the epochs done."""
+def fit(network: JudgeNetwork, data: ImageDataset, config: ImageEvaluate, device: torch.device) -> float:
+    """Trains a judge's network: AdamW with a one-cycle learning rate on randomly moved images; the epochs done."""
     images, labels = data.images("train"), torch.from_numpy(data.labels("train"))
     turns = _turns_head(config, device) if data.classes == 1 else None
     total = math.ceil(config.judge_epochs * len(images) / BATCH)
@@ -242,7 +242,7 @@ def turn(images: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(turned), quarters
 
 
-def _standardise(judge: Judge, data: ImageDataset) -> None:
+def standardise(judge: Judge, data: ImageDataset) -> None:
     """Gives features mean 0 and deviation 1 over the training split."""
     count, total, squares = 0, np.zeros(FEATURES), np.zeros(FEATURES)
     for batch in data.batches("train", 4096):

@@ -69,7 +69,7 @@ def train(request: TrainRequest) -> Facts:
 
 
 def evaluate(request: EvaluateRequest) -> Facts:
-    """Measures samples against the test split: metrics.json, each metric with floor, count and judge."""
+    """Measures samples against training and test images: metrics.json, each metric with floor, count and judge."""
     from core.images import evaluation
 
     settings = validate(ImageEvaluate, request.evaluate, "evaluate")
