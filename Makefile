@@ -33,7 +33,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist
 test: $(INSTALLED_DEV) lint  ## the tests, but for the longest
 	$(PYTEST) -m "not slow"
 
-test-slow: $(INSTALLED_DEV)  ## the longest tests: whole pipelines that are killed, the whole way on Vertex
+test-slow: $(INSTALLED_DEV)  ## the longest tests: whole pipelines that are killed, the whole way on both services
 	$(PYTEST) -m slow
 
 lint: $(INSTALLED_DEV)  ## ruff, mypy, and the arrows between rooms

@@ -65,6 +65,7 @@ class Training:
     work: Work
     examples: float
     batch: int
+    noise: int = 0  # normals that an example is given; all of the global batch are drawn on every GPU
 
     @property
     def flop(self) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from benchmarks import growth
 from benchmarks.gpus import HARDWARE, UTILISATION, Training, dollars, exchange, fitting, hours, machine, step
 from benchmarks.results import markdown
+from benchmarks.volume import reach_rows, volume_rows
 from benchmarks.workload import autoregressive_work, diffusion_work, image_work
 from core.images.config import ImageModel
 from core.images.model import ImageShape
@@ -30,19 +31,24 @@ def trainings() -> Iterator[Training]:
     assert isinstance(mnist, ImageTrainingJob)
     assert isinstance(shakespeare, TextTrainingJob)
     vocabulary, windows = shakespeare.data.tokenizer.vocabulary, 30_000
-    yield Training("`mnist-training`", image_work(mnist.model, _shape(1, 28)), 429_440, mnist.train.batch_size)
+    yield Training("`mnist-training`", image_work(mnist.model, _shape(1, 28)), 429_440, mnist.train.batch_size, 28 * 28)
     for name, count, train in (
         ("autoregressive", autoregressive_work, shakespeare.autoregressive),
         ("diffusion", diffusion_work, shakespeare.train),
     ):
         work = count(shakespeare.model, vocabulary)
-        yield Training(f"`shakespeare-training`, {name}", work, windows, train.batch_size)
+        noise = _noise(shakespeare.model) if name == "diffusion" else 0
+        yield Training(f"`shakespeare-training`, {name}", work, windows, train.batch_size, noise)
     colour = ImageModel.model_validate({"network": {"name": "unet", "channels": [128, 256, 256], "blocks": [2, 2, 2]}})
-    yield Training("colour 32x32", image_work(colour, _shape(3, 32)), 1e8, 512)
-    yield Training("text 6 x 384", diffusion_work(_text(6), vocabulary), 64 * 20e3, 64)
-    deep = diffusion_work(_text(16), vocabulary)
-    yield Training("text 16 x 384", deep, 256 * 10e3, 256)
-    yield Training("text 16 x 384, five times as long", deep, 256 * 50e3, 256)
+    yield Training("colour 32x32", image_work(colour, _shape(3, 32)), 1e8, 512, 3 * 32 * 32)
+    yield Training("text 6 x 384", diffusion_work(_text(6), vocabulary), 64 * 20e3, 64, _noise(_text(6)))
+    deep, noise = diffusion_work(_text(16), vocabulary), _noise(_text(16))
+    yield Training("text 16 x 384", deep, 256 * 10e3, 256, noise)
+    yield Training("text 16 x 384, five times as long", deep, 256 * 50e3, 256, noise)
+
+
+def _noise(model: TextModel) -> int:
+    return model.context * model.process.embedding
 
 
 def _text(depth: int) -> TextModel:
@@ -175,6 +181,8 @@ TABLES: dict[str, Callable[[Field], str]] = {
     "memory": memory_table,
     "machines": machine_table,
     "nodes": node_table,
+    "volume": lambda _: markdown(volume_rows()),
+    "reach": lambda field: markdown(reach_rows(field)),
 }
 
 

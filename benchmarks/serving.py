@@ -75,8 +75,9 @@ async def ask(
     url: str, body: Callable[[int], Any], clients: int, seconds: float, same: Callable[[int, Any], bool], seen: Seen
 ) -> None:
     """Lets `clients` ask for images during `seconds`."""
-    numbers, end = count(), time.monotonic() + seconds
+    numbers = count()
     async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=clients)) as client:
+        end = time.monotonic() + seconds  # a client takes a while to be made
 
         async def one() -> None:
             while time.monotonic() < end:
@@ -120,6 +121,22 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
+def reference(model: Path, steps: int) -> tuple[Callable[[int], NDArray[np.uint8]], Callable[[int, Any], bool]]:
+    """How this process draws the image of a seed, and whether an answer of the service has that image, to the bit."""
+    world = World(0, 1, own_device())
+    trained = load_model(model, world.device)
+    settings = ImageSample(count=1, steps=steps)
+    sigmas = sampling.choose_sigmas(settings, trained.process)
+
+    def draw(seed: int) -> NDArray[np.uint8]:
+        chosen = settings.model_copy(update={"seed": seed})
+        labels = sampling.choose_labels(chosen, trained)
+        return sampling.draw(trained, chosen, labels, sigmas, world, tiled=True).images[0]
+
+    wanted = [draw(seed) for seed in range(SEEDS)]
+    return draw, lambda seed, answer: np.array_equal(decoded(answer["samples"][0]["png"]), wanted[seed])
+
+
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--model", type=Path, required=True, help="folder of an image model")
@@ -128,21 +145,7 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=16)
     options.add_argument("--clients", default="1,4,16")
     given = options.parse_args()
-    world = World(0, 1, own_device())
-    trained = load_model(given.model, world.device)
-    settings = ImageSample(count=1, steps=given.steps)
-    sigmas = sampling.choose_sigmas(settings, trained.process)
-
-    def draw(seed: int, settings: ImageSample = settings) -> NDArray[np.uint8]:
-        chosen = settings.model_copy(update={"seed": seed})
-        labels = sampling.choose_labels(chosen, trained)
-        return sampling.draw(trained, chosen, labels, sigmas, world, tiled=True).images[0]
-
-    wanted = [draw(seed) for seed in range(SEEDS)]
-
-    def same(seed: int, answer: Any) -> bool:
-        return np.array_equal(decoded(answer["samples"][0]["png"]), wanted[seed])
-
+    draw, same = reference(given.model, given.steps)
     seen: dict[tuple[str, int], Seen] = {}
     serve = ["textdiffusion", "serve", str(given.model), "--steps", str(given.steps), "--poll", "0", "--port"]
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Where the model is that someone names: in the registry, in a run, or in a folder."""
+"""Where the model is that someone names: in the registry, in a run, in a folder, or on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from core.evaluation import Sampling
 from core.names import inside
 from core.records import ModelFacts, read
 from core.requests import ModalityName
+from factory import hub
 from factory.registry import Registry
 from factory.run_folder import find_run
 from factory.versions import Version, is_version, version_in
@@ -41,7 +42,7 @@ def find_model(name: str, registry: str, runs: Path | None, scratch: Path) -> Fo
     """The model that `name` means.
 
     Args:
-        name: MODEL, MODEL@VERSION, a run's id, or the path or URI of a model's folder or of a version's.
+        name: MODEL, MODEL@VERSION, a run's id, the path or URI of a model's folder or of a version's, or hf://USER/REPO.
         registry: where registered models are.
         runs: folder of runs.
         scratch: folder for copies of what is in a bucket.
@@ -49,6 +50,8 @@ def find_model(name: str, registry: str, runs: Path | None, scratch: Path) -> Fo
     Raises:
         UserError: there is no such model.
     """
+    if hub.is_hub(name):
+        return of_version(hub.fetch(name, scratch / "hub"), scratch)
     if is_folder(name):
         if not storage.exists(storage.join(name, "model.json")) and is_version(name):
             return of_version(version_in(name.rstrip("/")), scratch)

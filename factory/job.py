@@ -12,6 +12,7 @@ from core.errors import UserError
 from core.images.config import ImageData, ImageEvaluate, ImageModel, ImageSample
 from core.text.config import TextData, TextEvaluate, TextModel, TextSample
 from factory import consistency
+from factory.many import ManyConfig
 from factory.search import SearchConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="lower case letters, digits and dashes")]
@@ -59,6 +60,7 @@ class ImageSamplingJob(Job):
     data: ImageData
     sample: ImageSample = ImageSample()
     evaluate: ImageEvaluate = ImageEvaluate()
+    many: ManyConfig | None = Field(None, description="very many samples besides, in shards that steps share")
 
 
 class TextTrainingJob(Job):
@@ -122,6 +124,8 @@ def contradictions(job: AnyJob) -> Iterator[str]:
         yield from consistency.of_images(job.data, job.sample, job.model, job.train)
     elif isinstance(job, ImageSamplingJob):
         yield from consistency.of_images(job.data, job.sample)
+        if job.many is not None and job.sample.redraw:
+            yield "sample.redraw: a sample in a shard (many) depends on its number alone, not on others; set it to 0"
     elif isinstance(job, TextTrainingJob):
         yield from consistency.of_text(job.sample, job.model, (job.train, job.autoregressive))
     else:

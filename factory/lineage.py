@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from core import storage
 from core.config import canonical_json, config_hash
 from core.errors import UserError
+from core.records import or_none, parse_parents
 from core.storage.integrity import FILES_HASH, files_sha256
 from factory.registry import Registry
 from factory.steps import STEPS
 
 Node = dict[str, Any]
 """{"artifact", "run", "step", "uri", "hash", facts..., "parents": [nodes]}"""
+Made = tuple[str, str, str, Mapping[str, Any]]
+"""(run, step, name, metadata) of an artifact."""
+_ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+IN_PIPELINE_ROOT = re.compile(rf"/({_ID})/([^/]+)/{_ID}/([^/]+)$")
+"""(run, step, name) of an artifact where Kubeflow puts it."""
 FACTS = (
     "config_hash", "config", "data_hash", "code_version", "image", "seed", "examples_seen",
     "effective_batch_size", "device", "weights_sha256", "data_fingerprint", "source", "model_name", "version",
@@ -73,11 +79,12 @@ def content_hash(metadata: Mapping[str, Any]) -> str:
 
 
 def run_of(uri: str) -> str:
-    """The run that an artifact belongs to, from where Vertex AI puts it: .../PROJECT NUMBER/RUN/STEP_-ID/NAME.
+    """The run that an artifact belongs to, from where Vertex AI puts it, .../PROJECT NUMBER/RUN/STEP_-ID/NAME, or where
+    Kubeflow does, .../RUN'S ID/STEP/ID/NAME.
 
     Runs that a schedule starts get their id only when they start, so it is not among their parameters.
     """
-    match = re.search(r"/\d+/([a-z][-a-z0-9]*)/[^/]+_-?\d+/", uri)
+    match = re.search(r"/\d+/([a-z][-a-z0-9]*)/[^/]+_-?\d+/", uri) or IN_PIPELINE_ROOT.search(uri)
     return match[1] if match else ""
 
 
@@ -88,6 +95,24 @@ def node(
     stated = {key: metadata[key] for key in FACTS if key in metadata}
     top = {"artifact": artifact, "run": run, "step": step, "uri": uri, "hash": content_hash(metadata)}
     return {**top, **stated, "parents": list(parents)}
+
+
+def grow(name: str, uri: str, look: Callable[[str], Made | None], seen: tuple[str, ...] = ()) -> Node:
+    """The tree of what the artifact at `uri` was made of, by the parents that artifacts state.
+
+    Args:
+        name: what it is called where nothing is known of it.
+        uri: where it is.
+        look: what is known of an artifact by its URI.
+        seen: artifacts above it in the tree.
+    """
+    made = look(uri) if uri not in seen else None
+    if made is None:
+        return node(name, None, None, uri, {}, [])
+    run, step, own_name, metadata = made
+    parents = or_none(lambda: parse_parents(metadata.get("parents"), f"{run}: {own_name}")) or {}
+    made_of = [grow(parent, artifact.uri, look, (*seen, uri)) for parent, artifact in parents.items()]
+    return node(own_name, run, step, uri, metadata, made_of)
 
 
 def version_of(name: str, registry: str) -> tuple[Node, dict[str, str]] | None:

@@ -169,9 +169,9 @@ def _look_at_files(items: Iterable[Item], seen: Seen, intake: Intake) -> None:
     from core.images.sources.decode import decode, formats
     from core.images.sources.intake import is_grey
 
-    for name, open_ in items:
-        with open_() as stream:
-            image = decode(name, stream, intake, formats())
+    for item in items:
+        with item.open() as stream:
+            image = decode(item.name, stream, intake, formats())
             stream.seek(0)
             width, height = Image.open(stream, formats=formats()).size  # a photo may have been shrunk
         upright = (width > height) == (image.width > image.height)

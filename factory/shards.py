@@ -58,9 +58,11 @@ class Plan:
 
 
 def draw_shards(
-    plan: Plan, out: str, draw: Callable[[int, int], bytes], *, worker: int = 0, workers: int = 1
+    plan: Plan, out: str, draw: Callable[[int, int], bytes], *, worker: int = 0, workers: int = 1, helps: bool = True
 ) -> dict[str, Any]:
     """Draws all shards that are not there, or damaged: this worker's own first, then what other workers still owe.
+
+    A worker that does not help ends with its own, and `close` writes the manifest when all have ended.
 
     Of what is there already, a worker reads its own shards and compares their SHA-256; of the others it compares the
     length. So one worker alone (`worker` 0 of 1) verifies and mends everything.
@@ -71,6 +73,7 @@ def draw_shards(
         draw: (start, stop) -> the samples' file; a function of nothing else.
         worker: number of this worker, from 0.
         workers: how many there are.
+        helps: whether it draws what others owe.
 
     Returns:
         {"drawn": shards by this worker, "lost": those where another one was faster, "shards", "count"}.
@@ -86,7 +89,7 @@ def draw_shards(
     done -= {shard for shard in done if shard % workers == worker and not _is_whole(plan, out, shard, by_hash=True)}
     with Progress(f"shards of worker {worker}", plan.count, "samples", start=_samples(plan, done)) as bar:
         while True:
-            for shard in _turns(plan, worker, workers):
+            for shard in _turns(plan, worker, workers, workers if helps else 1):
                 if shard in done:
                     continue
                 if not _is_whole(plan, out, shard, by_hash=shard % workers == worker):
@@ -94,12 +97,32 @@ def draw_shards(
                     drawn, lost = drawn + author, lost + (not author)
                     bar.update(_samples(plan, {*done, shard}))
                 done.add(shard)
-            entries = _entries(plan, out)
+            entries = _entries(plan, out) if helps else {}
             if len(entries) == plan.shards:
+                _close(plan, out, entries)
+            if len(entries) == plan.shards or not helps:
                 break
             done &= entries.keys()  # what was lost meanwhile is drawn again
-    _close(plan, out, [entries[shard] for shard in range(plan.shards)])
     return {"drawn": drawn, "lost": lost, "shards": plan.shards, "count": plan.count}
+
+
+def close(out: str) -> dict[str, Any]:
+    """Writes the manifest of a set whose workers have all ended; what it says.
+
+    Raises:
+        UserError: shards are missing, or there is no plan.
+    """
+    uri = storage.join(out, "plan.json")
+    try:
+        plan = Plan(**storage.read_json(uri))
+    except TypeError as error:
+        raise UserError(f"{uri}: not a plan of shards: {error}") from None
+    entries = _entries(plan, out)
+    missing = [str(shard) for shard in range(plan.shards) if shard not in entries]
+    if missing:
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise UserError(f"{out}: {len(missing)} of {plan.shards} shards are missing ({shown}); draw them again")
+    return _close(plan, out, entries)
 
 
 def finished(plan: Plan, out: str) -> set[int]:
@@ -133,15 +156,15 @@ def _agree(plan: Plan, out: str) -> None:
         return
     recorded, wanted = storage.read_json(uri), json.loads(json.dumps(plan.to_dict()))  # tuples as lists
     if not isinstance(recorded, dict):
-        raise UserError(f"{uri}: not a plan of shards; choose another --out")
+        raise UserError(f"{uri}: not a plan of shards; choose another --out or many.out")
     differ = [key for key in sorted({*recorded, *wanted}) if recorded.get(key) != wanted.get(key)]
     if differ:
-        raise UserError(f"{uri}: holds another plan ({', '.join(differ)} differ); choose another --out")
+        raise UserError(f"{uri}: holds another plan ({', '.join(differ)} differ); choose another --out or many.out")
 
 
-def _turns(plan: Plan, worker: int, workers: int) -> Iterator[int]:
+def _turns(plan: Plan, worker: int, workers: int, turns: int) -> Iterator[int]:
     """Own shards first; then those of the next worker, and so on: workers that are done help different ones."""
-    for turn in range(workers):
+    for turn in range(turns):
         yield from range((worker + turn) % workers, plan.shards, workers)
 
 
@@ -211,10 +234,12 @@ def _entries(plan: Plan, out: str) -> dict[int, dict[str, Any]]:
     return {shard: entry for shard, entry in entries.items() if entry and sizes.get(entry["file"]) == entry["bytes"]}
 
 
-def _close(plan: Plan, out: str, entries: list[dict[str, Any]]) -> None:
-    uri, said = storage.join(out, "manifest.json"), _line({**plan.to_dict(), "shards": entries})
+def _close(plan: Plan, out: str, entries: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    whole = {**plan.to_dict(), "shards": [entries[shard] for shard in range(plan.shards)]}
+    uri, said = storage.join(out, "manifest.json"), _line(whole)
     if not storage.exists(uri) or storage.read_bytes(uri) != said:
         storage.write_bytes(uri, said)
+    return whole
 
 
 def _mark(out: str, shard: int) -> str:
@@ -235,10 +260,11 @@ def sample_shards(
     size: int,
     worker: int = 0,
     workers: int = 1,
+    helps: bool = True,
 ) -> dict[str, Any]:
     """Draws this worker's part of `count` samples into the shards of `out`, and what others owe."""
     asked = {"modality": modality, "sample": sample, "model": model, "size": size}
     request = validate(ShardRequest, asked, "request")
     drawer = code_of(request.modality).shard_drawer(request)
     plan = Plan(count, size, drawer.suffix, drawer.facts)
-    return draw_shards(plan, out, drawer.draw, worker=worker, workers=workers)
+    return draw_shards(plan, out, drawer.draw, worker=worker, workers=workers, helps=helps)

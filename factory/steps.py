@@ -20,7 +20,8 @@ class Step:
         artifact: its main output; empty if it has none.
         cost: light: needs no torch; computes: works with the modality's code; trains: makes an optimizer too.
         machine: the key of the job's `resources` that names its machine.
-        cached: whether it may be served from cache; what depends on the registry may not.
+        cached: whether it may be served from cache; what depends on the registry, or on
+            shards that lie elsewhere, may not.
         budget: the section of the job that holds its budget, if it trains a model of the job.
     """
 
@@ -56,6 +57,9 @@ STEPS: Mapping[str, Step] = {
         Step("train-diffusion", "train:train_diffusion", "model", "trains", "train", budget="train"),
         Step("sample", "sample:sample", "samples", "computes", "sample"),
         Step("evaluate", "evaluate:evaluate", "evaluation", "computes", "sample"),
+        Step("plan-shards", "many:plan_shards", ""),
+        Step("draw-shards", "many:draw_shards", "drawn", "computes", "sample", cached=False),
+        Step("collect-shards", "many:collect_shards", "shards", cached=False),
         Step("gate", "gate:gate", "verdict", "light", "sample", cached=False),
         Step("register", "register:register", "registered", cached=False),
         Step("keep", "keep:keep", "kept", cached=False),

@@ -7,6 +7,7 @@ from pathlib import Path
 from core import storage
 from core.errors import UserError
 from core.names import inside
+from factory import hub
 from factory.registry import Registry
 from factory.run_folder import find_run
 
@@ -15,7 +16,7 @@ def fetch(name: str, target: Path, runs: Path, registry: str) -> int:
     """Copies a run, a model version or any folder into `target`; returns the number of files.
 
     Args:
-        name: a run on this machine, MODEL or MODEL@VERSION of the registry, or a folder's URI.
+        name: a run on this machine, MODEL or MODEL@VERSION of the registry, hf://USER/REPO, or a folder's URI.
         target: folder; files that are already there with the registered hash are left alone.
         runs: folder of runs.
         registry: model registry.
@@ -23,6 +24,8 @@ def fetch(name: str, target: Path, runs: Path, registry: str) -> int:
     Raises:
         UserError: there is no such thing, or a file is not what was registered.
     """
+    if hub.is_hub(name):
+        return len(hub.fetch(name, target).files)
     if storage.is_remote(name):
         storage.copy_tree(name, target)
         return len(storage.list_files(name))

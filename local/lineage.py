@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from core.errors import UserError
-from core.records import or_none, parse_parents
-from factory.lineage import Node, artifact_named, node, version_of
+from factory.lineage import Made, Node, artifact_named, grow, version_of
 from factory.run_folder import Run, find_run, list_runs
-
-Index = Mapping[str, tuple[Run, str, str, Mapping[str, Any]]]  # URI -> run, step, name, metadata
 
 
 def trace(name: str, runs: Path, registry: str) -> Node:
@@ -29,9 +24,9 @@ def trace(name: str, runs: Path, registry: str) -> Node:
     registered = version_of(name, registry)
     if registered is not None:
         version, parents = registered
-        return {**version, "parents": [_node(part, uri, index, ()) for part, uri in parents.items()]}
+        return {**version, "parents": [grow(part, uri, index.get) for part, uri in parents.items()]}
     run, artifact = _find(name, runs)
-    return _node(artifact, run.artifacts()[artifact]["uri"], index, ())
+    return grow(artifact, run.artifacts()[artifact]["uri"], index.get)
 
 
 def _find(name: str, runs: Path) -> tuple[Run, str]:
@@ -52,19 +47,10 @@ def _in_run(run: Run, part: str) -> tuple[Run, str]:
     return run, artifact_named(part, run.artifacts(), run.id)
 
 
-def _index(runs: list[Run]) -> Index:
+def _index(runs: list[Run]) -> dict[str, Made]:
     """Which run made the artifact at which URI. Of runs that share it through the cache the first made it."""
-    index: dict[str, tuple[Run, str, str, Mapping[str, Any]]] = {}
+    index: dict[str, Made] = {}
     for run in runs:
         for name, artifact in run.artifacts().items():
-            index.setdefault(artifact["uri"], (run, artifact["step"], name, artifact["metadata"]))
+            index.setdefault(artifact["uri"], (run.id, artifact["step"], name, artifact["metadata"]))
     return index
-
-
-def _node(name: str, uri: str, index: Index, seen: tuple[str, ...]) -> Node:
-    if uri not in index or uri in seen:
-        return node(name, None, None, uri, {}, [])
-    run, step, own_name, metadata = index[uri]
-    parents = or_none(lambda: parse_parents(metadata.get("parents"), f"{run.id}: {own_name}")) or {}
-    made_of = [_node(parent, artifact.uri, index, (*seen, uri)) for parent, artifact in parents.items()]
-    return node(own_name, run.id, step, uri, metadata, made_of)

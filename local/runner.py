@@ -30,6 +30,7 @@ from core.records import Search, read
 from core.storage import scratches
 from core.storage.locks import Holder
 from factory.job import AnyJob
+from factory.many import DRAW
 from factory.run_folder import STORE, Run, find_run, new_run, pending
 from factory.steps import STEPS
 from local import gallery
@@ -112,7 +113,7 @@ def run_job(job: AnyJob, place: LocalPlace, console: Console, *, resume: Run | N
         "parents": [],
     }
     runs = place.runs.absolute()
-    names = step_names(spec, trials_of(job))
+    names = step_names(spec, loops_of(job))
     arguments = parameters(job, registry=place.registry_uri())  # looks at the data: before there is a folder
     run = resume or new_run(runs, spec["pipelineInfo"]["name"], job.job, names, facts)
     if "run" in arguments:
@@ -198,21 +199,19 @@ def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlac
                 run.update(entry["name"], state="skipped")
 
 
-def trials_of(job: AnyJob) -> int:
-    """How many trials the job's pipeline runs; 0 without a search."""
-    search = getattr(job, "search", None)
-    return int(search.trials) if search is not None else 0
+def loops_of(job: AnyJob) -> dict[str, int]:
+    """How often the job's pipeline begins each step that is in a loop."""
+    search, many = getattr(job, "search", None), getattr(job, "many", None)
+    return {TRIAL: search.trials if search else 0, DRAW: many.workers if many else 0}
 
 
-def step_names(spec: Mapping[str, Any], trials: int = 0) -> list[str]:
-    """Names of the steps in a compiled pipeline, in the order in which they are shown; a loop over `trials` of them
-    has as many steps of its own."""
+def step_names(spec: Mapping[str, Any], loops: Mapping[str, int]) -> list[str]:
+    """Names of the steps in a compiled pipeline, in the order in which they are shown; one of `loops` is as many."""
     names = {name for _, name, _ in tasks(spec)}
-    steps = [name for name in STEPS if name in names]
-    if TRIAL not in steps:
-        return steps
-    at = steps.index(TRIAL)
-    return [*steps[:at], *(f"{TRIAL}-{number}" for number in range(1, trials + 1)), *steps[at + 1 :]]
+    listed = []
+    for name in (name for name in STEPS if name in names):
+        listed += [f"{name}-{number + 1}" for number in range(loops[name])] if name in loops else [name]
+    return listed
 
 
 def _finish(run: Run) -> None:
@@ -225,6 +224,10 @@ def _finish(run: Run) -> None:
     search = run.folder / "steps" / "choose" / "search.json"
     if search.exists():
         run.save(search=read(Search, str(search)).model_dump(include=set(Search.model_fields)))
+    shards = run.folder / "steps" / "collect-shards" / "manifest.json"
+    if shards.exists():
+        whole = storage.read_json(shards, limit=1 << 30)
+        run.save(many={"out": whole["out"], "count": whole["count"], "shards": len(whole["shards"])})
 
 
 def _close(run: Run, status: str, began: float) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory.job import AnyJob
+from factory.many import DRAW
 from factory.steps import STEPS
 from pipelines.checks import worker_pools
 from pipelines.machines import IN_CLUSTER, Machine, Price
@@ -126,7 +127,7 @@ def hourly(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> dict[str
 
 def placed(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> Iterator[tuple[str, Machine | None, int, bool]]:
     """(step, its row of resources.yaml or None, replicas, spot) for each step of a compiled pipeline. Trials of a
-    search that run at once count as replicas."""
+    search, and workers that draw shards, that run at once count as replicas."""
     executors = spec["deploymentSpec"]["executors"]
     for name, component in sorted(spec["components"].items()):
         label = component.get("executorLabel")
@@ -140,18 +141,38 @@ def placed(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> Iterator
             row = row_of(machines, wanted.get("machine_type"), wanted.get("accelerator_type") or None,
                        int(wanted.get("accelerator_count") or 0))  # fmt: skip
             replicas = sum(int(pool.get("replica_count", 1)) for pool in pools)
-            replicas *= at_once(spec, step)
+            replicas *= at_once(spec, step) * in_loop(spec, step)
             yield step, row, replicas, defaults.get("strategy", {}).get("defaultValue") == "SPOT"
         else:
             resources = executors[label]["container"].get("resources", {})
-            yield step, _by_size(machines, resources), 1, False
+            yield step, _by_size(machines, resources), in_loop(spec, step), False
+
+
+def in_loop(spec: Mapping[str, Any], step: str) -> int:
+    """How many tasks of a step that draws shards run at once in their loop; 1 for any other step."""
+    return int(_section(spec, "many")["parallel"]) if step == DRAW else 1
 
 
 def at_once(spec: Mapping[str, Any], step: str) -> int:
     """How many jobs of its size a step has at once: the parallel trials of a search, otherwise 1."""
     if step != TRIALS:
         return 1
-    return int(spec["root"]["inputDefinitions"]["parameters"]["search"]["defaultValue"]["parallel"])
+    return int(_section(spec, "search")["parallel"])
+
+
+def _section(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return dict(spec["root"]["inputDefinitions"]["parameters"][name]["defaultValue"])
+
+
+def rounds(job: AnyJob, step: str) -> float:
+    """How often a parallel place of a step is taken: by trials of a search, or by workers that draw shards."""
+    search, many = getattr(job, "search", None), getattr(job, "many", None)
+    tasks, places = 1, 1
+    if step == TRIALS and search is not None:
+        tasks, places = search.trials, search.parallel
+    elif step == DRAW and many is not None:
+        tasks, places = many.workers, many.parallel
+    return max(1.0, tasks / places)
 
 
 def row_of(machines: Mapping[str, Machine], machine: str | None, accelerator: str | None, count: int) -> Machine | None:
@@ -188,7 +209,7 @@ def _hours(step: str, job: AnyJob, history: Mapping[str, float]) -> tuple[float,
         return history[step], "an earlier run", False
     if section:
         return job.resources.timeout_hours, "resources.timeout_hours", True
-    return STEP_HOURS + STARTUP_HOURS, "assumed", False
+    return rounds(job, step) * (STEP_HOURS + STARTUP_HOURS), "assumed", False
 
 
 def _search_hours(job: AnyJob, history: Mapping[str, float]) -> tuple[float, str, bool]:

@@ -20,7 +20,7 @@ from factory.looking import require_suitable_data
 from factory.search import require_trials
 
 CONFIGS = Path(__file__).parent / "configs"
-SECTIONS = ("data", "source", "model", "train", "autoregressive", "sample", "evaluate", "gate", "search")
+SECTIONS = ("data", "source", "model", "train", "autoregressive", "sample", "evaluate", "gate", "search", "many")
 _NOT_JOBS = ("resources",)
 _EXAMPLE = "search: {parameters: {train.learning_rate: {min: 1e-4, max: 1e-2, scale: log}}, examples: 20000}"
 _EXACT = 2**53  # pipeline backends carry numbers as doubles
@@ -114,6 +114,8 @@ def parameters(
     values = {**sections(job), "data_fingerprint": found, "registry": registry}
     if job.kind == "training":
         values |= {"model_name": job.job, "run": run, "work": work}
+    elif "many" in values:
+        values["work"] = work
     return values
 
 
@@ -157,6 +159,9 @@ def absolute(job: AnyJob, base: Path) -> AnyJob:
     for key, name in (values.get("source") or {}).items():
         if name and "/" in name and not storage.is_remote(name):
             values["source"][key] = str((base / Path(name).expanduser()).resolve())
+    name = (values.get("many") or {}).get("out")
+    if name and not storage.is_remote(name):
+        values["many"]["out"] = str((base / Path(name).expanduser()).resolve())
     return parse_job(values, job.job)
 
 
@@ -168,6 +173,9 @@ def require_remote(job: AnyJob) -> None:
     for key, name in job.model_dump().get("source", {}).items():
         if name and "/" in name and not storage.is_remote(name):
             raise UserError(f"source.{key}: {name} is on this machine; name a gs:// folder or a registered model")
+    out = (job.model_dump().get("many") or {}).get("out")
+    if out and not storage.is_remote(out):
+        raise UserError(f"many.out: {out} is on this machine; name a gs:// prefix, or leave it out")
 
 
 def _local_entries(root: Path) -> list[list[Any]]:

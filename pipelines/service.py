@@ -14,6 +14,7 @@ from factory.lineage import Node
 from factory.run_folder import Run
 from pipelines.costs import Estimate
 from pipelines.findings import Finding
+from pipelines.retention import Candidate
 from pipelines.views import Step, View
 
 Say = Callable[[str], None]
@@ -167,6 +168,12 @@ class Service(Protocol):
 
     def trace(self, artifact: str) -> Node:
         """What an artifact was made of."""
+
+    def candidates(self, days: float) -> list[Candidate]:
+        """Runs and what trainings left, each with why it stays; what is younger than `days` does."""
+
+    def remove(self, candidate: Candidate) -> None:
+        """Removes a run with its files, or files of a training."""
 
     def checks(self) -> Iterator[Check]:
         """What the service has for runs, in the order of mending."""

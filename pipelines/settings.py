@@ -82,6 +82,9 @@ class Settings(Frozen):
     pass_variables: tuple[str, ...] = Field(
         default=(), description="environment variables that steps of local runs get besides the usual ones"
     )
+    track: tuple[Literal["mlflow", "wandb"], ...] = Field(
+        default=(), description="trackers that are told of each local run when it has ended (docs/how-to/track.md)"
+    )
     max_cost: float | None = Field(default=None, gt=0, description="USD; a run estimated above it is refused")
     machines: dict[str, dict[str, Any]] = Field(default_factory=dict, description="rows of resources.yaml")
     set: dict[str, dict[str, Any]] = Field(default_factory=dict, description="sections laid over every job")

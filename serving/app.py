@@ -31,7 +31,9 @@ def make_app(service: Service, give_up: Callable[[], None]) -> FastAPI:
     app = FastAPI(title="TextDiffusion", version=service.card.version, description=DESCRIPTION, lifespan=lifespan,
                   docs_url=None, redoc_url=None)  # those pages are scripts of other hosts  # fmt: skip
     app.add_middleware(Limited)
-    app.add_middleware(Observed, metrics=service.metrics, quiet=(*QUIET, service.options.health_route))
+    app.add_middleware(
+        Observed, metrics=service.metrics, watch=service.watch, quiet=(*QUIET, service.options.health_route)
+    )
     errors.install(app)
     for part in (plain, predictions, open_inference):
         app.include_router(part.routes(service))

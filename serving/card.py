@@ -45,6 +45,7 @@ class ModelCard:
     classes: tuple[str, ...] = ()  # empty: the model draws without classes
     shape: tuple[int, ...] = ()  # of an image: H, W or H, W, 3
     tokenizer: Tokenizer | None = field(default=None, repr=False)
+    run: str | None = None  # that trained it, if the registry says
 
     @property
     def steps(self) -> int:
@@ -70,12 +71,13 @@ def read_card(source: FoundModel, name: str, options: Options) -> ModelCard:
     asked = {"steps": options.steps, "guidance": options.guidance}
     manner = {**source.manner, **{key: value for key, value in asked.items() if value is not None}}
     version = str(source.version.version) if source.version else facts.weights_sha256[:12]
+    run = str(source.version.lineage.get("run") or "") or None if source.version else None
     common = (name, version, facts.modality, facts.weights_sha256, source.parts, manner)
     if facts.modality == "text":
         expected = str(description.get("tokenizer_sha256"))
-        return ModelCard(*common, tokenizer=tokenizers.load(str(folder / "tokenizer.json"), expected))
+        return ModelCard(*common, tokenizer=tokenizers.load(str(folder / "tokenizer.json"), expected), run=run)
     shape = validate(_Shape, description.get("data"), f"{path}: data")
     model = description.get("model")
     conditional = bool(model.get("conditional", True)) if isinstance(model, dict) else True
     size = (shape.height, shape.width, *([3] if shape.channels == 3 else []))
-    return ModelCard(*common, classes=shape.class_names if conditional else (), shape=size)
+    return ModelCard(*common, classes=shape.class_names if conditional else (), shape=size, run=run)

@@ -15,8 +15,8 @@ def serve(
         str | None,
         typer.Argument(
             metavar="[MODEL]",
-            help="MODEL, MODEL@VERSION, a run's id, or a model folder's path or gs:// URI. MODEL follows its champion."
-            " Left out: AIP_STORAGE_URI.",
+            help="MODEL, MODEL@VERSION, a run's id, a model folder's path or gs:// URI, or hf://USER/REPO. MODEL"
+            " follows its champion. Left out: AIP_STORAGE_URI.",
         ),
     ] = None,
     host: Annotated[
@@ -35,6 +35,11 @@ def serve(
     max_length: Annotated[int | None, typer.Option(min=1, help="Tokens of a text [1024].")] = None,
     poll: Annotated[float | None, typer.Option(help="Seconds between looks for a new champion; 0: never [15].")] = None,
     grace: Annotated[float | None, typer.Option(help="Seconds for queued requests after SIGTERM [30].")] = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(help="Folder or gs:// prefix to keep latencies and samples in, for `textdiffusion watch`."),
+    ] = None,
+    watch_keep: Annotated[int | None, typer.Option(min=2, help="Samples that are kept, the newest [512].")] = None,
     registry: Annotated[str | None, typer.Option(help="Folder or gs:// prefix of the registry.")] = None,
     runs: Annotated[str | None, typer.Option(help="Folder of runs.")] = None,
 ) -> None:
@@ -45,7 +50,7 @@ def serve(
     given = dict(
         model=model, host=host, port=port, steps=steps, guidance=guidance, batch=batch, queue=queue, deadline=deadline,
         max_count=max_count, max_steps=max_steps, max_length=max_length, poll=poll, grace=grace, registry=registry,
-        runs=runs,
+        runs=runs, watch=watch, watch_keep=watch_keep,
     )  # fmt: skip
     options = options_of(given, os.environ)
     try:

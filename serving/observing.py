@@ -11,6 +11,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.metrics import Metrics
+from serving.watch import Watch
 
 log = logging.getLogger("serving.requests")
 QUIET = ("/metrics", "/v2/health/live", "/v2/health/ready")  # asked every few seconds; logged when they fail
@@ -19,8 +20,8 @@ QUIET = ("/metrics", "/v2/health/live", "/v2/health/ready")  # asked every few s
 class Observed:
     """The middleware."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, quiet: tuple[str, ...] = QUIET) -> None:
-        self._app, self._metrics, self._quiet = app, metrics, quiet
+    def __init__(self, app: ASGIApp, metrics: Metrics, watch: Watch, quiet: tuple[str, ...] = QUIET) -> None:
+        self._app, self._metrics, self._watch, self._quiet = app, metrics, watch, quiet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,6 +44,8 @@ class Observed:
         route = getattr(scope.get("route"), "path", "other")
         self._metrics.requests.labels(route, status).inc()
         self._metrics.seconds.labels(route).observe(seconds)
+        if scope["path"] not in self._quiet:
+            self._watch.asked(route, status, seconds)
         if status >= 400 or scope["path"] not in self._quiet:
             facts = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 4)}
             log.log(logging.ERROR if status >= 500 else logging.INFO, "request", extra={"facts": facts})

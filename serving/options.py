@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from core.config import Frozen, Place, validate
 from core.errors import UserError
+from core.schemes import allowed_place
+from factory import hub
 
 CONTAINER = {  # https://cloud.google.com/vertex-ai/docs/predictions/custom-container-requirements
     "AIP_HTTP_PORT": "port",
@@ -19,10 +21,14 @@ CONTAINER = {  # https://cloud.google.com/vertex-ai/docs/predictions/custom-cont
 ROUTE = r"^/[A-Za-z0-9/._:-]{0,200}$"
 
 
+def _allowed_model(text: str) -> str:
+    return text if hub.is_hub(text) else allowed_place(text)
+
+
 class Options(Frozen):
     """What is served, where, and within which limits."""
 
-    model: Place = Field(min_length=1)
+    model: Annotated[str, AfterValidator(_allowed_model)] = Field(min_length=1)
     registry: Place = "registry"
     runs: Place = "runs"
     host: str = "127.0.0.1"
@@ -38,6 +44,8 @@ class Options(Frozen):
     max_steps: int = Field(100, ge=1, le=10_000)
     max_length: int = Field(1024, ge=1, le=100_000, description="tokens of a text")
     poll: float = Field(15, ge=0, le=86_400, description="seconds between looks for a new champion; 0: never")
+    watch: Place | None = Field(None, description="folder for latencies and the newest samples; null: none are kept")
+    watch_keep: int = Field(512, ge=2, le=100_000, description="samples that are kept")
     grace: float = Field(30, gt=0, le=3600, description="seconds for queued requests after SIGTERM")
 
 

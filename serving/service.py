@@ -19,6 +19,7 @@ from serving.engine import Engine, GoneError
 from serving.metrics import Metrics
 from serving.options import Options
 from serving.orders import Order
+from serving.watch import Watch
 
 log = logging.getLogger("serving")
 
@@ -38,6 +39,7 @@ class Service:
         """
         self.options, self._scratch = options, scratch
         self.metrics = Metrics()
+        self.watch = Watch(options.watch, options.watch_keep)
         self._copied = self._folder()  # of the model in service, where it is not on this machine
         self.card = self._card(find_model(options.model, options.registry, Path(options.runs).absolute(), self._copied))
         self.failure: Exception | None = None
@@ -57,6 +59,7 @@ class Service:
     def run(self, give_up: Callable[[], None]) -> None:
         """Starts the model in the background; `give_up` is called if it cannot be served."""
         self._spawn(self._start(give_up))
+        self._spawn(self.watch.keep_writing())
 
     async def draw(self, ask: Ask) -> Order:
         """The finished order of `ask`.
@@ -88,6 +91,7 @@ class Service:
             if not order.done.done():
                 raise LateError(f"not drawn within {seconds:g} s")
             order.done.result()
+            self.watch.drew(order)
         finally:
             order.give_up()
             if order.began is not None:
@@ -100,6 +104,7 @@ class Service:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._engine is not None:
             await self._engine.drain()
+        await self.watch.write()
 
     def _spawn(self, work: object) -> None:
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]
@@ -129,6 +134,7 @@ class Service:
             raise
         self.card = card
         self.metrics.serves(card.name, card.version)
+        self.watch.serves(card)
         log.info("ready", extra={"facts": {"model": card.name, "version": card.version}})
         return engine
 

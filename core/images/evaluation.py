@@ -61,7 +61,7 @@ def evaluate(
             f"{dataset} holds {data.content_sha256[:12]}..; run train-judge on it"
         )
     drawn = read_samples(samples, data, config.count).interleaved()
-    compared = _measure(config, data, opened, drawn, world)
+    compared = sides_of(config, data, opened, drawn, world)
     n_pixels = min(PIXEL_QUERIES, len(drawn.images))
     training = data.images("train")
     repeated = repeats(training)
@@ -94,7 +94,12 @@ def evaluation_key(config: ImageEvaluate, data: ImageDataset, judge: Judge, samp
     return key_of(VERSION, data.content_sha256, judge.sha256, samples.sampling.terms(), settings)
 
 
-def _measure(config: ImageEvaluate, data: ImageDataset, judge: Judge, samples: Samples, world: World) -> Sides:
+def sides_of(config: ImageEvaluate, data: ImageDataset, judge: Judge, samples: Samples, world: World) -> Sides:
+    """Samples beside real images in their mixture of classes, and what the judge says of each.
+
+    Raises:
+        UserError: the test split has too few images of these classes.
+    """
     mixture = expected_classes(samples.labels, np.asarray(data.metadata["class_histogram"]["train"]))
     reference = in_proportion(data.labels("train"), mixture, REFERENCE, shuffled=True)
     matched = in_proportion(data.labels("test"), mixture, data.count("test"), shuffled=True)

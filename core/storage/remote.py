@@ -25,6 +25,8 @@ def filesystem(uri: str | Path) -> tuple[Any, str]:
     import fsspec
 
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # its tracebacks; what matters is raised, and said in a line
+    for library in ("botocore", "aiobotocore"):  # they say each time where they have their settings from
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         scheme = scheme_of(uri)
     except ValueError as error:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,8 +65,17 @@ class TextSet:
         """
         if tokenizer.to_json() == self.tokenizer.to_json():
             return self
-        tokens = {name: torch.tensor(tokenizer.encode(self.texts[name]), dtype=torch.long) for name in splits}
+        tokens = {name: _tokens(tokenizer, self.long(name)) for name in splits}
         return replace(self, tokens=tokens, tokenizer=tokenizer)
+
+    def long(self, split: str) -> str | LongText:
+        """The text of a split as what is read where it is asked for: it may be longer than memory."""
+        return self.texts.long(split) if isinstance(self.texts, _Texts) else self.texts[split]
+
+
+def _tokens(tokenizer: Tokenizer, text: str | LongText) -> Tensor:
+    blocks = tokenizers.encode_blocks(tokenizer, text)
+    return torch.from_numpy(np.concatenate([np.empty(0, np.int32), *blocks]))
 
 
 class _Texts(Mapping[str, str]):
@@ -75,9 +85,13 @@ class _Texts(Mapping[str, str]):
         self._folder = folder
 
     def __getitem__(self, split: str) -> str:
+        return str(self.long(split))
+
+    def long(self, split: str) -> LongText:
         if split not in SPLITS:
             raise KeyError(split)
-        return storage.read_bytes(inside(self._folder, f"{split}.txt")).decode()
+        with as_storage_error(self._folder, "read"):
+            return LongText.opened(Path(inside(self._folder, f"{split}.txt")))
 
     def __iter__(self) -> Iterator[str]:
         return iter(SPLITS)

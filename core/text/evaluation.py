@@ -19,6 +19,7 @@ from core.text.data import TextSet
 from core.text.denoiser import Diffusion
 from core.text.frontier import frontier
 from core.text.glossary import GLOSSARY
+from core.text.long_text import LongText
 from core.text.metrics import NGramJudge
 from core.text.model import TrainedText
 from core.text.objective import gamma_losses
@@ -27,10 +28,10 @@ from core.text.sampling import Writer
 VERSION = 3  # of what the metrics mean; a change makes evaluation keys differ
 
 
-def judge_description(text: str, order: int) -> dict[str, Any]:
+def judge_description(judge: NGramJudge) -> dict[str, Any]:
     """What identifies the n-gram judge of a training text: it is rebuilt from both in seconds."""
-    sha256 = metrics.judge_sha256(text, order)
-    return {"kind": "Witten-Bell character n-grams", "order": order, "sha256": sha256, "n": len(text)}
+    kind = "Witten-Bell character n-grams"
+    return {"kind": kind, "order": judge.order, "sha256": judge.sha256, "n": judge.counted}
 
 
 def load_judge(folder: Path, texts: TextSet) -> NGramJudge:
@@ -41,9 +42,10 @@ def load_judge(folder: Path, texts: TextSet) -> NGramJudge:
     """
     facts = integrity.read_json(folder / "judge.json")
     order = int(facts.get("order", 0))
-    if order < 1 or metrics.judge_sha256(texts.texts["train"], order) != facts.get("sha256"):
+    judge = NGramJudge(texts.long("train"), order) if order > 0 else None
+    if judge is None or judge.sha256 != facts.get("sha256"):
         raise UserError(f"{folder}: the judge was not made from this data set; run train-judge again")
-    return NGramJudge(texts.texts["train"], order)
+    return judge
 
 
 def sample_metrics(
@@ -54,16 +56,19 @@ def sample_metrics(
     Reference of the n-grams is validation text, the floor's text is from the test split: like is compared with like.
     """
     measured: dict[str, Metric] = {}
-    train = texts.texts["train"]
+    train = texts.long("train")
     unprompted = [row for row in rows if not row.get("prompt")]
     modes = sorted({str(row["mode"]) for row in unprompted}, key=lambda mode: (mode != "diffusion", mode))
     pairs: list[tuple[list[str], list[str]]] = []  # the texts, and the reference for their n-grams
     for mode in modes:
         made = [str(row["text"]) for row in unprompted if row["mode"] == mode]
         size = sum(map(len, made)) // max(1, len(made))
-        reference = _pieces(texts.texts["validation"], size, len(made))
-        pairs += [(made, reference), (_pieces(texts.texts["test"], size, len(made)), reference)]
-    results = parallel.values(lambda i: metrics.measure(*pairs[i], train, judge), len(pairs), world)
+        reference = _pieces(texts.long("validation"), size, len(made))
+        pairs += [(made, reference), (_pieces(texts.long("test"), size, len(made)), reference)]
+    vocabulary = metrics.known_words(
+        train, {word for made, _ in pairs for text in made for word in metrics.words(text)}
+    )
+    results = parallel.values(lambda i: metrics.measure(*pairs[i], train, vocabulary, judge), len(pairs), world)
     for mode, (made, _), values, floors in zip(modes, pairs[::2], results[::2], results[1::2], strict=True):
         for name, value in values.items():
             measured[name if mode == "diffusion" else f"{name}_{mode}"] = GLOSSARY[name].measured(
@@ -75,11 +80,11 @@ def sample_metrics(
     return measured
 
 
-def _pieces(text: str, size: int, count: int) -> list[str]:
+def _pieces(text: str | LongText, size: int, count: int) -> list[str]:
     """Up to `count` pieces of `size` characters spread evenly over `text`, not overlapping."""
     whole = max(1, len(text) // max(1, size))
     count = min(count, whole)
-    return [text[place * size : (place + 1) * size] for place in (i * whole // count for i in range(count))]
+    return [str(text[place * size : (place + 1) * size]) for place in (i * whole // count for i in range(count))]
 
 
 def evaluate(

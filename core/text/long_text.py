@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import codecs
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from core.errors import UserError
+
 BLOCK = 1 << 20  # characters in memory at once
+BETWEEN_WORDS = re.compile(r"(?<=\S)[ \n](?=\S)")
 
 
 class LongText:
@@ -34,6 +38,23 @@ class LongText:
                     count, size = count + len(part), size + sink.write(part.encode())
         return cls(path, [*marks, (count, size)], 0, count)
 
+    @classmethod
+    def opened(cls, path: Path) -> LongText:
+        """The text of a file that is there already.
+
+        Raises:
+            UserError: it is not UTF-8.
+        """
+        decoder, marks, count, size = codecs.getincrementaldecoder("utf-8")(), [(0, 0)], 0, 0
+        with path.open("rb") as source:
+            while data := source.read(BLOCK):
+                try:
+                    count, size = count + len(decoder.decode(data)), size + len(data)
+                except UnicodeDecodeError as error:
+                    raise UserError(f"{path}: not UTF-8: {error.reason}") from None
+                marks.append((count, size - len(decoder.getstate()[0])))
+        return cls(path, marks, 0, count)
+
     def __len__(self) -> int:
         return self._stop - self._start
 
@@ -53,6 +74,32 @@ class LongText:
         """All of it, at most `BLOCK` characters at a time."""
         for start in range(0, len(self), BLOCK):
             yield str(self[start : start + BLOCK])
+
+
+def between_words(text: str | LongText, size: int) -> Iterator[str]:
+    """`text` in parts of `size` characters or somewhat more, cut where neither a word nor a token crosses."""
+    start = 0
+    while start < len(text):
+        stop = _boundary(text, start + size, size)
+        yield str(text[start:stop])
+        start = stop
+
+
+def _boundary(text: str | LongText, position: int, size: int) -> int:
+    """The first place from `position` on that is before a single space or end of line; after `size` more, any."""
+    match = BETWEEN_WORDS.search(str(text[position - 1 : position + size]), 1)
+    return min(position - 1 + match.start() if match else position + size, len(text))
+
+
+def stretches(text: str | LongText, most: int) -> Iterator[str]:
+    """All of `text`, a block at a time; of one longer than `most` characters, so many in blocks from begin to end."""
+    count, places = most // BLOCK, len(text) - BLOCK
+    if len(text) <= most:
+        yield from (str(text[start : start + BLOCK]) for start in range(0, len(text), BLOCK))
+        return
+    for index in range(count):
+        start = index * places // (count - 1)
+        yield str(text[start : start + BLOCK])
 
 
 class NotUTF8Error(Exception):

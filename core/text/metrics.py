@@ -8,6 +8,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from core.text.copies import copies
+from core.text.long_text import BLOCK, LongText, between_words, stretches
+
+COUNTED = 8 << 20  # characters of the training text, at most, that the n-gram judge is counted on
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 
 
@@ -56,17 +60,17 @@ def distinct(texts: Iterable[str], order: int) -> float:
     return len(set(grams)) / max(1, len(grams))
 
 
-def longest_copy(text: str, source: str) -> int:
-    """Length of the longest piece of `text` that occurs in `source`."""
-    longest = 0
-    for start in range(len(text)):
-        while start + longest < len(text) and text[start : start + longest + 1] in source:
-            longest += 1
-    return longest
+def known_words(text: str | LongText, wanted: Iterable[str]) -> set[str]:
+    """Those of the `wanted` words that `text` has: one pass, and no vocabulary of all of it in memory."""
+    left, known = set(wanted), set[str]()
+    for block in between_words(text, BLOCK):
+        known |= (seen := left.intersection(words(block)))
+        left -= seen
+    return known
 
 
 def judge_sha256(text: str, order: int) -> str:
-    """What identifies the n-gram judge of a training text."""
+    """What identifies the n-gram judge of what it is counted on."""
     return hashlib.sha256(f"{order}\0{text}".encode()).hexdigest()
 
 
@@ -74,12 +78,13 @@ class NGramJudge:
     """A character n-gram model with Witten-Bell smoothing: a judge that no trained model can please by accident.
 
     Args:
-        text: what it is counted on: the training split.
+        text: what it is counted on: the training split, or `COUNTED` characters spread over a longer one.
         order: characters of an n-gram; 5 has the lowest surprise at held-out Tiny Shakespeare.
     """
 
-    def __init__(self, text: str, order: int) -> None:
-        self.order, self.sha256 = order, judge_sha256(text, order)
+    def __init__(self, text: str | LongText, order: int) -> None:
+        text = "".join(stretches(text, COUNTED))
+        self.order, self.sha256, self.counted = order, judge_sha256(text, order), len(text)
         self._uniform = 1 / (len(set(text)) + 1)
         self._counts: list[dict[str, Counter[str]]] = []
         for length in range(order):
@@ -115,10 +120,19 @@ class NGramJudge:
         return total / max(1, count)
 
 
-def measure(texts: Sequence[str], reference: Sequence[str], train: str, judge: NGramJudge) -> dict[str, float]:
-    """All measures of texts that need no model. `reference` is real text that the n-grams are compared with."""
-    vocabulary = set(words(train))
-    copies = [longest_copy(text, train) for text in texts]
+def measure(
+    texts: Sequence[str], reference: Sequence[str], train: str | LongText, vocabulary: set[str], judge: NGramJudge
+) -> dict[str, float]:
+    """All measures of texts that need no model.
+
+    Args:
+        texts: what is measured.
+        reference: real text that the n-grams are compared with.
+        train: the training text, which may be longer than memory.
+        vocabulary: its words, or those of them that `texts` have (`known_words`).
+        judge: counted on it.
+    """
+    copied = copies(texts, train)
     return {
         "word_validity": word_validity(texts, vocabulary),
         "word_validity_4": word_validity(texts, vocabulary, 4),
@@ -126,6 +140,6 @@ def measure(texts: Sequence[str], reference: Sequence[str], train: str, judge: N
         "judge_nll": judge.nats_per_character(texts),
         "entropy": entropy("".join(texts)) if any(texts) else 0.0,
         "distinct_2": distinct(texts, 2),
-        "longest_copy": float(max(copies, default=0)),
-        "copies_over_50": sum(copy > 50 for copy in copies) / max(1, len(copies)),
+        "longest_copy": float(copied.longest),
+        "copies_over_50": copied.many / max(1, len(texts)),
     }

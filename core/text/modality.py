@@ -36,9 +36,9 @@ def train_judge(request: TrainJudgeRequest) -> Facts:
     """Describes the n-gram judge of the training split, with its surprise at held-out text."""
     settings = validate(TextEvaluate, request.evaluate, "evaluate")
     texts = data.load(request.dataset)
-    judge = NGramJudge(texts.texts["train"], settings.judge_order)
-    facts = evaluation.judge_description(texts.texts["train"], settings.judge_order) | {
-        "validation_nats_per_character": round(judge.nats_per_character([texts.texts["validation"][:20_000]]), 5),
+    judge = NGramJudge(texts.long("train"), settings.judge_order)
+    facts = evaluation.judge_description(judge) | {
+        "validation_nats_per_character": round(judge.nats_per_character([str(texts.long("validation")[:20_000])]), 5),
         "content_sha256": texts.metadata["content_sha256"],
     }
     with storage.atomic_folder(request.out, "judge.json") as folder:

@@ -9,6 +9,7 @@ from core.requests import Section
 from core.storage.model_folder import read_description
 from core.text import data
 from core.text import tokenizer as tokenizers
+from core.text.long_text import BLOCK, between_words
 from core.text.model import TOKENIZER
 
 
@@ -23,13 +24,13 @@ def equal_terms(champion: Path, challenger: Path, dataset: Path, sample: Section
     if theirs.get("tokenizer_sha256") == ours.get("tokenizer_sha256"):
         return sample
     tokenizer = tokenizers.load(champion / TOKENIZER, str(theirs.get("tokenizer_sha256")))
-    texts = data.load(dataset)
+    held_out = data.load(dataset).long("test")
     if isinstance(tokenizer, tokenizers.CharacterTokenizer):
-        unknown = sorted(set(texts.texts["test"]) - set(tokenizer.characters))
+        unknown = sorted(set().union(*between_words(held_out, BLOCK)) - set(tokenizer.characters))
         if unknown:
             shown = ", ".join(map(repr, unknown[:5]))
             raise IncomparableError(f"the held-out text has characters that the champion does not know: {shown}")
-    tokens, context = len(tokenizer.encode(texts.texts["test"])), int(theirs["model"]["context"])
+    tokens, context = sum(map(len, tokenizers.encode_blocks(tokenizer, held_out))), int(theirs["model"]["context"])
     if tokens < context:
         raise IncomparableError(f"the held-out text is {tokens} tokens, less than the champion's context of {context}")
     return sample

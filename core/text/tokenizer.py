@@ -22,12 +22,13 @@ from core import storage
 from core.errors import UserError
 from core.progress import Progress
 from core.text.config import TokenizerConfig
-from core.text.long_text import BLOCK, LongText
+from core.text.long_text import BETWEEN_WORDS, BLOCK, LongText, between_words, stretches
 
 MAX_BYTES = 64 << 20
+PIECE = 1 << 17  # characters that one thread encodes at once
+LEARNED_FROM = 1 << 26  # characters of a text, spread evenly, that merges are learned from at most
 LONGEST_RUN = 500  # characters without a space that merges are learned from at once
 _CUT = re.compile(rf"\S{{{LONGEST_RUN}}}(?=\S)|\s{{{LONGEST_RUN}}}(?=\s)")
-_BETWEEN_WORDS = re.compile(r"(?<=\S)[ \n](?=\S)")
 
 
 class Tokenizer(Protocol):
@@ -107,7 +108,10 @@ class BPETokenizer:
             text.encode("utf-8")
         except UnicodeEncodeError:
             return self.encode_bytes(text.encode("utf-8", "surrogateescape"))
-        return list(self._library.encode(text, add_special_tokens=False).ids)
+        if len(text) <= PIECE:
+            return list(self._library.encode(text, add_special_tokens=False).ids)
+        pieces = self._library.encode_batch_fast(list(_between_words(text)), add_special_tokens=False)  # by threads
+        return [index for piece in pieces for index in piece.ids]
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """The ids of any bytes, UTF-8 or not."""
@@ -136,7 +140,7 @@ class BPETokenizer:
 def train_tokenizer(text: str | LongText, config: TokenizerConfig) -> Tokenizer:
     """A tokenizer for `text`: its characters, or BPE merges learned from it."""
     if config.kind == "characters":
-        return CharacterTokenizer(sorted({letter for block in _blocks(text) for letter in set(block)}))
+        return CharacterTokenizer(sorted({letter for block in between_words(text, BLOCK) for letter in set(block)}))
     from tokenizers import Tokenizer as Library
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -154,9 +158,9 @@ def _pieces(text: str | LongText) -> Iterator[str]:
 
     Learning merges from a run takes time that grows with its square: 9 s for 100,000 characters without a space.
     """
-    with Progress("learn BPE", len(text), "characters") as progress:
+    with Progress("learn BPE", min(len(text), LEARNED_FROM), "characters") as progress:
         done = 0
-        for block in _blocks(text):
+        for block in _learned_from(text):
             for line in io.StringIO(block, newline="\n"):
                 start = 0
                 if len(line) > LONGEST_RUN:
@@ -167,6 +171,11 @@ def _pieces(text: str | LongText) -> Iterator[str]:
             progress.update(done := done + len(block))
 
 
+def _learned_from(text: str | LongText) -> Iterator[str]:
+    """All of `text`, or stretches of a very long one: what merges a language has shows early."""
+    return between_words(text, BLOCK) if len(text) <= LEARNED_FROM else stretches(text, LEARNED_FROM)
+
+
 def encode_blocks(tokenizer: Tokenizer, text: str | LongText) -> Iterator[NDArray[np.int32]]:
     """The ids of a long text, int32 [n] after int32 [n], with its progress.
 
@@ -175,24 +184,19 @@ def encode_blocks(tokenizer: Tokenizer, text: str | LongText) -> Iterator[NDArra
     """
     done = 0
     with Progress("tokenize", len(text), "characters") as progress:
-        for block in _blocks(text):
+        for block in between_words(text, BLOCK):
             yield np.asarray(tokenizer.encode(block), np.int32)
             progress.update(done := done + len(block))
 
 
-def _blocks(text: str | LongText) -> Iterator[str]:
-    """`text` in parts of `BLOCK` characters or somewhat more, cut where no token crosses."""
+def _between_words(text: str) -> Iterator[str]:
+    """`text` in parts of `PIECE` characters or more, cut only where no token crosses."""
     start = 0
     while start < len(text):
-        stop = _boundary(text, start + BLOCK)
-        yield str(text[start:stop])
+        match = BETWEEN_WORDS.search(text, start + PIECE)
+        stop = match.start() if match else len(text)
+        yield text[start:stop]
         start = stop
-
-
-def _boundary(text: str | LongText, position: int) -> int:
-    """The first place from `position` on where no token crosses: before a single space or end of line."""
-    match = _BETWEEN_WORDS.search(str(text[position - 1 : position + BLOCK]), 1)
-    return min(position - 1 + match.start() if match else position + BLOCK, len(text))
 
 
 def from_json(value: Any, where: str) -> Tokenizer:

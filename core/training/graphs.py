@@ -43,7 +43,7 @@ class Graphs:
                 self._graphs[kind] = _recorded(function, batch)
             except RuntimeError as error:  # a network of the user's own may wait for the GPU
                 self._refused = True
-                log.warning("no CUDA graph of a step, which runs kernel by kernel: %s", str(error).split("\n")[0])
+                log.warning("no CUDA graph of a step, which runs kernel by kernel: %s", str(error).partition("\n")[0])
                 return function(batch)
         graph, inputs, result = self._graphs[kind]
         torch._foreach_copy_(list(inputs), list(batch.tensors), non_blocking=True)

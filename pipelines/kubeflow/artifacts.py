@@ -2,8 +2,8 @@
 
     ROOT/<pipeline>/<the server's id of the run>/<step>/<a number>/<artifact>     as KFP's driver lays it out
 
-Only the setting `kubeflow_root` says where ROOT is: the API tells of no artifacts. What a step took from the cache is
-in the folder of the run that made it, and is not listed.
+The API tells of no artifacts. ML Metadata does, and what steps stated of them: also of those from the cache, which are
+in the folder of the run that made them. Where it is not to be had, the setting `kubeflow_root` says where ROOT is.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from core import storage
 from core.config import config_hash
 from core.errors import UserError
 from core.names import inside, single
-from factory.lineage import Node, node, restore_ints, version_of
+from factory.lineage import IN_PIPELINE_ROOT, Made, Node, artifact_named, grow, restore_ints, version_of
 from factory.run_folder import Run
 from pipelines.kubeflow.client import Cluster
+from pipelines.kubeflow.metadata import of_run, stated
 from pipelines.kubeflow.runs import find, spec_of
 from pipelines.views import ENDED, Step, View
 
@@ -32,8 +33,7 @@ def facts(cluster: Cluster, shown: View) -> dict[str, Any]:
     run = find(cluster, shown.identity)
     pipeline = str(spec_of(run).get("pipelineInfo", {}).get("name", ""))
     parameters = restore_ints((run.runtime_config and run.runtime_config.parameters) or {})
-    root = run.runtime_config.pipeline_root if run.runtime_config else None
-    made = _made(inside(str(root), f"{pipeline}/{shown.identity}")) if root and pipeline else {}
+    made, known = artifacts_of(cluster, run)
     record = {
         "id": shown.run,
         "pipeline": pipeline,
@@ -42,10 +42,11 @@ def facts(cluster: Cluster, shown: View) -> dict[str, Any]:
         "created": shown.created.isoformat(timespec="seconds") if shown.created else None,
         "seconds": round(shown.seconds, 3),
         "runner": "kubeflow",
+        **{key: next((m[key] for m in known.values() if key in m), None) for key in ("code_version", "image")},
         "config": parameters,
         "config_hash": config_hash(parameters),
         "parents": [],
-        "steps": [_entry(step, made.get(step.name, {})) for step in shown.steps],
+        "steps": [_entry(step, made.get(step.name, {}), known) for step in shown.steps],
         "gate": _gate(made.get("gate", {})),
     }
     return record | ({"usd": round(shown.usd, 4)} if shown.usd is not None else {})
@@ -70,8 +71,8 @@ def download(cluster: Cluster, shown: View, target: Path, tell: Any) -> Run:
     """
     record = facts(cluster, shown)
     if not any(step["artifacts"] for step in record["steps"]):
-        raise UserError(f"run {shown.run}: no artifacts to be seen; set `kubeflow_root` before a run is started, and"
-                        " give this account read rights to it")  # fmt: skip
+        raise UserError(f"run {shown.run}: no artifacts to be seen; set `kubeflow_root` before a run is started, or"
+                        " kubeflow_host to the pages, svc/ml-pipeline-ui")  # fmt: skip
     for step in record["steps"]:
         folder = inside(target, f"steps/{single(step['name'], shown.run)}")
         for name, artifact in step["artifacts"].items():
@@ -91,17 +92,88 @@ def download(cluster: Cluster, shown: View, target: Path, tell: Any) -> Run:
 
 
 def trace(cluster: Cluster, name: str) -> Node:
-    """What a registered version was made of, by what the registry keeps.
+    """The tree of what an artifact was made of, by what ML Metadata and the registry keep.
+
+    Args:
+        cluster: the installation.
+        name: a URI, RUN/STEP, RUN/ARTIFACT, or MODEL@VERSION.
 
     Raises:
-        UserError: `name` is not MODEL@VERSION, or there is no such version.
+        UserError: there is no such artifact, or nothing tells of it.
     """
+    look = _Look(cluster)
     registered = version_of(name, cluster.settings.registry)
-    if registered is None:
-        raise UserError(f"{name}: on Kubeflow lineage begins at a registered version: MODEL@VERSION; of a run's own"
-                        " artifacts its page tells")  # fmt: skip
-    version, parents = registered
-    return {**version, "parents": [node(part, None, None, str(uri), {}, []) for part, uri in parents.items()]}
+    if registered is not None:
+        version, parents = registered
+        return {**version, "parents": [grow(part, uri, look.or_nothing) for part, uri in parents.items()]}
+    uri = name.rstrip("/") if storage.is_remote(name) else _uri(cluster, name)
+    if look(uri) is None:
+        raise UserError(f"{name}: ML Metadata has no artifact at {uri}")
+    return grow(name, uri, look)
+
+
+class _Look:
+    """What is known of the artifact at a URI: where it lies says its run and step, ML Metadata the rest."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._known: dict[str, dict[str, Any]] = {}
+        self._runs: dict[str, str] = {}
+
+    def __call__(self, uri: str) -> Made | None:
+        where = IN_PIPELINE_ROOT.search(uri)
+        if where is None:
+            return None
+        if uri not in self._known:
+            self._known |= {uri: {}, **stated(self._cluster, [uri])}
+        run, step, name = where.groups()
+        return (self._name(run), step, name, self._known[uri]) if self._known[uri] else None
+
+    def or_nothing(self, uri: str) -> Made | None:
+        """The same; nothing where ML Metadata is not to be had."""
+        try:
+            return self(uri)
+        except UserError:
+            return None
+
+    def _name(self, run: str) -> str:
+        if run not in self._runs:
+            try:
+                self._runs[run] = str(find(self._cluster, run).display_name)
+            except UserError:  # it was deleted
+                self._runs[run] = run
+        return self._runs[run]
+
+
+def _uri(cluster: Cluster, name: str) -> str:
+    run, _, part = name.rpartition("/")
+    if not run:
+        raise UserError(f"{name}: expected RUN/STEP, RUN/ARTIFACT, a URI, or MODEL@VERSION")
+    message = find(cluster, run)
+    artifacts = {key: uri for made in artifacts_of(cluster, message)[0].values() for key, uri in made.items()}
+    return artifacts[artifact_named(part, artifacts, str(message.display_name))]
+
+
+def artifacts_of(cluster: Cluster, run: Any) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, Any]]]:
+    """(URI of each artifact of a run by step and name, metadata by URI): what is in its folder, if its pipeline root is
+    known, and what ML Metadata has of it, if that is to be had: also what it took from the cache."""
+    folder = folder_of(run)
+    made = _made(folder) if folder else {}
+    try:
+        known = of_run(cluster, str(run.run_id))
+    except UserError:
+        known = {}
+    for uri in known:
+        if where := IN_PIPELINE_ROOT.search(uri):
+            made.setdefault(where[2], {}).setdefault(where[3], uri)
+    return made, known
+
+
+def folder_of(run: Any) -> str:
+    """Where the artifacts of a run are; empty where its pipeline root is not known."""
+    root = run.runtime_config.pipeline_root if run.runtime_config else None
+    pipeline = str(spec_of(run).get("pipelineInfo", {}).get("name", ""))
+    return inside(str(root), f"{pipeline}/{run.run_id}") if root and pipeline else ""
 
 
 def _made(folder: str) -> dict[str, dict[str, str]]:
@@ -122,14 +194,14 @@ def _parts(file: str) -> Iterator[tuple[str, str, str]]:
         yield step, name, f"{step}/{number}/{name}" if numbered else f"{step}/{name}"
 
 
-def _entry(step: Step, made: dict[str, str]) -> dict[str, Any]:
+def _entry(step: Step, made: dict[str, str], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         "name": step.name,
         "state": step.state,
         "seconds": round(step.seconds, 3),
         "cached": step.state == "cached",
         "error": step.error or None,
-        "artifacts": {name: {"path": None, "uri": uri, "metadata": {}} for name, uri in made.items()},
+        "artifacts": {name: {"path": None, "uri": uri, "metadata": known.get(uri, {})} for name, uri in made.items()},
     }
 
 

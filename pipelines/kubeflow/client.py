@@ -20,7 +20,7 @@ from typing import Any
 from core.errors import UserError
 from pipelines.settings import Settings
 
-LEAST, SEARCH = (2, 3), (2, 14)
+LEAST, COLLECTS = (2, 3), (2, 14)
 """Versions of the server: the first whose scratch volumes a step that is not root can write, and the first that
 collects artifacts of a loop, as a search does."""
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
@@ -86,17 +86,31 @@ class Cluster:
     def text(self, path: str, query: dict[str, str] | None = None, *, or_page: bool = False) -> tuple[int, str]:
         """One GET request that is no part of the generated API: HTTP status and text. With `or_page` a web page counts
         as 404: the front end answers so for what it does not know."""
-        api = self.client._run_api.api_client
-        headers = {"Accept": "*/*", **api.default_headers, **({"Cookie": api.cookie} if api.cookie else {})}
-        api.update_params_for_auth(headers, [], ["Bearer"])
         try:
-            url = f"{api.configuration.host}{path}"
-            answer = api.rest_client.pool_manager.request("GET", url, fields=query or {}, headers=headers)
+            answer = self._request("GET", path, fields=query or {})
         except _LoginPageError as page:
             if or_page and page.status == 200:
                 return 404, ""
             raise
         return answer.status, answer.data.decode("utf-8", "replace")
+
+    def post(self, path: str, content: bytes, kind: str) -> tuple[int, Any, bytes]:
+        """One POST request likewise: HTTP status, headers and body; a web page counts as 404."""
+        with self.one_line(""):
+            try:
+                answer = self._request("POST", path, {"Content-Type": kind, "X-Grpc-Web": "1"}, body=content)
+            except _LoginPageError as page:
+                if page.status != 200:
+                    raise
+                return 404, {}, b""
+            return answer.status, answer.headers, answer.data
+
+    def _request(self, verb: str, path: str, more: dict[str, str] | None = None, **rest: Any) -> Any:
+        api = self.client._run_api.api_client
+        headers = {"Accept": "*/*", **api.default_headers, **({"Cookie": api.cookie} if api.cookie else {})}
+        api.update_params_for_auth(headers, [], ["Bearer"])
+        url = f"{api.configuration.host}{path}"
+        return api.rest_client.pool_manager.request(verb, url, headers={**headers, **(more or {})}, **rest)
 
     def page(self, identity: str) -> str:
         """The page of a run."""

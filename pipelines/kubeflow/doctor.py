@@ -11,6 +11,7 @@ from core.errors import UserError
 from core.names import inside
 from pipelines.compile import image_name
 from pipelines.kubeflow.client import LEAST, Cluster
+from pipelines.kubeflow.metadata import of_run
 from pipelines.kubeflow.submit import version_findings
 from pipelines.service import Check
 from pipelines.settings import Settings
@@ -52,8 +53,14 @@ def checks(settings: Settings) -> Iterator[Check]:
     except UserError as error:
         yield _check("runs and schedules", False, error, _LOGIN)
     yield from _registry(settings)
+    try:
+        of_run(cluster, "none")
+        yield _check("ML Metadata", True, "answers", "")
+    except UserError as error:
+        yield _check("ML Metadata", False, error, "kubeflow_host: the address of svc/ml-pipeline-ui; without it there"
+                     " is no `gc`, and no `lineage` of runs", needed=False)  # fmt: skip
     root = settings.kubeflow_root
-    yield _check("kubeflow_root", bool(root), root or "not set: `show`, `compare` and `download` find no artifacts",
+    yield _check("kubeflow_root", bool(root), root or "not set: artifacts go to the installation's own store",
                  "echo 'kubeflow_root: gs://YOURS/pipelines' >> textdiffusion.yaml", needed=False)  # fmt: skip
     image = image_name(settings.image)
     yield _check("image", "." in image.partition("/")[0], image, "echo 'image: REGISTRY/textdiffusion' >>"

@@ -22,7 +22,7 @@ from pipelines.views import ENDED, Step, View, arrange
 STATES = {"PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "succeeded", "SKIPPED": "skipped",
           "FAILED": "failed", "CANCELING": "cancelling", "CANCELED": "cancelled", "PAUSED": "paused"}  # fmt: skip
 _OURS = re.compile(r"(.+)-\d{8}-\d{6}-[0-9a-f]{4}")  # factory.run_folder.new_run_id
-_IDENTITY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+IDENTITY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PAGE, _MOST = 50, 500  # runs asked for at once, and looked at in all
 _NO_POD = 1.0  # seconds; no pod begins and ends within one
 
@@ -39,7 +39,7 @@ def find(cluster: Cluster, name: str) -> Any:
             raise UserError(f"run latest: there is none on {cluster.host}")
         name = newest.run_id
     with cluster.one_line(f"run {name}"):
-        if not _IDENTITY.fullmatch(name):
+        if not IDENTITY.fullmatch(name):
             found = cluster.client.list_runs(
                 namespace=cluster.namespace, page_size=1, sort_by="created_at desc", filter=equals("display_name", name)
             ).runs
@@ -54,10 +54,10 @@ def equals(key: str, value: str) -> str:
     return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "stringValue": value}]})
 
 
-def ours(cluster: Cluster, job: str = "") -> Iterator[Any]:
-    """Runs of TextDiffusion jobs, newest first."""
+def ours(cluster: Cluster, job: str = "", *, most: int = _MOST) -> Iterator[Any]:
+    """Runs of TextDiffusion jobs, newest first; `most` runs are looked at."""
     token, seen = "", 0
-    while seen < _MOST:
+    while seen < most:
         with cluster.one_line("runs"):
             page = cluster.client.list_runs(
                 namespace=cluster.namespace, page_size=_PAGE, page_token=token, sort_by="created_at desc"

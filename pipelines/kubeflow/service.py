@@ -12,10 +12,11 @@ from core.errors import UserError
 from factory.job import AnyJob
 from factory.lineage import Node
 from factory.run_folder import Run
-from pipelines.kubeflow import artifacts, doctor, logs, schedule, submit
+from pipelines.kubeflow import artifacts, doctor, logs, retention, schedule, submit
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.runs import find, ours, view
 from pipelines.machines import load_machines
+from pipelines.retention import Candidate
 from pipelines.service import Check, Entry, Options, Plan, Say
 from pipelines.settings import Settings
 from pipelines.views import ENDED, Step, View, follow
@@ -119,6 +120,12 @@ class KubeflowService:
 
     def trace(self, artifact: str) -> Node:
         return artifacts.trace(self.cluster, artifact)
+
+    def candidates(self, days: float) -> list[Candidate]:
+        return retention.candidates(self.cluster, days)
+
+    def remove(self, candidate: Candidate) -> None:
+        retention.remove(self.cluster, candidate)
 
     def checks(self) -> Iterator[Check]:
         return doctor.checks(self.settings)

@@ -16,7 +16,7 @@ from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
 from pipelines.findings import Finding
 from pipelines.jobs import require_remote, sent_parameters
-from pipelines.kubeflow.client import LEAST, SEARCH, Cluster
+from pipelines.kubeflow.client import COLLECTS, LEAST, Cluster
 from pipelines.machines import choose, load_machines
 from pipelines.pods import with_secrets
 from pipelines.retraining import define_retraining
@@ -24,6 +24,7 @@ from pipelines.service import Options, Plan, Submission
 from pipelines.settings import Settings
 from pipelines.step_options import with_environment, with_step_options, without_cache
 
+WORK = ".work"  # below the registry: a folder of checkpoints for each training
 _EXPERIMENT = "textdiffusion"
 
 
@@ -58,7 +59,7 @@ def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options,
     if not options.cache:
         spec = without_cache(spec)
     run = new_run_id(job.job)
-    registry, work = settings.registry, storage.join(settings.registry, ".work")
+    registry, work = settings.registry, storage.join(settings.registry, WORK)
     values = sent_parameters(job, registry=registry, run=run, work=work, ask=ask, retraining=options.retraining)
     experiment = options.experiment or settings.experiment or _EXPERIMENT
     submission = Submission(run, job.job, spec, values, {}, experiment, platform=platform)
@@ -83,13 +84,14 @@ def _findings(cluster: Cluster, submission: Submission) -> Iterator[Finding]:
     if cluster.health.get("multi_user") and not cluster.namespace:
         yield Finding("kubeflow_namespace: is not set, and this installation has several users; write"
                       " `kubeflow_namespace: ...` into textdiffusion.yaml")  # fmt: skip
-    yield from version_findings(cluster, search="search" in submission.parameters)
+    yield from version_findings(cluster, collects=not {"search", "many"}.isdisjoint(submission.parameters))
 
 
-def version_findings(cluster: Cluster, *, search: bool = False) -> Iterator[Finding]:
-    """Whether the server is new enough: for all runs, or for one that searches."""
-    least, version = SEARCH if search else LEAST, cluster.version
-    wanted, why = ".".join(map(str, least)), "collects a search's trials" if search else "lets steps write as no root"
+def version_findings(cluster: Cluster, *, collects: bool = False) -> Iterator[Finding]:
+    """Whether the server is new enough: for all runs, or for one that collects what steps in a loop made."""
+    least, version = COLLECTS if collects else LEAST, cluster.version
+    why = "collects what steps in a loop have made" if collects else "lets steps write as no root"
+    wanted = ".".join(map(str, least))
     if version is None:
         said = cluster.health.get("tag_name") or "nothing"
         yield Finding(f"kubeflow {cluster.host}: tells no version (says {said}); it must be {wanted} or newer",

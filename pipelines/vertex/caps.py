@@ -27,18 +27,18 @@ def limits(spec: Mapping[str, Any], job: AnyJob, machines: Mapping[str, Machine]
     The cap is shared among steps as the estimate is. Steps whose machine has no price get none.
     """
     expected = costs.estimate(spec, job, machines)
-    attempts, rounds = _attempts(spec), _rounds(job)
+    attempts = _attempts(spec)
     shares = {}
     for step in expected.steps:
         if step.usd:
-            starts = STARTUP_HOURS * (rounds if step.step == TRIALS else 1)
+            starts = STARTUP_HOURS * costs.rounds(job, step.step)
             shares[step.step] = (step.hours + (starts if step.bound else 0), step.usd / step.hours, starts)
     total = sum(hours * hourly * attempts.get(name, 1) for name, (hours, hourly, _) in shares.items())
     factor = (max_cost - RUN_FEE) / total if total else 1.0
     seconds = {}
     for name, (hours, _, starts) in shares.items():
         left = (hours * factor - starts) * 3600
-        seconds[name] = int(left / rounds if name == TRIALS else left)
+        seconds[name] = int(left / costs.rounds(job, name))
     return seconds
 
 
@@ -75,9 +75,3 @@ def _attempts(spec: Mapping[str, Any]) -> dict[str, int]:
     """How often each step is begun at most."""
     retried = ((name, task.get("retryPolicy", {}).get("maxRetryCount", 0)) for _, name, task in tasks(spec))
     return {name: 1 + int(count) for name, count in retried}
-
-
-def _rounds(job: AnyJob) -> float:
-    """How often a parallel place of a search is taken by a trial."""
-    search = getattr(job, "search", None)
-    return 1.0 if search is None else max(1.0, search.trials / search.parallel)

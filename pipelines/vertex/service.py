@@ -11,9 +11,10 @@ from factory.job import AnyJob
 from factory.lineage import Node
 from factory.run_folder import Run
 from pipelines.machines import load_machines
+from pipelines.retention import Candidate
 from pipelines.service import Check, Entry, Options, Plan, Say
 from pipelines.settings import Settings
-from pipelines.vertex import deploy, doctor, lineage, logs, retries, runs, schedule, submit
+from pipelines.vertex import deploy, doctor, lineage, logs, retention, retries, runs, schedule, submit
 from pipelines.vertex.client import NoCredentialsError, Project, Vertex, console_url
 from pipelines.vertex.monitor import view
 from pipelines.views import Step, View
@@ -110,6 +111,12 @@ class VertexService:
 
     def trace(self, artifact: str) -> Node:
         return lineage.trace(self.vertex, artifact, deploy.remote_registry(self.settings))
+
+    def candidates(self, days: float) -> list[Candidate]:
+        return retention.candidates(self.vertex, deploy.remote_registry(self.settings), days)
+
+    def remove(self, candidate: Candidate) -> None:
+        retention.remove(self.vertex, candidate)
 
     def checks(self) -> Iterator[Check]:
         return doctor.checks(self.settings)

@@ -26,7 +26,7 @@ def write(folder: Path, source: ImageSource | TextSource) -> None:
         UserError: the model is not of images.
     """
     if isinstance(source, TextSource):
-        raise UserError("--to diffusers is for models of images; allowed for text: hub-folder, onnx, torch")
+        raise UserError("--to diffusers is for models of images; allowed for text: hub, onnx, torch")
     plain.write(folder, source)
     storage.write_bytes(folder / PIPELINE, (STANDALONE / PIPELINE).read_bytes())
     index = {"_class_name": "TablePipeline", "_diffusers_version": diffusers.__version__}

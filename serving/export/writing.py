@@ -12,11 +12,14 @@ from core import storage
 from core.errors import UserError
 from core.storage import scratches
 from factory.finding import find_model
+from serving.export import published
 from serving.export import source as sources
+from serving.export.published import Wishes
 
 MANIFEST = "export.json"
+HUB = "hub"
 KINDS = {
-    "hub-folder": "serving.export.folder",
+    HUB: "serving.export.folder",
     "onnx": "serving.export.onnx_files",
     "torch": "serving.export.torch_program",
     "diffusers": "serving.export.diffusers_folder",
@@ -25,9 +28,17 @@ NEEDED = ("diffusers", "onnx", "onnxruntime", "onnxscript", "onnx_ir")  # the ex
 
 
 def export(
-    model: str, kind: str, out: Path, registry: str, runs: Path | None, wishes: Mapping[str, Any]
+    model: str,
+    kind: str,
+    out: Path,
+    registry: str,
+    runs: Path | None,
+    wishes: Mapping[str, Any],
+    publish: Wishes | None = None,
 ) -> dict[str, Any]:
     """Writes an export of `kind` to the folder `out` and returns what its manifest says.
+
+    `publish`: what the model card of kind `hub` says of repository and licence.
 
     Raises:
         UserError: there is no such model, `out` holds something else, a package is missing, or the samples of the
@@ -35,18 +46,21 @@ def export(
     """
     require_export_or_nothing(out)
     with scratches.temporary_folder("export") as scratch:
-        source = sources.load(find_model(model, registry, runs, scratch), wishes)
+        found = find_model(model, registry, runs, scratch)
+        source = sources.load(found, wishes)
         writer = needing_extra(KINDS[kind])
         with storage.atomic_folder(out, MANIFEST) as folder:
             writer.write(folder, source)
             differences = writer.check(folder, source)
             for one in differences:
                 one.require()
+            if kind == HUB:
+                published.add(folder, found, model, runs, publish or Wishes())
             facts = {
                 "kind": kind,
                 "model": model,
                 "weights_sha256": source.trained.description.get("weights_sha256"),
-                "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+                "files": dict(sorted(storage.sizes(folder).items())),
                 "differences": [{"file": d.what, "largest": d.largest, "allowed": d.allowed} for d in differences],
             }
             storage.write_json(folder / MANIFEST, facts)

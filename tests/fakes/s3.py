@@ -7,6 +7,8 @@ with S3Server() as s3:
 
 from __future__ import annotations
 
+import html
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +16,9 @@ import time
 import urllib.error
 import urllib.request
 from types import TracebackType
+from urllib.parse import quote
+
+_SIGNED = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 
 
 class S3Server:
@@ -22,6 +27,8 @@ class S3Server:
     Raises:
         RuntimeError: it did not answer in time.
     """
+
+    scheme = "s3://"
 
     def __init__(self, *, timeout: float = 90.0) -> None:
         with socket.socket() as free:
@@ -46,7 +53,19 @@ class S3Server:
 
     def create_bucket(self, name: str) -> None:
         """Creates an empty bucket."""
-        urllib.request.urlopen(urllib.request.Request(f"{self.url}/{name}", method="PUT"), timeout=20).read()
+        request(self.url, name, b"")
+
+    def put(self, bucket: str, name: str, data: bytes) -> None:
+        """Writes an object."""
+        request(self.url, f"{bucket}/{quote(name)}", data)
+
+    def get(self, bucket: str, name: str) -> bytes:
+        """The content of an object."""
+        return request(self.url, f"{bucket}/{quote(name)}")
+
+    def names(self, bucket: str, prefix: str = "") -> list[str]:
+        """Names of the objects under a prefix, sorted."""
+        return names(self.url, bucket, prefix)
 
     def close(self) -> None:
         if self._process.poll() is None:
@@ -77,3 +96,24 @@ def environment(url: str) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+
+
+def request(url: str, path: str, data: bytes | None = None) -> bytes:
+    """PUT where there are data, else GET; moto's server does not verify the signature."""
+    asked = urllib.request.Request(f"{url}/{path}", data, method="GET" if data is None else "PUT")
+    asked.add_header("Authorization", _SIGNED)
+    asked.add_header("Content-Type", "application/octet-stream")
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        return bytes(answer.read())
+
+
+def names(url: str, bucket: str, prefix: str) -> list[str]:
+    """Names of the objects under a prefix, sorted."""
+    found, after = [], ""
+    while True:
+        more = f"&start-after={quote(after, safe='')}" if after else ""
+        page = request(url, f"{bucket}?list-type=2&prefix={quote(prefix, safe='')}{more}").decode()
+        found += [html.unescape(name) for name in re.findall(r"<Key>(.*?)</Key>", page)]
+        if "<IsTruncated>true" not in page:
+            return sorted(found)
+        after = found[-1]

@@ -23,7 +23,8 @@ from tests.fakes.gcs import GcsServer
 from tests.fakes.vertex import VertexServer
 from tests.fakes.vertex.execution import FINISHED
 from tests.pipelines.vertex.conftest import make_cloud
-from tests.pipelines.vertex.walk import PRELOAD, Walk, image_environment
+from tests.pipelines.vertex.walk import PRELOAD, Walk
+from tests.pipelines.walk import IMAGE_ENVIRONMENT
 from tests.torture.pipeline import CHALLENGER, CHAMPION, HANG_SECONDS, children, watched, write_job
 from tests.torture.storage import served
 from tests.torture.trial import Fault, LostError, require
@@ -37,7 +38,7 @@ CANCELS, TERMS = 0.15, 0.4  # shares of what is done to a run
 def project(owner: int) -> tuple[Walk, dict[str, Any], float]:
     """A project in the cloud whose registry has a champion; what a challenger's undisturbed run leaves, its seconds."""
     gcs = GcsServer()
-    server = VertexServer(gcs, environment=image_environment(), preload=PRELOAD)
+    server = VertexServer(gcs, environment=IMAGE_ENVIRONMENT, preload=PRELOAD)
     atexit.register(gcs.close)
     atexit.register(server.close)
     walk = Walk(make_cloud(gcs, server), Path(tempfile.mkdtemp(prefix="torture-emulator-")))

@@ -24,15 +24,10 @@ def gc(
 ) -> None:
     """Old runs in the bucket that nothing refers to, and old checkpoints and curves: list them, or remove them."""
     from pipelines.settings import load_settings
-    from pipelines.vertex.client import Project, Vertex
-    from pipelines.vertex.deploy import remote_registry
-    from pipelines.vertex.retention import BESIDE, candidates, remove
-    from textdiffusion.cli.where import require_vertex
+    from textdiffusion.cli.where import service_of
 
-    settings = load_settings()
-    require_vertex(settings, "gc", "remove runs on its pages, and objects by a lifecycle rule of the store")
-    vertex = Vertex(Project.of(settings))
-    deletable = candidates(vertex, remote_registry(settings), days)
+    service = service_of(load_settings())
+    deletable = service.candidates(days)
     rows = [
         {
             "run": one.run,
@@ -48,9 +43,9 @@ def gc(
     going = [one for one in deletable if not one.reason]
     if not dry_run:
         for one in going:
-            remove(vertex, one)
+            service.remove(one)
     if not as_json:
         total = sum(one.bytes for one in going) / 1e6
-        runs = sum(one.pipeline not in BESIDE for one in going)
+        runs = sum(not one.beside for one in going)
         beside = len(going) - runs
         say(f"{'would remove' if dry_run else 'removed'}: {runs} runs, {beside} folders of trainings, {total:.1f} MB")

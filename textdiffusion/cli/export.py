@@ -1,4 +1,4 @@
-"""export, playground: a model for elsewhere."""
+"""export, push, playground: a model for elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from textdiffusion.cli.output import Json, complete_models, examples, print_json
 class Kind(StrEnum):
     """What a model can be exported to."""
 
-    HUB_FOLDER = "hub-folder"
+    HUB = "hub"
     ONNX = "onnx"
     TORCH = "torch"
     DIFFUSERS = "diffusers"
@@ -28,7 +28,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="MODEL, MODEL@VERSION, a run's id, or a model folder's path or gs:// URI.",
+        help="MODEL, MODEL@VERSION, a run's id, a model folder's path or gs:// URI, or hf://USER/REPO.",
         autocompletion=complete_models,
     ),
 ]
@@ -42,11 +42,19 @@ def register(app: typer.Typer) -> None:
         "export",
         epilog=examples(
             "export digits --to onnx --out digits-onnx",
-            "export digits@3 --to hub-folder --out digits-folder --steps 8",
+            "export digits@3 --to hub --out digits-folder --steps 8",
             "export pydoc --to torch --out pydoc-torch",
             "export digits --to diffusers --out digits-diffusers",
         ),
     )(export)
+    app.command(
+        "push",
+        epilog=examples(
+            "push digits me/digits --licence mit",
+            "push pydoc@2 me/pydoc --licence cc-by-4.0 --public",
+            "push shakespeare-training me/shakespeare --steps 8",
+        ),
+    )(push)
     app.command(
         "playground",
         epilog=examples(
@@ -77,6 +85,32 @@ def export(
         print_json(facts)
         return
     _say_facts(facts, out)
+
+
+def push(
+    model: Model,
+    repository: Annotated[str, typer.Argument(metavar="USER/REPO", help="Of the Hub; made if it is not there.")],
+    licence: Annotated[
+        str, typer.Option(help="Of the weights, by the Hub's name: mit, cc-by-4.0. Left out: none.")
+    ] = "",
+    public: Annotated[bool, typer.Option("--public", help="A repository that is made is seen by everybody.")] = False,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    registry: RegistryOption = None,
+    as_json: Json = False,
+) -> None:
+    """Publish a model on the Hugging Face Hub, with a model card; `generate --model hf://USER/REPO` reads it."""
+    from pipelines.settings import load_settings
+    from serving.export.pushing import push as publish
+
+    settings = load_settings({"registry": registry})
+    wishes = {"steps": steps, "guidance": guidance}
+    runs = Path(settings.runs).absolute()
+    facts = publish(model, repository, settings.registry, runs, wishes, licence=licence, public=public)
+    if as_json:
+        print_json(facts)
+        return
+    _say_facts(facts, facts["url"])
 
 
 def playground(
@@ -117,7 +151,7 @@ def playground(
     say(f"open {out / 'index.html'}")
 
 
-def _say_facts(facts: dict[str, Any], out: Path) -> None:
+def _say_facts(facts: dict[str, Any], out: Path | str) -> None:
     for one in facts["differences"]:
         say(f"{one['file']}: differs from our samples by at most {one['largest']:.1e} (allowed: {one['allowed']:g})")
     say(f"{sum(facts['files'].values()) / 1e6:.1f} MB in {out}")

@@ -214,6 +214,10 @@ def _run_here(
         if again:
             say(f"\ninterrupted; go on with: {again}", to=sys.stderr, lines=True)
         raise typer.Exit(130) from None
+    if settings.track:
+        from local.tracking import tell_all
+
+        tell_all(finished, settings.track, place.registry_uri())
     _print_result(finished, as_json)
 
 

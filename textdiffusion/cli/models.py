@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
             "generate --model pydoc --prompt 'The value of '",
             "generate --model pydoc --prompt 'If the object ___ is raised.' --count 3",
             "generate --model latest",
+            "generate --model hf://me/digits --class 7",
             "generate --model gs://my-bucket/registry/mnist-small/versions/00003/model",
         ),
     )(generate)
@@ -125,7 +126,9 @@ def rollback(
 
 
 def download(
-    name: Annotated[str, typer.Argument(metavar="RUN|MODEL|URI", help="A run, MODEL@VERSION, or a folder's URI.")],
+    name: Annotated[
+        str, typer.Argument(metavar="RUN|MODEL|URI", help="A run, MODEL@VERSION, hf://USER/REPO, or a folder's URI.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="DEST", help="Folder to copy into.")],
     registry: RegistryOption = None,
 ) -> None:
@@ -157,7 +160,7 @@ def generate(
         str,
         typer.Option(
             "--model",
-            help="MODEL, MODEL@VERSION, a run's id, or a model folder's path or gs:// URI.",
+            help="MODEL, MODEL@VERSION, a run's id, a model folder's path or gs:// URI, or hf://USER/REPO.",
             autocompletion=complete_models,
         ),
     ],

@@ -47,12 +47,6 @@ def cloud(settings: Any) -> Any | None:
     return Vertex(Project.of(settings))
 
 
-def require_vertex(settings: Any, command: str, instead: str) -> None:
-    """Raises UserError for a command that Kubeflow has no counterpart of."""
-    if settings.service == "kubeflow" or (settings.kubeflow_host and not settings.project):
-        raise UserError(f"{command}: is for Vertex AI; on Kubeflow {instead}")
-
-
 def find_anywhere(name: str) -> Any:
     """A run here, or one elsewhere as a folder with run.json and metrics.json.
 

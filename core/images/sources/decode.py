@@ -1,9 +1,8 @@
-"""Image files to pixels: upright, one frame, grey or RGB, of one size, in batches."""
+"""Image files to pixels: upright, one frame, grey or RGB."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from core.errors import UserError
 from core.images.sources.intake import Intake, is_grey
-from core.images.sources.source import MAX_SIDE, Batch, Item, check_side, refuse_bomb, rows_per_batch
+from core.images.sources.source import MAX_SIDE, check_side, refuse_bomb
 
 FORMATS = {
     "PNG": (".png",),
@@ -50,44 +49,8 @@ def _reads_heic() -> bool:
     return True
 
 
-def batches(items: Iterable[Item], intake: Intake) -> Iterator[Batch]:
-    """The images of `items` in order, uint8 [B, H, W] or [B, H, W, 3].
-
-    Raises:
-        UserError: an image cannot be read, or is not like the others; it is named.
-    """
-    config, allowed = intake.config, formats()
-    first: tuple[str, NDArray[np.uint8]] | None = None
-    rows: list[NDArray[np.uint8]] = []
-    channels = config.channels
-    for name, open_ in items:
-        with open_() as stream:
-            image = decode(name, stream, intake, allowed)
-        if channels == "auto":
-            channels = 1 if image.mode == "L" else 3
-        if channels == 1 and config.channels == "auto" and image.mode == "RGB" and first and not is_grey(image):
-            raise UserError(f"{name}: is coloured, while {first[0]} is grey; set data.channels to 1 or 3")
-        if channels == 3 and image.mode == "L":
-            intake.tally.count("grey")
-        if config.resolution is not None:
-            image = _fitted(image, config.resolution, intake)
-        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-        first = first or (name, pixels)
-        if pixels.shape != first[1].shape:
-            raise UserError(
-                f"{name}: {pixels.shape[1]} x {pixels.shape[0]} pixels, while {first[0]} has "
-                f"{first[1].shape[1]} x {first[1].shape[0]}; all must be equal, or set data.resolution to"
-                " crop and resize"
-            )
-        rows.append(pixels)
-        if len(rows) == rows_per_batch(pixels.shape):
-            yield np.stack(rows)
-            rows = []
-    if rows:
-        yield np.stack(rows)
-
-
-def _fitted(image: Image.Image, resolution: int, intake: Intake) -> Image.Image:
+def fitted(image: Image.Image, resolution: int, intake: Intake) -> Image.Image:
+    """The centre square of `image` at `resolution` pixels a side."""
     side = min(image.size)
     if image.size != (side, side):
         intake.tally.count("cropped")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from core import storage
 from core.errors import UserError
 from core.images.sources import decode
+from core.images.sources.batches import batches
 from core.images.sources.intake import Intake
 from core.images.sources.source import Item, Pool, Source, natural_order, unlabelled, with_contiguous_classes
 from core.names import inside
@@ -130,8 +130,7 @@ def _pool(root: str, part: str, tree: Tree, intake: Intake) -> Pool:
     where = inside(root, part, links=True) if part else root
     paths = [inside(root, file, links=True) for files in tree.values() for file in files]
     labels: NDArray[np.int64] = np.repeat(np.arange(len(tree)), [len(files) for files in tree.values()])
-    openers: list[Item] = [(path, partial(storage.open_read, path)) for path in paths]
-    return Pool(where, labels.astype(np.int64), lambda: decode.batches(openers, intake), lambda: openers)
+    return Pool(where, labels.astype(np.int64), lambda: batches(map(Item, paths), intake), lambda: map(Item, paths))
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from core.errors import UserError
-from core.images.sources import decode
+from core.images.sources.batches import batches
 from core.images.sources.intake import Intake
 from core.images.sources.source import Item, Labels, Pool, Source, natural_order, unlabelled, with_contiguous_classes
 from core.sources.huggingface import loaded, the_column
@@ -76,14 +74,14 @@ def _pool(where: str, rows: Any, images: str, labels: str | None, names: tuple[s
     def items() -> Iterator[Item]:
         for index, row in enumerate(encoded):
             name = f"{where}: image {index}"
-            yield name, partial(_content, name, row[images])
+            yield Item(name, _content(name, row[images]))
 
-    return Pool(where, values, lambda: decode.batches(items(), intake), items)
+    return Pool(where, values, lambda: batches(items(), intake), items)
 
 
-def _content(name: str, value: Any) -> IO[bytes]:
+def _content(name: str, value: Any) -> bytes:
     """The encoded image. A path alone is refused: it would be read from wherever the data set says."""
     content = value.get("bytes") if isinstance(value, dict) else None
     if not content:
         raise UserError(f"{name}: is not in the data set itself; save it with its images embedded")
-    return io.BytesIO(content)
+    return bytes(content)

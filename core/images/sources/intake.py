@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,20 @@ class Intake:
         self._low = min(self._low, low / most)
         if high / most >= self._high:
             self._high, self._native = high / most, (low, high, most)
+
+    def noticed(self) -> dict[str, Any]:
+        """What was noticed so far, as JSON has it."""
+        seen = {"low": self._low, "high": self._high, "native": self._native}
+        return {"counts": self.tally.counts, "transparent": self.transparent, **seen}
+
+    def add(self, noticed: Mapping[str, Any]) -> None:
+        """What another one noticed of the images after those that this one has seen."""
+        for what, number in noticed["counts"].items():
+            self.tally.count(what, number)
+        self.transparent += noticed["transparent"]
+        self._low = min(self._low, noticed["low"])
+        if noticed["high"] >= self._high:
+            self._high, self._native = noticed["high"], tuple(noticed["native"])
 
     def on_background(self, name: str, image: Image.Image) -> Image.Image:
         """`image`, which may have an alpha channel, on data.background: mode L or RGB.

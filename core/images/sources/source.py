@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core import storage
 from core.errors import UserError
 from core.images.sources.intake import Intake
 
 Labels = NDArray[np.int64]
 Batch = NDArray[np.uint8]
-Item = tuple[str, Callable[[], IO[bytes]]]
-"""An image's name for errors, and what opens it."""
 
 BATCH_BYTES = 4 << 20  # of pixels read at once
 MAX_SIDE = 4096  # pixels; larger is refused before it is decoded
@@ -25,11 +26,35 @@ MAX_EXPANSION = 200  # compressed data that expands further, and past BOMB_BYTES
 BOMB_BYTES = 256 << 20
 
 
+class Item(NamedTuple):
+    """An encoded image: its name for errors, and its bytes; without them the name is the file's."""
+
+    name: str
+    content: bytes | None = None
+
+    def open(self) -> IO[bytes]:
+        """A stream of its bytes."""
+        return storage.open_read(self.name) if self.content is None else io.BytesIO(self.content)
+
+    @staticmethod
+    def packed(items: Sequence[Item]) -> dict[str, NDArray[np.uint8]]:
+        """The items as arrays, for another process."""
+        lines = "\0".join(item.name for item in items)
+        contents = {f"{i}": np.frombuffer(item.content, np.uint8) for i, item in enumerate(items) if item.content}
+        return {"names": np.frombuffer(os.fsencode(lines), np.uint8), **contents}
+
+    @staticmethod
+    def unpacked(packed: Mapping[str, NDArray[np.uint8]]) -> list[Item]:
+        """What `packed` was made of."""
+        names = os.fsdecode(packed["names"].tobytes()).split("\0")
+        return [Item(name, packed[f"{i}"].tobytes() if f"{i}" in packed else None) for i, name in enumerate(names)]
+
+
 @dataclass(frozen=True)
 class Pool:
     """Images of one part of a source: `labels` int64 [N], `batches` yields uint8 [B, H, W] or [B, H, W, 3].
 
-    Where each image is encoded by itself, `items` are their names and what opens them.
+    Where each image is encoded by itself, `items` are they.
     """
 
     name: str

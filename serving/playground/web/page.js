@@ -46,7 +46,7 @@ function showMoment(index) {
 async function image(now, current) {
   const seen = [];
   const x = await drawImage(model, now, async ({ index, count, sigma, x: state }) => {
-    seen.push({ x: state, sigma });
+    if (seen.push({ x: state, sigma }) === 2) performance.mark("first");
     paint(state, sigma);
     say(`Step ${index + 1} of ${count}`, false);
     await frame();
@@ -73,6 +73,7 @@ async function text(now, current) {
     }));
   };
   const tokens = await drawText(model, $("prompt").value, now, async (all, index, count) => {
+    if (!index) performance.mark("first");
     show(all);
     say(`Step ${index + 1} of ${count}`, false);
     await frame();
@@ -103,10 +104,12 @@ async function draw() {
     }
   })();
   await finished;
+  performance.mark("image");
   if (current()) document.body.dataset.drawn = now.seed;
 }
 
 async function start() {
+  performance.mark("scripts");  // benchmarks/playground.py reads the marks
   showValues();
   $("wishes").addEventListener("submit", (event) => { event.preventDefault(); draw(); });
   $("wishes").addEventListener("input", showValues);
@@ -116,6 +119,7 @@ async function start() {
   try {
     if (typeof RUNTIME === "undefined" || typeof MODEL === "undefined") throw new Error("runtime.js or model.js is not beside this page.");
     model = await loadModel();
+    performance.mark("model");
     if (model.config.modality === "text") model.words = tokenizer(model.config);
   } catch (error) {
     say(`The model did not load: ${error.message}`);

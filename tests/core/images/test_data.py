@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from core import storage
 from core.errors import UserError
 from core.images.config import ImageData
-from core.images.data import prepare_data
+from core.images.data import prepare_data, values_of
 from core.images.dataset import SPLITS, ImageDataset
 from core.images.split import hold_out
 from tests.fakes.gcs import GcsServer
@@ -482,3 +482,9 @@ print(peak() - before)
 @pytest.fixture(autouse=True)
 def _no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.images.sources._download_mnist", lambda: pytest.fail("a test must not download"))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 3), (3, 5, 5), (4, 2, 3, 3)])
+def test_values_of_pixels_are_counted_one_by_one(shape: tuple[int, ...]) -> None:
+    batch = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    assert np.array_equal(values_of(batch), np.bincount(batch.ravel(), minlength=256))

@@ -1,13 +1,15 @@
 """A text in a file is the same text, however little of it is in memory."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.errors import UserError
 from core.text import long_text
-from core.text.long_text import Decoding, LongText, NotUTF8Error
+from core.text.long_text import Decoding, LongText, NotUTF8Error, stretches
 
 TEXTS = st.text(alphabet="ab é€🙂\n\r\ufeff", max_size=60)
 
@@ -29,7 +31,22 @@ def test_a_slice_is_what_python_cuts(
     assert str(written[start:stop]) == text[start:stop]
     assert str(written[start:stop][:end]) == text[start:stop][:end]
     assert all(len(block) <= 4 for block in written.blocks())
+    opened = LongText.opened(path)
+    assert (str(opened), len(opened), str(opened[start:stop])) == (text, len(text), text[start:stop])
     assert str(LongText.written(pieces, path, limit=start)) == text[:start]
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"abc\xff\xfe")
+    with pytest.raises(UserError, match="text: not UTF-8"):
+        LongText.opened(tmp_path / "text")
+
+
+def test_stretches_of_a_long_text_are_of_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_text, "BLOCK", 10)
+    assert list(stretches("0123456789" * 10, 30)) == ["0123456789", "5678901234", "0123456789"]
+    text = "no more than thirty characters"
+    assert "".join(stretches(text, 30)) == text
 
 
 @given(TEXTS, st.lists(st.integers(0, 250)))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
-from core.text import metrics
+from core.text import long_text, metrics
 from core.text.metrics import NGramJudge
 
 SMALL = st.text(alphabet="ab c", max_size=40)
@@ -46,11 +46,13 @@ def test_js_divergence_runs_from_alike_to_disjoint_and_texts_do_not_run_together
     assert metrics.ngrams(["ab", "cd"], 2) == {"ab": 1, "cd": 1}
 
 
-@settings(deadline=None)
-@given(SMALL, SMALL)
-def test_longest_copy_is_what_brute_force_finds(text: str, source: str) -> None:
-    pieces = (text[i:j] for i in range(len(text)) for j in range(i + 1, len(text) + 1))
-    assert metrics.longest_copy(text, source) == max((len(p) for p in pieces if p in source), default=0)
+@given(SMALL, st.integers(1, 9))
+def test_words_of_a_text_that_is_read_in_blocks_are_its_words(text: str, size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "BLOCK", size)
+        known = metrics.known_words(text, ["a", "ab", "ba", "nowhere"])
+    if all(len(run) < size for run in text.split(" ")) and "  " not in text:  # else a word is cut where a block ends
+        assert known == {"a", "ab", "ba"} & set(metrics.words(text))
 
 
 def test_distinct_falls_with_repetition() -> None:
@@ -77,6 +79,15 @@ def test_the_judge_is_a_probability_law_in_every_context(text: str, context: str
     assert sum(judge.probability(context, letter) for letter in letters) + unseen == pytest.approx(1)
 
 
+def test_the_judge_of_a_text_larger_than_memory_counts_stretches_of_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "COUNTED", 30)
+    monkeypatch.setattr(long_text, "BLOCK", 10)
+    judge = NGramJudge("a" * 45 + "b" * 10 + "c" * 45, 1)
+    assert judge.counted == 30
+    assert judge.sha256 == NGramJudge("a" * 10 + "b" * 10 + "c" * 10, 1).sha256
+    assert judge.probability("", "b") == pytest.approx((10 + 3 / 4) / (30 + 3))
+
+
 def test_more_context_is_less_surprise_and_noise_is_more() -> None:
     text = "the cat sat on the mat and the dog sat on the log. " * 40
     judges = [NGramJudge(text, order) for order in (1, 2, 3)]
@@ -88,8 +99,8 @@ def test_more_context_is_less_surprise_and_noise_is_more() -> None:
 def test_real_text_has_the_floor_and_noise_is_far_from_it() -> None:
     text = "the cat sat on the mat and the dog lay on the log. " * 40
     judge = NGramJudge(text, 5)
-    real = metrics.measure([text[:400]], [text[500:900]], text, judge)
-    noise = metrics.measure(["xq zzv kkw " * 30], [text[500:900]], text, judge)
+    real = metrics.measure([text[:400]], [text[500:900]], text, {"the", "cat", *metrics.words(text)}, judge)
+    noise = metrics.measure(["xq zzv kkw " * 30], [text[500:900]], text, {"the", "cat", *metrics.words(text)}, judge)
     assert real["word_validity"] == 1
     assert noise["word_validity"] == 0
     assert all(real[f"js_{order}"] < noise[f"js_{order}"] for order in (1, 2, 3, 4))

@@ -15,13 +15,14 @@ from core.metrics import dump, find
 from core.requests import SampleRequest
 from core.storage.snapshot import write_model
 from core.text import data
-from core.text.config import TextEvaluate, TextSample
+from core.text.config import TextEvaluate, TextSample, TokenizerConfig
 from core.text.data import TextSet
-from core.text.evaluation import evaluation_key
+from core.text.evaluation import evaluation_key, load_judge, sample_metrics
 from core.text.glossary import GLOSSARY
 from core.text.metrics import NGramJudge
 from core.text.model import load_model
 from core.text.sampling import write
+from core.text.tokenizer import train_tokenizer
 from factory.gate import Challenge, compare
 from factory.registry import Registry
 from factory.shards import read_manifest
@@ -218,6 +219,19 @@ def test_only_texts_that_were_drawn_alike_are_measured_by_equal_evaluations(text
     others = [key(temperature=0.8), key(temperature=0.5), key(temperature=0.8, steps=7), key(temperature=0.8, seed=1),
               key(TextEvaluate(seed=1), temperature=0.8)]  # fmt: skip
     assert len(set(others)) == len(others)
+
+
+def test_judging_reads_no_split_as_a_whole(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(own: object, split: str) -> str:
+        raise AssertionError(f"{split} is read as a whole")
+
+    texts = data.load(run["dataset"])
+    monkeypatch.setattr(type(texts.texts), "__getitem__", refused)
+    judge = load_judge(run["place"] / "judge", texts)
+    rows = storage.read_json_lines(run["place"] / "samples" / "samples.jsonl")
+    assert sample_metrics(rows, texts, judge)["longest_copy"].floor is not None
+    other = train_tokenizer(texts.long("train"), TokenizerConfig(kind="characters"))
+    assert len(texts.retokenized(other, ["test"]).tokens["test"]) == len(texts.long("test"))
 
 
 def test_a_champion_that_drew_at_another_temperature_is_measured_again(run: dict[str, Any], tmp_path: Path) -> None:

@@ -79,6 +79,16 @@ def test_a_long_text_has_the_tokens_of_one_piece(text: str) -> None:
         assert BPE.decode(ids) == text
 
 
+@given(st.text(alphabet="ab 1.'\n\té", max_size=120))
+@settings(max_examples=200, deadline=None)
+def test_threads_give_the_tokens_of_one_piece(text: str) -> None:
+    whole = BPE.encode(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizers, "PIECE", 5)
+        assert "".join(tokenizers._between_words(text)) == text
+        assert BPE.encode(text) == whole
+
+
 def test_a_character_outside_the_vocabulary_is_named() -> None:
     tokenizer = tokenizers.train_tokenizer("abc", TokenizerConfig(kind="characters"))
     with pytest.raises(UserError, match=r"outside the vocabulary: found 'é' at character 2"):

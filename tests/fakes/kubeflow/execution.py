@@ -123,6 +123,7 @@ class Execution:
 
     def __init__(self, server: Any, run: Any, spec: dict[str, Any]) -> None:
         self._server, self.run, self.spec = server, run, spec
+        self.cached: set[str] = set()  # keys of what its steps left in the cache
         pipeline = spec["pipelineInfo"]["name"]
         self.workflow = Workflow(pipeline, spec)
         self.root = f"{run.runtime_config.pipeline_root or server.root}/{pipeline}/{run.run_id}"
@@ -182,9 +183,21 @@ class Execution:
         return {
             "spec": spec, "parameters": self.run.runtime_config.parameters or {}, "root": self.root,
             "place": "{root}/{name}/{uuid}", "name": f"runs/{self.run.run_id}", "project": "kubeflow",
-            "location": "cluster", "service": self._server.url, "storage": self._server.gcs.url, "mount": f"{mount}/",
-            "mounted": False, "cache": str(self._server.cache), "faults": str(self._server.faults),
+            "location": "cluster", "service": self._server.url, "storage": self._server.store.url, "mount": f"{mount}/",
+            "mounted": False, "rules": False, "kept_back": "executor_output.json",
+            "secrets": self._secrets(),
+            "cache": str(self._server.cache), "faults": str(self._server.faults),
             "service_account": self.run.service_account or "", "labels": {}, "begun": 0,
+        }  # fmt: skip
+
+    def _secrets(self) -> dict[str, dict[str, str]]:
+        """Variables that the platform's part of the specification takes from the cluster's secrets, by executor."""
+        platforms = (self.run.pipeline_spec or {}).get("platform_spec", {}).get("platforms", {})
+        executors = platforms.get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
+        return {
+            name: {key["envVar"]: self._server.secrets[given["secretName"]][key["secretKey"]]
+                   for given in executor.get("secretAsEnv", ()) for key in given["keyToEnv"]}
+            for name, executor in executors.items()
         }  # fmt: skip
 
     def _follow(self) -> None:
@@ -236,6 +249,7 @@ class Execution:
 
     def _finished(self, event: dict[str, Any]) -> None:
         path, state = self._tasks[event["task"]], event["state"]
+        self.cached |= {event["cache_key"]} if "cache_key" in event else set()
         if self.workflow.nodes[path].state != "RUNNING":  # it succeeded in the attempt before
             return
         state = {"SKIPPED": "CACHED", "NOT_TRIGGERED": "SKIPPED"}.get(state, state)
@@ -246,6 +260,7 @@ class Execution:
                     self.workflow.logs[pod].append(f"F1127 00:00:00.000000 main.go:53] {self._refused}")
                 state = "FAILED"
                 self._kill()
+            self._server.metadata.add(self.run.run_id, artifact["uri"], artifact["metadata"])
         self.workflow.end(path, state)
 
     def _conclude(self, log: str) -> None:

@@ -27,7 +27,9 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from tests.fakes.gcs import GcsServer
 from tests.fakes.kubeflow.execution import ENDED, Execution, now
 from tests.fakes.kubeflow.messages import page, parse, to_json
+from tests.fakes.kubeflow.metadata import SERVICE, Metadata
 from tests.fakes.kubeflow.schedules import Schedules, refused
+from tests.fakes.s3 import S3Server
 from tests.fakes.vertex.errors import ServiceError, invalid, not_found
 from tests.fakes.vertex.execution import Host
 from tests.fakes.vertex.pipelines import check_parameters
@@ -41,18 +43,24 @@ class KubeflowServer:
     """Experiments, runs and recurring runs.
 
     Args:
-        gcs: the store; None: nothing is executed.
+        store: where artifacts are; None: nothing is executed.
         environment: variables of the steps.
         preload: modules that steps need.
     """
 
     def __init__(
-        self, gcs: GcsServer | None = None, *, environment: Mapping[str, str] = {}, preload: tuple[str, ...] = ()
+        self,
+        store: GcsServer | S3Server | None = None,
+        *,
+        environment: Mapping[str, str] = {},
+        preload: tuple[str, ...] = (),
     ) -> None:
-        self.gcs, self.root = gcs, "gs://demo-bucket/v2/artifacts"
+        self.store, self.root = store, f"{store.scheme if store else 'gs://'}demo-bucket/v2/artifacts"
+        self.secrets: dict[str, dict[str, str]] = {}  # of the namespace, with their keys
         self.runs: dict[str, Any] = {}
         self.experiments: dict[str, Any] = {}
         self.executions: dict[str, Execution] = {}
+        self.metadata = Metadata()
         self.schedules = Schedules(self)
         self.lock = threading.RLock()
         self.state = "SUCCEEDED"
@@ -64,7 +72,9 @@ class KubeflowServer:
         self.cache, self.faults = Path(self._folder.name, "cache"), Path(self._folder.name, "faults")
         for folder in (self.cache, self.faults):
             folder.mkdir()
-        self.host = Host({**_IN_POD, **(gcs.environment if gcs else {}), **environment}, preload)
+        self.host = Host(
+            {**_IN_POD, **(store.environment if isinstance(store, GcsServer) else {}), **environment}, preload
+        )
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._front())
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
@@ -111,6 +121,10 @@ class KubeflowServer:
                 return 200, "text/plain", self._log(log[1], log[2], in_text=True)
             if path == "/k8s/pod/logs" and self.front_end:
                 return 200, "text/plain", self._log(query["runid"], query["podname"])
+            if path.startswith(SERVICE) and verb == "POST":
+                if not self.front_end:
+                    return 404, "text/plain", b"404 page not found"
+                return 200, "application/grpc-web+proto", self.metadata.answer(path.removeprefix(SERVICE), content)
             if self.front_end and not path.startswith(("/apis/v1beta1/", "/apis/v2beta1/", "/v1/projects/")):
                 return 200, "text/html", b"<!doctype html><title>Kubeflow Pipelines</title>"
             with self.lock:
@@ -137,6 +151,8 @@ class KubeflowServer:
             return self._create(content) if verb == "POST" else self._list(query)
         if identity not in self.runs:
             raise not_found(f"Run {identity}")
+        if verb == "DELETE":
+            return self._delete(identity)
         return self._act(identity, action) if action else self._told(self.runs[identity])
 
     def require_place(self, query: dict[str, str]) -> None:
@@ -194,7 +210,7 @@ class KubeflowServer:
         """Starts a run, where there is a store."""
         run.run_id, run.state, run.created_at = str(uuid.uuid4()), "PENDING", now()
         self.runs[run.run_id] = run
-        if self.gcs is not None:
+        if self.store is not None:
             self.executions[run.run_id] = made = Execution(self, run, self.check(run))
             made.start()
         return run
@@ -203,7 +219,7 @@ class KubeflowServer:
         if run.run_id in self.executions:
             details = self.executions[run.run_id].workflow.details(run.run_id)
             run.run_details = api.V2beta1RunDetails(task_details=details)
-        elif self.gcs is None:
+        elif self.store is None:
             run.state, run.finished_at = self.state, now() if self.state in ENDED else None
         return run
 
@@ -216,6 +232,16 @@ class KubeflowServer:
             self.executions[identity].retry()
         else:
             raise invalid(f"Failed to {action} run {identity}: it is {run.state}.")
+        return {}
+
+    def _delete(self, identity: str) -> Any:
+        """A run goes with its tasks, which are the cache's (a foreign key of the server's database)."""
+        del self.runs[identity]
+        if execution := self.executions.pop(identity, None):
+            if execution.run.state not in ENDED:
+                execution.cancel()
+            for key in execution.cached:
+                (self.cache / key).unlink(missing_ok=True)
         return {}
 
     def _log(self, run: str, pod: str, *, in_text: bool = False) -> bytes:

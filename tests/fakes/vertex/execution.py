@@ -43,7 +43,7 @@ class Host:
         if self._process is None:
             path = [self._environment.get("PYTHONPATH", ""), str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
             environment = {
-                **os.environ,
+                **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
                 **self._environment,
                 "PYTHONPATH": os.pathsep.join(filter(None, path)),
                 "OMP_NUM_THREADS": "1",

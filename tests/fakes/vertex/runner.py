@@ -32,7 +32,7 @@ from kfp.local.orchestrator.orchestrator_utils import OrchestratorUtils
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from tests.fakes.vertex import launcher
-from tests.fakes.vertex.mount import Bucket, Mounted
+from tests.fakes.vertex.mount import Bucket, Mounted, S3Bucket
 from tests.fakes.vertex.step import Step, StepError, described, restored
 
 
@@ -44,7 +44,9 @@ class Runner:
         self.failed: list[str] = []
         self.dag = ["0"]
         self.touched: set[str] = set()
-        self.storage = (Mounted if order["mounted"] else Bucket)(order["storage"], order["mount"])
+        kind = Mounted if order["mounted"] else S3Bucket if order["root"].startswith("s3://") else Bucket
+        self.storage = kind(order["storage"], order["mount"])
+        self.storage.kept_back = order.get("kept_back", "")
         self.number = random.Random(order["name"]).randrange(10**14, 10**15)
 
     def report(self, event: str, **fields: Any) -> None:
@@ -52,7 +54,7 @@ class Runner:
         self._events.flush()
 
     def run(self) -> None:
-        artifact_types._GCS_LOCAL_MOUNT_PREFIX = self.order["mount"]
+        artifact_types._GCS_LOCAL_MOUNT_PREFIX = artifact_types._S3_LOCAL_MOUNT_PREFIX = self.order["mount"]
         task_executor.execute_single_task = self.step
         self._dag_task, enhanced_dag_orchestrator.execute_task = enhanced_dag_orchestrator.execute_task, self.task
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=self.order["mount"], raise_on_error=False)

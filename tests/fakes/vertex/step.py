@@ -65,10 +65,9 @@ class Step:
             self.message = executor_input_utils.construct_executor_input(
                 component, arguments, task_root=self.root, block_input_artifact=False
             )
-            mounted = runner.order["mount"]
-            self.message.outputs.output_file = self.message.outputs.output_file.replace("gs://", mounted)
+            self.message.outputs.output_file = runner.storage.local(self.message.outputs.output_file)
             for parameter in self.message.outputs.parameters.values():
-                parameter.output_file = parameter.output_file.replace("gs://", mounted)
+                parameter.output_file = runner.storage.local(parameter.output_file)
             self.input = executor_input_utils.executor_input_to_dict(self.message, component)
             self._resolve_places()
         self.job = ""
@@ -156,7 +155,8 @@ class Step:
             with self._launching(command, text) as name:
                 self._work(launcher.launched(self.runner.get(name)))
             return self._outputs()
-        given = {e.name: e.value for e in container.env}
+        secret = self.runner.order.get("secrets", {}).get(self.component.executor_label, {})
+        given = {**{e.name: e.value for e in container.env}, **secret}
         command = [part.replace("{{$.json_escape[1]}}", text).replace("{{$}}", text) for part in command]
         self._work(launcher.Launched(self.job, command, [given], False, (0, 0)))
         return self._outputs()
@@ -274,8 +274,9 @@ class Step:
 
     @property
     def _rules(self) -> str:
-        """The folder that is to have gcsfuse's rules; empty if gcsfuse itself has it."""
-        return "" if self.runner.order["mounted"] else str(self.runner.order["mount"])
+        """The folder that is to have gcsfuse's rules; empty if gcsfuse itself has it, or a scratch volume is there."""
+        order = self.runner.order
+        return "" if order["mounted"] or not order.get("rules", True) else str(order["mount"])
 
     def _fault(self, only: str | None = None) -> str | None:
         """Takes one injected fault for this step, if the test left one (`FOLDER/STEP.KIND`)."""

@@ -136,16 +136,10 @@ def test_unknown_run_is_one_line(cluster, command, arguments):
     assert err.count("\n") == 1
 
 
-def test_what_has_no_counterpart_says_so(cluster, command):
-    code, _, err = command("gc")
-    assert (code, err.startswith("error: gc: is for Vertex AI; on Kubeflow remove runs on its pages")) == (2, True)
-    code, _, err = command("lineage", "no-run/model")
-    assert (code, "on Kubeflow lineage begins at a registered version" in err) == (2, True)
-
-
 def test_doctor_asks_the_installation(cluster, command, monkeypatch):
     rows = {row["check"]: row for row in json.loads(command("doctor", "--cloud", "--json")[1])}
     assert rows["Kubeflow Pipelines"]["state"] == rows["registry"]["state"] == "ok"
+    assert (rows["ML Metadata"]["state"], "svc/ml-pipeline-ui" in rows["ML Metadata"]["mend"]) == ("optional", True)
     monkeypatch.setattr(cluster.server, "version", "2.0.1")
     monkeypatch.setattr(cluster.server, "multi_user", True)
     rows = {row["check"]: row for row in json.loads(command("doctor", "--cloud", "--json")[1])}

@@ -127,13 +127,11 @@ def main() -> None:
         with mock.patch.dict(os.environ, gcs.environment):
             register(cloud, Path(folder, "models"))
         walk = EndpointWalk(cloud, Path(folder))
-        try:
+        with walk.kept_in(sys.argv[1]):
             walk.take()
             Path(folder, "asks.jsonl").write_text("".join(f'{{"class": {n}, "seed": {n}}}\n' for n in (0, 1, 2)))
             walk.note("and many at once, without an endpoint")
             walk.run("batch", "create", "tiny", "asks.jsonl", "--follow", "--interval", "0.2")
-        finally:
-            Path(sys.argv[1]).write_text("\n".join(walk.transcript))
 
 
 if __name__ == "__main__":

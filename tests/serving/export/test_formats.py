@@ -146,7 +146,7 @@ def test_from_pretrained_of_diffusers_gives_our_images(
     diffusers_folder.write(tmp_path, image_source)
     (found,) = diffusers_folder.check(tmp_path, image_source)
     assert found.largest < found.allowed
-    with pytest.raises(UserError, match="for models of images; allowed for text: hub-folder, onnx, torch"):
+    with pytest.raises(UserError, match="for models of images; allowed for text: hub, onnx, torch"):
         diffusers_folder.write(tmp_path / "text", text_source)
 
 

@@ -29,7 +29,7 @@ def test_the_command_says_how_far_its_samples_are_from_ours(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ["export", str(model), "--to", "hub-folder", "--out", "out", "--steps", "3"]
+    arguments = ["export", str(model), "--to", "hub", "--out", "out", "--steps", "3"]
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
     said = capsys.readouterr()
@@ -38,10 +38,10 @@ def test_the_command_says_how_far_its_samples_are_from_ours(
     facts = json.loads((tmp_path / "out/export.json").read_text("utf-8"))
     (difference,) = facts["differences"]
     assert 0 <= difference["largest"] < difference["allowed"] == 2e-3
-    assert set(facts["files"]) == {
-        "config.json",
-        "model.safetensors",
-    }  # no autoguidance unless measured so
+    assert set(facts["files"]) == {  # no guide.safetensors beside them: no autoguidance unless measured so
+        "config.json", "model.safetensors", "sample.py", "README.md", "samples.png", "manifest.json",
+        "model/model.json", "model/weights.safetensors", "model/guide.safetensors",
+    }  # fmt: skip
     assert len(json.loads((tmp_path / "out/config.json").read_text("utf-8"))["rows"]) == 3
 
 
@@ -50,7 +50,7 @@ def test_an_export_whose_samples_differ_is_never_written(
 ) -> None:
     monkeypatch.setitem(check.TOLERANCE, "images", -1.0)
     with pytest.raises(UserError, match=r"config.json: differs from this project's samples by .*; allowed: -1"):
-        writing.export(str(model), "hub-folder", tmp_path / "out", "", None, {"steps": 2})
+        writing.export(str(model), "hub", tmp_path / "out", "", None, {"steps": 2})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -59,7 +59,7 @@ def test_what_is_there_is_left_alone(write: str, model: Path, tmp_path: Path) ->
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match=f"holds something that is no {write}; choose another folder"):
         if write == "export":
-            writing.export(str(model), "hub-folder", tmp_path, "", None, {})
+            writing.export(str(model), "hub", tmp_path, "", None, {})
         else:
             playground.write(str(model), tmp_path, "", None, {})
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
@@ -68,10 +68,10 @@ def test_what_is_there_is_left_alone(write: str, model: Path, tmp_path: Path) ->
 def test_what_cannot_be_exported_is_named(tmp_path: Path, model: Path) -> None:
     save_text(tmp_path / "masked", "masked")
     with pytest.raises(UserError, match="a model trained as masked; allowed: diffusion models"):
-        writing.export(str(tmp_path / "masked"), "hub-folder", tmp_path / "out", "", None, {})
+        writing.export(str(tmp_path / "masked"), "hub", tmp_path / "out", "", None, {})
     save_text(tmp_path / "text")
     with pytest.raises(UserError, match=r"guidance: found 2.0; text is exported without it: --guidance 1"):
-        writing.export(str(tmp_path / "text"), "hub-folder", tmp_path / "out", "", None, {"guidance": 2.0})
+        writing.export(str(tmp_path / "text"), "hub", tmp_path / "out", "", None, {"guidance": 2.0})
     with pytest.raises(UserError, match="--prompt is for models of text"):
         playground.write(str(model), tmp_path / "out", "", None, {}, "hello")
     with pytest.raises(UserError, match="token outside the vocabulary: found '!'"):

@@ -1,0 +1,27 @@
+"""Volume by hand."""
+
+import pytest
+
+from benchmarks import volume
+from benchmarks.gpus import Training
+from benchmarks.volume import DataSet, reach_rows
+from benchmarks.workload import Work
+
+
+def test_one_process_that_writes_is_the_limit_where_processors_share_little() -> None:
+    arrays, files = DataSet("a", 1e6, 1000, "arrays"), DataSet("f", 1e6, 1000, "files")
+    assert arrays.prepared == arrays.serial == pytest.approx(5.5 + 5.2)
+    assert files.shared == pytest.approx(320)
+    assert files.prepared == pytest.approx(10.7)  # 320 s on 64 cores are less
+    assert DataSet("t", 1e9, 1, "text").prepared == pytest.approx(650 / 64)
+
+
+def test_what_is_larger_than_memory_is_read_by_each_process() -> None:
+    small, large = (DataSet("d", size, 1, "arrays").opened for size in (volume.MEMORY, 2 * volume.MEMORY))
+    assert large == pytest.approx(16 * small)
+
+
+def test_noise_of_the_global_batch_is_drawn_by_every_gpu() -> None:
+    (row,) = reach_rows([Training("by hand", Work(25_000_000, 3e9, 1000, 1e8), 1e6, 64, noise=1000)])
+    assert row["noise of 65,536 examples"] == "0.26 GB, 0.2 ms"
+    assert int(row["1,024 GPUs"].split()[0]) <= int(row["64 GPUs"].split()[0])

@@ -1,0 +1,78 @@
+"""Blocks of work: answered in order by any number of processes, and nothing is left of one that fails."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.errors import UserError
+from core.processes import blocks
+from core.processes.blocks import Block, in_order
+
+
+def doubled(block: Block) -> Block:
+    """The work of these tests."""
+    facts, arrays = block
+    print("a library says something")
+    if facts.get("killed"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if facts.get("refused"):
+        raise UserError(f"block {facts['number']}: is refused")
+    return {"number": facts["number"], "process": os.getpid()}, {"twice": 2 * arrays["values"]}
+
+
+def asked(count: int, **last: bool) -> Iterator[Block]:
+    for number in range(count):
+        yield {"number": number, **(last if number == count - 1 else {})}, {"values": np.arange(number + 3)[::-1]}
+
+
+def test_blocks_are_answered_in_their_order_by_any_number_of_processes() -> None:
+    taken = 0
+
+    def counted() -> Iterator[Block]:
+        nonlocal taken
+        for block in asked(30):
+            taken += 1
+            yield block
+
+    answers = in_order(doubled, counted(), 3)
+    next(answers)
+    assert taken <= 6  # of a million blocks no more are in memory
+    numbers, processes = [0], set()
+    for facts, arrays in answers:
+        numbers.append(facts["number"])
+        processes.add(facts["process"])
+        assert np.array_equal(arrays["twice"], 2 * np.arange(facts["number"] + 3)[::-1])
+    assert numbers == list(range(30))
+    assert 1 <= len(processes) <= 3
+    assert os.getpid() not in processes
+    alone = [facts for facts, _ in in_order(doubled, asked(30), 1)]
+    assert [facts["number"] for facts in alone] == numbers
+    assert {facts["process"] for facts in alone} == {os.getpid()}
+
+
+@pytest.mark.parametrize(("how", "message"), [("refused", "block 2: is refused"), ("killed", "exit code -9")])
+def test_a_block_that_fails_ends_all_after_those_before_it(how: str, message: str) -> None:
+    answers, before = in_order(doubled, asked(3, **{how: True}), 2), []
+    with pytest.raises(UserError if how == "refused" else RuntimeError, match=message):
+        for facts, _ in answers:
+            before.append(facts["process"])
+    assert len(before) == 2
+    for process in before:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+def test_a_container_has_no_more_processors_than_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "CGROUP", tmp_path)
+    monkeypatch.setattr(blocks.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for limit, count in (("max 100000", 8), ("150000 100000", 2), ("nonsense", 8)):
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+        assert blocks.processors() == count
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert blocks.processors() == 1

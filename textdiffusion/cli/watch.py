@@ -1,0 +1,76 @@
+"""watch: a service's latencies, and whether its samples have drifted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from core.printable import say
+from textdiffusion.cli.output import Json, answer, examples, print_json
+
+DRIFTED = 3  # the exit code
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `app`."""
+    app.command(
+        "watch",
+        epilog=examples(
+            "watch served",
+            "watch gs://my-bucket/served/mnist-small --json",
+            "watch served --retrain 'mnist-small --max-cost 5'",
+        ),
+    )(watch)
+
+
+def watch(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="That `serve --watch` writes to; a path or gs:// URI.")
+    ],
+    run: Annotated[
+        str | None, typer.Option("--run", help="That measured the model. Left out: the one the registry names.")
+    ] = None,
+    retrain: Annotated[
+        str | None, typer.Option(metavar="'JOB ...'", help="After a drift: `deploy` or, without a service, `run` this.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """How long a service's requests took, and whether its samples are still as measured; exit code 3: they are not."""
+    from factory.watch import report
+    from pipelines.settings import load_settings
+
+    settings = load_settings()
+    facts = report(folder, Path(settings.runs).absolute(), run)
+    print_json(facts) if as_json else _say(facts)
+    if not facts["drifted"]:
+        return
+    say(f"drifted: {', '.join(facts['drifted'])}", to=sys.stderr)
+    raise typer.Exit(_retrained(retrain, settings) if retrain else DRIFTED)
+
+
+def _say(facts: dict[str, Any]) -> None:
+    say(f"{facts['model']} {facts['version']}, {facts['since']} to {facts['until']}: {facts['served']} samples")
+    answer(facts["latencies"], ("route", "n", "p50_ms", "p95_ms", "p99_ms"), False, "no requests")
+    for route, codes in facts["requests"].items():
+        if refused := ", ".join(f"{count} with {code}" for code, count in codes.items() if code >= "400"):
+            say(f"{route}: {refused}")
+    columns = ("metric", "served", "measured", "floor", "worse_by", "threshold", "n", "drifted")
+    answer(facts["compared"], columns, False, "nothing was compared")
+    say(f"{facts['count']} of {facts['kept']} samples kept, beside as many of run {facts['run']}")
+    for doubt in sorted({row["doubt"] for row in facts["compared"] if row["doubt"]}):
+        say(f"in doubt: {doubt}")
+
+
+def _retrained(job: str, settings: Any) -> int:
+    """Trains as a person would by hand; the exit code of that command."""
+    import shlex
+    import subprocess
+
+    from textdiffusion.cli.where import configured
+
+    command = ["deploy" if configured(settings) else "run", *shlex.split(job)]
+    say(f"textdiffusion {' '.join(command)}", to=sys.stderr)
+    return subprocess.run([sys.executable, "-m", "textdiffusion", *command], check=False).returncode
