@@ -170,13 +170,13 @@ def test_texts_of_another_kind_have_drifted(tmp_path: Path) -> None:
     from core.text import watch
     from core.text.config import TextData
     from core.text.data import load, prepare
-    from core.text.evaluation import judge_description
+    from core.text.evaluation import NGramJudge, judge_description
 
     real = "the cat sat on the mat and the dog ran to the door. " * 200
     (tmp_path / "real.txt").write_text(real)
     prepare(TextData(source="file", data_dir=str(tmp_path / "real.txt")), tmp_path / "data")
     texts = load(tmp_path / "data")
-    integrity.write_json(tmp_path / "judge/judge.json", judge_description(texts.texts["train"], 3))
+    integrity.write_json(tmp_path / "judge/judge.json", judge_description(NGramJudge(texts.long("train"), 3)))
     for name, drawn in (("own", real[:900]), ("same", real[30:930]), ("other", "zq xj " * 150)):
         rows = [{"mode": "diffusion", "prompt": "", "text": drawn[i * 30 : i * 30 + 30]} for i in range(30)]
         storage.write_json_lines(tmp_path / name / "samples.jsonl", rows)

@@ -121,7 +121,7 @@ def test_options_without_a_meaning_there_are_refused(server, options, words):
     [
         ("2.0.5", False, "is version 2.0; 2.3 is the first that lets steps write as no root"),
         ("1.8.5", False, "is version 1.8"),
-        ("2.13.0", True, "is version 2.13; 2.14 is the first that collects a search's trials"),
+        ("2.13.0", True, "is version 2.13; 2.14 is the first that collects what steps in a loop have made"),
     ],
 )
 def test_a_server_that_is_too_old_is_refused(server, version, search, words):
