@@ -28,7 +28,7 @@ def ended(command, *settings):
 
 
 def test_lineage_of_an_artifact_is_that_of_the_downloaded_run(pages, command, tmp_path):
-    run = ended(command, "train.learning_rate=0.41")
+    run = ended(command, "train.learning_rate=0.41", "data.limit=41")  # all steps its own, none from the cache
     code, out, err = command("lineage", f"{run}/sample", "--json")
     assert code == 0, err
     tree = json.loads(out)
@@ -110,7 +110,7 @@ def test_old_runs_go_with_their_cache_and_what_is_referred_to_stays(pages, comma
 def test_checkpoints_stay_while_they_are_young_or_a_run_is_going_on(pages, command):
     pages.gcs.put("demo-bucket", "registry/.work/0123/manifest-00000001.json", b"12345")
     assert listed(command, "30")["work/0123"]["kept_because"] == "is younger than 30 days"
-    run = deploy(command, "--set", "train.learning_rate=0.33")
+    run = deploy(command, "--set", "train.learning_rate=0.33", "--set", "train.examples=3000000")  # still at it then
     assert listed(command)["work/0123"]["kept_because"] == "a run is going on"
     assert command("cancel", run)[0] == 0
     assert monitor(command, run, "--follow")[0] == 130
