@@ -8,6 +8,7 @@ A function that draws, under a decorator, as tutorials have it: the framework's 
 from __future__ import annotations
 
 import base64
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ def make_app(folder: Path, steps: int) -> FastAPI:
     def generate(ask: Ask) -> dict[str, Any]:
         settings = ImageSample(count=1, steps=steps, seed=ask.seed, batch_size=1)
         image = draw_by_diffusers(trained, settings, np.array([ask.label]))[0]
-        return {"png": base64.b64encode(pictures.png(image, smallest_side=1)).decode()}
+        buffer = io.BytesIO()
+        pictures.enlarged(image, smallest_side=1).save(buffer, "PNG")
+        return {"png": base64.b64encode(buffer.getvalue()).decode()}
 
     return app
 

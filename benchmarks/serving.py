@@ -103,8 +103,11 @@ def server(command: Sequence[str], port: int) -> Iterator[str]:
         end = time.monotonic() + 300
         while True:
             try:
-                if httpx.post(url, json={"seed": 0}, timeout=60).status_code == 200:
+                answer = httpx.post(url, json={"seed": 0}, timeout=60)
+                if answer.status_code == 200:
                     break
+                if answer.status_code == 500:
+                    raise RuntimeError(f"{' '.join(command)}: {answer.text[:200]}")
             except httpx.TransportError:
                 pass
             if time.monotonic() > end or process.poll() is not None:

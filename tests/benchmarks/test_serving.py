@@ -7,8 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
+from benchmarks import serving
 from benchmarks.serving import Seen, ask, row
+from core.images.image_diffusion import ImageDiffusion
+from core.images.model import ImageShape
 
 
 def test_latencies_become_rates_and_percentiles() -> None:
@@ -49,3 +53,15 @@ def test_clients_ask_wait_and_compare(tmp_path: Path) -> None:
     assert most == 3
     assert seen.changed == (len(seen.latencies) + 62) // 64  # every 64th asks for seed 1
     assert seen.failed == 0
+
+
+def test_the_naive_server_answers_with_an_image(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    from benchmarks.naive_server import make_app
+
+    shape = ImageShape(channels=1, height=8, width=8, class_names=("a", "b"))
+    network = {"channels": [8, 16], "blocks": [1, 1], "embedding": 16, "head_channels": 8}
+    ImageDiffusion(network, shape).save(tmp_path / "model")
+    answer = TestClient(make_app(tmp_path / "model", 2)).post("/generate", json={"seed": 3, "label": 1})
+    assert answer.status_code == 200
+    assert serving.decoded(answer.json()["png"]).shape == (8, 8)

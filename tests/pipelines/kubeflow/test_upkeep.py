@@ -112,7 +112,7 @@ def test_checkpoints_stay_while_they_are_young_or_a_run_is_going_on(pages, comma
     assert listed(command, "30")["work/0123"]["kept_because"] == "is younger than 30 days"
     run = deploy(command, "--set", "train.seed=99", "--set", "train.learning_rate=0.33")
     assert listed(command)["work/0123"]["kept_because"] == "a run is going on"
-    code, out, err = command("cancel", run)
+    code, _, err = command("cancel", run)
     assert code == 0, err
     assert monitor(command, run, "--follow")[0] == 130
     assert listed(command)["work/0123"]["kept_because"] is None
