@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from core.processes.interpreter import PASSIVE
+from core.processes.interpreter import waiting
 from core.training.threads import CHOSEN
 
 
@@ -69,7 +69,7 @@ def step_environment(
     passed = allowed(os.environ, more)
     own = [part for part in passed.get("PYTHONPATH", "").split(os.pathsep) if part]  # an empty part is the folder here
     return {
-        **PASSIVE,
+        **waiting(passed),
         **passed,
         "PYTHONPATH": os.pathsep.join([str(root), *own]),
         "PYTHONSAFEPATH": "1",

@@ -57,12 +57,17 @@ def test_a_run_that_goes_on_keeps_its_number(kept: int | None, told: str) -> Non
     assert (chosen.count, chosen.line) == (kept, f"threads: {told}, as this run began")
 
 
-def test_threads_wait_asleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_spin_shortly_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
 
     def step() -> dict[str, str]:
         return step_environment(Path("/code"), Path("/runs"), Path("/events"), Path("/scratch"), "abc")
 
-    assert step()["OMP_WAIT_POLICY"] == interpreter.environment({})["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert step()["GOMP_SPINCOUNT"] == interpreter.environment({})["GOMP_SPINCOUNT"] == interpreter.SPIN
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert step()["GOMP_SPINCOUNT"] == interpreter.environment({"GOMP_SPINCOUNT": "7"})["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert step()["OMP_WAIT_POLICY"] == interpreter.environment({"OMP_WAIT_POLICY": "ACTIVE"})["OMP_WAIT_POLICY"]
+    for environment in (step(), interpreter.environment({"OMP_WAIT_POLICY": "ACTIVE"})):
+        assert (environment["OMP_WAIT_POLICY"], environment.get("GOMP_SPINCOUNT")) == ("ACTIVE", None)
