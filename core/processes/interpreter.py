@@ -26,5 +26,5 @@ def environment(base: Mapping[str, str]) -> dict[str, str]:
 
 
 def waiting(base: Mapping[str, str]) -> dict[str, str]:
-    """How threads wait (GNU's OpenMP, read when torch is imported), unless the user has said so in `base`."""
-    return {} if "OMP_WAIT_POLICY" in base else {"GOMP_SPINCOUNT": base.get("GOMP_SPINCOUNT", SPIN)}
+    """How threads wait (GNU's OpenMP, read when torch is imported), for what lays `base`, the user's own, over it."""
+    return {} if "OMP_WAIT_POLICY" in base else {"GOMP_SPINCOUNT": SPIN}

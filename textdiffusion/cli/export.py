@@ -81,10 +81,7 @@ def export(
     settings = load_settings({"registry": registry})
     wishes = {"steps": steps, "guidance": guidance}
     facts = write(model, to.value, out, settings.registry, Path(settings.runs).absolute(), wishes)
-    if as_json:
-        print_json(facts)
-        return
-    _say_facts(facts, out)
+    _answer(facts, out, as_json=as_json)
 
 
 def push(
@@ -107,10 +104,7 @@ def push(
     wishes = {"steps": steps, "guidance": guidance}
     runs = Path(settings.runs).absolute()
     facts = publish(model, repository, settings.registry, runs, wishes, licence=licence, public=public)
-    if as_json:
-        print_json(facts)
-        return
-    _say_facts(facts, facts["url"])
+    _answer(facts, facts["url"], as_json=as_json)
 
 
 def playground(
@@ -144,14 +138,15 @@ def playground(
     facts = write(model, out, settings.registry, runs, wishes, prompt, runtime)
     if linked:
         gallery.write(runs, settings.registry)
+    _answer(facts, out, as_json=as_json)
+    if not as_json:
+        say(f"open {out / 'index.html'}")
+
+
+def _answer(facts: dict[str, Any], out: Path | str, *, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    _say_facts(facts, out)
-    say(f"open {out / 'index.html'}")
-
-
-def _say_facts(facts: dict[str, Any], out: Path | str) -> None:
     for one in facts["differences"]:
         say(f"{one['file']}: differs from our samples by at most {one['largest']:.1e} (allowed: {one['allowed']:g})")
     say(f"{sum(facts['files'].values()) / 1e6:.1f} MB in {out}")

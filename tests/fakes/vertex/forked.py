@@ -1,4 +1,4 @@
-"""The rest of a process that was forked from the runner."""
+"""The rest of a process that was forked: from the one that runs are forked from, or from a run."""
 
 from __future__ import annotations
 

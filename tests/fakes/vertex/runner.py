@@ -17,7 +17,6 @@ import random
 import signal
 import sys
 import time
-import traceback
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -31,7 +30,7 @@ from kfp.local.orchestrator import enhanced_dag_orchestrator, task_executor
 from kfp.local.orchestrator.orchestrator_utils import OrchestratorUtils
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from tests.fakes.vertex import launcher
+from tests.fakes.vertex import forked, launcher
 from tests.fakes.vertex.mount import Bucket, Mounted, S3Bucket
 from tests.fakes.vertex.step import Step, StepError, described, restored
 
@@ -222,22 +221,15 @@ def serve(preload: list[str]) -> None:
                 0
             )  # in a mounted bucket whoever may enter may do anything: modes and owners are those of the mount
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            code = 1
-            try:
-                log = os.open(Path(folder, "runner.log"), os.O_WRONLY | os.O_CREAT)
-                os.dup2(log, 1)
-                os.dup2(log, 2)
-                with open(Path(folder, "events"), "w", encoding="utf-8") as events:
-                    runner = Runner(json.loads(Path(folder, "order.json").read_text()), events)
-                    runner.report("pid", pid=os.getpid())
-                    runner.run()
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
+            log = os.open(Path(folder, "runner.log"), os.O_WRONLY | os.O_CREAT)
+            forked.finish(lambda folder=folder: _run(Path(folder)), log)
+
+
+def _run(folder: Path) -> None:
+    with open(folder / "events", "w", encoding="utf-8") as events:
+        runner = Runner(json.loads((folder / "order.json").read_text()), events)
+        runner.report("pid", pid=os.getpid())
+        runner.run()
 
 
 if __name__ == "__main__":
