@@ -118,14 +118,15 @@ def run_job(job: AnyJob, place: LocalPlace, console: Console, *, resume: Run | N
     run = resume or new_run(runs, spec["pipelineInfo"]["name"], job.job, names, facts)
     if "run" in arguments:
         arguments["run"] = run.id
-    with run.held():
+    with _interruptible() as stops, run.held():  # in this order: the lock names whom to signal
         if resume is not None:
             run = _again(run)
             began -= float(run.facts.get("seconds") or 0)
-            run.save(**facts, **Holder.here().facts(), status="running", steps=[pending(name) for name in names])
-        storage.write_bytes(run.folder / "pipeline.yaml", text.encode())
         try:
-            _execute(run, text, arguments, place, console)
+            if resume is not None:
+                run.save(**facts, **Holder.here().facts(), status="running", steps=[pending(name) for name in names])
+            storage.write_bytes(run.folder / "pipeline.yaml", text.encode())
+            _execute(run, text, arguments, place, console, stops)
         except BaseException as error:
             if isinstance(error, UserError) and resume is None and not run.began:  # refused: as if it was never asked
                 shutil.rmtree(run.folder, ignore_errors=True)
@@ -151,7 +152,14 @@ def _again(run: Run) -> Run:
     return now
 
 
-def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlace, console: Console) -> None:
+def _execute(
+    run: Run,
+    text: str,
+    arguments: Mapping[str, Any],
+    place: LocalPlace,
+    console: Console,
+    stops: list[Callable[[], None]],
+) -> None:
     from kfp import components, local
 
     runs = place.runs.absolute()
@@ -168,7 +176,7 @@ def _execute(run: Run, text: str, arguments: Mapping[str, Any], place: LocalPlac
             display.note(threads.line)
         stack.enter_context(live_report(run))
         processes = stack.enter_context(StepProcesses(env, owned))
-        stack.enter_context(_interruptible(processes.stop))
+        stops.append(processes.stop)
         watcher = Watcher(run, display, processes)
         if place.runner == "docker":
             folders = mounted_folders(run, runs, place.registry_uri(), env)
@@ -238,11 +246,13 @@ def _close(run: Run, status: str, began: float) -> None:
 
 
 @contextlib.contextmanager
-def _interruptible(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does. Steps are told at once: in a loop, KFP waits for its threads first."""
+def _interruptible() -> Iterator[list[Callable[[], None]]]:
+    """SIGTERM ends a run as Ctrl-C does. The list's functions are called at once: KFP waits for a loop's threads."""
+    stops: list[Callable[[], None]] = []
 
     def interrupt(*_: object) -> None:
-        stop()
+        for stop in stops:
+            stop()
         raise KeyboardInterrupt
 
     previous: dict[signal.Signals, Any] = {}
@@ -250,10 +260,10 @@ def _interruptible(stop: Callable[[], None]) -> Iterator[None]:
         for number in (signal.SIGTERM, signal.SIGINT):
             previous[number] = signal.signal(number, interrupt)
     except ValueError:  # not the main thread
-        yield
+        yield stops
         return
     try:
-        yield
+        yield stops
     finally:
         for number, before in previous.items():
             signal.signal(number, before)

@@ -32,18 +32,27 @@ def test_of_two_that_resume_one_run_one_runs_and_the_other_is_told(project: Proj
     facts["config"]["sample"]["seed"] = 1
     facts["config"]["train"]["seed"] = 99  # takes a minute
     storage.write_json(run.folder / "run.json", facts)
-    first = start("tiny.yaml", "--resume")
-    while not (run.folder / LOCK).read_text():
-        assert first.poll() is None
+
+    def holding() -> subprocess.Popen[str]:
+        process = start("tiny.yaml", "--resume")
+        while str(process.pid) not in (run.folder / LOCK).read_text():
+            assert process.poll() is None
+        return process
+
+    def stop(process: subprocess.Popen[str]) -> None:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert project.latest().status == "failed"
+
+    stop(holding())  # as early as a reader of the lock can
+    first = holding()
     second = project.here("run", "--resume", run.id)
     assert second.returncode == 2
     assert f"process {first.pid} holds it" in second.stderr
     assert second.stderr.count("\n") == 1
     assert project.json("show", run.id)["status"] == "running"
-    first.send_signal(signal.SIGTERM)
-    first.communicate(timeout=60)
-    assert first.returncode == 130
-    assert project.latest().status == "failed"
+    stop(first)
 
 
 def test_a_resumed_run_whose_job_was_edited_goes_on_as_it_began_and_says_so(project: Project) -> None:
