@@ -10,6 +10,7 @@ import yaml
 from core import storage
 from core.errors import UserError
 from core.processes.accelerators import EXPECTED
+from core.schemes import REMOTE
 from factory.job import AnyJob
 from pipelines.machines import IN_CLUSTER, Machine, choose
 
@@ -37,7 +38,7 @@ def manifest(
         job: what to train.
         machines: rows of resources.yaml.
         image: full name with its tag.
-        out: where model and checkpoints go; gs:// or s3://.
+        out: where model and checkpoints go; remote.
         kind: TrainJob of Kubeflow Trainer 2, or PyTorchJob of the training operator before it.
         namespace: of the object; empty: kubectl's own.
 
@@ -47,10 +48,10 @@ def manifest(
     if job.kind != "training":
         raise UserError(f"{job.job}: a sampling job trains nothing")
     if not storage.is_remote(out):
-        raise UserError(f"--out {out} is on this machine; pods need a gs:// or s3:// prefix")
+        raise UserError(f"--out {out} is on this machine; pods need a {REMOTE} prefix")
     data_dir = job.data.data_dir
     if data_dir and not storage.is_remote(data_dir):
-        raise UserError(f"data.data_dir: {data_dir} is on this machine; name a gs:// or s3:// prefix")
+        raise UserError(f"data.data_dir: {data_dir} is on this machine; name a {REMOTE} prefix")
     machine = choose(machines, job.resources.train, "resources.train")
     metadata: dict[str, Any] = {"generateName": f"{job.job}-", "labels": {"app.kubernetes.io/name": "textdiffusion"}}
     if namespace:

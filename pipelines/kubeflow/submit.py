@@ -10,6 +10,7 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.schemes import REMOTE
 from factory.job import AnyJob
 from factory.run_folder import new_run_id
 from pipelines.checks import read_spec
@@ -24,6 +25,8 @@ from pipelines.service import Options, Plan, Submission
 from pipelines.settings import Settings
 from pipelines.step_options import with_environment, with_step_options, without_cache
 
+ROOTS = ("gs://", "s3://", "minio://")
+"""Where KFP's own launcher can read and write artifacts; registry, data and checkpoints are ours to open."""
 WORK = ".work"  # below the registry: a folder of checkpoints for each training
 _EXPERIMENT = "textdiffusion"
 
@@ -38,9 +41,9 @@ def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options,
     """
     _require_meaning(options)
     if not storage.is_remote(settings.registry):
-        raise UserError(f"registry: {settings.registry} is on this machine; on Kubeflow set a gs:// or s3:// prefix")
-    if settings.kubeflow_root and not storage.is_remote(settings.kubeflow_root):
-        raise UserError(f"kubeflow_root: {settings.kubeflow_root} is on this machine; set a gs:// or s3:// prefix")
+        raise UserError(f"registry: {settings.registry} is on this machine; on Kubeflow set a {REMOTE} prefix")
+    if settings.kubeflow_root and not settings.kubeflow_root.startswith(ROOTS):
+        raise UserError(f"kubeflow_root: {settings.kubeflow_root}: Kubeflow's launcher opens {', '.join(ROOTS)} alone")
     require_remote(job)
     rows = load_machines(settings.machines)
     if options.machines:

@@ -92,7 +92,7 @@ def test_variables_and_secrets_reach_every_step(server):
         ({"kubeflow_host": ""}, "kubeflow_host is not set"),
         ({"kubeflow_host": "http://127.0.0.1:9"}, "not reachable"),
         ({"registry": "registry"}, "registry: registry is on this machine"),
-        ({"kubeflow_root": "here"}, "kubeflow_root: here is on this machine"),
+        ({"kubeflow_root": "here"}, "kubeflow_root: here: Kubeflow.s launcher opens gs://"),
     ],
 )
 def test_what_cannot_be_submitted_is_one_line(server, changed, words):
