@@ -18,6 +18,7 @@ from pipelines.compile import compile_job, image_name
 from pipelines.findings import Finding
 from pipelines.jobs import require_remote, sent_parameters
 from pipelines.kubeflow.client import COLLECTS, LEAST, Cluster
+from pipelines.kubeflow.manifest import nodes
 from pipelines.machines import choose, load_machines
 from pipelines.pods import with_secrets
 from pipelines.retraining import define_retraining
@@ -52,8 +53,9 @@ def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options,
     changed = {key: value for key, value in chosen.items() if value is not None}
     if changed:
         job = job.model_copy(update={"resources": job.resources.model_copy(update=changed)})
+    image = image_name(settings.image)
     text = compile_job(
-        job, "local", image=image_name(settings.image), machines=rows,
+        job, "local", image=image, machines=rows, nodes=nodes(job, rows, image, settings),
         definition=define_retraining if options.retraining else None,
     )  # fmt: skip
     spec, *platforms = read_spec(text)
