@@ -19,6 +19,7 @@ from components.step import TRAIN_JOB
 from core import jsontext, storage
 from core.errors import UserError
 from core.modality import run
+from core.names import inside
 from core.requests import Facts, TrainRequest, parse_request
 from core.storage import scratches
 from core.storage.faults import StorageError
@@ -45,7 +46,7 @@ def trained(request: TrainRequest) -> Facts:
     if not request.work:
         raise UserError("train: several nodes need a prefix of checkpoints that all of them reach")
     key = _key(request)
-    order = storage.join(request.work, ".nodes", key)
+    order = inside(storage.join(request.work, ".nodes"), key)
     if not storage.is_remote(order):
         Path(order).mkdir(parents=True, exist_ok=True)
     with only_one(order, "the training on nodes"):
@@ -56,7 +57,7 @@ def trained(request: TrainRequest) -> Facts:
         facts = storage.read_json(storage.join(order, COMPLETE))
         storage.copy_tree(storage.join(order, MODEL), request.out)
         for name in (COMPLETE, READY, REQUEST, MODEL, *_INPUTS):  # what says that it is complete goes first
-            storage.remove(storage.join(order, name))
+            storage.remove(inside(order, name))
     return dict(facts)
 
 
@@ -73,7 +74,7 @@ def _place(request: TrainRequest, order: str) -> None:
         return
     for name in _INPUTS:
         if (path := getattr(request, name)) is not None:
-            storage.copy_tree(path, storage.join(order, name))
+            storage.copy_tree(path, inside(order, name))
     changed = {"dataset": Path("dataset"), "out": Path(MODEL)}
     changed |= {"warm_start": Path("warm_start")} if request.warm_start else {}
     storage.write_bytes(storage.join(order, REQUEST), request.model_copy(update=changed).model_dump_json().encode())
@@ -114,10 +115,10 @@ def _train_here(order: str) -> Facts:
     if not isinstance(request, TrainRequest):
         raise UserError(f"{order}: is no order of a training")
     with scratches.temporary_folder("node") as folder:
-        paths: dict[str, Path] = {name: folder / name for name in (*_INPUTS, "out")}
+        paths: dict[str, Path] = {name: inside(folder, name) for name in (*_INPUTS, "out")}
         for name in _INPUTS:
             if getattr(request, name) is not None:
-                storage.copy_tree(storage.join(order, name), paths[name])
+                storage.copy_tree(inside(order, name), paths[name])
         if request.warm_start is None:
             del paths["warm_start"]
         facts = run(request.model_copy(update=paths))

@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class _Watched:
         self._objects, self._pods = client.CustomObjectsApi(), client.CoreV1Api()
         self._place = {**_KIND, "namespace": self._namespace}
         self._seen: dict[str, str] = {}  # the time of the last line of each pod that was shown
-        self._asked = time.time()
+        self._read: dict[str, float] = {}  # when the log of each was read
 
     def follow(self, refusal: Callable[[], str]) -> None:
         """Until it is complete. One that failed, or was removed with the node of an earlier try, is begun anew."""
@@ -112,7 +113,10 @@ class _Watched:
             time.sleep(min(1.0, INTERVAL))
 
     def _get(self) -> dict[str, Any] | None:
-        return self._ask(lambda: self._objects.get_namespaced_custom_object(**self._place, name=self._name))
+        job: dict[str, Any] | None = self._ask(
+            lambda: self._objects.get_namespaced_custom_object(**self._place, name=self._name)
+        )
+        return job
 
     def _create(self) -> None:
         made = self._ask(lambda: self._objects.create_namespaced_custom_object(**self._place, body=self._body))
@@ -121,21 +125,26 @@ class _Watched:
 
     def _logs(self) -> None:
         """Prints what the pods have printed since the last time, each line after its node."""
-        since, self._asked = int(time.time() - self._asked) + 5, time.time()
         wanted = f"{_OF_JOB}={self._name}"
         pods = self._ask(lambda: self._pods.list_namespaced_pod(self._namespace, label_selector=wanted))
         for pod in sorted(pods.items if pods else (), key=lambda pod: str(pod.metadata.name)):
             if pod.status.phase == "Pending":
                 continue
             name = pod.metadata.name
-            more = {"since_seconds": since} if name in self._seen else {}
-            text = self._ask(lambda name=name, more=more: self._pods.read_namespaced_pod_log(
-                name, self._namespace, container="node", timestamps=True, **more), passing=(400,))  # fmt: skip
-            for line in (text or "").splitlines():
+            text = self._ask(partial(self._log, name), passing=(400,))  # its container is about to start
+            for line in (text or "").rstrip("\n").split("\n"):
                 stamp, _, words = line.partition(" ")  # of nine decimals, so they sort as text
-                if stamp > self._seen.get(name, ""):
+                if words and stamp > self._seen.get(name, ""):
                     self._seen[name] = stamp
                     say(f"node {(pod.metadata.labels or {}).get(_RANK, '?')}: {words}")
+
+    def _log(self, pod: str) -> str:
+        """What a pod has printed, of what was read before the last seconds alone."""
+        now, before = time.time(), self._read.get(pod)
+        more = {} if before is None else {"since_seconds": int(now - before) + 5}
+        text = self._pods.read_namespaced_pod_log(pod, self._namespace, container="node", timestamps=True, **more)
+        self._read[pod] = now
+        return str(text or "")
 
     def _ask(self, call: Callable[[], Any], *, passing: tuple[int, ...] = ()) -> Any:
         """What the API answers; None for 404, 409 and those of `passing`. What passes is asked again.

@@ -158,7 +158,7 @@ def read(uri: str | Path, limit: int | None) -> bytes:
         data = bytes(fs.cat_file(path))
         if len(data) != expected:
             raise ConnectionError(f"{len(data)} of {expected} bytes arrived")
-        stated = _md5(facts)
+        stated = md5(facts)
         if stated and hashlib.md5(data, usedforsecurity=False).digest() != stated:
             raise ConnectionError("what arrived is not what is stored: its MD5 differs")
         return data
@@ -166,7 +166,7 @@ def read(uri: str | Path, limit: int | None) -> bytes:
     return with_retries(whole, uri, "read")
 
 
-def _md5(facts: Mapping[str, Any]) -> bytes:
+def md5(facts: Mapping[str, Any]) -> bytes:
     """The MD5 that Google's or Azure's store states of an object's content; empty if it states none, as for one made of
     parts. With S3 the library compares a checksum."""
     if text := facts.get("md5Hash"):

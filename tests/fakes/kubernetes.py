@@ -234,7 +234,7 @@ def check(body: dict[str, Any]) -> None:
         "must be greater than or equal to 1": spec.get("activeDeadlineSeconds", 1) >= 1,
         "spec.trainer.env: must not have reserved envs": not _RESERVED & set(names),
         "spec.trainer.env: Duplicate value": len(names) == len(set(names)) <= 128,
-        "spec.trainer.args: Too long": all(len(spec["trainer"][key]) <= 128 for key in ("args", "command")),
+        "spec.trainer.args: Too long": all(len(spec["trainer"].get(key, ())) <= 128 for key in ("args", "command")),
         "must not have envs for the node containers": all("env" not in c for pod in patches for c in pod["containers"]),
         "metadata.ownerReferences: uid must not be empty": all(
             owner["uid"] and owner["name"] for owner in body["metadata"].get("ownerReferences", ())
