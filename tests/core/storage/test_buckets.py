@@ -22,6 +22,7 @@ from core.storage.faults import StorageError
 from core.storage.leases import only_one
 from core.storage.locks import LockedError
 from factory.registry import Registry
+from tests.factory.test_registry import register
 from tests.fakes import azurite, s3
 from tests.fakes.faulty import FaultyProxy, without_pauses
 from tests.fakes.gcs import GcsServer
@@ -168,6 +169,20 @@ def test_a_training_is_held_by_one(bucket: str) -> None:
 
 def test_registry_is_empty_where_nothing_is(bucket: str) -> None:
     assert list(Registry(bucket).models()) == []
+
+
+def test_of_versions_registered_at_once_each_has_its_number_and_one_is_promoted_by_hand(
+    bucket: str, tmp_path: Path
+) -> None:
+    registry = Registry(f"{bucket}/registry")
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda name: register(registry, tmp_path, name), (b"one", b"two", b"three")))
+    assert sorted(version.version for version in made) == [1, 2, 3]
+    for number in (1, 3):
+        registry.promote("digits", number, "by hand")
+    assert registry.champion("digits") == registry.version("digits", 3)
+    assert registry.rollback("digits", "by hand").version == 1
+    registry.version("digits", 2).verify()
 
 
 def test_what_is_not_there_is_one_line(bucket: str) -> None:
