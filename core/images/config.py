@@ -18,6 +18,16 @@ EMBEDDED = ("digits", "mnist-small")
 """Sources that are part of the library and read no folder."""
 
 
+class ShardData(Frozen):
+    """When images are written as shards, which a training reads through a cache; smaller sets are one file a split."""
+
+    above_gb: float = Field(16, ge=0, description="Gigabytes of pixels above which a data set is written as shards")
+    mb: float = Field(256, gt=0, le=4096, description="Megabytes of one shard; training caches nine of them or more")
+    place: Place | None = Field(
+        None, description="Folder or gs:// prefix of the shards; null: beside the data set, in its bucket or its folder"
+    )
+
+
 class ImageData(HubPlace):
     """Which images, from where, and how they are split."""
 
@@ -51,6 +61,7 @@ class ImageData(HubPlace):
         default=0.05, ge=0, le=1, description="Largest share of held-out images that may equal a training image"
     )
     limit: int | None = Field(default=None, ge=10, description="Use only that many training images (for quick trials)")
+    shards: ShardData = ShardData()
 
     @model_validator(mode="after")
     def _usable(self) -> ImageData:

@@ -26,7 +26,7 @@ def prepare_data(request: PrepareDataRequest) -> Facts:
     """Reads, checks, splits and hashes the images."""
     from core.images import data
 
-    return data.prepare_data(validate(ImageData, request.data, "data"), request.out)
+    return data.prepare_data(validate(ImageData, request.data, "data"), request.out, request.shards)
 
 
 def train_judge(request: TrainJudgeRequest) -> Facts:
