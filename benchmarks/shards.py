@@ -1,10 +1,11 @@
 """A training's reading of images that are larger than the disk it may use: speed, memory and disk, measured.
 
-    python -m benchmarks.shards --place gs://BUCKET/PREFIX --gb 2 --cache_gb 0.5
+    python -m benchmarks.shards --place gs://BUCKET/PREFIX --gb 4 --cache_gb 1 --mb 64
 
 Images of noise are prepared into shards at `place`, then all of them are read once in the order of a training, through
-a cache of `cache_gb`. One line of JSON for each of the two: seconds, CPU seconds, the most memory that was this
-process's own (without pages of files, which the system takes back), and the most bytes on this machine's disk.
+a cache of `cache_gb`; a folder in place of the prefix is for a disk on the network. One line of JSON for each of the
+two: seconds, CPU seconds, the most memory that was this process's own (without pages of files, which the system takes
+back), and the most bytes on this machine's disk.
 """
 
 from __future__ import annotations
@@ -94,10 +95,10 @@ def _bytes_below(place: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--place", required=True, help="gs:// or s3:// prefix of the shards")
-    parser.add_argument("--gb", type=float, default=2.0, help="of images")
-    parser.add_argument("--cache_gb", type=float, default=0.5, help="of the cache on this disk")
-    parser.add_argument("--mb", type=float, default=32.0, help="of a shard")
+    parser.add_argument("--place", required=True, help="folder, gs:// or s3:// prefix of the shards")
+    parser.add_argument("--gb", type=float, default=4.0, help="of images")
+    parser.add_argument("--cache_gb", type=float, default=1.0, help="of the cache on this disk")
+    parser.add_argument("--mb", type=float, default=64.0, help="of a shard")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)

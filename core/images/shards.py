@@ -3,12 +3,14 @@
     shards.json             how many images each shard of each split has, and its SHA-256
     <root>/<SHA-256>.npy    uint8 [N, H, W] or [N, H, W, 3]; root: the folder `shards` of the data set, or another place
 
-Shards of remote storage go through a cache on this machine's disk (core/storage/cache.py). A shard is verified when it
+Shards of remote storage go through a cache on this machine's disk (core/storage/cache.py), and all do where
+TEXTDIFFUSION_CACHE_GB is set, as for a disk on the network. A shard is verified when it
 is first read, so opening a data set takes no longer the larger it is.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -25,7 +27,7 @@ from core import storage
 from core.errors import UserError
 from core.names import inside
 from core.records import Record
-from core.storage.cache import FileCache
+from core.storage.cache import SIZE, FileCache
 from core.storage.drives import is_mounted_bucket
 
 if TYPE_CHECKING:
@@ -70,12 +72,12 @@ class Shards:
     def __init__(self, root: str, shards: Sequence[Shard], rows: int, shape: tuple[int, ...]) -> None:
         self._root, self._shards, self._rows = root, list(shards), rows
         self.shape = (sum(shard.images for shard in shards), *shape)
-        far = storage.is_remote(root) or is_mounted_bucket(Path(root))
+        far = storage.is_remote(root) or is_mounted_bucket(Path(root)) or SIZE in os.environ
         largest = max((shard.bytes for shard in shards), default=0)
         self._cache = FileCache.own(FOLDER, min(CACHED, len(shards)) * largest) if far else None
         self._open: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
         self._verified: set[int] = set()
-        self._fetching = threading.Thread()
+        self._fetching: list[threading.Thread] = []
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -153,19 +155,20 @@ class Shards:
         return np.memmap(stream, self.dtype, "r", stream.tell(), expected)
 
     def _prefetch(self, shards: list[int]) -> None:
-        """Fetches shards into the cache, in this order, while others are read."""
+        """Fetches shards into the cache, several at a time, while others are read."""
         cache, before = self._cache, self._fetching
         assert cache is not None
 
         def fetch() -> None:
-            if before.ident is not None:
-                before.join()
+            for thread in before:
+                thread.join()
             for entry in (self._shards[shard] for shard in shards):
                 with suppress(UserError, OSError):  # who reads the shard tries again, and says so
-                    cache.open(inside(self._root, entry.name), entry.sha256, entry.bytes).close()
+                    cache.fetch(inside(self._root, entry.name), entry.sha256, entry.bytes, wait=False)
 
-        self._fetching = threading.Thread(target=fetch, daemon=True)
-        self._fetching.start()
+        self._fetching = [threading.Thread(target=fetch, daemon=True) for _ in range(WINDOW)]
+        for thread in self._fetching:
+            thread.start()
 
 
 Images = NDArray[np.uint8] | Shards

@@ -86,15 +86,19 @@ class FileCache:
                 stream.close()
             self.fetch(uri, sha256, size)
 
-    def fetch(self, uri: str, sha256: str, size: int) -> None:
-        """Makes the file be here, unless it is removed again: of several processes one fetches it, the others wait.
+    def fetch(self, uri: str, sha256: str, size: int, *, wait: bool = True) -> None:
+        """Makes the file be here, unless it is removed again: of several processes one fetches it, the others wait, or
+        leave it to that one.
 
         Raises:
             UserError, StorageError: as `open` does.
         """
         kept, part = inside(self.folder, sha256), inside(self.folder, f"{sha256}{_PART}")
-        with as_storage_error(self.folder, "written"), self._locked(sha256[:1]):
+        with as_storage_error(self.folder, "written"), self._locked(sha256[:2], wait=wait) as mine:
+            if not mine:
+                return
             if kept.is_file() and kept.stat().st_size == size:
+                os.utime(kept)  # it will be opened
                 return
             self._reserve(part, size)
             try:
@@ -130,12 +134,18 @@ class FileCache:
                     yield facts.st_mtime_ns, facts.st_size, path
 
     @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
+    def _locked(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Whether the lock is held: it is, unless another one has it and this one does not wait."""
         descriptor = os.open(inside(self.folder, f"{name}{_LOCK}"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            with contextlib.suppress(OSError):  # a file system without locks: a file may be fetched twice
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
+            held = True
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                held = False
+            except OSError:  # a file system without locks: a file may be fetched twice
+                held = True
+            yield held
         finally:
             os.close(descriptor)
 

@@ -77,6 +77,14 @@ def test_of_many_that_ask_one_fetches(far: Far, cache: FileCache, monkeypatch: p
     assert fetched == [far.uris[0]]
 
 
+def test_who_does_not_wait_leaves_a_file_to_the_one_that_fetches_it(far: Far, cache: FileCache) -> None:
+    with cache._locked(far.hashes[0][:2]):
+        cache.fetch(far.uris[0], far.hashes[0], SIZE, wait=False)
+        assert kept(cache) == set()
+    cache.fetch(far.uris[0], far.hashes[0], SIZE, wait=False)
+    assert kept(cache) == {far.hashes[0]}
+
+
 def test_what_a_killed_process_left_is_fetched_again_and_counts(far: Far, cache: FileCache) -> None:
     for number in (0, 1):
         (cache.folder / f"{far.hashes[number]}.part").write_bytes(b"half")
