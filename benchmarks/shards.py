@@ -100,7 +100,8 @@ def main() -> None:
     parser.add_argument("--cache_gb", type=float, default=1.0, help="of the cache on this disk")
     parser.add_argument("--mb", type=float, default=64.0, help="of a shard")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
+    # Shards of the next window are still on their way at the end.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         root = Path(scratch)
         os.environ |= {FOLDER: str(root / "cache"), SIZE: str(chosen.cache_gb), "TMPDIR": scratch}
         tempfile.tempdir = scratch
