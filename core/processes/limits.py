@@ -18,9 +18,10 @@ def bound() -> frozenset[int]:
 def processors() -> int:
     """How many processors this process may use: those it is bound to, or the limit of its container if that is less."""
     own = len(bound())
-    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # of cgroups 2, or of 1
+    version_1 = CGROUP / "cpu" / "cpu.cfs_quota_us", CGROUP / "cpu" / "cpu.cfs_period_us"
+    for files in ((CGROUP / "cpu.max",), version_1):
         try:
-            quota, period = " ".join(CGROUP.joinpath(name).read_text(encoding="ascii") for name in names).split()
+            quota, period = " ".join(file.read_text(encoding="ascii") for file in files).split()
             if int(quota) > 0:  # `max` and -1 mean no limit
                 own = min(own, -(-int(quota) // int(period)))
         except (OSError, ValueError):
@@ -31,9 +32,9 @@ def processors() -> int:
 def memory_bytes() -> int:
     """The memory of this machine, or of the container that this process runs in."""
     least = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+    for file in (CGROUP / "memory.max", CGROUP / "memory" / "memory.limit_in_bytes"):  # of cgroups 2, and of 1
         try:
-            least = min(least, int(CGROUP.joinpath(name).read_text(encoding="ascii")))
+            least = min(least, int(file.read_text(encoding="ascii")))
         except (OSError, ValueError):  # no limit is written as "max"
             continue
     return least

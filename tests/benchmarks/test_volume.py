@@ -25,7 +25,7 @@ def test_of_images_in_shards_labels_are_opened_and_the_rest_comes_while_training
     whole, shards = DataSet("d", 15e6, 1000, "arrays"), DataSet("d", 20e6, 1000, "arrays")
     assert (whole.sharded, whole.epoch) == (False, 0)
     assert shards.opened == pytest.approx(8 * 20e6 / volume.DISK)
-    assert shards.epoch == pytest.approx(20e9 / volume.DISK)
+    assert shards.epoch == pytest.approx(20e9 * 5.3e-9 / 4)
 
 
 def test_noise_of_the_global_batch_is_drawn_by_every_gpu() -> None:
