@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing.util
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from core.storage import scratches
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each, for the test and the processes it starts: see `make test`
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,6 +42,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return not item.path.relative_to(here).as_posix().startswith(LONGEST)
 
     items.sort(key=later)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the processes of the tests leave in the temporary folder, killed ones above all, goes with this process."""
+    tmp_path_factory.getbasetemp()  # stays where it is: what a failed test wrote can be looked at
+    folder, _ = scratches.keep("tests")
+    folder.chmod(0o1777)  # some are of another user, as in a container
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    multiprocessing.util.Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=-1000)  # after its own
 
 
 @pytest.fixture(scope="session")

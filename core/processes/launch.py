@@ -144,7 +144,9 @@ def launch(cluster: Cluster, module: str, step: str, request: str) -> dict[str, 
         }
         # Else all attempts meet in one store, where a worker that starts again first reads the addresses of dead ones.
         environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-        command = interpreter.program("core.processes.elastic", str(os.getpid()), *torchrun(cluster))
+        command = interpreter.program(
+            "core.processes.elastic", str(os.getpid()), *torchrun(cluster, folder / "torchrun")
+        )
         with _Stopping() as stopping:
             code = stopping.run([*command, "-m", module, str(asked)], interpreter.environment(environment))
         answer = storage.read_json(outcome) if outcome.exists() else {}
@@ -161,9 +163,9 @@ def launch(cluster: Cluster, module: str, step: str, request: str) -> dict[str, 
     return dict(answer["facts"])
 
 
-def torchrun(cluster: Cluster) -> list[str]:
-    """torchrun's arguments for this node."""
-    common = ["--nproc-per-node", str(cluster.processes), "--max-restarts", str(RESTARTS)]
+def torchrun(cluster: Cluster, logs: Path) -> list[str]:
+    """torchrun's arguments for this node; it makes the folder `logs`, and would else leave one behind."""
+    common = ["--nproc-per-node", str(cluster.processes), "--max-restarts", str(RESTARTS), "--log-dir", str(logs)]
     if cluster.nodes == 1:
         return ["--standalone", *common]
     return [

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from core import storage
-from core.config import config_hash
 from core.errors import UserError
 from core.names import inside, single
 from factory.lineage import IN_PIPELINE_ROOT, Made, Node, artifact_named, grow, restore_ints, version_of
@@ -22,7 +21,8 @@ from factory.run_folder import Run
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.metadata import of_run, stated
 from pipelines.kubeflow.runs import find, spec_of
-from pipelines.views import ENDED, Step, View
+from pipelines.record import downloaded, record
+from pipelines.views import View
 
 _NUMBER = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KFP = ("executor-logs",)  # artifacts that KFP adds
@@ -34,33 +34,11 @@ def facts(cluster: Cluster, shown: View) -> dict[str, Any]:
     pipeline = str(spec_of(run).get("pipelineInfo", {}).get("name", ""))
     parameters = restore_ints((run.runtime_config and run.runtime_config.parameters) or {})
     made, known = artifacts_of(cluster, run)
-    record = {
-        "id": shown.run,
-        "pipeline": pipeline,
-        "job": shown.job,
-        "status": shown.state if shown.state in ENDED else "running",
-        "created": shown.created.isoformat(timespec="seconds") if shown.created else None,
-        "seconds": round(shown.seconds, 3),
-        "runner": "kubeflow",
-        **{key: next((m[key] for m in known.values() if key in m), None) for key in ("code_version", "image")},
-        "config": parameters,
-        "config_hash": config_hash(parameters),
-        "parents": [],
-        "steps": [_entry(step, made.get(step.name, {}), known) for step in shown.steps],
-        "gate": _gate(made.get("gate", {})),
+    artifacts = {
+        step: {name: {"uri": uri, "metadata": known.get(uri, {})} for name, uri in uris.items()}
+        for step, uris in made.items()
     }
-    return record | ({"usd": round(shown.usd, 4)} if shown.usd is not None else {})
-
-
-def peek(cluster: Cluster, shown: View, scratch: Path) -> Run:
-    """A run as a folder that holds run.json and metrics.json only: enough to show and to compare it."""
-    record = facts(cluster, shown)
-    for step in record["steps"]:
-        uri = step["artifacts"].get("evaluation", {}).get("uri")
-        if uri and storage.exists(storage.join(uri, "metrics.json")):
-            storage.write_bytes(scratch / "metrics.json", storage.read_bytes(storage.join(uri, "metrics.json")))
-    storage.write_json(scratch / "run.json", record)
-    return Run(scratch, record)
+    return record(shown, "kubeflow", pipeline, parameters, artifacts)
 
 
 def download(cluster: Cluster, shown: View, target: Path, tell: Any) -> Run:
@@ -69,11 +47,11 @@ def download(cluster: Cluster, shown: View, target: Path, tell: Any) -> Run:
     Raises:
         UserError: its pipeline root is not known or has nothing of it, or a file does not arrive whole.
     """
-    record = facts(cluster, shown)
-    if not any(step["artifacts"] for step in record["steps"]):
+    found = facts(cluster, shown)
+    if not any(step["artifacts"] for step in found["steps"]):
         raise UserError(f"run {shown.run}: no artifacts to be seen; set `kubeflow_root` before a run is started, or"
                         " kubeflow_host to the pages, svc/ml-pipeline-ui")  # fmt: skip
-    for step in record["steps"]:
+    for step in found["steps"]:
         folder = inside(target, f"steps/{single(step['name'], shown.run)}")
         for name, artifact in step["artifacts"].items():
             count = len(storage.list_files(artifact["uri"]))
@@ -83,12 +61,7 @@ def download(cluster: Cluster, shown: View, target: Path, tell: Any) -> Run:
                 storage.write_bytes(inside(folder, name), storage.read_bytes(artifact["uri"]))
             artifact["path"] = f"steps/{step['name']}" if count else f"steps/{step['name']}/{name}"
             tell(f"{step['name']}/{name}: {count or 1} files")
-    for source, name in (("metrics.json", "metrics.json"), ("report", "report.html")):
-        path = inside(target, f"steps/evaluate/{source}")
-        if path.is_file():
-            storage.write_bytes(inside(target, name), path.read_bytes())
-    storage.write_json(target / "run.json", record)
-    return Run(target, record)
+    return downloaded(found, target)
 
 
 def trace(cluster: Cluster, name: str) -> Node:
@@ -192,22 +165,3 @@ def _parts(file: str) -> Iterator[tuple[str, str, str]]:
     name = (inner if numbered else rest).partition("/")[0]
     if name and name not in _KFP:
         yield step, name, f"{step}/{number}/{name}" if numbered else f"{step}/{name}"
-
-
-def _entry(step: Step, made: dict[str, str], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "name": step.name,
-        "state": step.state,
-        "seconds": round(step.seconds, 3),
-        "cached": step.state == "cached",
-        "error": step.error or None,
-        "artifacts": {name: {"path": None, "uri": uri, "metadata": known.get(uri, {})} for name, uri in made.items()},
-    }
-
-
-def _gate(made: dict[str, str]) -> dict[str, Any] | None:
-    uri = made.get("verdict")
-    try:
-        return dict(storage.read_json(storage.join(uri, "verdict.json"))) if uri else None
-    except UserError:
-        return None

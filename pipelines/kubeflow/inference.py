@@ -60,20 +60,7 @@ def inference_service(
     if not pinned and not registry.startswith("gs://"):
         raise UserError(f"{registry}: the service reads gs:// only; name MODEL@VERSION, and KServe fetches it")
     source = [MOUNTED] if pinned else [model, "--registry", registry]
-    environment = [{"name": EXPECTED, "value": str(machine.accelerator_count)}]
-    if pinned:
-        environment.append({"name": "STORAGE_URI", "value": version.uri})
-    container = {
-        "name": CONTAINER,
-        "image": image,
-        "command": [COMMAND],
-        "args": [*ARGUMENTS, *source, "--host", "0.0.0.0", "--port", str(PORT)],
-        "env": environment,
-        "ports": [{"containerPort": PORT, "protocol": "TCP"}],
-        "resources": resources(machine),
-        "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": PORT}, "periodSeconds": 5},
-        "livenessProbe": {"httpGet": {"path": "/v2/health/live", "port": PORT}, "periodSeconds": 10},
-    }
+    container = _container(machine, image, source, version.uri if pinned else "")
     predictor = {
         "minReplicas": least,
         "maxReplicas": most,
@@ -89,3 +76,21 @@ def inference_service(
     body = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": metadata,
             "spec": {"predictor": predictor}}  # fmt: skip
     return yaml.dump(body, Dumper=Plain, sort_keys=False, width=4096)
+
+
+def _container(machine: Machine, image: str, source: list[str], fetched: str) -> dict[str, Any]:
+    """The container that serves `source`; KServe fetches the folder at the URI `fetched` before, if there is one."""
+    environment = [{"name": EXPECTED, "value": str(machine.accelerator_count)}]
+    if fetched:
+        environment.append({"name": "STORAGE_URI", "value": fetched})
+    return {
+        "name": CONTAINER,
+        "image": image,
+        "command": [COMMAND],
+        "args": [*ARGUMENTS, *source, "--host", "0.0.0.0", "--port", str(PORT)],
+        "env": environment,
+        "ports": [{"containerPort": PORT, "protocol": "TCP"}],
+        "resources": resources(machine),
+        "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": PORT}, "periodSeconds": 5},
+        "livenessProbe": {"httpGet": {"path": "/v2/health/live", "port": PORT}, "periodSeconds": 10},
+    }

@@ -16,6 +16,7 @@ from pipelines.kubeflow import artifacts, doctor, logs, retention, schedule, sub
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.runs import find, ours, view
 from pipelines.machines import load_machines
+from pipelines.record import peek
 from pipelines.retention import Candidate
 from pipelines.service import Check, Entry, Options, Plan, Say
 from pipelines.settings import Settings
@@ -113,7 +114,7 @@ class KubeflowService:
         schedule.delete(self.cluster, name)
 
     def peek(self, run: str, scratch: Path) -> Run:
-        return artifacts.peek(self.cluster, self.get(run), scratch)
+        return peek(artifacts.facts(self.cluster, self.get(run)), scratch)
 
     def download(self, run: str, target: Path, tell: Say) -> Run:
         return artifacts.download(self.cluster, self.get(run), target, tell)

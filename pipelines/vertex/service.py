@@ -11,6 +11,7 @@ from factory.job import AnyJob
 from factory.lineage import Node
 from factory.run_folder import Run
 from pipelines.machines import load_machines
+from pipelines.record import peek
 from pipelines.retention import Candidate
 from pipelines.service import Check, Entry, Options, Plan, Say
 from pipelines.settings import Settings
@@ -104,7 +105,7 @@ class VertexService:
         schedule.delete(self.vertex, name)
 
     def peek(self, run: str, scratch: Path) -> Run:
-        return runs.peek(self.vertex, run, scratch)
+        return peek(runs.facts(self.vertex, run), scratch)
 
     def download(self, run: str, target: Path, tell: Say) -> Run:
         return runs.download(self.vertex, run, target, tell)

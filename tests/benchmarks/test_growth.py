@@ -17,6 +17,7 @@ def test_the_slope_of_a_power_law_is_its_exponent() -> None:
     assert growth.slope(x, [0, 1, 2, 3]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # two trainings, each in a process that imports torch
 def test_a_table_with_slopes_and_a_picture_come_of_fresh_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -86,11 +86,13 @@ def test_own_images(reader: Reader) -> None:
     assert (reader.folder / "circle.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_own_text(reader: Reader) -> None:
     reader.follow("text.md")
     assert list((reader.folder / "registry/my-text/versions").glob("*/manifest.json"))
 
 
+@pytest.mark.slow
 def test_own_network(developer: Reader) -> None:
     developer.follow("network.md")
     assert (developer.folder / "seven.png").read_bytes().startswith(b"\x89PNG")
@@ -101,6 +103,7 @@ def test_own_sampler(developer: Reader) -> None:
     assert "midpoint" in (developer.folder / "core/samplers.py").read_text()
 
 
+@pytest.mark.slow
 def test_own_step(developer: Reader) -> None:
     developer.follow("step.md")
     (animation,) = developer.folder.glob("runs/images/*/steps/animate/path.gif")

@@ -48,6 +48,7 @@ def test_the_site_has_every_command_and_setting(site: Path) -> None:
 IN_DARK_TOO = {"index", "benchmarks", "configuration", "text"}  # pictures, tables, settings and formulas, code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_on_the_site(scheme: str, site: Path, browser: Any) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
@@ -112,6 +113,7 @@ def test_a_command_that_needs_the_extra_says_how_to_install_it(tmp_path: Path) -
     assert done.stderr == "error: kfp is not installed: pip install 'textdiffusion[pipelines]'\n"
 
 
+@pytest.mark.slow
 def test_the_notebook_trains_and_samples_with_core_alone(tmp_path: Path) -> None:
     notebook = json.loads((ROOT / "notebooks/core.ipynb").read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -133,6 +135,7 @@ def test_the_notebook_trains_and_samples_with_core_alone(tmp_path: Path) -> None
     assert (tmp_path / "digits-model/model.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_page_of_the_python_api_runs_as_it_stands(tmp_path: Path) -> None:
     page = (ROOT / "docs/how-to/core-alone.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S))

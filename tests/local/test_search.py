@@ -83,6 +83,7 @@ def test_one_step_of_a_search_again_has_the_winners_settings(searched: Project) 
     assert searched.latest().facts["config"]["train"]["learning_rate"] == 4
 
 
+@pytest.mark.slow
 def test_more_trials_begin_with_those_that_are_there(tmp_path: Path, states: States) -> None:
     search = "search: {parameters: {train.learning_rate: {min: 0.1, max: 4, scale: log}}, trials: 2, examples: 64}\n"
     project = searching(tmp_path, search)

@@ -13,12 +13,12 @@ import os
 import random
 import re
 import signal
-import tempfile
 import time
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from core.storage import scratches
 from tests.fakes.gcs import GcsServer
 from tests.fakes.vertex import VertexServer
 from tests.fakes.vertex.execution import FINISHED
@@ -41,7 +41,7 @@ def project(owner: int) -> tuple[Walk, dict[str, Any], float]:
     server = VertexServer(gcs, environment=IMAGE_ENVIRONMENT, preload=PRELOAD)
     atexit.register(gcs.close)
     atexit.register(server.close)
-    walk = Walk(make_cloud(gcs, server), Path(tempfile.mkdtemp(prefix="torture-emulator-")))
+    walk = Walk(make_cloud(gcs, server), scratches.keep("torture-emulator")[0])
     with served(gcs.url):
         _fresh(walk, f"{BUCKET}/champion")
         require(_end(walk, _submit(walk, CHAMPION))[0] == "succeeded", "the champion's run failed")

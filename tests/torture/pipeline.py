@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from core.storage import scratches
 from tests.torture.trial import Fault, LostError, require
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def write_job(folder: Path, examples: int) -> None:
 @cache
 def prepared(owner: int) -> tuple[Path, dict[str, Any], float]:
     """A project with a champion; the record of a challenger's undisturbed run in a copy of it, and its seconds."""
-    base = Path(tempfile.mkdtemp(prefix="torture-pipeline-"))
+    base = scratches.keep("torture-pipeline")[0]
     project, copy = base / "project", base / "undisturbed"
     project.mkdir()
     write_job(project, CHAMPION)

@@ -6,12 +6,12 @@ import hashlib
 import os
 import random
 import signal
-import tempfile
 import time
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from core.storage import scratches
 from factory.steps import STEPS
 from tests.torture.training import HANG_SECONDS, dataset, train
 from tests.torture.trial import Fault, fork, require, wait
@@ -43,7 +43,7 @@ def fingerprint(kind: str, folder: Path) -> str:
 @cache
 def undisturbed(kind: str, owner: int) -> tuple[Path, str, float]:
     """A model to draw from, the step's undisturbed result, and its seconds."""
-    folder = Path(tempfile.mkdtemp(prefix="torture-step-"))
+    folder = scratches.keep("torture-step")[0]
     if kind == "sample":
         dataset("images")
         require(wait(fork(lambda: train("images", folder)), HANG_SECONDS) == 0, "the model was not trained")

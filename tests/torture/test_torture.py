@@ -18,6 +18,10 @@ from tests.torture.trial import Fault, LostError, Tally, repeat
 
 ROOT = Path(__file__).parents[2]
 CASES = 100
+LONG = (
+    "term-text", "term-two", "other-count", "kill-sample", "kill-judge", "kill-run", "storage-20", "storage-50",
+    "linkless",
+)  # fmt: skip
 
 
 @pytest.mark.timeout(900)  # on a machine that others use too
@@ -25,18 +29,12 @@ CASES = 100
     ("fault", "trials"),
     [
         ("kill-images", 1),
-        ("term-text", 1),
-        ("other-count", 1),
         ("damage", 2),
         ("damage-shards", 2),
-        ("kill-sample", 1),
-        ("kill-judge", 1),
         ("owners", 1),
         ("promote-rollback", 1),
-        ("storage-50", 1),
-        ("linkless", 1),
         ("secrets", 2),
-        *(pytest.param(fault, 1, marks=pytest.mark.slow) for fault in ("term-two", "storage-20", "kill-run")),
+        *(pytest.param(fault, 1, marks=pytest.mark.slow) for fault in LONG),
     ],
 )
 def test_nothing_is_lost(fault: str, trials: int, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from core.requests import ModalityName
+from core.storage import scratches
 from factory.steps import STEPS
 from tests.torture.trial import Fault, environment, fork, require, wait
 
@@ -55,7 +56,7 @@ def dataset(modality: ModalityName) -> Path:
 def _prepared(modality: ModalityName, owner: int) -> Path:
     from tests.core.asked import Steps
 
-    folder = Path(tempfile.mkdtemp(prefix=f"torture-{modality}-")) / "dataset"
+    folder = scratches.keep(f"torture-{modality}")[0] / "dataset"
     Steps(modality).prepare_data(JOBS[modality]["data"], folder)
     return folder
 

@@ -104,6 +104,7 @@ def test_missed_times_are_not_made_up_for_and_an_end_is_kept(cluster, command, s
     assert cluster.server.schedules.advance(days=5) == []
 
 
+@pytest.mark.slow
 def test_retraining_promotes_the_better_skips_the_same_and_keeps_the_champion_against_the_worse(
     cluster, command, scheduled
 ):

@@ -31,6 +31,7 @@ def custom_job(cloud, run, step="train"):
     return cloud.vertex.jobs.get_custom_job(name=name)
 
 
+@pytest.mark.slow
 def test_machine_spot_replicas_timeout_network_key_board_and_labels_arrive(cloud, command, board, monkeypatch):
     monkeypatch.setenv("TEXTDIFFUSION_NETWORK", NETWORK)
     monkeypatch.setenv("TEXTDIFFUSION_ENCRYPTION_KEY", KEY)

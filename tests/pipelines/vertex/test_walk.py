@@ -58,6 +58,7 @@ resources: {timeout_hours: 0.5}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_text_job_trains_both_its_models_as_custom_jobs(tmp_path: Path) -> None:
     text = "".join(f"{name} said that the river was cold on day {i}.\n" for i in range(120) for name in ("Anna", "Ben"))
