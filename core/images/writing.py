@@ -68,6 +68,8 @@ class ShardWriter:
     is not written again.
     """
 
+    _scratch: Path
+
     def __init__(self, root: str, count: int, rows: int) -> None:
         self.shards: list[Shard] = []
         self.count, self.written = count, 0
