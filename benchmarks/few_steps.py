@@ -5,8 +5,8 @@
 
 Pairs of noise and endpoint come from the teacher's own sampling, by an ODE and with all of its guidance; an endpoint is
 a function of noise and class, so regression on it has no average to blur (Luhman and Luhman 2021). The student begins
-with the teacher's weights and predicts the endpoint at two noise levels: from noise alone, and from a state at `--middle`
-that is the teacher's in half of each batch and the student's own in the other half. Guidance is in the endpoints, so a
+with the teacher's weights and predicts the endpoint at two noise levels: from noise alone, and from a state at
+`--middle` that is the teacher's in half of each batch and the student's own in the other half. Guidance is in it, so a
 sample costs two evaluations of one network where the teacher has two or three networks in each.
 
 Pairs stay in `--work` and are added to. One training; its seed is not the teacher's.
@@ -207,6 +207,7 @@ def main() -> None:
     options.add_argument("--middle", type=float, default=1.5, help="noise level of the second evaluation")
     options.add_argument("--count", type=int, default=1000, help="samples of each row")
     options.add_argument("--seed", type=int, default=1, help="of the student's training")
+    options.add_argument("--student_only", action="store_true", help="without the rows of the teacher")
     options.add_argument("--work", type=Path, help="folder in which paths stay; default: a temporary one")
     chosen = options.parse_args()
     trained = load_model(chosen.model, own_device())
@@ -233,7 +234,7 @@ def main() -> None:
     )
     rows = [
         {"": name, "evaluations": count, **yardstick.of(draw(labels), labels)}
-        for name, count, draw in teacher_rows(paths)
+        for name, count, draw in (() if chosen.student_only else teacher_rows(paths))
     ]
     for count in (1, 2):
         name = f"student, {count} evaluation{'s'[: count - 1]}"
