@@ -79,7 +79,9 @@ class Comparison:
         rate = self.found["chosen"].get(FIRST, {"learning rate": RATES[1]})["learning rate"]
         first, rest = self._budgets()
         seeds = range(self.chosen.seeds) if warm else ()
-        starts = {("start", seed): partial(started, self.place, first, rate, seed, self.sizes) for seed in seeds}
+        starts: dict[Any, Callable[[], Facts]] = {
+            ("start", seed): partial(started, self.place, first, rate, seed, self.sizes) for seed in seeds
+        }
         self._do("starts", starts)
         self._do("short runs after them", self._short(warm))
         self._choose(warm)

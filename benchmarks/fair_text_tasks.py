@@ -155,7 +155,8 @@ def bits(place: Path, network: nn.Module, sizes: Sizes) -> list[Facts]:
     tokens, rows = windows.tokens, []
     if isinstance(network, Autoregressive):
         return [_bits(1.0, plain_nats(network, tokens, _texts(place).tokenizer.size), windows, exact=True)]
-    block = sizes.context if isinstance(network, Masked) else network.config.process.blocks[0]  # type: ignore[union-attr]
+    assert isinstance(network, Masked | Diffusion)
+    block = sizes.context if isinstance(network, Masked) else network.config.process.blocks[0]
     if isinstance(network, Masked) or _has_masks(network):
         for steps in (block // 2, block, 4 * block):
             nats = mask_bound(mask_logits(network, block), tokens, block, steps, sizes.draws)

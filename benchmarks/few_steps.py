@@ -24,7 +24,7 @@ from core.config import TrainConfig
 from core.images import metrics
 from core.images import sampling as drawing
 from core.images.config import FewSteps, ImageSample
-from core.images.dataset import ImageDataset
+from core.images.dataset import ImageDataset, Split
 from core.images.evaluation import REFERENCE
 from core.images.few_steps import FewStepsObjective
 from core.images.judge import Judge
@@ -44,10 +44,12 @@ class Yardstick:
     def __init__(self, dataset: Path, judge: Path) -> None:
         data = ImageDataset.open(dataset)
         self.judge, mixture = Judge.open(judge), np.ones(data.classes)
-        chosen = {
-            split: in_proportion(data.labels(split), mixture, REFERENCE, shuffled=True) for split in ("train", "test")
-        }
-        self.train, test = (self.judge.examine(data.images(s)[np.sort(c)]).features for s, c in chosen.items())
+
+        def features(split: Split) -> NDArray[np.float64]:
+            chosen = in_proportion(data.labels(split), mixture, REFERENCE, shuffled=True)
+            return self.judge.examine(data.images(split)[np.sort(chosen)]).features
+
+        self.train, test = features("train"), features("test")
         self.count, self.floor = len(test), metrics.frechet_distance(test, self.train)
 
     def of(self, images: Images, labels: NDArray[np.int64]) -> dict[str, Any]:

@@ -39,9 +39,9 @@ def mask_logits(network: nn.Module, block: int) -> MaskedLogits:
 
     def logits(tokens: Tensor, masks: Tensor) -> Tensor:
         if isinstance(network, Masked):
-            return network(tokens.masked_fill(masks, network.vocabulary))  # type: ignore[no-any-return]
+            return network(tokens.masked_fill(masks, network.vocabulary))
         assert isinstance(network, Diffusion)
-        return network(_slots(network, tokens, masks, block), block)[0]  # type: ignore[no-any-return]
+        return network(_slots(network, tokens, masks, block), block)[0]
 
     return logits
 
