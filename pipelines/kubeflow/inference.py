@@ -13,6 +13,7 @@ from components.vertex_registry import ARGUMENTS, COMMAND, PORT
 from core import storage
 from core.errors import UserError
 from core.processes.accelerators import EXPECTED
+from core.schemes import REMOTE
 from factory.registry import Registry
 from pipelines.kubeflow.manifest import Plain, pod_spec, resources
 from pipelines.machines import Machine
@@ -37,7 +38,7 @@ def inference_service(
 
     Args:
         name: MODEL, which follows its champion without a new pod; or MODEL@VERSION, that version and no other.
-        registry: where it is; gs://, or for MODEL@VERSION s3:// too.
+        registry: where it is; gs://, or for MODEL@VERSION what KServe fetches too.
         machine: row of resources.yaml.
         image: full name with its tag.
         least: machines that always run; 0: none while nobody asks, where KServe runs on Knative.
@@ -51,7 +52,7 @@ def inference_service(
     model, _, wanted = name.partition("@")
     version = Registry(registry).resolve(name)
     if not storage.is_remote(registry):
-        raise UserError(f"registry {registry}: is on this machine; pods need a gs:// or s3:// prefix")
+        raise UserError(f"registry {registry}: is on this machine; pods need a {REMOTE} prefix")
     if not 0 <= least <= most or most < 1:
         raise UserError(f"replicas: found {least} to {most}; allowed: 0 or more, the first not above the second")
     pinned = wanted.isdecimal()
