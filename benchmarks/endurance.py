@@ -4,8 +4,9 @@
 
 Every image is compared with the one that this process draws from the same seed. A request that is refused with 429
 comes again after `Retry-After`, as the answer asks; one that never gets its image is lost. Slow clients send a byte now
-and then, or never read. Exit code 1 if a request was lost or changed, or the server's memory grew by more than a tenth
-from the second quarter to the last.
+and then, or never read. Every thousand answers print a line, and with the start they are `course` in endurance.json,
+beside the counts. Exit code 1 if a request was lost or changed, or the server's memory grew by more than a tenth from
+the second quarter to the last.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -27,6 +29,8 @@ import httpx
 from benchmarks.results import parser, publish
 from benchmarks.serving import SEEDS, free_port, reference
 
+COUNTS = ("asked", "answered", "lost", "changed", "refused", "kills", "slow")
+EVERY = 1000  # answers from one line of progress to the next
 TRIES = 200  # of one request, refused each time
 GROWTH = 1.1
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -44,6 +48,8 @@ class Endured:
     kills: int = 0
     slow: int = 0
     memory: list[int] = field(default_factory=list)  # bytes of the server, by answered requests
+    course: list[dict[str, Any]] = field(default_factory=list)  # at the start, and after each EVERY answers
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def grown(self) -> float:
@@ -57,10 +63,22 @@ class Endured:
 
     def row(self) -> dict[str, Any]:
         """As a row of the table."""
-        facts = {
-            key: getattr(self, key) for key in ("asked", "answered", "lost", "changed", "refused", "kills", "slow")
+        facts = {key: getattr(self, key) for key in COUNTS}
+        return {
+            **facts,
+            "seconds": time.monotonic() - self.began,
+            "MB": max(self.memory) / 1e6,
+            "memory, last to second quarter": self.grown,
         }
-        return {**facts, "MB": max(self.memory) / 1e6, "memory, last to second quarter": self.grown}
+
+    def note(self, memory: int) -> None:
+        """A line of how far it has come, each EVERY answers."""
+        self.memory.append(memory)
+        if self.answered % EVERY == 0 or not self.course:
+            seconds = round(time.monotonic() - self.began, 1)
+            row = {**{key: getattr(self, key) for key in COUNTS}, "seconds": seconds, "MB": round(memory / 1e6, 1)}
+            self.course.append(row)
+            print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
 
 class Server:
@@ -111,6 +129,7 @@ async def endure(
 ) -> Endured:
     """Lets `clients` ask for `requests` images in all, while workers die and `slow` others dawdle."""
     done, numbers = Endured(requests), count()
+    done.note(server.memory())
     url = f"http://127.0.0.1:{server.port}/generate"
     limits = httpx.Limits(max_connections=clients)
     async with httpx.AsyncClient(timeout=120, limits=limits) as client:
@@ -118,7 +137,7 @@ async def endure(
         async def one() -> None:
             while (number := next(numbers)) < requests:
                 await _asked(client, url, number % SEEDS, same, done)
-                done.memory.append(server.memory())
+                done.note(server.memory())
 
         others = [asyncio.create_task(_dawdle(server.port, reads, done)) for reads in [i % 2 == 0 for i in range(slow)]]
         killer = asyncio.create_task(_kill(server, kills, done))
@@ -135,7 +154,11 @@ async def _asked(
     client: httpx.AsyncClient, url: str, seed: int, same: Callable[[int, Any], bool], done: Endured
 ) -> None:
     for _ in range(TRIES):
-        answer = await client.post(url, json={"seed": seed})
+        try:
+            answer = await client.post(url, json={"seed": seed})
+        except httpx.TransportError:
+            done.lost += 1
+            return
         if answer.status_code != 429:
             break
         done.refused += 1
@@ -200,6 +223,8 @@ def main() -> None:
     done = asyncio.run(run())
     title = f"{given.requests:,} requests of {given.clients} clients, a queue of {given.queue}, {given.steps} steps."
     publish("endurance", title, [done.row()], given.out)
+    facts = {**done.row(), "passed": done.passed, "course": done.course}
+    (given.out / "endurance.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     raise SystemExit(0 if done.passed else 1)
 
 

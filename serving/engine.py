@@ -44,6 +44,11 @@ class Engine:
         """Whether it takes orders: there is a worker, warm, or a new one is about to be."""
         return self._loop is not None and not self._closed and self.failure is None
 
+    @property
+    def threads(self) -> int | None:
+        """With how many threads its worker computes."""
+        return self._worker.threads if self._worker else None
+
     async def start(self) -> None:
         """Starts worker and batches.
 
@@ -146,7 +151,9 @@ class Engine:
             except DeadError as error:
                 log.warning("%s while it loaded the model", error)
             else:
-                log.info("worker is warm", extra={"facts": {"pid": self._worker.pid, "batch": self._worker.tile}})
+                worker = self._worker
+                facts = {"pid": worker.pid, "batch": worker.tile, "threads": worker.threads}
+                log.info("worker is warm", extra={"facts": facts})
                 return
         raise RuntimeError(f"{DEATHS} workers ended before they had loaded {self.card.name}")
 

@@ -51,6 +51,11 @@ class Service:
         """Whether a model is warm."""
         return self._engine is not None and self._engine.ready
 
+    @property
+    def threads(self) -> int | None:
+        """With how many threads the model computes: rounding depends on them."""
+        return self._engine.threads if self._engine else None
+
     def measure(self) -> None:
         """Brings what is true at this moment into the metrics."""
         self.metrics.ready.set(self.ready)

@@ -27,6 +27,15 @@ def test_memory_that_grows_fails() -> None:
     assert not Endured(100, 100, memory=list(range(100, 200))).passed
 
 
+def test_the_way_is_told_at_the_start_and_each_thousand(capsys: pytest.CaptureFixture[str]) -> None:
+    done = Endured(3000)
+    done.note(10_000_000)
+    for done.answered in range(1, 2001):
+        done.note(20_000_000)
+    assert [(row["answered"], row["MB"]) for row in done.course] == [(0, 10), (1000, 20), (2000, 20)]
+    assert "answered 1000" in capsys.readouterr().out
+
+
 def test_no_request_is_lost_or_changed_under_kills_slow_clients_and_overload(tmp_path: Path) -> None:
     save_images(tmp_path / "model", 1)
     same = reference(tmp_path / "model", 2)[1]
@@ -39,4 +48,6 @@ def test_no_request_is_lost_or_changed_under_kills_slow_clients_and_overload(tmp
         done = thread.submit(asyncio.run, run()).result()
     assert (done.answered, done.lost, done.changed, done.kills) == (40, 0, 0, 1)
     assert done.refused > 0
+    assert [row["answered"] for row in done.course] == [0]  # and one for every thousand
+    assert done.course[0]["MB"] > 1
     assert done.slow >= 2

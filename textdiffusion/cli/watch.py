@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "watch served",
             "watch gs://my-bucket/served/mnist-small --json",
+            "watch served --out served.html",
             "watch served --retrain 'mnist-small --max-cost 5'",
         ),
     )(watch)
@@ -36,15 +37,27 @@ def watch(
     retrain: Annotated[
         str | None, typer.Option(metavar="'JOB ...'", help="After a drift: `deploy` or, without a service, `run` this.")
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a page of it here too; in runs/served/ the gallery links to it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """How long a service's requests took, and whether its samples are still as measured; exit code 3: they are not."""
-    from factory.watch import report
+    from core.errors import UserError
+    from factory.watch import look
+    from local import gallery
     from pipelines.settings import load_settings
 
+    if out is not None and (out.is_dir() or out.suffix != ".html"):
+        raise UserError(f"--out {out}: name a file that ends with .html")
     settings = load_settings()
-    facts = report(folder, Path(settings.runs).absolute(), run)
+    runs = Path(settings.runs).absolute()
+    facts = look(folder, runs, run, out).facts()
+    if out is not None and out.absolute().parent == runs / gallery.SERVICES and (runs / gallery.PAGE).is_file():
+        gallery.write(runs, settings.registry)
     print_json(facts) if as_json else _say(facts)
+    if facts["not_compared"]:
+        raise UserError(facts["not_compared"])
     if not facts["drifted"]:
         return
     say(f"drifted: {', '.join(facts['drifted'])}", to=sys.stderr)
@@ -59,6 +72,8 @@ def _say(facts: dict[str, Any]) -> None:
             say(f"{route}: {refused}")
     columns = ("metric", "served", "measured", "floor", "worse_by", "threshold", "n", "drifted")
     answer(facts["compared"], columns, False, "nothing was compared")
+    if facts["not_compared"]:
+        return
     say(f"{facts['count']} of {facts['kept']} samples kept, beside as many of run {facts['run']}")
     for doubt in sorted({row["doubt"] for row in facts["compared"] if row["doubt"]}):
         say(f"in doubt: {doubt}")
