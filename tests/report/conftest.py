@@ -50,8 +50,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     build_gallery(root / "index.html", entries, versions, services=["served/digits.html"])
     facts = json.loads((Path(__file__).parent / "served.json").read_text())
     seconds = {"/generate": [0.05 * 1.01**i for i in range(300)], "/predict": [0.2]}
-    folders = {name: image_run(root / "other", seed=4)[name] for name in ("dataset", "samples")}
-    service.build(root / "served/digits.html", facts, seconds, **folders)
+    made = image_run(root / "other", seed=4)
+    service.build(root / "served/digits.html", facts, seconds, dataset=made["dataset"], samples=made["samples"])
     return {
         "images": root / "images/digits-1/report.html",
         "text": root / "text/pydoc-1/report.html",
