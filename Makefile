@@ -11,14 +11,14 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_FUZZ := $(VENV)/.installed-fuzz
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
-LOCK := $(COMPILE) pyproject.toml --extra pipelines --extra serving --extra s3
+LOCK := $(COMPILE) pyproject.toml --extra pipelines --extra serving --extra s3 --extra azure
 
 IMAGE = $(shell $(BIN)/textdiffusion image)
 REVISION = $(shell $(BIN)/python -P -m local.version)
 SOURCE = $(shell test -e .git && git config --get remote.origin.url 2>/dev/null | sed -E 's|//[^/@]*@|//|' | grep . || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-local test test-slow test-container test-gcsfuse lint format compile run-pipeline image push benchmark torture fuzz audit report lock lock-cpu clean docs
+.PHONY: help setup run-local test test-slow test-container test-gcsfuse azurite lint format compile run-pipeline image push benchmark torture fuzz audit report lock lock-cpu clean docs
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ test-container: $(INSTALLED_DEV)  ## the image in a real engine: the digits pipe
 
 test-gcsfuse: $(INSTALLED_DEV)  ## the digits pipeline in a bucket that the real gcsfuse mounts; needs Go and /dev/fuse
 	$(BIN)/python -m tests.gcsfuse
+
+azurite: $(INSTALLED_DEV)  ## Azure's own storage server for the tests of abfs://, into .venv; needs npm
+	npm install --silent --no-package-lock --prefix $(VENV)/azurite azurite@3.37.0
 
 benchmark: $(INSTALLED_DEV)  ## the short form of benchmarks/
 	$(BIN)/python -m benchmarks

@@ -112,7 +112,7 @@ class Comparison:
 
     def train(self, table: str, examples: dict[str, int]) -> None:
         """Every contender with every seed, the first seed of all first."""
-        tasks = {}
+        tasks: dict[Any, Callable[[], Any]] = {}
         for seed in range(self.chosen.seeds):
             for one in self.field:
                 settings = self.found["chosen"][one.name]

@@ -44,7 +44,7 @@ def judged(place: Path, which: str, epochs: float, count: int) -> Facts:
     for split, most in (("train", REFERENCE), ("validation", data.count("validation")), ("test", count)):
         chosen = in_proportion(data.labels(split), mixture, most, shuffled=True)  # type: ignore[arg-type]
         real[split] = judge.examine(data.images(split)[np.sort(chosen)])  # type: ignore[arg-type]
-    np.savez(place / f"{which}.npz", **{split: real[split].features for split in ("train", "validation")})
+    np.savez(place / f"{which}.npz", train=real["train"].features, validation=real["validation"].features)
     every = judge.examine(data.images("test"))
     return {
         "floor": metrics.frechet_distance(real["test"].features, real["train"].features),

@@ -25,7 +25,7 @@ from benchmarks.contenders import Budget, Ours
 from benchmarks.devices import synchronize
 from benchmarks.peers import Diffusers, Lucidrains
 from benchmarks.slot import Facts, Slot
-from core.images import sampling
+from core.images import metrics, sampling
 from core.images.dataset import ImageDataset
 from core.images.judge import Judge
 from core.images.model import NoiseProcess, TrainedModel
@@ -33,6 +33,7 @@ from core.modality import run_here
 from core.processes.world import World, average_gradients
 from core.randomness import Draws
 from core.requests import PrepareDataRequest, TrainJudgeRequest
+from core.samplers import SampleNoise
 from core.storage.checkpoint import serialize
 from core.training import precision
 from core.training.objective import Batch, Objective
@@ -121,12 +122,12 @@ def _stop_after(objective: Objective, steps: int) -> None:
     """Signals this process, as a machine that is taken away would, in the given step."""
     batch, calls = objective.batch, 0
 
-    def counted(*arguments: Any) -> Batch:
+    def counted(indices: Tensor, draws: Draws) -> Batch:
         nonlocal calls
         calls += 1
         if calls == steps:
             os.kill(os.getpid(), signal.SIGTERM)
-        return batch(*arguments)
+        return batch(indices, draws)
 
     objective.batch = counted  # type: ignore[method-assign]
 
@@ -150,7 +151,7 @@ def rates(slot: Slot) -> Facts:
         if name == "as graphs" or slot.device.type == "cuda":
             for batch in batches if not slot.tiny else (8,):
                 steps = slot.steps(max(40, min(400, 200_000 // batch)))
-                ways = {"graphs": name != "kernel by kernel", "compile": name == "compiled"}
+                ways: Facts = {"graphs": name != "kernel by kernel", "compile": name == "compiled"}
                 result = slot.train(slot.images(), slot.job.train, steps, batch_size=batch, **ways)
                 slot.results[f"batch {batch}, {name}"] = rate(result)
     return {}
@@ -163,7 +164,7 @@ def peers(slot: Slot) -> Facts:
     """
     number_format = precision.choose(slot.device)
     # their networks halve the sides twice
-    sizes = SimpleNamespace(shape=(16, 16) if slot.tiny else (28, 28), classes=10)
+    sizes: Any = SimpleNamespace(shape=(16, 16) if slot.tiny else (28, 28), classes=10)
     for kind in (Diffusers, Lucidrains):
         try:
             peer = kind()
@@ -215,7 +216,7 @@ def quality(slot: Slot) -> Facts:
     slot.results |= {"job": name, "images": trained.examples, "training, s": trained.seconds}
     train = judge.examine(np.array(data.images("train")[:20_000]))
     real = judge.examine(np.array(data.images("test")[:5000]))
-    slot.results["floor"] = quality_of.metrics.frechet_distance(real.features, train.features)
+    slot.results["floor"] = metrics.frechet_distance(real.features, train.features)
     distance, accuracy, per_second = quality_of.quality(trained, ours, data, judge, train, 100 if slot.tiny else 5000)
     return {"Fréchet": distance, "class accuracy": accuracy, "samples/s": per_second}
 
@@ -242,7 +243,7 @@ def text(slot: Slot) -> Facts:
     optimizer = torch.optim.AdamW(gpt.parameters(), 1e-3, fused=True)
 
     def logits(ids: Tensor) -> Tensor:
-        return gpt["head"](gpt["layers"](gpt["embed"](ids), mask=mask, is_causal=True))  # type: ignore[no-any-return]
+        return gpt["head"](gpt["layers"](gpt["embed"](ids), mask=mask, is_causal=True))
 
     forward = torch.compile(logits) if slot.device.type == "cuda" else logits
 
@@ -270,7 +271,7 @@ def draw(slot: Slot) -> Facts:
     seconds = time.monotonic() - began
     began = time.monotonic()
     for _ in range(settings.steps):
-        sampling.samplers.SampleNoise(range(settings.batch_size), objective.shape.size)()
+        SampleNoise(range(settings.batch_size), objective.shape.size)()
     noise = (time.monotonic() - began) * len(labels) / settings.batch_size
     return {
         "samples/s": round(len(labels) / seconds, 1),

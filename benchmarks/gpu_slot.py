@@ -40,7 +40,8 @@ ITEMS: dict[str, tuple[float, Callable[[Slot], dict[str, Any]]]] = {  # with the
 
 def measure(slot: Slot, names: list[str], out: Path) -> dict[str, Any]:
     """The results by item, which are also in `out` after each."""
-    began, found = time.monotonic(), {"measured on": machine(), "items": {}}
+    began = time.monotonic()
+    found: dict[str, Any] = {"measured on": machine(), "items": {}}
     for name in names:
         most, work = ITEMS[name]
         left = SECONDS - (0.0 if slot.tiny else time.monotonic() - began)  # a dry run is of every item

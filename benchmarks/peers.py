@@ -25,12 +25,12 @@ class Diffusers(Peer):
     def __init__(self) -> None:
         from diffusers import DDPMScheduler
 
-        self.schedule = DDPMScheduler(num_train_timesteps=1000)
+        self.schedule: Any = DDPMScheduler(num_train_timesteps=1000)
 
     def network(self, data: ImageDataset) -> nn.Module:
         from diffusers import UNet2DModel
 
-        return UNet2DModel(
+        made: Any = UNet2DModel(
             sample_size=data.shape[0],
             in_channels=1,
             out_channels=1,
@@ -39,6 +39,8 @@ class Diffusers(Peer):
             up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
             num_class_embeds=data.classes,
         )
+        network: nn.Module = made
+        return network
 
     def loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         noise, step = torch.randn_like(images), torch.randint(0, 1000, (len(images),), device=images.device)
@@ -98,7 +100,7 @@ class RectifiedFlow(Peer):
         self.name, self.widths, self.rates = name, widths, rates
         self.optimizer = "muon" if muon else "adamw"
 
-    def network(self, data: ImageDataset) -> nn.Module:
+    def network(self, data: ImageDataset) -> _OnPatches:
         return _OnPatches(data, self.widths)
 
     def groups(self, network: nn.Module) -> list[ParameterGroup]:
@@ -114,13 +116,13 @@ class RectifiedFlow(Peer):
     def loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         count, where = len(images), images.device
         noise, time = torch.randn_like(images), torch.sigmoid(torch.randn(count, device=where))
-        labels = torch.where(torch.rand(count, device=where) < self.dropped, network.no_class, labels)
+        labels = torch.where(torch.rand(count, device=where) < self.dropped, _none(network), labels)
         at = time[:, None, None, None]
         return F.mse_loss(network((1 - at) * images + at * noise, time, labels).float(), noise - images)
 
     def sample(self, network: nn.Module, labels: Tensor, size: tuple[int, int], guidance: float) -> Tensor:
         x = torch.randn(len(labels), 1, *size, device=labels.device)
-        none = torch.full_like(labels, network.no_class)  # type: ignore[call-overload]
+        none = torch.full_like(labels, _none(network))
         times = torch.linspace(1, 0, self.steps + 1).tolist()
         for now, then in itertools.pairwise(times):
             time = torch.full((len(labels),), now, device=labels.device)
@@ -137,6 +139,12 @@ class RectifiedFlow(Peer):
         return self.steps * (1 + ((self.guidances[0] if guidance is None else guidance) != 1))
 
 
+def _none(network: nn.Module) -> int:
+    """The label that means no class."""
+    label: Any = network.no_class
+    return int(label)
+
+
 class _OnPatches(nn.Module):
     """F(x [B, 1, H, W], time [B] in [0, 1], labels [B]); the last label is no class."""
 
@@ -145,7 +153,7 @@ class _OnPatches(nn.Module):
 
         super().__init__()
         self.no_class = data.classes
-        self.unet = UNet2DModel(
+        self.unet: Any = UNet2DModel(
             sample_size=data.shape[0] // 2,
             in_channels=4,
             out_channels=4,

@@ -56,7 +56,7 @@ def _text(depth: int) -> TextModel:
 
 
 def _shape(channels: int, side: int) -> ImageShape:
-    return ImageShape(channels=channels, height=side, width=side, class_names=tuple("0123456789"))  # type: ignore[arg-type]
+    return ImageShape(channels=channels, height=side, width=side, class_names=tuple("0123456789"))
 
 
 def growth_table(_: Field) -> str:

@@ -118,7 +118,7 @@ def solve_by_diffusers(
     """
     from diffusers import EDMDPMSolverMultistepScheduler
 
-    scheduler = EDMDPMSolverMultistepScheduler(
+    scheduler: Any = EDMDPMSolverMultistepScheduler(
         sigma_min=settings.sigma_min,
         sigma_max=settings.sigma_max,
         sigma_data=sigma_data,

@@ -67,4 +67,5 @@ def load(dataset: Path, out: Path) -> Judge:
 
 
 def _network(data: ImageDataset) -> SecondJudgeNetwork:
-    return SecondJudgeNetwork(data.channels, *data.shape[:2], data.classes)
+    height, width = data.shape[:2]
+    return SecondJudgeNetwork(data.channels, height, width, data.classes)

@@ -32,8 +32,15 @@ from core.text.model import load_model
 from core.text.sampling import Writer
 from core.training.log import TrainingLog
 
-SHARED = {"batch_size": 8, "optimizer": "muon", "learning_rate": 2e-3, "weight_decay": 0.05, "warmup_examples": 400}
-SHARED |= {"validate_every": 0.5, "preview_every": 1.0}
+SHARED: dict[str, Any] = {
+    "batch_size": 8,
+    "optimizer": "muon",
+    "learning_rate": 2e-3,
+    "weight_decay": 0.05,
+    "warmup_examples": 400,
+    "validate_every": 0.5,
+    "preview_every": 1.0,
+}
 WARM_SHARE = 0.4
 SPEED_EXAMPLES = 640  # a speed is the median over windows of 20 steps, the first left out
 COLUMNS = ("word_validity", "word_validity_4", "js_2", "js_4", "entropy", "judge_nll", "longest_copy")
@@ -82,7 +89,8 @@ def train_text(model: Section, train: Section, dataset: Path, out: Path, **more:
 def speed(name: str, dataset: Path, place: Path) -> float:
     """Examples a second of a row's last training."""
     objective, _, model, train, _ = ROWS[name]
-    settings = {**SHARED, **train, "examples": SPEED_EXAMPLES * (SHARED | train)["batch_size"] // SHARED["batch_size"]}
+    settings = {**SHARED, **train}
+    settings["examples"] = SPEED_EXAMPLES * settings["batch_size"] // SHARED["batch_size"]
     train_text({"process": model}, settings, dataset, place, objective=objective, work=f"{place}.work")
     log = TrainingLog.parse((place / "train_log.jsonl").read_bytes())
     return statistics.median([row["rate"] for row in log if "rate" in row][1:])

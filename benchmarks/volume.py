@@ -12,11 +12,14 @@ from benchmarks.gpus import HARDWARE, Training, machine, step
 
 HASHED = 0.8e-9  # s a byte: SHA-256, when a data set is opened
 ARRAY_IMAGE, ARRAY_BYTE = 5.5e-6, 5.2e-9  # s an image, and s a byte of its pixels: arrays through prepare-data
+FETCHED = 5.3e-9  # s a byte: a shard read, hashed, written into the cache, and its images picked from there
 FILE_IMAGE = 320e-6  # s: a PNG file of 28x28 pixels, of which all processors decode
 TEXT_BYTE = 0.65e-6  # s a byte of text: BPE of 4,096 tokens, of which all processors tokenize
 DRAWN = 1 / 230  # s: an image of the job digits, 16 steps with guidance
 PROCESSORS = 64  # of the machine that prepares
 DISK = 1.2e9  # bytes/s that a network disk reads; assumed
+SHARDED = 16e9  # bytes of images above which they are shards: `data.shards.above_gb`
+FETCHING = 4  # threads of a process that fetch shards of the next window
 MEMORY = 200e9  # bytes of a machine of eight GPUs that can hold what one of its processes has read; assumed
 
 
@@ -51,9 +54,22 @@ class DataSet:
         return max(self.serial, self.shared / PROCESSORS)
 
     @property
+    def sharded(self) -> bool:
+        """Whether a training reads it through a cache."""
+        return self.kind != "text" and self.bytes > SHARDED
+
+    @property
+    def epoch(self) -> float:
+        """Seconds in which a machine fetches all shards once, meanwhile it trains; 0 if there are none."""
+        return max(FETCHED / FETCHING, 1 / DISK) * self.bytes if self.sharded else 0.0
+
+    @property
     def opened(self) -> float:
-        """Seconds until every one of a machine's eight processes has read and hashed all of it."""
+        """Seconds until every one of a machine's eight processes has read and hashed what it opens: all, or of
+        images in shards the labels alone."""
         kept = self.bytes * (1.8 if self.kind == "text" else 1)  # tokens of two bytes, 2.5 characters each, beside it
+        if self.sharded:
+            kept = 8 * self.examples
         return max(HASHED * kept, (8 if kept > MEMORY else 1) * kept / DISK)
 
 
@@ -76,6 +92,7 @@ def volume_rows() -> list[dict[str, object]]:
             f"{PROCESSORS} cores": _span(one.prepared),
             "limit": "one process writes" if one.serial >= one.shared / PROCESSORS else "cores",
             "opened by 8 processes": _span(one.opened),
+            "an epoch fetched": _span(one.epoch) if one.sharded else "-",
         }
         for one in SETS
     ]

@@ -89,7 +89,7 @@ def diffusion_work(model: TextModel, vocabulary: int) -> Work:
                 return network(noisy, block)
 
             def loss(count: int, run: Callable[..., Any] = logits) -> Tensor:
-                return sum(part.sum() for part in run(count) if part is not None)  # type: ignore[return-value]
+                return sum(part.sum() for part in run(count) if part is not None)
 
             step, forward = _count(network, loss)
             flop += chance * (step.flop + guessing * forward.flop)

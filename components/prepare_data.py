@@ -20,9 +20,13 @@ def prepare_data(modality: str, data_config: dict, data_fingerprint: str, datase
     from components.step import describe, step
     from core.modality import run
     from core.requests import PrepareDataRequest, modality_name
+    from core.schemes import is_remote
 
     with step():
-        request = PrepareDataRequest(modality=modality_name(modality), data=data_config, out=Path(dataset.path))
+        beside = f"{dataset.uri}-shards" if is_remote(dataset.uri) else None  # backends copy all of an artifact
+        request = PrepareDataRequest(
+            modality=modality_name(modality), data=data_config, out=Path(dataset.path), shards=beside
+        )
         metadata = run(request)
         metadata = {"data_hash": metadata.get("content_sha256"), **metadata, "data_fingerprint": data_fingerprint}
         describe(dataset, metadata, {"data": data_config})

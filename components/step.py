@@ -14,9 +14,11 @@ from typing import Any
 from factory.lineage import describe
 from factory.steps import STEPS
 
-__all__ = ["IMAGE", "TRIALS_IMAGE", "component", "describe", "load", "step", "variant", "verified"]
+__all__ = ["IMAGE", "TRAIN_JOB", "TRIALS_IMAGE", "component", "describe", "load", "step", "variant", "verified"]
 IMAGE = "textdiffusion-image:unresolved"
 """Stands for the image until `pipelines.compile` puts in the one whose tag is the hash of its content."""
+TRAIN_JOB = "TEXTDIFFUSION_TRAIN_JOB"
+"""Environment variable: the TrainJob by which a step trains on several nodes, as JSON without a name."""
 TRIALS_IMAGE = "-trials"
 """After its tag: the same image, begun as root (containers/Dockerfile), for trials of a tuning job on Vertex AI."""
 

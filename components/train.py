@@ -23,12 +23,12 @@ def train(
     """Trains a diffusion model, for text from the weights of the autoregressive model if there is one."""
     from pathlib import Path
 
+    from components.nodes import trained
     from components.step import describe, step
-    from core.modality import run
     from core.requests import TrainRequest, modality_name
 
     with step():
-        metadata = run(
+        metadata = trained(
             TrainRequest(
                 modality=modality_name(modality),
                 model=model_config,
@@ -55,12 +55,12 @@ def train_autoregressive(
     """Trains an autoregressive model of text."""
     from pathlib import Path
 
+    from components.nodes import trained
     from components.step import describe, step
-    from core.modality import run
     from core.requests import TrainRequest, modality_name
 
     with step():
-        metadata = run(
+        metadata = trained(
             TrainRequest(
                 modality=modality_name(modality),
                 model=model_config,

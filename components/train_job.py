@@ -31,7 +31,7 @@ def train_job(job: AnyJob, out: str) -> dict[str, Any]:
     if not isinstance(job, ImageTrainingJob | TextTrainingJob):
         raise UserError(f"{job.job}: a sampling job trains nothing")
     if launch.here().nodes > 1 and not storage.is_remote(out) and not Path(out).is_dir():
-        raise UserError(f"--out {out}: not there; several nodes need a gs:// prefix or a folder that all of them mount")
+        raise UserError(f"--out {out}: not there; several nodes need a remote prefix or a folder that all mount")
     sections = job.model_dump(mode="json")
     work = storage.join(out, ".work")
     with scratches.temporary_folder("job") as folder:

@@ -108,6 +108,18 @@ class TrainConfig(Frozen):
             raise ValueError(f"micro_batch {self.micro_batch} is larger than batch_size {self.batch_size}")
         return self
 
+    def shared(self, share: float, rate: float) -> tuple[TrainConfig, TrainConfig]:
+        """Settings of two trainings, one after the other, that have this budget together: `share` of it the second, at
+        `rate` times the learning rates."""
+
+        def part(fraction: float, **changes: Any) -> TrainConfig:
+            examples = None if self.examples is None else max(1, round(fraction * self.examples))
+            minutes = None if self.minutes is None else fraction * self.minutes
+            return self.model_copy(update={"examples": examples, "minutes": minutes, **changes})
+
+        slower = {name: rate * getattr(self, name) for name in ("learning_rate", "muon_learning_rate")}
+        return part(1 - share), part(share, guide_at=None, **slower)
+
 
 class GateConfig(Frozen):
     """When a challenger replaces the champion."""

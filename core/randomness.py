@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -96,30 +96,76 @@ class DataOrder:
     """The example at each position of the endless training stream: a new permutation every epoch.
 
     Up to `LARGE` examples it is in memory; of more, each index is calculated from its position.
+
+    Args:
+        size: examples of the data set.
+        seed: of the order.
+        near: examples that are stored together, in one shard. An epoch then goes through the shards in a new order,
+            `window` of them at a time, whose examples are shuffled.
+        window: shards.
+        coming: told at the beginning of each window which shards it has, and which the next one.
     """
 
     LARGE = 1 << 26
 
-    def __init__(self, size: int, seed: int) -> None:
+    def __init__(
+        self,
+        size: int,
+        seed: int,
+        near: int | None = None,
+        window: int = 1,
+        coming: Callable[[list[int]], None] | None = None,
+    ) -> None:
         if size < 1:
             raise ValueError("the data set is empty")
         self._size, self._seed = size, seed
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+        self._near, self._window, self._coming = near, window, coming
+        self._place, self._order = (-1, 0), torch.empty(0, dtype=torch.int64)  # epoch and window that are in memory
+        self._shards, self._ends = list[int](), torch.empty(0, dtype=torch.int64)  # of that epoch
 
     def __call__(self, start: int, stop: int) -> Tensor:
         """Indices into the data set for positions [start, stop) of the stream: int64 [stop - start]."""
         parts = []
         while start < stop:
             epoch, offset = divmod(start, self._size)
-            generator, count = generator_of(self._seed, "epoch", epoch), min(stop - start, self._size - offset)
-            if self._size > self.LARGE:
+            count = min(stop - start, self._size - offset)
+            if self._near is not None:
+                parts.append(self._in_window(epoch, offset, count))
+            elif self._size > self.LARGE:
+                generator = generator_of(self._seed, "epoch", epoch)
                 parts.append(shuffled(torch.arange(offset, offset + count), self._size, generator))
             else:
-                if epoch != self._epoch:
-                    self._epoch, self._order = epoch, torch.randperm(self._size, generator=generator)
+                if self._place != (epoch, 0):
+                    generator = generator_of(self._seed, "epoch", epoch)
+                    self._place, self._order = (epoch, 0), torch.randperm(self._size, generator=generator)
                 parts.append(self._order[offset : offset + count])
-            start += count
+            start += len(parts[-1])
         return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
+
+    def _in_window(self, epoch: int, offset: int, count: int) -> Tensor:
+        """Up to `count` indices from `offset` of an epoch on, as far as the window goes that it is in."""
+        if self._place[0] != epoch:
+            self._shards = self._shuffled_shards(epoch)
+            lengths = torch.tensor([len(self._examples(shard)) for shard in self._shards])
+            self._ends = lengths.cumsum(0)[self._window - 1 :: self._window].contiguous()  # of full windows
+        window = int(torch.searchsorted(self._ends, offset, right=True))
+        if self._place != (epoch, window):
+            begin = window * self._window
+            members, later = self._shards[begin:][: self._window], self._shards[begin + self._window :]
+            examples = torch.cat([torch.arange(each.start, each.stop) for each in map(self._examples, members)])
+            order = torch.randperm(len(examples), generator=generator_of(self._seed, "window", epoch, window))
+            self._place, self._order = (epoch, window), examples[order]
+            if self._coming is not None:
+                self._coming([*members, *(later or self._shuffled_shards(epoch + 1))[: self._window]])
+        return self._order[offset - (int(self._ends[window - 1]) if window else 0) :][:count]
+
+    def _shuffled_shards(self, epoch: int) -> list[int]:
+        count = -(-self._size // (self._near or 1))
+        return torch.randperm(count, generator=generator_of(self._seed, "shards", epoch)).tolist()
+
+    def _examples(self, shard: int) -> range:
+        near = self._near or 1
+        return range(shard * near, min((shard + 1) * near, self._size))
 
 
 def shuffled(positions: Tensor, size: int, generator: torch.Generator) -> Tensor:

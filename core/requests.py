@@ -44,6 +44,7 @@ class PrepareDataRequest(Frozen):
     modality: ModalityName
     data: Section
     out: Path
+    shards: str | None = Field(None, description="gs:// prefix of what is too large for `out`; default: in `out`")
 
 
 class TrainJudgeRequest(Frozen):

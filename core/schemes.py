@@ -22,13 +22,23 @@ class Scheme:
 _GOOGLE = Scheme("gcs", {"consistency": "md5"})
 _S3 = Scheme("s3", {"use_listings_cache": False, "config_kwargs": {"retries": {"total_max_attempts": 1}}})
 """Of AWS, or wherever AWS_ENDPOINT_URL says; needs the package s3fs. Faults are tried again in core/storage alone."""
+_AZURE = Scheme("abfs", {"anon": False, "use_listings_cache": False, "blocksize": 4 << 20})
+"""Blobs of Azure, `CONTAINER/...` of the account of the environment or `CONTAINER@ACCOUNT.dfs.core.windows.net/...`;
+needs the package adlfs."""
 SCHEMES: dict[str, Scheme] = {
     "gs": _GOOGLE,
     "gcs": _GOOGLE,
     "s3": _S3,
     "minio": _S3,  # as Kubeflow names the objects of its own store
+    "abfs": _AZURE,
+    "abfss": _AZURE,
+    "az": _AZURE,
 }
 """Scheme of a URI -> what opens it. To support another kind of storage, add its row."""
+
+
+REMOTE = "gs://, s3:// or abfs://"
+"""The schemes, for a person who is to write one."""
 
 
 def is_remote(uri: str | Path) -> bool:

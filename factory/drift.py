@@ -39,7 +39,7 @@ def listing(data_dir: str | None) -> dict[str, str]:
         return {}
     if storage.is_remote(data_dir):
         return {
-            name: str(facts.get("md5Hash") or facts.get("crc32c") or facts.get("etag"))
+            name: str(facts.get("md5Hash") or facts.get("crc32c") or remote.md5(facts).hex() or facts.get("etag"))
             for name, facts in remote.details(data_dir).items()
         }
     root = Path(data_dir)

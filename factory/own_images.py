@@ -58,7 +58,6 @@ def images_job(name: str, inner: str, place: str) -> tuple[Values, list[str]]:
     Raises:
         UserError: they cannot be read, or not be split.
     """
-    from core.images.judge import FEATURES
     from core.images.networks import network_for
 
     seen = look_at_images(inner)
@@ -77,9 +76,8 @@ def images_job(name: str, inner: str, place: str) -> tuple[Values, list[str]]:
     examples = float(np.clip(PASSES * seen.images, *EXAMPLES))
     minutes = float(np.clip(round(examples / speed / 60), *MINUTES))
     count = max(20, min(1000, seen.test))
-    kinds = f"{len(seen.classes)} classes" if labelled else "no classes"
     values: Values = {
-        "description": f"{seen.images:,} images of {kinds} from {Path(place).name}",
+        "description": f"{seen.images:,} images of {_kinds(seen)} from {Path(place).name}",
         "modality": "images",
         "data": {"source": seen.source, "data_dir": place, "resolution": side, "channels": channels},
         "model": {"network": {"name": "unet", **shown}, "process": {"sigma_data": "auto"}, "conditional": labelled},
@@ -109,12 +107,20 @@ def images_job(name: str, inner: str, place: str) -> tuple[Values, list[str]]:
         values["data"]["background"] = "white"
     if seen.value_range:
         values["data"]["value_range"] = list(seen.value_range)
-    sizes = sorted(seen.sizes)
+    return values, _notes(seen, name, speed, minutes)
+
+
+def _notes(seen: Seen, name: str, speed: float, minutes: float) -> list[str]:
+    """What the user of the job `name` should know, a line each; `speed` in images a second."""
+    from core.images.judge import FEATURES
+
+    sizes, kinds = sorted(seen.sizes), _kinds(seen)
     shape = f"{sizes[0][1]} x {sizes[0][0]}" + (f" to {sizes[-1][1]} x {sizes[-1][0]}" if len(sizes) > 1 else "")
     notes = [
         f"{seen.images:,} {'coloured' if seen.coloured else 'grey'} images of {shape} pixels, {kinds}",
-        f"they are trained on at {side} x {side}; about {speed:,.0f} images a second here, so {minutes:g} minutes see"
-        f" {minutes * 60 * speed:,.0f}; with judge, samples and measures about {minutes * 1.2 + 1:.0f} minutes in all",
+        f"they are trained on at {seen.side} x {seen.side}; about {speed:,.0f} images a second here, so"
+        f" {minutes:g} minutes see {minutes * 60 * speed:,.0f};"
+        f" with judge, samples and measures about {minutes * 1.2 + 1:.0f} minutes in all",
     ]
     if seen.transparent:
         notes.append("some are transparent: data.background: white shows through")
@@ -130,7 +136,11 @@ def images_job(name: str, inner: str, place: str) -> tuple[Values, list[str]]:
             f"with {FEATURES} or fewer a first model is provisional: registered, but not in service until"
             f" textdiffusion promote {name}@1; gate.first_floors: 0 promotes any first model"
         )
-    return values, notes
+    return notes
+
+
+def _kinds(seen: Seen) -> str:
+    return f"{len(seen.classes)} classes" if seen.classes else "no classes"
 
 
 def look_at_images(place: str) -> Seen:

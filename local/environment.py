@@ -47,8 +47,9 @@ TABLE = (
     Passed(("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "CLOUDSDK_CONFIG", "GCE_METADATA_*",
             "NO_GCE_CHECK"), "access to gs://; the file is named, not held"),
     Passed(("STORAGE_EMULATOR_HOST", "GCSFS_*"), "another server in place of Google's", containers=True),
-    Passed(("TEXTDIFFUSION_BILLING_PROJECT", "TEXTDIFFUSION_CACHE", "TEXTDIFFUSION_PROCESSES", "TEXTDIFFUSION_PROJECT",
-            "TEXTDIFFUSION_REGION", "TEXTDIFFUSION_ENDPOINT"), "what steps read of the settings", containers=True),
+    Passed(("TEXTDIFFUSION_BILLING_PROJECT", "TEXTDIFFUSION_CACHE", "TEXTDIFFUSION_CACHE_GB", "TEXTDIFFUSION_PROCESSES",
+            "TEXTDIFFUSION_PROJECT", "TEXTDIFFUSION_REGION", "TEXTDIFFUSION_ENDPOINT"),
+           "what steps read of the settings", containers=True),
 )  # fmt: skip
 """Besides these, every step has what `step_environment` sets."""
 

@@ -103,15 +103,7 @@ def run_job(job: AnyJob, place: LocalPlace, console: Console, *, resume: Run | N
     problems = check_spec(text, job)
     if problems:
         raise UserError(f"{job.job}: {problems[0]}")
-    config = job.model_dump(mode="json")
-    facts = {
-        "runner": f"local ({place.runner})",
-        "code_version": code_version(),
-        "image": image,
-        "config": config,
-        "config_hash": config_hash(config),
-        "parents": [],
-    }
+    facts = begun(job, runner=f"local ({place.runner})", image=image)
     runs = place.runs.absolute()
     names = step_names(spec, loops_of(job))
     arguments = parameters(job, registry=place.registry_uri())  # looks at the data: before there is a folder
@@ -142,6 +134,19 @@ def run_job(job: AnyJob, place: LocalPlace, console: Console, *, resume: Run | N
         run.build_report()
         gallery.write(runs, place.registry_uri())
     return run
+
+
+def begun(job: AnyJob, *, runner: str, image: str, parents: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a run's record says of how it was begun."""
+    config = job.model_dump(mode="json")
+    return {
+        "runner": runner,
+        "code_version": code_version(),
+        "image": image,
+        "config": config,
+        "config_hash": config_hash(config),
+        "parents": list(parents),
+    }
 
 
 def _again(run: Run) -> Run:

@@ -15,7 +15,7 @@ from typing import Any
 
 from components.step import load
 from core import storage
-from core.config import config_hash, with_overrides
+from core.config import with_overrides
 from core.errors import UserError
 from core.names import inside
 from core.secrets import redact
@@ -23,8 +23,7 @@ from core.similar import did_you_mean
 from factory.job import AnyJob, parse_job
 from factory.run_folder import STORE, Run, find_run, new_run
 from factory.steps import STEPS
-from local.runner import LocalPlace
-from local.version import code_version
+from local.runner import LocalPlace, begun
 from local.watcher import StepError, place_outputs
 from pipelines.checks import read_spec, tasks
 from pipelines.compile import compile_job, image_name
@@ -66,22 +65,12 @@ def run_step(
     for name in inputs:
         if (available.get(name) or {}).get("path") is None:
             raise UserError(f"--only {step}: run {before.id} has no artifact {name!r}, which the step needs")
-    values = config.model_dump(mode="json")
-    facts = {
-        "runner": "in-process",
-        "code_version": code_version(),
-        "image": "none: in-process",
-        "config": values,
-        "config_hash": config_hash(values),
-        "parents": [before.id],
-    }
+    facts = begun(config, runner="in-process", image="none: in-process", parents=(before.id,))
     run = new_run(runs, str(before.facts["pipeline"]), config.job, [step], facts)
     with run.held():
         arguments = _parameters(task, config, place, run)
         for name in inputs:
-            artifact = available[name]  # a record may name any file
-            uri = artifact["uri"] if _in_store(runs, artifact["uri"]) else str(artifact["path"])
-            arguments[name] = _kind(function, name)(name=name, uri=uri, metadata=dict(artifact["metadata"]))
+            arguments[name] = _artifact(function, name, runs, available[name])
         store = inside(runs, f"{STORE}/{run.id}/{step}")
         store.mkdir(parents=True)
         for name in outputs:
@@ -95,6 +84,12 @@ def run_step(
             storage.write_bytes(run.folder / "metrics.json", metrics.read_bytes())
         run.save(status="succeeded", seconds=seconds)
     return run
+
+
+def _artifact(function: Callable[..., Any], name: str, runs: Path, known: Mapping[str, Any]) -> Any:
+    """An input of the step as an artifact of KFP, from what a run's record says of it."""
+    uri = known["uri"] if _in_store(runs, known["uri"]) else str(known["path"])  # a record may name any file
+    return _kind(function, name)(name=name, uri=uri, metadata=dict(known["metadata"]))
 
 
 def _recorded(run: Run, step: str, call: Callable[[], None]) -> float:

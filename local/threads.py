@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.processes import limits
 from core.training.threads import CHOSEN
 
 ASKED = "OMP_NUM_THREADS"
@@ -43,15 +44,16 @@ def choose(environment: Mapping[str, str], before: Mapping[str, object]) -> Thre
     """
     if environment.get(ASKED):
         return Threads(None)
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = limits.processors()
     if "threads" in before:
         kept = before["threads"]
         count = kept if isinstance(kept, int) and kept > 0 else None
         return Threads(count, f"threads: {_said(count, processors)}, as this run began")
     free = free_processors(processors)
     count = max(1, round(free))
-    if count >= processors:
-        return Threads(None, f"threads: {_said(None, processors)}")
+    if count >= processors:  # torch counts those it is bound to, and knows no limit of a container
+        limited = processors if processors < len(limits.bound()) else None
+        return Threads(limited, f"threads: {_said(None, processors)}")
     busy = f"{processors - count} busy with other work"
     return Threads(count, f"threads: {_said(count, processors)}, {busy}; {ASKED}=N sets another number")
 
@@ -62,20 +64,23 @@ def _said(count: int | None, processors: int) -> str:
 
 
 def free_processors(processors: int) -> float:
-    """How many of them nobody uses: watched for a moment on Linux, else by the load of the last minute."""
-    before = _idle()
+    """How many of those that this process may run on nobody uses, up to `processors`: watched for a moment on Linux,
+    else by the load of the last minute."""
+    own = limits.bound()
+    before = _idle(own)
     if before is None:
         return processors - os.getloadavg()[0] if hasattr(os, "getloadavg") else processors
     time.sleep(SECONDS)
-    after = _idle() or before
+    after = _idle(own) or before
     idle, total = after[0] - before[0], after[1] - before[1]
-    return processors * idle / total if total > 0 else processors
+    return min(processors, len(own) * idle / total) if total > 0 else processors
 
 
-def _idle() -> tuple[int, int] | None:
-    """Ticks since the start that all processors were idle, and all ticks; None where nobody counts them."""
+def _idle(own: Collection[int]) -> tuple[int, int] | None:
+    """Ticks since the start that the processors `own` were idle, and all their ticks; None where nobody counts them."""
     try:
-        ticks = [int(value) for value in STAT.read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
-    except (OSError, ValueError):
+        rows = [line.split() for line in STAT.read_text(encoding="ascii").split("\n")]
+        ticks = [[int(tick) for tick in row[1:9]] for row in rows if row and row[0] in {f"cpu{one}" for one in own}]
+        return sum(each[3] + each[4] for each in ticks), sum(map(sum, ticks))
+    except (OSError, ValueError, IndexError):
         return None
-    return (ticks[3] + ticks[4], sum(ticks)) if len(ticks) >= 5 else None

@@ -69,6 +69,7 @@ def compile_job(
     machines: Mapping[str, Machine] | None = None,
     options: VertexOptions | None = None,
     definition: Callable[[AnyJob, Placement], Any] | None = None,
+    nodes: str = "",
 ) -> str:
     """The job's pipeline as the YAML text of its specification.
 
@@ -79,6 +80,7 @@ def compile_job(
         machines: rows of resources.yaml; None: as the file has them.
         options: for Vertex custom jobs.
         definition: makes the pipeline; None: the one of the job's kind. Retraining has its own.
+        nodes: the TrainJob by which trainings run on several nodes of a Kubernetes cluster; empty: in the step's pod.
 
     Raises:
         UserError: a machine that the job names is not there.
@@ -86,7 +88,7 @@ def compile_job(
     from kfp import compiler
 
     definition = definition or DEFINITIONS[job.kind]
-    place = Placement(target, machines or load_machines(), job.resources, options or VertexOptions())
+    place = Placement(target, machines or load_machines(), job.resources, options or VertexOptions(), nodes)
     defaults: dict[str, Any] = sections(job)
     if job.kind == "training":
         defaults["model_name"] = job.job

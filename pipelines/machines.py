@@ -104,6 +104,11 @@ class Machine(Frozen):
         cpu = self.kubernetes.cpu or (self.cpu - 1 if self.cpu > 1 else 0.5)
         return cpu, round(1000 * (self.kubernetes.memory_gb or _FOR_PODS * self.memory_gb))
 
+    def waiting(self) -> Machine:
+        """The same for a pod that waits for others and hands files on."""
+        own = self.kubernetes.model_copy(update={"cpu": 0.5, "memory_gb": min(4.0, 0.8 * self.memory_gb)})
+        return self.model_copy(update={"kubernetes": own})
+
     def spec(self) -> dict[str, Any]:
         """`MachineSpec` of a worker pool."""
         if not self.accelerator_type:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from components.step import IMAGE, variant
+from components.step import IMAGE, TRAIN_JOB, variant
 from core.config import ResourcesConfig
 from core.processes.accelerators import EXPECTED, IN_POD
 from factory.steps import STEPS
@@ -27,6 +27,7 @@ class Placement:
     machines: Mapping[str, Machine]
     resources: ResourcesConfig
     options: VertexOptions = field(default_factory=VertexOptions)
+    nodes: str = ""  # of Kubeflow: the TrainJob by which the job's own trainings run on several; empty: in their pod
 
     def training(self, component: Any, artifacts: Collection[str] = ()) -> Any:
         """The component that trains: a custom job on Vertex, itself elsewhere. Call it outside of a pipeline.
@@ -59,6 +60,9 @@ class Placement:
             return task if step.cached else task.set_caching_options(enable_caching=False)
         task = made(**inputs)
         task.set_env_variable("TEXTDIFFUSION_IMAGE", IMAGE)
+        if self.nodes and step.budget:
+            machine = self.machine("cpu").waiting()
+            task.set_env_variable(TRAIN_JOB, self.nodes)
         if machine.accelerator_type:
             name = EXPECTED if self.target == "vertex" else IN_POD
             task.set_env_variable(name, str(machine.accelerator_count))

@@ -109,33 +109,7 @@ def line_chart(
     x_range = _range(xs, x.log, margin=x.room)
     y_range = _range(ys, y.log, margin=0.06)
     place_x, place_y = _placer(x_range, x.log), _placer(y_range, y.log)
-    curves: list[Curve] = []
-    inspect: list[dict[str, object]] = []
-    for one, points in kept:
-        placed = [(place_x(px), place_y(py)) for px, py in points]
-        path = "M" + "L".join(f"{10 * px:.1f} {1000 - 10 * py:.1f}" for px, py in placed)
-        # A zero-length segment with round caps stays a circle however the drawing is stretched.
-        marked = one.dots or len(placed) == 1  # a line through a single point is nothing
-        dots = "".join(f"M{10 * px:.1f} {1000 - 10 * py:.1f}h.01" for px, py in placed) if marked else ""
-        area = f"{path}L{10 * placed[-1][0]:.1f} 1000L{10 * placed[0][0]:.1f} 1000Z" if one.fill else ""
-        curves.append(Curve(one.name, one.style, path if one.line else "", area, dots, one.legend))
-        if one.legend or one.labels:
-            labels = one.labels if one.labels and len(one.labels) == len(points) else None
-            inspect.append(
-                {
-                    "name": one.name,
-                    "style": one.style,
-                    "points": [
-                        [
-                            round(place[0], 2),
-                            round(place[1], 2),
-                            f"{x.label} {_exact(point[0])}",
-                            labels[index] if labels else figure(point[1], digits=4),
-                        ]
-                        for index, (place, point) in enumerate(zip(placed, points, strict=True))
-                    ],
-                }
-            )
+    placed = [[(place_x(px), place_y(py)) for px, py in points] for _, points in kept]
     return Chart(
         title=title,
         summary=summary or _summary(title, kept),
@@ -143,14 +117,36 @@ def line_chart(
         y_label=y.label,
         x_ticks=ticks(x_range, x.log, x.format),
         y_ticks=ticks(y_range, y.log, y.format),
-        curves=curves,
-        rules=_labelled(
-            [(place_y(value), label) for value, label in rules],
-            [[(place_x(px), place_y(py)) for px, py in points] for _, points in kept],
-        ),
-        inspect=inspect,
+        curves=[_curve(one, places) for (one, _), places in zip(kept, placed, strict=True)],
+        rules=_labelled([(place_y(value), label) for value, label in rules], placed),
+        inspect=[
+            _inspected(one, points, places, x.label)
+            for (one, points), places in zip(kept, placed, strict=True)
+            if one.legend or one.labels
+        ],
         note=note,
     )
+
+
+def _curve(one: Series, places: Sequence[Point]) -> Curve:
+    """A series as SVG paths, from its places in percent."""
+    path = "M" + "L".join(f"{10 * px:.1f} {1000 - 10 * py:.1f}" for px, py in places)
+    # A zero-length segment with round caps stays a circle however the drawing is stretched.
+    marked = one.dots or len(places) == 1  # a line through a single point is nothing
+    dots = "".join(f"M{10 * px:.1f} {1000 - 10 * py:.1f}h.01" for px, py in places) if marked else ""
+    area = f"{path}L{10 * places[-1][0]:.1f} 1000L{10 * places[0][0]:.1f} 1000Z" if one.fill else ""
+    return Curve(one.name, one.style, path if one.line else "", area, dots, one.legend)
+
+
+def _inspected(one: Series, points: Sequence[Point], places: Sequence[Point], x_label: str) -> dict[str, object]:
+    """A series as the page's script shows it under the pointer."""
+    labels = one.labels if one.labels and len(one.labels) == len(points) else None
+    texts = labels or [figure(y, digits=4) for _, y in points]
+    rows = [
+        [round(px, 2), round(py, 2), f"{x_label} {_exact(x)}", text]
+        for (px, py), (x, _), text in zip(places, points, texts, strict=True)
+    ]
+    return {"name": one.name, "style": one.style, "points": rows}
 
 
 def ticks(limits: Point, log: bool, form: Callable[[float], str]) -> list[Tick]:

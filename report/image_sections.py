@@ -130,7 +130,10 @@ def data(artifacts: Artifacts) -> Section:
 def real_rows(artifacts: Artifacts, classes: list[int], most: int) -> list[Json]:
     """Training images of `classes`, at most `most` of each, in the layout of the sample grid, so that the eye can
     compare them; of no classes: one row of images of all."""
-    paths = [path for name in ("images", "labels") if (path := artifacts.dataset.file(f"train_{name}.npy"))]
+    dataset, parts = artifacts.dataset, ("images", "labels")
+    paths = [path for name in parts if (path := dataset.file(f"train_{name}.npy"))]
+    if len(paths) != 2:  # images in shards
+        paths = [path for name in parts if (path := dataset.file(f"examples_{name}.npy"))]
     if len(paths) != 2:
         return []
     try:

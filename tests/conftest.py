@@ -45,8 +45,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def temporary() -> None:
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What the processes of the tests leave in the temporary folder, killed ones above all, goes with this process."""
+    tmp_path_factory.getbasetemp()  # stays where it is: what a failed test wrote can be looked at
     folder, _ = scratches.keep("tests")
     folder.chmod(0o1777)  # some are of another user, as in a container
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)

@@ -19,12 +19,13 @@ from core.errors import UserError
 from core.images.config import EMBEDDED, ImageData
 from core.images.data import prepare
 from core.images.dataset import ImageDataset, Split
+from core.images.shards import Images as ImageArray
+from core.images.shards import order_of
 from core.images.sources import kind_of
 from core.images.sources.arrays import open_arrays
 from core.images.sources.source import UNLABELLED
 from core.modality import run
 from core.names import inside
-from core.randomness import DataOrder
 from core.requests import ModalityName, PrepareDataRequest
 from core.storage import scratches
 from core.text import data as texts
@@ -98,8 +99,8 @@ class Images(_Dataset):
         """Standard deviation of the training pixels in units of [-1, 1]: sigma_data of a noise process."""
         return max(float(self.dataset.metadata["std"]), 0.01)  # constant images have none
 
-    def images(self, split: Split = "train") -> NDArray[np.uint8]:
-        """uint8 [N, H, W] or [N, H, W, 3], memory-mapped and read-only."""
+    def images(self, split: Split = "train") -> ImageArray:
+        """uint8 [N, H, W] or [N, H, W, 3], memory-mapped and read-only, or in shards that are read where indexed."""
         return self.dataset.images(split)
 
     def labels(self, split: Split = "train") -> NDArray[np.int64]:
@@ -110,7 +111,8 @@ class Images(_Dataset):
         self, size: int, *, examples: int, seed: int = 0
     ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
         """Training images [size, H, W(, 3)] and labels [size], shuffled every epoch, `examples` in all."""
-        images, labels, order = self.images(), self.labels(), DataOrder(len(self), seed)
+        images, labels = self.images(), self.labels()
+        order = order_of(images, seed)
         for start in range(0, examples, size):
             chosen = order(start, start + size).numpy()
             yield images[chosen], labels[chosen]

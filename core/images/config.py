@@ -18,6 +18,16 @@ EMBEDDED = ("digits", "mnist-small")
 """Sources that are part of the library and read no folder."""
 
 
+class ShardData(Frozen):
+    """When images are written as shards, which a training reads through a cache; smaller sets are one file a split."""
+
+    above_gb: float = Field(16, ge=0, description="Gigabytes of pixels above which a data set is written as shards")
+    mb: float = Field(256, gt=0, le=4096, description="Megabytes of one shard; training caches nine of them or more")
+    place: Place | None = Field(
+        None, description="Folder or gs:// prefix of the shards; null: beside the data set, in its bucket or its folder"
+    )
+
+
 class ImageData(HubPlace):
     """Which images, from where, and how they are split."""
 
@@ -51,6 +61,7 @@ class ImageData(HubPlace):
         default=0.05, ge=0, le=1, description="Largest share of held-out images that may equal a training image"
     )
     limit: int | None = Field(default=None, ge=10, description="Use only that many training images (for quick trials)")
+    shards: ShardData = ShardData()
 
     @model_validator(mode="after")
     def _usable(self) -> ImageData:
@@ -112,11 +123,40 @@ class Process(Frozen):
     )
 
 
+class FewSteps(Frozen):
+    """How a trained model becomes one that draws in one or two steps, its guidance included (core/images/few_steps.py).
+
+    It is sampled by `sampler: ddim, steps: 2, sigma_max: TOP, sigma_min: MIDDLE` without guidance.
+    """
+
+    share: float = Field(default=0.1, gt=0, lt=1, description="Of the budget, at its end")
+    paths: int = Field(
+        default=2000, ge=1, le=1_000_000, description="Of the teacher, from noise to image, held in memory"
+    )
+    rate: float = Field(default=0.5, gt=0, le=1, description="Of the training's learning rates")
+    top: float = Field(default=20.0, gt=0, description="Noise level at which paths begin")
+    middle: float = Field(default=1.5, gt=0, description="Noise level of the second evaluation")
+    steps: int = Field(default=16, ge=2, le=1000, description="Of the teacher along a path, by dpmpp")
+    guidance: float = Field(default=1.2, ge=0, le=50, description="As sample.guidance, of the teacher; so are the next")
+    guidance_low: float = Field(default=0.2, ge=0)
+    guidance_high: float = Field(default=5.0, gt=0)
+    autoguidance: float = Field(default=1.0, ge=0, le=50)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FewSteps:
+        if self.middle >= self.top:
+            raise ValueError(f"middle is {self.middle}, top is {self.top}; it must be the smaller")
+        return self
+
+
 class ImageModel(Frozen):
     """Network and noise process."""
 
     network: Network = UNetConfig()
     process: Process = Process()
+    few_steps: FewSteps | None = Field(
+        default=None, description="The last part of the training makes it a model of one or two steps; null: none"
+    )
     label_dropout: float = Field(default=0.1, ge=0, le=1, description="Share of examples trained without their class")
     conditional: bool = True
 

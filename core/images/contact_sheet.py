@@ -15,9 +15,14 @@ MAX_ROWS = 24
 
 
 def contact_sheet(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: Sequence[str], columns: int = 14
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    class_names: Sequence[str],
+    columns: int = 14,
+    *,
+    counts: Sequence[int],
 ) -> Image.Image:
-    """`columns` images of each class, evenly spaced over the data set, beside the class name and count.
+    """`columns` images of each class, evenly spaced over those given, beside the class name and its count.
 
     Images are uint8 [N, H, W] or [N, H, W, 3]; with more than `MAX_ROWS` classes the rest is only counted.
     """
@@ -41,7 +46,7 @@ def contact_sheet(
         top = MARGIN + row * step[1]
         middle = top + step[1] // 2 - GAP // 2
         draw.text((MARGIN, middle - 9), name[:16], INK, font, anchor="lm")
-        draw.text((MARGIN, middle + 10), f"{len(members):,}", FAINT, small, anchor="lm")
+        draw.text((MARGIN, middle + 10), f"{counts[row]:,}", FAINT, small, anchor="lm")
         for column, place in enumerate(np.linspace(0, len(members), columns, endpoint=False).astype(int)):
             if column < len(members):
                 picture = Image.fromarray(np.asarray(images[members[place]])).convert("RGB")

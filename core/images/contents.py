@@ -7,6 +7,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from core.images.shards import Images
+
 BLOCK = 4096  # images of a memory-mapped array held at once
 
 
@@ -16,8 +18,8 @@ def hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.frombuffer(taken, np.uint64)
 
 
-def repeats(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """True where an image of [N, ...], which may be memory-mapped, equals an earlier one. bool [N]"""
+def repeats(images: Images) -> NDArray[np.bool_]:
+    """True where an image of [N, ...], which may be memory-mapped or in shards, equals an earlier one. bool [N]"""
     blocks = [hashes(images[start : start + BLOCK]) for start in range(0, len(images), BLOCK)]
     _, first = np.unique(np.concatenate(blocks), return_index=True)
     repeated = np.ones(len(images), bool)

@@ -6,6 +6,11 @@
     {split}_labels.npy       int64 [N]
     contact_sheet.png        some training images of each class
 
+Of more than `data.shards.above_gb`, in place of the images:
+
+    shards.json, shards/     core/images/shards.py; or the shards are elsewhere
+    examples_images.npy      the first training images of each class, and their labels: examples_labels.npy
+
 A million images stream through one batch at a time: one pass over the source, memory independent of their number.
 """
 
@@ -20,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from core import storage
@@ -29,9 +33,11 @@ from core.errors import UserError
 from core.images.config import ImageData
 from core.images.contact_sheet import contact_sheet
 from core.images.contents import hashes
-from core.images.dataset import FORMAT, SPLITS, ImageDataset, Split
-from core.images.sources import Batch, Labels, Pool, Source, open_source
-from core.images.split import UNUSED, assign_splits
+from core.images.dataset import FORMAT, SHARDED, SPLITS, ImageDataset, Split
+from core.images.sources import Batch, Labels, Source, open_source
+from core.images.sources.source import MAX_SIDE
+from core.images.split import UNUSED, assign_splits, pools_of
+from core.images.writing import Examples, Sharding, write_index, writer_of
 from core.names import inside
 from core.printable import say
 from core.records import facts
@@ -42,17 +48,19 @@ from core.storage import integrity
 __all__ = ["ImageDataset", "prepare_data"]
 
 
-def prepare_data(config: ImageData, out: Path) -> dict[str, Any]:
+def prepare_data(config: ImageData, out: Path, place: str | None = None) -> dict[str, Any]:
     """Writes the data set artifact to the folder `out`, whole or not at all; returns its flat metadata.
+
+    Shards are put below `place`, unless `config` says where; None: in `out`.
 
     Raises:
         UserError: the source is missing or damaged, or its images cannot be used together.
     """
     with open_source(config) as source:
-        return prepare(source, config, out, config.source)
+        return prepare(source, config, out, config.source, place)
 
 
-def prepare(source: Source, config: ImageData, out: Path, name: str) -> dict[str, Any]:
+def prepare(source: Source, config: ImageData, out: Path, name: str, place: str | None = None) -> dict[str, Any]:
     """The same for a source that is open already; `name` says in the metadata what it is.
 
     Raises:
@@ -60,13 +68,18 @@ def prepare(source: Source, config: ImageData, out: Path, name: str) -> dict[str
     """
     with storage.atomic_folder(out, "dataset.json") as folder:
         assignment = assign_splits(source, config)
-        written = _write_images(source, config, assignment, folder)
+        sharding = _sharding(source, config, assignment, place)
+        written = _write_images(source, config, assignment, folder, sharding)
         source.intake.check(source.train.name)
         _check_overlap(written, config.overlap, source.train.name)
         metadata = {"source": name, **_describe(source, config, assignment, written)}
-        images = np.load(folder / "train_images.npy", mmap_mode="r")
-        labels = np.load(folder / "train_labels.npy")
-        contact_sheet(images, labels, source.class_names).save(folder / "contact_sheet.png", optimize=True)
+        if sharding is not None:
+            metadata["shards"] = {"root": sharding.root}
+        shown = "train" if sharding is None else "examples"
+        images = np.load(inside(folder, f"{shown}_images.npy"), mmap_mode="r")
+        labels = np.load(inside(folder, f"{shown}_labels.npy"))
+        sheet = contact_sheet(images, labels, source.class_names, counts=metadata["class_histogram"]["train"])
+        sheet.save(folder / "contact_sheet.png", optimize=True)
         integrity.write_json(folder / "dataset.json", metadata)
     for line in summary_lines(metadata):
         say(line, to=sys.stderr)
@@ -84,45 +97,6 @@ def flat_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "content_sha256": metadata["content_sha256"],
         "split_sha256": metadata["split_sha256"],
     }
-
-
-class _NpyWriter:
-    """A .npy file of known length written row by row; its memory is one batch, and its hash is taken on the way."""
-
-    def __init__(self, path: Path, count: int) -> None:
-        self.path, self.count, self.written = path, count, 0
-        self.shape: tuple[int, ...] = ()
-        self._stream = path.open("wb")
-        self._digest = hashlib.sha256()
-
-    def append(self, rows: NDArray[Any]) -> None:
-        if self.written == 0:
-            self.shape = rows.shape[1:]
-            header = {
-                "descr": npy.dtype_to_descr(rows.dtype),
-                "fortran_order": False,
-                "shape": (self.count, *self.shape),
-            }
-            npy.write_array_header_1_0(_Tee(self._stream, self._digest), header)
-        _Tee(self._stream, self._digest).write(np.ascontiguousarray(rows).tobytes())
-        self.written += len(rows)
-
-    def close(self) -> None:
-        self._stream.close()
-
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class _Tee:
-    stream: Any
-    digest: Any
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return int(self.stream.write(data))
 
 
 class _Contents:
@@ -169,23 +143,36 @@ class _Written:
     leaked: dict[Split, int]  # held-out images that equal one of training
 
 
+def _sharding(
+    source: Source, config: ImageData, assignment: Mapping[Split, NDArray[np.uint8]], place: str | None
+) -> Sharding | None:
+    """How the images are written in shards; None if they are not, by their number and by the shape of the first."""
+    count = sum(int((codes != UNUSED).sum()) for codes in assignment.values())
+    most = (config.resolution or MAX_SIDE, config.resolution or MAX_SIDE, 3)
+    if Sharding.of(config.shards, count, most, place) is None:
+        return None  # whatever their shape, which need not be read
+    with source.intake.looking():
+        first = next(iter(source.train.batches()))[:1]
+    return Sharding.of(config.shards, count, conform(first, config, Tally()).shape[1:], place)
+
+
 def _write_images(
-    source: Source, config: ImageData, assignment: Mapping[Split, NDArray[np.uint8]], folder: Path
+    source: Source,
+    config: ImageData,
+    assignment: Mapping[Split, NDArray[np.uint8]],
+    folder: Path,
+    sharding: Sharding | None,
 ) -> _Written:
-    pools: list[tuple[Pool, NDArray[np.uint8]]] = [(source.train, assignment["train"])]
-    if source.validation is not None:
-        pools.append((source.validation, assignment["validation"]))
-    if source.test is not None:
-        pools.append((source.test, assignment["test"]))
+    pools = pools_of(source, config, assignment, shuffled=sharding is not None)
     labels = {
         split: np.concatenate([pool.labels[codes == index] for pool, codes in pools])
         for index, split in enumerate(SPLITS)
     }
     pixels = np.zeros(256, np.int64)
     shape: tuple[int, ...] | None = None
-    contents, tally = _Contents(), source.intake.tally
+    contents, tally, examples = _Contents(), source.intake.tally, Examples(len(source.class_names))
     with ExitStack() as stack:
-        writers = [_NpyWriter(inside(folder, f"{split}_images.npy"), len(labels[split])) for split in SPLITS]
+        writers = [writer_of(sharding, folder, split, len(labels[split])) for split in SPLITS]
         for writer in writers:
             stack.callback(writer.close)
         for pool, codes in pools:
@@ -196,22 +183,27 @@ def _write_images(
                     size, expected = _size(batch.shape[1:]), _size(shape)
                     raise UserError(f"{pool.name}: images of {size}, while {source.train.name} has {expected}")
                 shape = batch.shape[1:]
-                part = codes[done : done + len(batch)]
+                classes, part = pool.labels[done:][: len(batch)], codes[done:][: len(batch)]
                 done += len(batch)
                 for index, writer in enumerate(writers):
                     if (part == index).any():
                         writer.append(batch[part == index])
                 pixels += values_of(batch[part == 0])
                 contents.add(batch[part != UNUSED], part[part != UNUSED])
+                if sharding is not None:
+                    examples.add(batch[part == 0], classes[part == 0])
                 tally.count("read", len(batch))
     leaked = contents.count(tally)
     assert shape is not None
     assert all(writer.written == writer.count for writer in writers), "a reader's batches differ from its labels"
-    files = {writer.path.name: {"sha256": writer.sha256, "bytes": writer.path.stat().st_size} for writer in writers}
-    for split, values in labels.items():
-        path = inside(folder, f"{split}_labels.npy")
+    files = write_index(writers, sharding, folder)
+    arrays = {f"{split}_labels.npy": values for split, values in labels.items()}
+    if sharding is not None:
+        arrays |= dict(zip(("examples_images.npy", "examples_labels.npy"), examples.arrays(), strict=True))
+    for name, values in arrays.items():
+        path = inside(folder, name)
         np.save(path, values, allow_pickle=False)
-        files[path.name] = {"sha256": storage.sha256(path), "bytes": path.stat().st_size}
+        files[name] = {"sha256": storage.sha256(path), "bytes": path.stat().st_size}
     return _Written(files, shape, pixels, labels, leaked)
 
 
@@ -269,7 +261,7 @@ def _describe(
     mean = float(share @ levels)
     identity = {name: file["sha256"] for name, file in written.files.items()}
     return {
-        "format": FORMAT,
+        "format": FORMAT if f"{SPLITS[0]}_images.npy" in written.files else SHARDED,
         "modality": "images",
         "counts": {split: len(written.labels[split]) for split in SPLITS},
         "shape": list(written.shape),

@@ -27,9 +27,10 @@ from core.config import config_hash
 from core.errors import UserError
 from core.images.config import ImageEvaluate
 from core.images.dataset import ImageDataset
+from core.images.shards import Images, order_of
 from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World, own_device
-from core.randomness import DataOrder, generator_of
+from core.randomness import generator_of
 from core.storage import integrity
 from core.storage.checkpoint import deserialize, serialize
 from core.training.eager import AdamW
@@ -134,7 +135,7 @@ class Judge:
         return str(self.description["sha256"])
 
     @torch.inference_mode()
-    def examine(self, images: NDArray[np.uint8], batch_size: int = 256, world: World = SINGLE_PROCESS) -> Answers:
+    def examine(self, images: Images, batch_size: int = 256, world: World = SINGLE_PROCESS) -> Answers:
         """Features and class probabilities of `images`, uint8 [N, H, W] or [N, H, W, 3]; batches divided over `world`,
         the whole in every process."""
 
@@ -198,7 +199,7 @@ def fit(network: JudgeNetwork, data: ImageDataset, config: ImageEvaluate, device
     images, labels = data.images("train"), torch.from_numpy(data.labels("train"))
     turns = _turns_head(config, device) if data.classes == 1 else None
     total = math.ceil(config.judge_epochs * len(images) / BATCH)
-    order = DataOrder(len(images), config.judge_seed)
+    order = order_of(images, config.judge_seed)
     parameters = [*network.parameters(), *(turns.parameters() if turns else ())]
     optimizer = AdamW(parameters, LEARNING_RATE, weight_decay=0.02, fused=True)
     started, step, progress = time.monotonic(), 0, 0.0

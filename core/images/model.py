@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -86,7 +86,7 @@ class NoiseProcess:
             return images
         return images + margin * ((images >= 1).to(images.dtype) - (images <= -1).to(images.dtype))
 
-    def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+    def denoise(self, network: Callable[..., Any], x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """D(x, sigma) for each label. [B, C, H, W], [] of the host, [B] -> [B, C, H, W]"""
         sigma = torch.full((len(x),), float(sigma), device=x.device)
         c = self.coefficients(sigma)

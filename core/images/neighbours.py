@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from core.images.shards import Images
 from core.processes import parts as parallel
 from core.processes import world as distributed
 from core.processes.world import World
@@ -36,11 +37,12 @@ class Neighbours:
 
 def nearest_images(
     images: NDArray[np.uint8],
-    training: NDArray[np.uint8],
+    training: Images,
     repeated: NDArray[np.bool_],
     world: World = distributed.SINGLE_PROCESS,
 ) -> Neighbours:
-    """The nearest of `training` [M, ...] for each of `images` [N, ...]; `training` may be memory-mapped, of any M.
+    """The nearest of `training` [M, ...] for each of `images` [N, ...]; `training` may be memory-mapped or in
+    shards, of any M.
 
     Images where `repeated` [M] is true are left out: they equal an earlier one (`core.images.contents.repeats`).
     Blocks of `training` are divided over `world`; the answer is the same in every process.

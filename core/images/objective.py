@@ -16,7 +16,8 @@ from core.images.config import ImageModel
 from core.images.guidance import guided
 from core.images.image_diffusion import ImageDiffusion
 from core.images.model import ImageShape
-from core.randomness import Draws, generator_of
+from core.images.shards import Images, order_of
+from core.randomness import DataOrder, Draws, generator_of
 from core.samplers import SampleNoise, sample_dpmpp
 from core.training import optimizers as optim
 from core.training.capacity import fits_beside_training
@@ -27,7 +28,7 @@ VALIDATION_BINS = 8
 VALIDATION_EXAMPLES = 1024
 PREVIEW_STEPS = 12
 
-Split = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images and labels
+Split = tuple[Images, NDArray[np.int64]]  # images and labels
 
 
 class ImageObjective:
@@ -36,7 +37,7 @@ class ImageObjective:
     Args:
         config: network, noise process and label dropout.
         shape: of the images.
-        train: images uint8 [N, H, W] or [N, H, W, 3], perhaps memory-mapped, and labels int64 [N].
+        train: images uint8 [N, H, W] or [N, H, W, 3], perhaps memory-mapped or in shards, and labels int64 [N].
         validation: likewise.
         seed: of the fresh weights.
     """
@@ -48,10 +49,13 @@ class ImageObjective:
         self.diffusion = ImageDiffusion(config.network, shape, config=config, seed=seed)
         self.model, self.process = self.diffusion.network, self.diffusion.process
         self.no_class = self.diffusion.no_class
-        self.dataset_size = len(train[0])
         self._train = train
         self._resident: Tensor | None = None  # all training images, on a GPU with room for them
         self._validation = tuple(array[:VALIDATION_EXAMPLES] for array in validation)
+
+    def order(self, seed: int) -> DataOrder:
+        """The training images in the order in which they are seen."""
+        return order_of(self._train[0], seed)
 
     def parameter_groups(self) -> Sequence[optim.ParameterGroup]:
         """Weights of the layers between first and last may go to Muon; first, last, embeddings, biases, gains not."""
@@ -71,7 +75,8 @@ class ImageObjective:
     def batch(self, indices: Tensor, draws: Draws) -> Batch:
         """The training images at `indices` [b], some of them without their class, with noise levels and noise."""
         images, labels = self._train[0], torch.from_numpy(self._train[1][indices.numpy()])
-        if self._resident is None and draws.device.type == "cuda" and fits_beside_training(images.nbytes, draws.device):
+        one_array = draws.device.type == "cuda" and isinstance(images, np.ndarray)
+        if self._resident is None and one_array and fits_beside_training(images.nbytes, draws.device):
             self._resident = torch.from_numpy(np.array(images)).to(draws.device)
         if self._resident is not None:
             pixels = self._resident[to_device(indices, draws.device)]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from core.errors import UserError
 from core.images.config import ImageData
 from core.images.dataset import SPLITS, Split
-from core.images.sources import Labels, Source
+from core.images.sources import Labels, Pool, Source
 
 UNUSED = len(SPLITS)  # the code of images that data.limit leaves out
 
@@ -76,3 +76,28 @@ def _check_splits(source: Source, assignment: Mapping[Split, NDArray[np.uint8]])
             raise UserError(
                 f"{source.train.name}: {len(source.train.labels)} images are too few to hold out a {split} split"
             )
+
+
+def pools_of(
+    source: Source, config: ImageData, assignment: Mapping[Split, NDArray[np.uint8]], *, shuffled: bool
+) -> list[tuple[Pool, NDArray[np.uint8]]]:
+    """The parts of a source as they are read, and the split of each image; `shuffled` where they can be, for shards, of
+    which a few are read at a time."""
+    parts = (("train", source.train), ("validation", source.validation), ("test", source.test))
+    pools = [(pool, assignment[split]) for split, pool in parts if pool is not None]  # type: ignore[index]
+    return [_shuffled(pool, codes, source, config) for pool, codes in pools] if shuffled else pools
+
+
+def _shuffled(
+    pool: Pool, codes: NDArray[np.uint8], source: Source, config: ImageData
+) -> tuple[Pool, NDArray[np.uint8]]:
+    if pool.picked is not None:
+        order = np.argsort(np.random.Philox(config.split_seed).random_raw(len(codes)), kind="stable")
+        return pool.rearranged(order), codes[order]
+    shares = np.bincount(pool.labels) / max(1, len(pool.labels))
+    if (pool.labels[1:] != pool.labels[:-1]).sum() < 0.5 * len(pool.labels) * (1 - (shares**2).sum()):
+        source.intake.tally.warnings.append(
+            f"{pool.name}: its classes come one after the other, and are written so: a training would see few classes"
+            " at a time; shuffle the images, or give a folder of files"
+        )
+    return pool, codes

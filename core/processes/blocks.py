@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import import_module
-from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
@@ -25,45 +24,27 @@ from numpy.typing import NDArray
 from safetensors import numpy as safetensors
 
 from core.errors import UserError
-from core.processes import interpreter
+from core.processes import interpreter, limits
 
 Block = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 """Facts that JSON has, and arrays by name."""
 Work = Callable[[Block], Block]
-MOST = 64
-CGROUP = Path("/sys/fs/cgroup")
+MOST = 64  # processes
 
 
-def processors() -> int:
-    """How many processors this process may use: those it is bound to, or the limit of its container if that is less."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for files in _quotas():
-        try:
-            quota, period = " ".join(file.read_text(encoding="ascii") for file in files).split()
-            if int(quota) > 0:  # `max` and -1 mean no limit
-                own = min(own, -(-int(quota) // int(period)))
-        except (OSError, ValueError):
-            continue
-    return max(1, min(own, MOST))
-
-
-def _quotas() -> tuple[tuple[Path, ...], ...]:
-    """The files that hold a container's microseconds, and of how many: of cgroups 2, or of 1."""
-    return (CGROUP / "cpu.max",), (CGROUP / "cpu" / "cpu.cfs_quota_us", CGROUP / "cpu" / "cpu.cfs_period_us")
-
-
-def in_order(work: Work, blocks: Iterable[Block], processes: int) -> Iterator[Block]:
+def in_order(work: Work, blocks: Iterable[Block], processes: int | None = None) -> Iterator[Block]:
     """work(block) of each of `blocks`, in their order; of two for each process at most, the rest is not asked for yet.
 
     Args:
         work: a function of a module, which processes find by its name.
         blocks: what to do.
-        processes: how many do it; one is this process itself.
+        processes: how many do it; one is this process itself; None: one for each processor, up to `MOST`.
 
     Raises:
         UserError: `work` raised it for a block; those before it were answered.
         RuntimeError: a process ended in another way.
     """
+    processes = processes or min(limits.processors(), MOST)
     if processes == 1:
         yield from map(work, blocks)
         return

@@ -12,7 +12,6 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from core.schemes import is_remote, scheme_of
 from core.storage import remote
 from core.storage.faults import StorageError, with_retries
 
@@ -28,11 +27,6 @@ class Stored:
     data: bytes
     generation: str
     age: float
-
-
-def supported(uri: str) -> bool:
-    """Whether the storage of `uri` has ETags."""
-    return is_remote(uri) and scheme_of(uri).implementation == "s3"
 
 
 def look(uri: str) -> Stored | None:

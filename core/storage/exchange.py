@@ -19,7 +19,7 @@ def exchange(uri: str, change: Callable[[bytes | None], bytes]) -> None:
     Raises:
         StorageError: it cannot be read or written.
     """
-    if generations.supported(uri):
+    if files.is_remote(uri):
         while True:
             now = generations.look(uri)
             data = change(now.data if now else None)

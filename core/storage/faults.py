@@ -21,6 +21,7 @@ _PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, er
           errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ELOOP, errno.ESTALE,
           errno.EBUSY, errno.ETXTBSY, errno.ENOTEMPTY, errno.EINVAL, errno.ENODEV, errno.ENXIO, errno.ENOTCONN,
           errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}  # fmt: skip
+_PASSING = (408, 429)
 _SHOWN = 300  # characters of a path
 
 T = TypeVar("T")
@@ -54,13 +55,38 @@ def with_retries(operation: Callable[[], T], uri: str | Path, what: str) -> T:
         reraise=True,
     )
     try:
-        return again(operation)
+        return again(_in_pythons_words, operation)
     except (FileNotFoundError, FileExistsError, UserError):
         raise
     except Exception as error:
         if not _about_storage(error):
             raise
         raise StorageError(f"{uri}: cannot be {what}: {_reason(error)}") from None
+
+
+def _in_pythons_words(operation: Callable[[], T]) -> T:
+    """What `operation` returns. Where adlfs lets an error of Azure's through, it becomes the one of Python's that other
+    file systems raise."""
+    try:
+        return operation()
+    except Exception as error:
+        library = sys.modules.get("azure.core.exceptions")
+        if library is None:
+            raise
+        told = error if isinstance(error, library.AzureError) else error.__cause__  # of a removal: a RuntimeError
+        if not isinstance(told, library.AzureError):
+            raise
+        code = getattr(told, "error_code", None)
+        said = str(getattr(code, "value", code) or "") or str(told).partition("\n")[0] or type(told).__name__
+        status = int(getattr(told, "status_code", None) or 0)
+        if isinstance(told, library.ResourceNotFoundError):
+            raise FileNotFoundError(said) from None
+        if isinstance(told, library.ResourceExistsError | library.ResourceModifiedError):
+            raise FileExistsError(said) from None
+        lost = library.ServiceRequestError | library.ServiceResponseError | library.IncompleteReadError
+        if isinstance(told, lost) or status in _PASSING or status >= 500:
+            raise ConnectionError(f"{status} {said}" if status else said) from None
+        raise OSError(f"{status} {said}" if status else said) from None
 
 
 def passing(error: BaseException) -> bool:
@@ -84,7 +110,7 @@ def _of_s3(error: BaseException) -> bool:
         return True
     answer = getattr(error.__cause__, "response", None) or {}
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    return status in (408, 409, 429) or status >= 500
+    return status in (*_PASSING, 409) or status >= 500
 
 
 @contextmanager

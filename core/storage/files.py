@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
-from mimetypes import guess_type
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -23,7 +22,7 @@ from core import jsontext
 from core.errors import UserError
 from core.names import inside
 from core.schemes import is_remote as is_remote
-from core.storage import etags, remote, scratches
+from core.storage import generations, remote, scratches
 from core.storage.drives import create_exclusively, is_mounted_bucket, name_once, sync_folder, write_and_sync
 from core.storage.faults import StorageError, UnconfirmedError, as_storage_error, with_retries
 
@@ -121,10 +120,7 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
         UnconfirmedError: it is written, but may not survive a power cut.
     """
     if is_remote(uri):
-        fs, path = remote.filesystem(uri)
-        kind = guess_type(path)[0] if "gs" in fs.protocol else None  # else browsers would save a page, not show it
-        more = {"content_type": kind} if kind else {}
-        remote.written(lambda: fs.pipe_file(path, data, **more), uri)
+        remote.put(uri, data)
         return
     target = Path(uri)
     with as_storage_error(uri, "written"), _draft(target) as draft:
@@ -182,15 +178,8 @@ def create(uri: str | Path, data: bytes) -> bool:
         data: must differ from what any other writer would write. When the answer to an upload is lost, trying again
             finds the name taken: only the content tells who took it.
     """
-    if etags.supported(str(uri)):
-        return etags.replace(str(uri), data, etags.ABSENT) is not None
     if is_remote(uri):
-        fs, path = remote.filesystem(uri)
-        try:
-            remote.written(lambda: fs.pipe_file(path, data, mode="create"), uri)
-        except FileExistsError:
-            return read_bytes(uri) == data
-        return True
+        return generations.replace(str(uri), data, generations.ABSENT) is not None
     target = Path(uri)
     with as_storage_error(uri, "written"):
         if is_mounted_bucket(target):

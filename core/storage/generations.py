@@ -1,7 +1,7 @@
 """Objects with their generation: replaced only if nobody else has replaced them meanwhile.
 
-Google Cloud Storage counts generations, https://cloud.google.com/storage/docs/request-preconditions; with S3 the ETag
-stands for one.
+Google Cloud Storage counts generations, https://cloud.google.com/storage/docs/request-preconditions; with S3 and Azure
+the ETag stands for one.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from types import ModuleType
+from typing import cast
 
-from core.storage import etags, remote
+from core.schemes import scheme_of
+from core.storage import blobs, etags, remote
 from core.storage.etags import Stored
 from core.storage.faults import with_retries
 
@@ -20,9 +23,9 @@ ABSENT = "0"
 _PART = "==textdiffusion=="
 
 
-def supported(uri: str) -> bool:
-    """Whether the storage of `uri` has generations."""
-    return uri.startswith(("gs://", "gcs://")) or etags.supported(uri)
+def _tagged(uri: str) -> ModuleType | None:
+    """What looks and replaces by ETags, where the storage of `uri` has them."""
+    return {"s3": etags, "abfs": blobs}.get(scheme_of(uri).implementation)
 
 
 def look(uri: str) -> Stored | None:
@@ -31,8 +34,8 @@ def look(uri: str) -> Stored | None:
     Raises:
         StorageError: the store does not answer.
     """
-    if etags.supported(uri):
-        return etags.look(uri)
+    if tagged := _tagged(uri):
+        return cast(Stored | None, tagged.look(uri))
     while True:
         try:
             headers, body = _get(uri)
@@ -72,8 +75,8 @@ def replace(uri: str, data: bytes, generation: str) -> str | None:
     Raises:
         StorageError: it cannot be written.
     """
-    if etags.supported(uri):
-        return etags.replace(uri, data, etags.ABSENT if generation == ABSENT else generation)
+    if tagged := _tagged(uri):
+        return cast(str | None, tagged.replace(uri, data, etags.ABSENT if generation == ABSENT else generation))
     fs, path = remote.filesystem(uri)
     bucket, _, key = path.partition("/")
     body = b"\r\n".join(

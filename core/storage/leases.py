@@ -40,7 +40,7 @@ def only_one(root: str, what: str, *, patience: float | None = None) -> Iterator
         LockedError: another process holds it; says who.
     """
     patience = ENDING if patience is None else patience
-    if generations.supported(root):
+    if files.is_remote(root):
         lease = Lease(files.join(root, LEASE), what)
         lease.take(patience)
         with lease.renewed():

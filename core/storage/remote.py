@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from core.schemes import scheme_of
 from core.storage.faults import StorageError, with_retries
 
 CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
+AZURE = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_CONNECTION_STRING")
 PAYER = "TEXTDIFFUSION_BILLING_PROJECT"
 """Environment variable: the project that pays for requests to buckets whose owner lets the requester pay."""
 
@@ -25,13 +29,13 @@ def filesystem(uri: str | Path) -> tuple[Any, str]:
     import fsspec
 
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # its tracebacks; what matters is raised, and said in a line
-    for library in ("botocore", "aiobotocore"):  # they say each time where they have their settings from
+    for library in ("botocore", "aiobotocore", "azure"):  # they say each time where they have their settings from
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
         scheme = scheme_of(uri)
     except ValueError as error:
         raise UserError(f"{uri}: {error}") from None
-    options = _of_google() if scheme.implementation == "gcs" else {}
+    options = {"gcs": _of_google, "abfs": lambda: _of_azure(str(uri))}.get(scheme.implementation, dict)()
     try:
         fs = fsspec.filesystem(scheme.implementation, **{**scheme.options, **options})
     except Exception as error:
@@ -44,6 +48,8 @@ def filesystem(uri: str | Path) -> tuple[Any, str]:
     if scheme.implementation == "s3":
         fs.retries = 1
         return fs, str(uri).partition("://")[2].rstrip("/")
+    if scheme.implementation == "abfs":
+        return _without_retries(fs, str(uri)), fs._strip_protocol(str(uri)).rstrip("/")
     return fs, fs._strip_protocol(str(uri))
 
 
@@ -55,6 +61,38 @@ def _of_google() -> dict[str, Any]:
     if os.environ.get(CREDENTIALS) and not os.environ.get("STORAGE_EMULATOR_HOST"):
         options["token"] = "google_default"  # else gcsfs goes on as nobody when the file cannot be used
     return options
+
+
+def _of_azure(uri: str) -> dict[str, Any]:
+    """Options of adlfs: the account that a URI names, else that of the environment, which has the credentials too.
+
+    Raises:
+        UserError: neither names one.
+    """
+    host = _azure_host(uri)
+    if host:
+        return {"account_name": host.partition(".")[0], "account_host": host.replace(".dfs.", ".blob.", 1)}
+    if not any(os.environ.get(name) for name in AZURE):
+        raise UserError(f"{uri}: names no storage account; set {' or '.join(AZURE)}, or write"
+                        " abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/...")  # fmt: skip
+    return {}
+
+
+def _azure_host(uri: str) -> str:
+    return uri.partition("://")[2].partition("/")[0].partition("@")[2]
+
+
+def _without_retries(fs: Any, uri: str) -> Any:
+    """A file system of adlfs whose client asks once, as `with_retries` asks again, and sooner.
+
+    Raises:
+        UserError: the environment's connection string, which adlfs prefers, is of another account than the URI's.
+    """
+    client, named = fs.service_client, _azure_host(uri).partition(".")[0]
+    if named and client.account_name != named:
+        raise UserError(f"{uri}: {AZURE[1]} is of the account {client.account_name}; unset it, or name its account")
+    client._config.retry_policy.total_retries = 0
+    return fs
 
 
 def refused_credentials(error: BaseException) -> str:
@@ -111,15 +149,29 @@ def read(uri: str | Path, limit: int | None) -> bytes:
     fs, path = filesystem(uri)
 
     def whole() -> bytes:
-        expected = int(fs.info(path)["size"])
+        facts = fs.info(path)
+        if facts["type"] == "directory":
+            raise FileNotFoundError(path)
+        expected = int(facts["size"])
         if limit is not None and expected > limit:
             raise UserError(f"{uri}: larger than {limit} bytes")
         data = bytes(fs.cat_file(path))
         if len(data) != expected:
             raise ConnectionError(f"{len(data)} of {expected} bytes arrived")
+        stated = md5(facts)
+        if stated and hashlib.md5(data, usedforsecurity=False).digest() != stated:
+            raise ConnectionError("what arrived is not what is stored: its MD5 differs")
         return data
 
     return with_retries(whole, uri, "read")
+
+
+def md5(facts: Mapping[str, Any]) -> bytes:
+    """The MD5 that Google's or Azure's store states of an object's content; empty if it states none, as for one made of
+    parts. With S3 the library compares a checksum."""
+    if text := facts.get("md5Hash"):
+        return base64.b64decode(text)
+    return bytes((facts.get("content_settings") or {}).get("content_md5") or b"")
 
 
 def details(uri: str | Path) -> dict[str, dict[str, Any]]:
@@ -129,7 +181,12 @@ def details(uri: str | Path) -> dict[str, dict[str, Any]]:
         StorageError: the store does not answer.
     """
     fs, path = filesystem(uri)
-    entries: dict[str, dict[str, Any]] = with_retries(lambda: fs.find(path, detail=True), uri, "listed")
+
+    def listed() -> dict[str, dict[str, Any]]:
+        found = fs.find(path, detail=True)
+        return found if isinstance(found, dict) else {name: fs.info(name) for name in found}  # adlfs, of a file
+
+    entries = with_retries(listed, uri, "listed")
     prefix = path.rstrip("/") + "/"
     return {name.removeprefix(prefix): facts for name, facts in sorted(entries.items())}
 
@@ -147,7 +204,23 @@ def written(operation: Callable[[], Any], uri: str | Path) -> None:
         raise StorageError(f"{uri}: cannot be written: there is no such bucket") from None
 
 
+def put(uri: str | Path, data: bytes) -> None:
+    """Writes an object, over what was there."""
+    fs, path = filesystem(uri)
+    options, kind = _checked(fs), guess_type(path)[0]  # without its kind browsers would save a page, not show it
+    if kind and "gs" in fs.protocol:
+        options["content_type"] = kind
+    elif kind and "abfs" in fs.protocol:
+        options["content_settings"] = {"content_type": kind}
+    written(lambda: fs.pipe_file(path, data, **options), uri)
+
+
+def _checked(fs: Any) -> dict[str, Any]:
+    """Options of an upload by which the store compares what arrives with its hash; gcsfs and s3fs need none."""
+    return {"validate_content": True} if "abfs" in fs.protocol else {}
+
+
 def upload(source: Path, target: str) -> None:
     """Copies a local file to `target`."""
     fs, path = filesystem(target)
-    written(lambda: fs.put_file(str(source), path), target)  # an upload that breaks off leaves no object
+    written(lambda: fs.put_file(str(source), path, **_checked(fs)), target)  # where it breaks off, there is no object

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World
-from core.randomness import Draws, generator_of
+from core.randomness import DataOrder, Draws, generator_of
 from core.text import data, generation, masked, original
 from core.text.autoregressive import Autoregressive, generate, parameter_groups, unigram_log_probs
 from core.text.bound import TokenPosterior
@@ -52,12 +52,14 @@ class _TextObjective:
         for split in ("train", "validation"):
             data.require_context(texts.tokens[split], config.context, f"{split} split")
         self.tokens = texts.tokens["train"]
-        self.dataset_size = len(self.tokens) - config.context + 1
         self.unigram = unigram_log_probs(self.tokens, texts.tokenizer.size)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = build(name, texts.tokenizer.size, config, self.unigram)
         self.held_out = data.held_out(texts.tokens["validation"], config.context, VALIDATION_WINDOWS)
+
+    def order(self, seed: int) -> DataOrder:
+        return DataOrder(len(self.tokens) - self.config.context + 1, seed)
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         return parameter_groups(self.model)

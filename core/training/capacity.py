@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +10,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from core.errors import UserError
+from core.processes.limits import memory_bytes
 
 MAX_PARAMETERS = 4_000_000_000  # the files of one model are read whole; see MAX_WEIGHT_BYTES
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def build_within_memory(build: Callable[[], nn.Module], where: str) -> nn.Module:
@@ -69,12 +67,3 @@ def require_memory_to_train(model: nn.Module, device: torch.device, where: str) 
 def fits_beside_training(size: int, device: torch.device) -> bool:
     """Whether data of `size` bytes may stay on a GPU: where they take an eighth of its memory at most."""
     return size <= torch.cuda.get_device_properties(device).total_memory // 8
-
-
-def memory_bytes() -> int:
-    """The memory of this machine, or of the container that this process runs in."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(physical, int(_CGROUP.read_text()))
-    except (OSError, ValueError):  # no limit is written as "max"
-        return physical

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Recipe:
         files: what every checkpoint holds in addition to its tensors, so that it can be read as a model.
         save: (folder, result, facts) writes the model and returns its description.
         facts: facts that the modality adds.
+        then: (result) what the result is trained on with afterwards: an objective and its own settings.
         name: of the training, in progress and log.
     """
 
@@ -48,6 +49,7 @@ class Recipe:
     files: Mapping[str, bytes]
     save: Callable[[Path, FitResult, Facts], Facts]
     facts: Callable[[FitResult], Facts] = lambda result: {}
+    then: Callable[[FitResult], tuple[Objective, TrainConfig]] | None = None
     name: str = "train"
 
     @property
@@ -84,6 +86,11 @@ def fit_into(recipe: Recipe) -> Facts:
 
         distributed.by_first(hold, world)
         result = fit(recipe.objective, settings, store, world, name=name, tensorboard=events, beside=recipe.files)
+        if recipe.then is not None:
+            objective, later = recipe.then(result)
+            guard, store = store.guard, CheckpointStore(inside(root, "then"), later.keep)
+            store.guard = guard
+            result = _after(result, fit(objective, later, store, world, name=name, beside=recipe.files))
 
         def publish() -> Facts:
             facts = {**_facts(result, settings), "data_sha256": recipe.data_sha256, **recipe.facts(result)}
@@ -95,6 +102,20 @@ def fit_into(recipe: Recipe) -> Facts:
             return {"parameters": saved["parameters"], "weights_sha256": saved["weights_sha256"], **facts}
 
         return distributed.by_first(publish, world)
+
+
+def _after(first: FitResult, second: FitResult) -> FitResult:
+    """The result of two trainings, one after the other: the second's model, the log of both."""
+    shift = {"examples": first.examples_seen, "seconds": first.seconds}
+    rows = [row | {key: row[key] + value for key, value in shift.items() if key in row} for row in second.log]
+    return replace(
+        second,
+        examples_seen=first.examples_seen + second.examples_seen,
+        seconds=first.seconds + second.seconds,
+        log=first.log + rows,
+        previews=first.previews | {f"then-{name}": data for name, data in second.previews.items()},
+        skipped_steps=first.skipped_steps + second.skipped_steps,
+    )
 
 
 def _facts(result: FitResult, settings: TrainConfig) -> Facts:

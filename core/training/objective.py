@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from core.randomness import Draws
+from core.randomness import DataOrder, Draws
 from core.training.optimizers import ParameterGroup
 
 
@@ -29,7 +29,9 @@ class Objective(Protocol):
     """What a model family gives the loop: a network, its loss, and how to look at it."""
 
     model: nn.Module
-    dataset_size: int
+
+    def order(self, seed: int) -> DataOrder:
+        """The examples of the data set in the order in which a training with `seed` sees them."""
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """How parameters are optimized; `core.training.optimizers.default_groups` serves most networks."""

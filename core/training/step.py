@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.config import TrainConfig
 from core.processes import world as distributed
 from core.processes.world import World
-from core.randomness import DataOrder, Draws, seed_of
+from core.randomness import Draws, seed_of
 from core.training.ema import PowerEMA
 from core.training.graphs import Graphs
 from core.training.objective import Batch, Objective, settle
@@ -34,7 +34,7 @@ class Step:
     def __init__(self, objective: Objective, config: TrainConfig, world: World, precision: Precision) -> None:
         self.objective, self.config, self.world, self.precision = objective, config, world, precision
         self.model = objective.model.to(world.device)
-        self.order = DataOrder(objective.dataset_size, config.seed)
+        self.order = objective.order(config.seed)
         self.optimizers = Optimizers(objective.parameter_groups(), config, world.device)
         self.scale = LossScale(world.device, enabled=precision.scaled)
         self.ema = PowerEMA(self.model, config.ema_std)

@@ -13,6 +13,7 @@ from components.vertex_registry import ARGUMENTS, COMMAND, PORT
 from core import storage
 from core.errors import UserError
 from core.processes.accelerators import EXPECTED
+from core.schemes import REMOTE
 from factory.registry import Registry
 from pipelines.kubeflow.manifest import Plain, pod_spec, resources
 from pipelines.machines import Machine
@@ -37,7 +38,7 @@ def inference_service(
 
     Args:
         name: MODEL, which follows its champion without a new pod; or MODEL@VERSION, that version and no other.
-        registry: where it is; gs://, or for MODEL@VERSION s3:// too.
+        registry: where it is; gs://, or for MODEL@VERSION what KServe fetches too.
         machine: row of resources.yaml.
         image: full name with its tag.
         least: machines that always run; 0: none while nobody asks, where KServe runs on Knative.
@@ -51,7 +52,7 @@ def inference_service(
     model, _, wanted = name.partition("@")
     version = Registry(registry).resolve(name)
     if not storage.is_remote(registry):
-        raise UserError(f"registry {registry}: is on this machine; pods need a gs:// or s3:// prefix")
+        raise UserError(f"registry {registry}: is on this machine; pods need a {REMOTE} prefix")
     if not 0 <= least <= most or most < 1:
         raise UserError(f"replicas: found {least} to {most}; allowed: 0 or more, the first not above the second")
     pinned = wanted.isdecimal()
@@ -60,20 +61,7 @@ def inference_service(
     if not pinned and not registry.startswith("gs://"):
         raise UserError(f"{registry}: the service reads gs:// only; name MODEL@VERSION, and KServe fetches it")
     source = [MOUNTED] if pinned else [model, "--registry", registry]
-    environment = [{"name": EXPECTED, "value": str(machine.accelerator_count)}]
-    if pinned:
-        environment.append({"name": "STORAGE_URI", "value": version.uri})
-    container = {
-        "name": CONTAINER,
-        "image": image,
-        "command": [COMMAND],
-        "args": [*ARGUMENTS, *source, "--host", "0.0.0.0", "--port", str(PORT)],
-        "env": environment,
-        "ports": [{"containerPort": PORT, "protocol": "TCP"}],
-        "resources": resources(machine),
-        "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": PORT}, "periodSeconds": 5},
-        "livenessProbe": {"httpGet": {"path": "/v2/health/live", "port": PORT}, "periodSeconds": 10},
-    }
+    container = _container(machine, image, source, version.uri if pinned else "")
     predictor = {
         "minReplicas": least,
         "maxReplicas": most,
@@ -89,3 +77,21 @@ def inference_service(
     body = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": metadata,
             "spec": {"predictor": predictor}}  # fmt: skip
     return yaml.dump(body, Dumper=Plain, sort_keys=False, width=4096)
+
+
+def _container(machine: Machine, image: str, source: list[str], fetched: str) -> dict[str, Any]:
+    """The container that serves `source`; KServe fetches the folder at the URI `fetched` before, if there is one."""
+    environment = [{"name": EXPECTED, "value": str(machine.accelerator_count)}]
+    if fetched:
+        environment.append({"name": "STORAGE_URI", "value": fetched})
+    return {
+        "name": CONTAINER,
+        "image": image,
+        "command": [COMMAND],
+        "args": [*ARGUMENTS, *source, "--host", "0.0.0.0", "--port", str(PORT)],
+        "env": environment,
+        "ports": [{"containerPort": PORT, "protocol": "TCP"}],
+        "resources": resources(machine),
+        "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": PORT}, "periodSeconds": 5},
+        "livenessProbe": {"httpGet": {"path": "/v2/health/live", "port": PORT}, "periodSeconds": 10},
+    }

@@ -10,8 +10,10 @@ import yaml
 from core import storage
 from core.errors import UserError
 from core.processes.accelerators import EXPECTED
+from core.schemes import REMOTE
 from factory.job import AnyJob
 from pipelines.machines import IN_CLUSTER, Machine, choose
+from pipelines.settings import Settings
 
 Kind = Literal["TrainJob", "PyTorchJob"]
 RUNTIME = "torch-distributed"  # the ClusterTrainingRuntime that Kubeflow Trainer installs
@@ -37,7 +39,7 @@ def manifest(
         job: what to train.
         machines: rows of resources.yaml.
         image: full name with its tag.
-        out: where model and checkpoints go; gs:// or s3://.
+        out: where model and checkpoints go; remote.
         kind: TrainJob of Kubeflow Trainer 2, or PyTorchJob of the training operator before it.
         namespace: of the object; empty: kubectl's own.
 
@@ -47,29 +49,51 @@ def manifest(
     if job.kind != "training":
         raise UserError(f"{job.job}: a sampling job trains nothing")
     if not storage.is_remote(out):
-        raise UserError(f"--out {out} is on this machine; pods need a gs:// or s3:// prefix")
+        raise UserError(f"--out {out} is on this machine; pods need a {REMOTE} prefix")
     data_dir = job.data.data_dir
     if data_dir and not storage.is_remote(data_dir):
-        raise UserError(f"data.data_dir: {data_dir} is on this machine; name a gs:// or s3:// prefix")
+        raise UserError(f"data.data_dir: {data_dir} is on this machine; name a {REMOTE} prefix")
     machine = choose(machines, job.resources.train, "resources.train")
     metadata: dict[str, Any] = {"generateName": f"{job.job}-", "labels": {"app.kubernetes.io/name": "textdiffusion"}}
     if namespace:
         metadata["namespace"] = namespace
     values = json.dumps(job.model_dump(mode="json", exclude_none=True), sort_keys=True)
-    container = {
+    container = _container(machine, image) | {"args": ["train-job", "--job", values, "--out", out]}
+    spec = (_train_job if kind == "TrainJob" else _pytorch_job)(job, machine, container)
+    group = "trainer.kubeflow.org/v1alpha1" if kind == "TrainJob" else "kubeflow.org/v1"
+    body = {"apiVersion": group, "kind": kind, "metadata": metadata, "spec": spec}
+    return yaml.dump(body, Dumper=Plain, sort_keys=False, width=4096)
+
+
+def nodes(job: AnyJob, machines: dict[str, Machine], image: str, settings: Settings) -> str:
+    """The TrainJob by which a step of a pipeline trains on `resources.replicas` nodes, as JSON; the step adds its name
+    and what its nodes are to do (components/trainer.py). Empty for one node."""
+    if job.kind != "training" or job.resources.replicas == 1:
+        return ""
+    machine = choose(machines, job.resources.train, "resources.train")
+    container = _container(machine, image)
+    container["env"] += [{"name": name, "value": value} for name, value in settings.kubeflow_environment.items()]
+    container["env"] += [
+        {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+        for secret, keys in settings.kubeflow_secrets.items()
+        for key in keys
+    ]
+    spec = _train_job(job, machine, container, account=settings.kubeflow_service_account)
+    metadata = {"labels": {"app.kubernetes.io/name": "textdiffusion"}}
+    body = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": metadata, "spec": spec}
+    return json.dumps(body, sort_keys=True)
+
+
+def _container(machine: Machine, image: str) -> dict[str, Any]:
+    return {
         "image": image,
         "command": ["textdiffusion"],
-        "args": ["train-job", "--job", values, "--out", out],
         "env": [
             {"name": "TEXTDIFFUSION_IMAGE", "value": image},
             {"name": EXPECTED, "value": str(machine.accelerator_count)},
             {"name": "TEXTDIFFUSION_PROCESSES", "value": str(machine.accelerator_count or 1)},
         ],
     }
-    spec = (_train_job if kind == "TrainJob" else _pytorch_job)(job, machine, container)
-    group = "trainer.kubeflow.org/v1alpha1" if kind == "TrainJob" else "kubeflow.org/v1"
-    body = {"apiVersion": group, "kind": kind, "metadata": metadata, "spec": spec}
-    return yaml.dump(body, Dumper=Plain, sort_keys=False, width=4096)
 
 
 def resources(machine: Machine) -> dict[str, Any]:
@@ -95,6 +119,9 @@ def pod_spec(machine: Machine, container: dict[str, Any]) -> dict[str, Any]:
         "volumes": [{"name": "scratch", "emptyDir": {}}, {"name": "memory", "emptyDir": _shared_memory(machine)}],
     }
     own = machine.kubernetes
+    for number, (claim, path) in enumerate(own.claims.items()):
+        pod["containers"][0]["volumeMounts"].append({"name": f"claim-{number}", "mountPath": path})
+        pod["volumes"].append({"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim}})
     taints = [taint.model_dump(exclude_none=True, exclude_defaults=True) for taint in own.tolerations]
     more = {
         "nodeSelector": dict(machine.node_selector),
@@ -109,8 +136,10 @@ def _shared_memory(machine: Machine) -> dict[str, str]:
     return {"medium": "Memory"} | ({"sizeLimit": size} if size else {})
 
 
-def _train_job(job: AnyJob, machine: Machine, container: dict[str, Any]) -> dict[str, Any]:
+def _train_job(job: AnyJob, machine: Machine, container: dict[str, Any], account: str | None = None) -> dict[str, Any]:
     pod = pod_spec(machine, {"name": "node"})  # job and container of that runtime are both called so
+    if account:
+        pod["serviceAccountName"] = account
     patch = {"name": "node", "template": {"spec": {"template": {"spec": pod}}}}
     return {
         "activeDeadlineSeconds": _seconds(job),

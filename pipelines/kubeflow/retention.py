@@ -104,7 +104,7 @@ def _cut(registry: str, runs: Collection[str]) -> Iterator[Candidate]:
 def _trainings(place: str) -> dict[str, Folder]:
     folders: dict[str, Folder] = {}
     for name, facts in remote.details(place).items():
-        written = facts.get("LastModified") or facts.get("mtime")  # of s3fs, of gcsfs
+        written = facts.get("LastModified") or facts.get("mtime") or facts.get("last_modified")  # s3fs, gcsfs, adlfs
         if not isinstance(written, datetime):
             raise UserError(f"{place}/{name}: its store does not say when it was written")
         folders.setdefault(name.partition("/")[0], Folder()).add(int(facts.get("size") or 0), written)

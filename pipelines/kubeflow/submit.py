@@ -10,6 +10,7 @@ from typing import Any
 
 from core import storage
 from core.errors import UserError
+from core.schemes import REMOTE
 from factory.job import AnyJob
 from factory.run_folder import new_run_id
 from pipelines.checks import read_spec
@@ -17,6 +18,7 @@ from pipelines.compile import compile_job, image_name
 from pipelines.findings import Finding
 from pipelines.jobs import require_remote, sent_parameters
 from pipelines.kubeflow.client import COLLECTS, LEAST, Cluster
+from pipelines.kubeflow.manifest import nodes
 from pipelines.machines import choose, load_machines
 from pipelines.pods import with_secrets
 from pipelines.retraining import define_retraining
@@ -24,6 +26,8 @@ from pipelines.service import Options, Plan, Submission
 from pipelines.settings import Settings
 from pipelines.step_options import with_environment, with_step_options, without_cache
 
+ROOTS = ("gs://", "s3://", "minio://")
+"""Where KFP's own launcher can read and write artifacts; registry, data and checkpoints are ours to open."""
 WORK = ".work"  # below the registry: a folder of checkpoints for each training
 _EXPERIMENT = "textdiffusion"
 
@@ -38,9 +42,9 @@ def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options,
     """
     _require_meaning(options)
     if not storage.is_remote(settings.registry):
-        raise UserError(f"registry: {settings.registry} is on this machine; on Kubeflow set a gs:// or s3:// prefix")
-    if settings.kubeflow_root and not storage.is_remote(settings.kubeflow_root):
-        raise UserError(f"kubeflow_root: {settings.kubeflow_root} is on this machine; set a gs:// or s3:// prefix")
+        raise UserError(f"registry: {settings.registry} is on this machine; on Kubeflow set a {REMOTE} prefix")
+    if settings.kubeflow_root and not settings.kubeflow_root.startswith(ROOTS):
+        raise UserError(f"kubeflow_root: {settings.kubeflow_root}: Kubeflow's launcher opens {', '.join(ROOTS)} alone")
     require_remote(job)
     rows = load_machines(settings.machines)
     if options.machines:
@@ -49,8 +53,9 @@ def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options,
     changed = {key: value for key, value in chosen.items() if value is not None}
     if changed:
         job = job.model_copy(update={"resources": job.resources.model_copy(update=changed)})
+    image = image_name(settings.image)
     text = compile_job(
-        job, "local", image=image_name(settings.image), machines=rows,
+        job, "local", image=image, machines=rows, nodes=nodes(job, rows, image, settings),
         definition=define_retraining if options.retraining else None,
     )  # fmt: skip
     spec, *platforms = read_spec(text)

@@ -17,8 +17,15 @@ def test_one_process_that_writes_is_the_limit_where_processors_share_little() ->
 
 
 def test_what_is_larger_than_memory_is_read_by_each_process() -> None:
-    small, large = (DataSet("d", size, 1, "arrays").opened for size in (volume.MEMORY, 2 * volume.MEMORY))
+    small, large = (DataSet("d", size / 1.8, 1, "text").opened for size in (volume.MEMORY, 2 * volume.MEMORY))
     assert large == pytest.approx(16 * small)
+
+
+def test_of_images_in_shards_labels_are_opened_and_the_rest_comes_while_training() -> None:
+    whole, shards = DataSet("d", 15e6, 1000, "arrays"), DataSet("d", 20e6, 1000, "arrays")
+    assert (whole.sharded, whole.epoch) == (False, 0)
+    assert shards.opened == pytest.approx(8 * 20e6 / volume.DISK)
+    assert shards.epoch == pytest.approx(20e9 * 5.3e-9 / 4)
 
 
 def test_noise_of_the_global_batch_is_drawn_by_every_gpu() -> None:

@@ -55,6 +55,19 @@ def test_an_output_carries_the_hash_of_the_settings_it_was_made_with(tmp_path: P
     assert all(isinstance(value, str | int | float | bool) for value in dataset.metadata.values())
 
 
+@pytest.mark.parametrize(
+    ("uri", "shards"),
+    [("gs://bucket/run/dataset", "gs://bucket/run/dataset-shards"), ("/runs/dataset", None)],
+)
+def test_shards_are_put_beside_an_artifact_in_a_bucket_which_a_backend_copies_to_every_step(
+    uri: str, shards: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("core.modality.run", lambda request: asked.append(request) or {})
+    prepare_data.python_func("images", {}, "", dsl.Dataset(name="dataset", uri=uri))
+    assert asked[0].shards == shards
+
+
 def test_what_holds_for_an_input_is_stated_on_the_output(tmp_path: Path) -> None:
     dataset = artifact(dsl.Dataset, tmp_path / "dataset", data_hash="d" * 64)
     model, samples = artifact(dsl.Model, tmp_path / "model"), artifact(dsl.Artifact, tmp_path / "samples")

@@ -66,6 +66,38 @@ def test_an_index_among_billions_takes_no_memory_for_the_others() -> None:
     assert 0 <= int(found.min()) <= int(found.max()) < 10**13
 
 
+@pytest.mark.parametrize(("size", "near", "window"), [(1, 5, 1), (23, 5, 2), (60, 10, 3), (61, 10, 4), (40, 50, 4)])
+def test_an_order_near_shards_shows_every_example_once_an_epoch(size: int, near: int, window: int) -> None:
+    def order() -> DataOrder:
+        return DataOrder(size, 1, near, window)
+
+    stream = order()(0, 4 * size)
+    assert all(epoch.sort().values.tolist() == list(range(size)) for epoch in stream.view(4, size))
+    walking = order()
+    assert torch.equal(torch.cat([walking(at, min(at + 7, 4 * size)) for at in range(0, 4 * size, 7)]), stream)
+    for at in (0, size - 1, size, 3 * size // 2):  # entered anywhere, and by any share of a batch
+        assert torch.equal(order()(at, min(at + 9, 4 * size)), stream[at : at + 9])
+    if size > 20:
+        assert not torch.equal(stream[:size], stream[size : 2 * size])
+        assert not torch.equal(DataOrder(size, 2, near, window)(0, size), stream[:size])
+
+
+def test_an_order_near_shards_stays_within_a_few_and_says_which_are_next() -> None:
+    told: list[list[int]] = []
+    order, seen = DataOrder(95, 1, near=10, window=4, coming=told.append), list[list[int]]()
+    for at in range(3 * 95):
+        before = len(told)
+        shard = int(order(at, at + 1)) // 10
+        if len(told) > before:
+            seen.append([])
+        seen[-1].append(shard)
+    windows = [list(dict.fromkeys(shards)) for shards in seen]
+    assert [len(window) for window in windows] == [4, 4, 2] * 3
+    for window, following, coming in zip(windows, windows[1:], told, strict=False):
+        assert set(coming[: len(window)]) == set(window)
+        assert set(coming[len(window) :]) == set(following)
+
+
 def test_a_row_sees_the_numbers_of_its_own_draw_whatever_shares_the_batch() -> None:
     def alone(seed: int, count: int) -> list[torch.Tensor]:
         generator = generator_of(seed, "x")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.randomness import Draws
+from core.randomness import DataOrder, Draws
 from core.training.objective import Batch
 from core.training.optimizers import ParameterGroup, default_groups
 
@@ -29,6 +29,9 @@ class ToyObjective:
             self.inputs, self.targets, self.model = self.inputs.double(), self.targets.double(), self.model.double()
         self.seen_indices: list[int] = []
         self.poison_after, self.calls = poison_after, 0
+
+    def order(self, seed: int) -> DataOrder:
+        return DataOrder(self.dataset_size, seed)
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         return default_groups(self.model)

@@ -1,4 +1,5 @@
-"""A proxy that breaks a share of the requests on their way to a server: 503, 429, reset, slow, truncated, lost answer.
+"""A proxy that breaks a share of the requests on their way to a server: 503, 429, reset, slow, truncated, altered,
+lost answer.
 
     with GcsServer() as gcs, FaultyProxy(gcs.url, share=0.2, seed=1) as proxy:
         os.environ["STORAGE_EMULATOR_HOST"] = proxy.url
@@ -98,6 +99,8 @@ def _handler(proxy: FaultyProxy, netloc: str) -> type[BaseHTTPRequestHandler]:
             found = {name: value for name, value in reply.getheaders() if name.lower() not in _HOP}
             if "Location" in found:  # of a resumable upload: it must come back through here
                 found["Location"] = found["Location"].replace(netloc, urlsplit(proxy.url).netloc)
+            if fault == "altered" and content and self.command == "GET" and "octet" in found.get("Content-Type", ""):
+                content = content[:-1] + bytes([content[-1] ^ 1])
             if fault == "truncated" and content:
                 self._answer(reply.status, found, content[: len(content) // 2], states=len(content))
                 self._reset()
@@ -108,7 +111,7 @@ def _handler(proxy: FaultyProxy, netloc: str) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _forward  # noqa: N815  # names of the library
 
         def _answer(self, status: int, headers: dict[str, str], body: bytes, states: int | None = None) -> None:
-            self.send_response(status)
+            self.send_response_only(status)  # the server behind it says its own Date
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body) if states is None else states))

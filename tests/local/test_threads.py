@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.processes import interpreter
+from core.processes import interpreter, limits
 from local import threads
 from local.environment import step_environment
 from local.threads import choose
@@ -15,16 +15,22 @@ from local.threads import choose
 @pytest.fixture
 def four(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine of four processors, and the file that counts their ticks."""
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(limits, "CGROUP", tmp_path)
+    monkeypatch.setattr(limits.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     monkeypatch.setattr(threads, "STAT", tmp_path / "stat")
     return tmp_path / "stat"
 
 
 def busy(stat: Path, monkeypatch: pytest.MonkeyPatch, user: int, idle: int) -> None:
     """While the processors are watched, `user` ticks are worked and `idle` ticks are not."""
-    stat.write_text("cpu  100 0 0 100 0 0 0 0 0 0\ncpu0 1 2 3\n")
-    later = f"cpu  {100 + user} 0 0 {100 + idle} 0 0 0 0 0 0\n"
-    monkeypatch.setattr(threads.time, "sleep", lambda _: stat.write_text(later))
+
+    def ticks(user: int, idle: int) -> str:
+        """Of eight processors, of which those that are not ours do nothing."""
+        rows = [(user, idle) if number < 4 else (0, user + idle) for number in range(8)]
+        return "cpu  1 2 3\n" + "".join(f"cpu{n} {u} 0 0 {i} 0 0 0 0 0 0\n" for n, (u, i) in enumerate(rows))
+
+    stat.write_text(ticks(100, 100))
+    monkeypatch.setattr(threads.time, "sleep", lambda _: stat.write_text(ticks(100 + user, 100 + idle)))
 
 
 @pytest.mark.parametrize(
@@ -35,6 +41,14 @@ def test_threads_are_the_processors_that_nobody_uses(
 ) -> None:
     busy(four, monkeypatch, user, idle)
     assert choose({}, {}).count == count
+
+
+def test_a_container_computes_with_no_more_threads_than_it_may_have(
+    four: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (four.parent / "cpu.max").write_text("200000 100000\n")
+    busy(four, monkeypatch, 50, 50)
+    assert choose({}, {}) == threads.Threads(2, "threads: all of 2 processors")
 
 
 def test_the_number_is_said_and_set_for_the_steps(four: Path, monkeypatch: pytest.MonkeyPatch) -> None:

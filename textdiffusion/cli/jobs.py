@@ -170,26 +170,14 @@ def _run_here(
     as_json: bool,
     settings: Any,
 ) -> None:
-    from pathlib import Path
-
     from rich.console import Console
 
-    from local.containers import Limits
-    from local.runner import LocalPlace, run_job
+    from local.runner import run_job
     from local.watcher import StepError
     from pipelines.jobs import load_job
 
     console = Console(file=sys.stderr if as_json else sys.stdout)
-    place = LocalPlace(
-        Path(settings.runs),
-        settings.registry,
-        runner="docker" if runner == "docker" else "subprocess",
-        image=settings.image,
-        machines=settings.machines,
-        cache=cache,
-        limits=Limits(settings.container_memory, settings.container_processes),
-        pass_variables=settings.pass_variables,
-    )
+    place = _place(settings, "docker" if runner == "docker" else "subprocess", cache)
     again = f"textdiffusion run {name}{' --runner docker' if runner == 'docker' else ''} --resume {run_name}".rstrip()
     try:
         if only is not None:
@@ -219,6 +207,24 @@ def _run_here(
 
         tell_all(finished, settings.track, place.registry_uri())
     _print_result(finished, as_json)
+
+
+def _place(settings: Any, runner: str, cache: bool) -> Any:
+    from pathlib import Path
+
+    from local.containers import Limits
+    from local.runner import LocalPlace
+
+    return LocalPlace(
+        Path(settings.runs),
+        settings.registry,
+        runner=runner,
+        image=settings.image,
+        machines=settings.machines,
+        cache=cache,
+        limits=Limits(settings.container_memory, settings.container_processes),
+        pass_variables=settings.pass_variables,
+    )
 
 
 def _unfinished(name: str, run_name: str, runs: Any, settings: Any) -> tuple[Any, Any]:

@@ -94,21 +94,21 @@ def deploy(
         else:
             plan = submit(service, job, options, tell)
     if as_json:
-        print_json(
-            {
-                "run": None if dry_run else plan.submission.run,
-                "pipeline": plan.submission.pipeline,
-                "folder": service.folder(plan),
-                "usd": round(plan.estimate.usd, 2) if plan.estimate else None,
-                "steps": [vars(item) for item in plan.estimate.steps] if plan.estimate else [],
-                "notes": plan.notes,
-            }
-        )
+        print_json({"run": None if dry_run else plan.submission.run, "folder": service.folder(plan), **_planned(plan)})
     if dry_run:
         return
     if follow:
         raise typer.Exit(_follow(service, plan.submission.run, interval))
     tell(f"watch: textdiffusion monitor {plan.submission.run} --follow")
+
+
+def _planned(plan: Any) -> dict[str, Any]:
+    return {
+        "pipeline": plan.submission.pipeline,
+        "usd": round(plan.estimate.usd, 2) if plan.estimate else None,
+        "steps": [vars(item) for item in plan.estimate.steps] if plan.estimate else [],
+        "notes": plan.notes,
+    }
 
 
 @contextmanager

@@ -6,7 +6,6 @@ one batch. Everything wrong with the input is a `UserError` that names the file.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from core.images.sources.source import Batch, Labels, Pool, Source
 from core.sources.archives import unpacked
 from core.sources.huggingface import holds_data_set
 from core.sources.listing import listing
+from core.storage.cache import downloads
 
 __all__ = ["Batch", "Labels", "Pool", "Source", "kind_of", "open_source"]
 
@@ -91,7 +91,7 @@ _OPEN: Mapping[str, Callable[[Intake], Source]] = {
 
 def _download_mnist() -> str:
     """The folder of MNIST's IDX files, fetched once (11 MB, MD5 checked by torchvision) into the cache folder."""
-    cache = Path(os.environ.get("TEXTDIFFUSION_CACHE") or Path.home() / ".cache" / "textdiffusion")
+    cache = downloads()
     from torchvision.datasets import MNIST
 
     try:

@@ -55,7 +55,7 @@ def batches(items: Iterable[Item], intake: Intake, processes: int | None = None)
             return
         yield _pixels(part, intake, first)[0]
     asked = ((_facts(intake.config, first), Item.packed(part)) for part in parts)
-    for noticed, answer in blocks.in_order(decoded, asked, processes or blocks.processors()):
+    for noticed, answer in blocks.in_order(decoded, asked, processes):
         intake.add(noticed)
         yield answer["pixels"]
 

@@ -130,7 +130,13 @@ def _pool(root: str, part: str, tree: Tree, intake: Intake) -> Pool:
     where = inside(root, part, links=True) if part else root
     paths = [inside(root, file, links=True) for files in tree.values() for file in files]
     labels: NDArray[np.int64] = np.repeat(np.arange(len(tree)), [len(files) for files in tree.values()])
-    return Pool(where, labels.astype(np.int64), lambda: batches(map(Item, paths), intake), lambda: map(Item, paths))
+    return Pool(
+        where,
+        labels.astype(np.int64),
+        lambda: batches(map(Item, paths), intake),
+        lambda: map(Item, paths),
+        lambda order: batches((Item(paths[index]) for index in order), intake),
+    )
 
 
 def _quoted(names: Iterable[str]) -> str:

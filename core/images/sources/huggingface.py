@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import UserError
 from core.images.sources.batches import batches
@@ -71,12 +72,13 @@ def _pool(where: str, rows: Any, images: str, labels: str | None, names: tuple[s
     encoded = rows.select_columns([images]).cast_column(images, datasets.Image(decode=False))
     values = _labels(where, rows, labels, names) if labels else np.zeros(len(rows), np.int64)
 
-    def items() -> Iterator[Item]:
-        for index, row in enumerate(encoded):
-            name = f"{where}: image {index}"
+    def items(order: NDArray[np.int64] | None = None) -> Iterator[Item]:
+        chosen = encoded if order is None else encoded.select(order)
+        for place, row in enumerate(chosen):
+            name = f"{where}: image {place if order is None else order[place]}"
             yield Item(name, _content(name, row[images]))
 
-    return Pool(where, values, lambda: batches(items(), intake), items)
+    return Pool(where, values, lambda: batches(items(), intake), items, lambda order: batches(items(order), intake))
 
 
 def _content(name: str, value: Any) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,13 @@ class Intake:
         self._low = min(self._low, noticed["low"])
         if noticed["high"] >= self._high:
             self._high, self._native = noticed["high"], tuple(noticed["native"])
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Images that are read meanwhile will be read again: they are not counted."""
+        counts, transparent = dict(self.tally.counts), list(self.transparent)
+        yield
+        self.tally.counts, self.transparent = counts, transparent
 
     def on_background(self, name: str, image: Image.Image) -> Image.Image:
         """`image`, which may have an alpha channel, on data.background: mode L or RGB.

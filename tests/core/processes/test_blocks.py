@@ -3,13 +3,11 @@
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from core.errors import UserError
-from core.processes import blocks
 from core.processes.blocks import Block, in_order
 
 
@@ -64,15 +62,3 @@ def test_a_block_that_fails_ends_all_after_those_before_it(how: str, message: st
     for process in before:
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
-
-
-def test_a_container_has_no_more_processors_than_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "CGROUP", tmp_path)
-    monkeypatch.setattr(blocks.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    for limit, count in (("max 100000", 8), ("150000 100000", 2), ("nonsense", 8)):
-        (tmp_path / "cpu.max").write_text(f"{limit}\n")
-        assert blocks.processors() == count
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert blocks.processors() == 1

@@ -1,14 +1,16 @@
-"""The promises of local folders, kept in buckets: gcsfs and s3fs against real servers, behind a proxy that breaks
-requests. What trains from a bucket is in test_gcs.py."""
+"""The promises of local folders, kept in buckets: gcsfs, s3fs and adlfs against real servers, behind a proxy that
+breaks requests. What trains from a bucket is in test_gcs.py."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from core import storage
@@ -20,21 +22,38 @@ from core.storage.faults import StorageError
 from core.storage.leases import only_one
 from core.storage.locks import LockedError
 from factory.registry import Registry
-from tests.fakes import s3
+from tests.factory.test_registry import register
+from tests.fakes import azurite, s3
 from tests.fakes.faulty import FaultyProxy, without_pauses
 from tests.fakes.gcs import GcsServer
 
 Faulty = Callable[..., FaultyProxy]
 
 
-@pytest.fixture(scope="module", params=["gs", "s3"])
+SERVERS = {"gs": GcsServer, "s3": s3.S3Server, "abfs": azurite.AzuriteServer}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
 def server(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param == "s3":
         pytest.importorskip("s3fs", reason="needs the package s3fs")
         pytest.importorskip("moto", reason="needs the package moto[server]")
-    with (GcsServer if request.param == "gs" else s3.S3Server)() as started:
+    if request.param == "abfs":
+        pytest.importorskip("adlfs", reason="needs the package adlfs")
+        if azurite.LACKING:
+            pytest.skip(azurite.LACKING)
+    with SERVERS[request.param]() as started:
         started.create_bucket("bucket")
         yield started
+
+
+ENVIRONMENTS: dict[str, Callable[[str], dict[str, str]]] = {
+    "gs": lambda url: {"STORAGE_EMULATOR_HOST": url}, "s3": s3.environment, "abfs": azurite.environment
+}  # fmt: skip
+
+
+def scheme(server: Any) -> str:
+    return next(name for name, kind in SERVERS.items() if isinstance(server, kind))
 
 
 @pytest.fixture
@@ -47,14 +66,17 @@ def use(server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str]
         from s3fs import S3FileSystem
 
         kinds.append(S3FileSystem)
+    with contextlib.suppress(ModuleNotFoundError):
+        from adlfs import AzureBlobFileSystem
+
+        kinds.append(AzureBlobFileSystem)
 
     def forget() -> None:  # they keep one for all servers that the environment ever named
         for kind in kinds:
             kind.clear_instance_cache()
 
     def use(url: str) -> None:
-        gs = isinstance(server, GcsServer)
-        for name, value in ({"STORAGE_EMULATOR_HOST": url} if gs else s3.environment(url)).items():
+        for name, value in ENVIRONMENTS[scheme(server)](url).items():
             monkeypatch.setenv(name, value)
         forget()
 
@@ -68,8 +90,7 @@ def bucket(server: Any, use: Callable[[str], None], request: pytest.FixtureReque
     for name, value in getattr(server, "environment", {}).items():
         monkeypatch.setenv(name, value)
     use(server.url)
-    scheme = "gs" if isinstance(server, GcsServer) else "s3"
-    return f"{scheme}://bucket/{request.node.name[:40].replace('[', '-').replace(']', '')}"
+    return f"{scheme(server)}://bucket/{request.node.name[:40].replace('[', '-').replace(']', '')}"
 
 
 @pytest.fixture
@@ -150,6 +171,20 @@ def test_registry_is_empty_where_nothing_is(bucket: str) -> None:
     assert list(Registry(bucket).models()) == []
 
 
+def test_of_versions_registered_at_once_each_has_its_number_and_one_is_promoted_by_hand(
+    bucket: str, tmp_path: Path
+) -> None:
+    registry = Registry(f"{bucket}/registry")
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda name: register(registry, tmp_path, name), (b"one", b"two", b"three")))
+    assert sorted(version.version for version in made) == [1, 2, 3]
+    for number in (1, 3):
+        registry.promote("digits", number, "by hand")
+    assert registry.champion("digits") == registry.version("digits", 3)
+    assert registry.rollback("digits", "by hand").version == 1
+    registry.version("digits", 2).verify()
+
+
 def test_what_is_not_there_is_one_line(bucket: str) -> None:
     with pytest.raises(UserError, match="cannot be read") as error:
         storage.read_bytes(f"{bucket}/nothing")
@@ -194,3 +229,35 @@ def test_a_truncated_body_is_read_again(bucket: str, faulty: Faulty, tmp_path: P
     storage.copy_tree(bucket, tmp_path / "copy")
     assert (tmp_path / "copy" / "x").read_bytes() == content
     assert proxy.broken > 0
+
+
+def test_what_was_altered_on_the_way_is_read_again(bucket: str, faulty: Faulty) -> None:
+    storage.write_bytes(f"{bucket}/x", b"content" * 1000)
+    proxy = faulty(share=0.5, faults=("altered",), seed=1)
+    assert [storage.read_bytes(f"{bucket}/x") for _ in range(8)] == [b"content" * 1000] * 8
+    assert proxy.broken > 0
+
+
+@pytest.mark.parametrize("server", ["abfs"], indirect=True)
+def test_an_account_is_named_by_the_uri_or_the_environment_but_not_two(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = "@devstoreaccount1.dfs.core.windows.net"
+    storage.write_bytes(f"{bucket}/x", b"1")
+    assert storage.read_bytes(f"{bucket.replace('bucket', f'bucket{here}', 1)}/x") == b"1"
+    assert storage.read_bytes(f"{bucket}/x".replace("abfs://", "az://")) == b"1"
+    with pytest.raises(UserError, match=r"AZURE_STORAGE_CONNECTION_STRING is of the account devstoreaccount1; unset"):
+        storage.read_bytes("abfs://bucket@another.dfs.core.windows.net/x")
+    monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING")
+    with pytest.raises(UserError, match=r"names no storage account; set AZURE_STORAGE_ACCOUNT_NAME or"):
+        storage.read_bytes(f"{bucket}/x")
+
+
+@pytest.mark.parametrize("server", ["abfs"], indirect=True)
+def test_a_refused_key_is_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "AZURE_STORAGE_CONNECTION_STRING"
+    monkeypatch.setenv(name, os.environ[name].replace("AccountKey=Eby8", "AccountKey=AAAA"))
+    fsspec.get_filesystem_class("abfs").clear_instance_cache()
+    with pytest.raises(StorageError, match=r"cannot be written: 403 AuthorizationFailure") as error:
+        storage.create(f"{bucket}/x", b"1")
+    assert "\n" not in str(error.value)

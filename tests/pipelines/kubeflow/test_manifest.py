@@ -74,7 +74,7 @@ def test_the_container_of_a_manifest_trains_the_job_and_publishes_the_model(
     monkeypatch.setenv("PET_NNODES", "2")
     monkeypatch.setenv("PET_MASTER_ADDR", "a")
     assert inside([*arguments[:-1], str(tmp_path / "elsewhere")]) == 2
-    assert "several nodes need a gs:// prefix" in capsys.readouterr().err
+    assert "several nodes need a remote prefix" in capsys.readouterr().err
 
 
 def test_the_container_of_a_text_manifest_trains_both_models_the_second_from_the_first(

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from components.step import TRAIN_JOB
 from core.errors import UserError
 from pipelines.jobs import load_job
 from pipelines.kubeflow.service import KubeflowService
 from pipelines.service import Options, deploy
 from pipelines.settings import load_settings
 from tests.fakes.kubeflow import KubeflowServer
+from tests.fakes.kubernetes import check
 from textdiffusion.cli.app import main
 
 PLAIN = Options()
@@ -68,6 +70,32 @@ def test_experiment_pipeline_root_account_and_step_options_arrive(server):
     assert container["resources"]["accelerator"]["resourceCount"] == "1"
 
 
+def test_a_training_on_several_nodes_waits_in_a_small_pod_and_carries_its_train_job(server):
+    job = load_job("digits", ["resources.train=l4", "resources.replicas=3"])
+    settings = {"kubeflow_environment": {"A": "1"}, "kubeflow_secrets": {"store": ["KEY"]},
+                "kubeflow_service_account": "pipeline-runner"}  # fmt: skip
+    run, _ = submit(server, job, **settings)
+    executors = run.pipeline_spec["pipeline_spec"]["deploymentSpec"]["executors"]
+    container = executors["exec-train"]["container"]
+    assert "accelerator" not in container["resources"]
+    assert container["resources"]["resourceCpuRequest"] == "0.5"
+    variables = {item["name"]: item["value"] for item in container["env"]}
+    body = json.loads(variables[TRAIN_JOB])
+    body["metadata"]["name"] = "train-1"
+    check(body)
+    node = body["spec"]["trainer"]
+    assert (node["numNodes"], node["image"]) == (3, "registry.example/td:1")
+    assert node["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == "1"
+    assert {"name": "A", "value": "1"} in node["env"]
+    assert {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "store", "key": "KEY"}}} in node["env"]
+    (patch,) = body["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    pod = patch["template"]["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "pipeline-runner"
+    assert pod["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+    steps = [name for name, executor in executors.items() if TRAIN_JOB in json.dumps(executor)]
+    assert steps == ["exec-train"]
+
+
 def test_variables_and_secrets_reach_every_step(server):
     run, _ = submit(
         server, load_job("digits", ["resources.train=l4"]),
@@ -92,7 +120,7 @@ def test_variables_and_secrets_reach_every_step(server):
         ({"kubeflow_host": ""}, "kubeflow_host is not set"),
         ({"kubeflow_host": "http://127.0.0.1:9"}, "not reachable"),
         ({"registry": "registry"}, "registry: registry is on this machine"),
-        ({"kubeflow_root": "here"}, "kubeflow_root: here is on this machine"),
+        ({"kubeflow_root": "here"}, "kubeflow_root: here: Kubeflow.s launcher opens gs://"),
     ],
 )
 def test_what_cannot_be_submitted_is_one_line(server, changed, words):
