@@ -65,10 +65,10 @@ def heading(facts: Json) -> Json:
     told = [
         ("Served", f"{count(facts['served'])} samples, {count(facts['kept'])} of them kept"),
         ("Steps", ", ".join(f"{step} ({count(n)})" for step, n in facts["steps"].items())),
-        ("Median", "; ".join(latencies[:3])),
+        ("Latency", "; ".join(latencies[:3])),
         ("From", moment(facts["since"])),
         ("Until", moment(facts["until"])),
-        ("Measured by", f"run {facts['run']}" if facts["run"] else ""),
+        ("Run", str(facts["run"])),
     ]
     return {
         "title": f"{facts['model']} {facts['version']} in service",

@@ -24,6 +24,10 @@ HEAD = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\
         ({"steps": 101}, "steps: found 101; allowed: 1 to 100"),
         ({"class": "ten"}, "class: found 'ten'; allowed: zero, one, two; or a number from -1 to 2"),
         ({"class": 3}, "class: found 3"),
+        ({"class": True}, "class: found true, which is neither a number nor a text"),
+        ({"count": True}, "count: found true"),
+        ({"class": 1.5}, "class: expected a class's name or number"),
+        ({"class": ["one"]}, "class: expected a class's name or number"),
         ({"guidance": 51}, "guidance: "),
         ({"seed": -1}, "seed: "),
         ({"prompt": "x"}, "prompt: "),
@@ -33,6 +37,11 @@ def test_what_is_not_allowed_of_images_is_named(ask: dict[str, Any], message: st
     answer = images_server.post("/generate", ask, 422)
     assert list(answer) == ["error"]
     assert message in answer["error"]
+
+
+def test_the_keys_that_are_allowed_are_those_that_are_documented(images_server: Served) -> None:
+    answer = images_server.post("/predict", {"instances": [{}], "parameters": {"klass": 1}}, 422)
+    assert "klass: there is no such key, found 1; did you mean 'class'? allowed: class, count" in answer["error"]
 
 
 @pytest.mark.parametrize(
