@@ -4,7 +4,9 @@
 
 Clients ask for one image, wait for it, and ask again. All ways are measured in turn, round after round, so a busy
 machine slows all of them. `loop` draws one image after the other in this process, without HTTP; `diffusers` is FastAPI
-around diffusers' solver of the same network (benchmarks/naive_server.py). Every image of `serve` is compared with the
+around diffusers' solver of the same network (benchmarks/naive_server.py). `--ways loop,serve --clients 1 --seconds 2
+--rounds 15` compares two of them in short turns. Both sides compute with the same number of threads, or nothing is
+measured. Every image of `serve` is compared with the
 one that this process draws from the same seed; `changed` counts those that are another one, in any bit.
 """
 
@@ -28,6 +30,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -38,6 +41,7 @@ from core.images.model import load_model
 from core.processes.world import World, own_device
 
 SEEDS = 64  # different images that are asked for
+WAYS = ("loop", "serve", "serve --batch 1", "diffusers")
 
 
 @dataclass
@@ -94,6 +98,16 @@ async def ask(
         seen.seconds += time.monotonic() - began
 
 
+def drawn(draw: Callable[[int], Any], seconds: float, seen: Seen) -> None:
+    """Draws one image after the other during `seconds`."""
+    began = time.monotonic()
+    while time.monotonic() < began + seconds:
+        before = time.monotonic()
+        draw(len(seen.latencies) % SEEDS)
+        seen.latencies.append(time.monotonic() - before)
+    seen.seconds += time.monotonic() - began
+
+
 @contextmanager
 def server(command: Sequence[str], port: int) -> Iterator[str]:
     """A server's address while it runs, once it has answered."""
@@ -117,6 +131,13 @@ def server(command: Sequence[str], port: int) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(60)
+
+
+def require_same_threads(url: str) -> None:
+    """Raises RuntimeError if the service at `url` computes with another number of threads than this process."""
+    theirs, ours = httpx.get(url.rpartition("/")[0] + "/").json()["threads"], torch.get_num_threads()
+    if theirs != ours:
+        raise RuntimeError(f"{url}: computes with {theirs} threads, this process with {ours}: set OMP_NUM_THREADS")
 
 
 def free_port() -> int:
@@ -147,7 +168,11 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--steps", type=int, default=16)
     options.add_argument("--clients", default="1,4,16")
+    options.add_argument("--ways", default=",".join(WAYS))
     given = options.parse_args()
+    wanted = given.ways.split(",")
+    if unknown := set(wanted) - set(WAYS):
+        raise SystemExit(f"--ways: found {', '.join(sorted(unknown))}; allowed: {', '.join(WAYS)}")
     draw, same = reference(given.model, given.steps)
     seen: dict[tuple[str, int], Seen] = {}
     serve = ["textdiffusion", "serve", str(given.model), "--steps", str(given.steps), "--poll", "0", "--port"]
@@ -158,17 +183,16 @@ def main() -> None:
             ("serve --batch 1", serve, lambda seed, answer: True),  # batches of one round in their own way
             ("diffusers", ["benchmarks.naive_server", str(given.model)], lambda seed, answer: True),
         ):
+            if name not in wanted:
+                continue
             port = free_port()
             more = ["--batch", "1"] if name.endswith("1") else [str(given.steps)] if name == "diffusers" else []
             ways[name] = (stack.enter_context(server([*command, str(port), *more], port)), check)
+            if name != "diffusers":
+                require_same_threads(ways[name][0])
         for _ in range(given.rounds):
-            loop = seen.setdefault(("loop", 1), Seen())
-            began = time.monotonic()
-            while time.monotonic() < began + given.seconds:
-                before = time.monotonic()
-                draw(len(loop.latencies) % SEEDS)
-                loop.latencies.append(time.monotonic() - before)
-            loop.seconds += time.monotonic() - began
+            if "loop" in wanted:
+                drawn(draw, given.seconds, seen.setdefault(("loop", 1), Seen()))
             for clients in map(int, given.clients.split(",")):
                 for name, (url, check) in ways.items():
                     one = seen.setdefault((name, clients), Seen())

@@ -54,7 +54,7 @@ def _allowed_keys(section: type[BaseModel], loc: Sequence[int | str]) -> str:
     for part in loc[:-1]:
         fields = [place.model_fields[str(part)] for place in places if str(part) in place.model_fields]
         places = [found for field in fields for found in _sections(field.annotation)]
-    allowed = sorted({name for place in places for name in place.model_fields})
+    allowed = sorted({field.alias or name for place in places for name, field in place.model_fields.items()})
     if not allowed:
         return ""
     found = str(loc[-1])

@@ -9,7 +9,8 @@ that the machine draws something else.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,7 +21,6 @@ from core.config import validate
 from core.errors import UserError
 from core.images.config import ImageEvaluate
 from core.metrics import Metric, find
-from core.names import inside
 from core.records import Label, Record, Seconds, read
 from core.storage import scratches
 from factory.run_folder import Run, find_run
@@ -30,7 +30,19 @@ SAMPLES = {"images": "samples/samples.npz", "text": "samples/samples.jsonl"}
 THRESHOLD = 3.0
 QUANTILES = (0.5, 0.95, 0.99)
 _MOST_ROUTES = 1000
+INTERVALS = 1000  # between two writings of a service, that are remembered
 Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class Interval(Record):
+    """What all routes together answered between two writings; quantiles in seconds, of answers that were no error."""
+
+    until: Label
+    n: Count
+    refused: Count  # with a status of 400 or more
+    p50: Seconds | None = None
+    p95: Seconds | None = None
+    p99: Seconds | None = None
 
 
 class Served(Record):
@@ -50,6 +62,7 @@ class Served(Record):
     steps: dict[Label, Count] = Field(default_factory=dict)
     requests: Annotated[dict[Label, dict[Label, Count]], Field(max_length=_MOST_ROUTES)]
     seconds: Annotated[dict[Label, Annotated[list[Seconds], Field(max_length=100_000)]], Field(max_length=_MOST_ROUTES)]
+    history: Annotated[list[Interval], Field(max_length=INTERVALS)] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -94,69 +107,102 @@ class Compared:
         }
 
 
-def report(folder: str, runs: Path, run: str | None = None) -> dict[str, Any]:
-    """What a service left in `folder`: {"model", "requests", "latencies", "compared", "count", "drifted", ...}.
+@dataclass(frozen=True)
+class Looked:
+    """What a service left, and what came of its comparison; `reason` says why there is none."""
+
+    served: Served
+    compared: list[Compared]
+    count: int
+    run: str
+    reason: str | None
+
+    @property
+    def drifted(self) -> list[str]:
+        return [one.name for one in self.compared if one.drifted]
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON: {"model", "requests", "latencies", "history", "compared", "count", "drifted", ...}."""
+        served = self.served.model_dump(mode="json", include=_TOLD)
+        return {
+            **served,
+            "latencies": [_latency(route, values) for route, values in sorted(self.served.seconds.items())],
+            "run": self.run,
+            "count": self.count,
+            "compared": [one.facts() for one in self.compared],
+            "not_compared": self.reason,
+            "drifted": self.drifted,
+        }
+
+
+_TOLD = {"model", "version", "modality", "since", "until", "requests", "history", "served", "kept", "steps"}
+
+
+def look(folder: str, runs: Path, run: str | None = None, page: Path | None = None) -> Looked:
+    """What a service left in `folder`, compared with what measured its model.
 
     Args:
         folder: that `serve --watch` writes to; a path or a URI.
         runs: folder of runs.
         run: that measured the model; None: the one that the registry names.
+        page: the file to write it to as HTML, or None.
 
     Raises:
-        UserError: nothing was written there, it is damaged, or there is no run to compare with.
+        UserError: nothing was written there, or it is damaged.
     """
     served = read(Served, storage.join(folder, SERVED))
     place = SAMPLES[served.modality]
-    if storage.sha256(inside(folder, place)) != served.samples_sha256:
-        raise UserError(f"{folder}: {place} is not the one that {SERVED} names; it is being written: try again")
-    compared, count, source = _compared(served, folder, runs, run)
-    return {
-        "model": served.model,
-        "version": served.version,
-        "since": served.since,
-        "until": served.until,
-        "requests": served.requests,
-        "latencies": [_latency(route, values) for route, values in sorted(served.seconds.items())],
-        "served": served.served,
-        "kept": served.kept,
-        "steps": served.steps,
-        "run": source,
-        "count": count,
-        "compared": [one.facts() for one in compared],
-        "drifted": [one.name for one in compared if one.drifted],
-    }
+    with scratches.temporary_folder("watch") as scratch:
+        storage.copy_tree(storage.join(folder, "samples"), scratch)
+        if storage.sha256(scratch / Path(place).name) != served.samples_sha256:
+            raise UserError(f"{folder}: {place} is not the one that {SERVED} names; it is being written: try again")
+        found, dataset = Looked(served, [], 0, served.run or "", None), None
+        try:
+            measured = _run(served, runs, run)
+            dataset = measured.folders().get("dataset")
+            compared, count = _compared(served, scratch, measured)
+            found = Looked(served, compared, count, measured.id, None)
+        except UserError as error:  # how long requests took is known all the same
+            found = replace(found, reason=str(error))
+        if page is not None:
+            from report import service
+
+            service.build(page, found.facts(), served.seconds, samples=scratch, dataset=dataset)
+    return found
 
 
 def _latency(route: str, values: list[float]) -> dict[str, Any]:
     """Quantiles in milliseconds."""
-    ordered = sorted(values)
-    at = {f"p{round(100 * q)}_ms": 1000 * ordered[math.ceil(q * len(ordered)) - 1] for q in QUANTILES if ordered}
+    at = {f"{name}_ms": 1000 * value for name, value in quantiles(values).items()}
     return {"route": route, "n": len(values), **at}
 
 
-def _compared(served: Served, folder: str, runs: Path, name: str | None) -> tuple[list[Compared], int, str]:
-    run = _run(served, runs, name)
+def quantiles(values: Sequence[float]) -> dict[str, float]:
+    """p50, p95 and p99 of `values`; nothing of nothing."""
+    ordered = sorted(values)
+    return {f"p{round(100 * q)}": ordered[math.ceil(q * len(ordered)) - 1] for q in QUANTILES if ordered}
+
+
+def _compared(served: Served, samples: Path, run: Run) -> tuple[list[Compared], int]:
     artifacts = run.artifacts()
     places: dict[str, Path] = {}
     for part in ("dataset", "judge", "samples"):
         if not artifacts.get(part, {}).get("path"):
             raise UserError(f"run {run.id}: has no {part}; watching needs the run that trained and measured the model")
         places[part] = artifacts[part]["path"]
-    with scratches.temporary_folder("watch") as scratch:
-        storage.copy_tree(storage.join(folder, "samples"), scratch)
-        if served.modality == "images":
-            from core.images import watch as images
-            from core.images.glossary import GLOSSARY
+    if served.modality == "images":
+        from core.images import watch as images
+        from core.images.glossary import GLOSSARY
 
-            config = validate(ImageEvaluate, run.facts["config"].get("evaluate") or {}, "evaluate")
-            first, second, count = images.compare(scratch, **places, config=config)
-        else:
-            from core.text import watch as text
-            from core.text.glossary import GLOSSARY
+        config = validate(ImageEvaluate, run.facts["config"].get("evaluate") or {}, "evaluate")
+        first, second, count = images.compare(samples, **places, config=config)
+    else:
+        from core.text import watch as text
+        from core.text.glossary import GLOSSARY
 
-            first, second, count = text.compare(scratch, **places)
+        first, second, count = text.compare(samples, **places)
     directions = {key: found[0].better for key in first if (found := find(GLOSSARY, key))}
-    return [Compared(key, first[key], second[key], directions[key]) for key in first if key in second], count, run.id
+    return [Compared(key, first[key], second[key], directions[key]) for key in first if key in second], count
 
 
 def _run(served: Served, runs: Path, name: str | None) -> Run:

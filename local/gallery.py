@@ -14,6 +14,7 @@ from report.artifacts import read
 
 PAGE = "index.html"
 PLAYGROUNDS = "playground"  # below the folder of runs: where `textdiffusion playground MODEL` writes
+SERVICES = "served"  # below the folder of runs: pages of `textdiffusion watch FOLDER --out runs/served/NAME.html`
 
 
 def write(root: Path, registry: str) -> Path:
@@ -22,13 +23,12 @@ def write(root: Path, registry: str) -> Path:
     A registry that cannot be read costs only the marks of registered versions.
     """
     out = root / PAGE
-    gallery.build(out, _entries(root), _versions(registry), _playgrounds(root))
+    gallery.build(out, _entries(root), _versions(registry), _playgrounds(root), _services(root))
     return out
 
 
 def publish(root: Path, registry: str, target: str) -> int:
-    """Writes the gallery to the folder or gs:// prefix `target`, with the reports and playgrounds that it links to; the
-    number of reports."""
+    """Writes the gallery to the folder or gs:// prefix `target`, with the pages that it links to; counts reports."""
     entries, playgrounds = _entries(root), _playgrounds(root)
     reports = {entry.report for entry in entries if entry.report}
     for report in sorted(reports):
@@ -38,13 +38,20 @@ def publish(root: Path, registry: str, target: str) -> int:
         for name in storage.list_files(inside(root, folder)):
             file = f"{folder}/{name}"
             storage.write_bytes(inside(target, file), storage.read_bytes(inside(root, file)))
-    page = gallery.render(entries, _versions(registry), playgrounds)
+    services = _services(root)
+    for service in services:
+        storage.write_bytes(inside(target, service), storage.read_bytes(inside(root, service)))
+    page = gallery.render(entries, _versions(registry), playgrounds, services)
     storage.write_bytes(storage.join(target, PAGE), page.encode())
     return len(reports)
 
 
 def _playgrounds(root: Path) -> list[str]:
     return sorted(page.relative_to(root).as_posix() for page in (root / PLAYGROUNDS).glob(f"*/{PAGE}"))
+
+
+def _services(root: Path) -> list[str]:
+    return sorted(page.relative_to(root).as_posix() for page in (root / SERVICES).glob("*.html"))
 
 
 def _entries(root: Path) -> list[gallery.Entry]:

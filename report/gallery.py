@@ -79,14 +79,23 @@ class Registered:
 
 
 def build(
-    out: str | Path, entries: Sequence[Entry], versions: Sequence[Registered] = (), playgrounds: Sequence[str] = ()
+    out: str | Path,
+    entries: Sequence[Entry],
+    versions: Sequence[Registered] = (),
+    playgrounds: Sequence[str] = (),
+    services: Sequence[str] = (),
 ) -> None:
     """Write the gallery of `entries`, given oldest first, to the file or URI `out`. Raises OSError if it cannot."""
-    storage.write_bytes(out, render(entries, versions, playgrounds).encode())
+    storage.write_bytes(out, render(entries, versions, playgrounds, services).encode())
 
 
-def render(entries: Sequence[Entry], versions: Sequence[Registered] = (), playgrounds: Sequence[str] = ()) -> str:
-    """The whole page as HTML text. `playgrounds` are addresses of pages FOLDER/index.html, as seen from it."""
+def render(
+    entries: Sequence[Entry],
+    versions: Sequence[Registered] = (),
+    playgrounds: Sequence[str] = (),
+    services: Sequence[str] = (),
+) -> str:
+    """The whole page as HTML text. From it seen, `playgrounds` are FOLDER/index.html, and `services` NAME.html."""
     newest = list(reversed(entries))[:SHOWN]
     made = {version.run: version for version in sorted(versions, key=lambda one: one.champion)}
     room, cards = PLAYER_BYTES, []
@@ -124,6 +133,7 @@ def render(entries: Sequence[Entry], versions: Sequence[Registered] = (), playgr
         states=[(word, number_of) for word, number_of in Counter(one["verdict"]["word"] for one in cards).items()],
         champions=[one for one in cards if one["champion"]],
         playgrounds=[(printable(page.split("/")[-2], one_line=True), quote(page)) for page in playgrounds],
+        services=[(printable(Path(page).stem, one_line=True), quote(page)) for page in services],
         curves=curves,
         drawings=drawings,
         summary="From data to models to registered versions.",

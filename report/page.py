@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -109,17 +110,18 @@ def templates() -> Environment:
     )
 
 
+def drawn(section: Section) -> Section:
+    """A section whose `body` is HTML; one without a template as it is."""
+    if not section.template:
+        return section
+    body = templates().get_template(section.template).render(section=section, **section.data)
+    return replace(section, data={"body": Markup(body)})
+
+
 def _guarded(artifacts: Artifacts, id: str, title: str, build: Builder) -> Section:
     """A section, or a quiet note when its artifact holds something nobody expected."""
     try:
-        section = build(artifacts)
-        if section.template:
-            # Rendered here once, so that a surprise in the data costs this section alone.
-            body = templates().get_template(section.template).render(section=section, **section.data)
-            return Section(
-                section.id, section.title, section.template, {"body": Markup(body)}, section.note, section.lead
-            )
-        return section
+        return drawn(build(artifacts))  # once and here, so that a surprise in the data costs this section alone
     except Exception as error:  # the report of a broken run is when a report is needed most
         return absent(id, title, f"This part could not be drawn ({type(error).__name__}).")
 

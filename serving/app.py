@@ -41,7 +41,7 @@ def make_app(service: Service, give_up: Callable[[], None]) -> FastAPI:
     async def about() -> dict[str, Any]:
         card = service.card
         return {"model": card.name, "version": card.version, "modality": card.modality, "ready": service.ready,
-                "classes": list(card.classes), "sample": dict(card.manner)}  # fmt: skip
+                "classes": list(card.classes), "sample": dict(card.manner), "threads": service.threads}  # fmt: skip
 
     async def metrics() -> Response:
         service.measure()

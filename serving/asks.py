@@ -5,7 +5,7 @@ from __future__ import annotations
 from secrets import randbelow
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from core.config import canonical_json
 from core.errors import UserError
@@ -26,11 +26,29 @@ class _Ask(BaseModel):
     guidance: float | None = Field(None, ge=0, le=50, description="1 is none; left out: as measured")
     deadline: float | None = Field(None, gt=0, le=3600, description="Seconds; at most the service's own")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _says_no_truths(cls, values: Any) -> Any:
+        """JSON's true is no number, and pydantic would take it for 1."""
+        for key, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, bool):
+                raise ValueError(f"{key}: found {str(value).lower()}, which is neither a number nor a text")
+        return values
+
+
+def _name_or_number(value: Any) -> Any:
+    """Of a class; one sentence where pydantic has one for each kind."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if value is None or isinstance(value, str | int):
+        return value
+    raise ValueError("expected a class's name or number")
+
 
 class ImageAsk(_Ask):
     """Images of a class."""
 
-    label: str | int | None = Field(
+    label: Annotated[str | int | None, BeforeValidator(_name_or_number)] = Field(
         None, alias="class", description="A class's name or number; -1: without; left out: all classes in turn"
     )
     format: Literal["png", "array"] = Field("png", description="PNG in base64, or numbers [H, W] or [H, W, 3]")

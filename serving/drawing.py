@@ -36,8 +36,8 @@ class Drawer(Protocol):
 
     tile: int  # rows in a batch
 
-    def draw(self, section: Mapping[str, Any], rows: Rows, show: Show) -> tuple[dict[str, Any], bytes]:
-        """The samples of `rows`, at most `tile` of one key: header and bytes.
+    def draw(self, section: Mapping[str, Any], rows: Rows, show: Show | None = None) -> tuple[dict[str, Any], bytes]:
+        """The samples of `rows`, at most `tile` of one key: header and bytes. `show` is given the states on their way.
 
         Raises:
             UserError: the section asks for what the model cannot do.
@@ -65,7 +65,7 @@ class _Images:
         self.trained = load_model(folder, self.device)
         self.tile = batch or images.tile(self.device)
 
-    def draw(self, section: Mapping[str, Any], rows: Rows, show: Show) -> tuple[dict[str, Any], bytes]:
+    def draw(self, section: Mapping[str, Any], rows: Rows, show: Show | None = None) -> tuple[dict[str, Any], bytes]:
         settings = validate(ImageSample, section, "sample")
         filled = _filled(rows, self.tile)
         none = len(self.trained.shape.class_names)
@@ -73,7 +73,7 @@ class _Images:
         every = -(-settings.steps // FRAMES)
 
         def report(step: Step) -> None:
-            if step.index % every == 0:
+            if show and step.index % every == 0:
                 state = unfinished(step)[: len(rows)]
                 facts = {"step": step.index, "steps": settings.steps, "sigma": round(step.sigma, 5)}
                 show({**facts, "shape": state.shape}, state.tobytes())
@@ -85,7 +85,7 @@ class _Images:
             labels,
             images.choose_sigmas(settings, self.trained.process),
             self.device,
-            callback=report,
+            callback=report if show else None,
         )[: len(rows)]
         return {"shape": drawn.shape}, drawn.tobytes()
 
@@ -99,7 +99,7 @@ class _Texts:
         self.tile = batch or (TEXT_ROWS if on_cpu else images.tile(self.device))
         self.fills_up = not on_cpu
 
-    def draw(self, section: Mapping[str, Any], rows: Rows, show: Show) -> tuple[dict[str, Any], bytes]:
+    def draw(self, section: Mapping[str, Any], rows: Rows, show: Show | None = None) -> tuple[dict[str, Any], bytes]:
         prompts = sorted({row["prompt"] for row in rows} - {""})
         settings = validate(TextSample, {**section, "modes": ["diffusion"], "prompts": prompts}, "sample")
         writer = text.Writer(self.trained, self.other, settings, self.device)
@@ -111,12 +111,12 @@ class _Texts:
 
         def report(gamma: float, tokens: Tensor) -> None:
             nonlocal seen
-            if seen % every == 0:
+            if show and seen % every == 0:
                 texts = [self.trained.tokenizer.decode(row) for row in tokens[: len(rows)].tolist()]
                 show({"step": seen, "steps": total, "gamma": round(gamma, 5), "texts": texts}, b"")
             seen += 1
 
-        return {"texts": text.write_rows(writer, filled, report)[: len(rows)]}, b""
+        return {"texts": text.write_rows(writer, filled, report if show else None)[: len(rows)]}, b""
 
 
 def no_memory(error: BaseException) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,11 @@ class Engine:
         """Whether it takes orders: there is a worker, warm, or a new one is about to be."""
         return self._loop is not None and not self._closed and self.failure is None
 
+    @property
+    def threads(self) -> int | None:
+        """With how many threads its worker computes."""
+        return self._worker.threads if self._worker else None
+
     async def start(self) -> None:
         """Starts worker and batches.
 
@@ -53,8 +59,8 @@ class Engine:
         await self._revive()
         self._loop = asyncio.create_task(self._run())
 
-    def submit(self, order: Order) -> None:
-        """Lets an order wait for its batch.
+    def submit(self, orders: Sequence[Order]) -> None:
+        """Lets the orders of a request wait for their batches: all of them or none.
 
         Raises:
             FullError: too many wait.
@@ -62,7 +68,7 @@ class Engine:
         """
         if not self.ready:
             raise GoneError("no model is ready")
-        self.queue.add(order, self._seconds_a_row)
+        self.queue.add(orders, self._seconds_a_row)
 
     async def drain(self) -> None:
         """Takes no more orders, draws those that wait, and ends."""
@@ -146,7 +152,9 @@ class Engine:
             except DeadError as error:
                 log.warning("%s while it loaded the model", error)
             else:
-                log.info("worker is warm", extra={"facts": {"pid": self._worker.pid, "batch": self._worker.tile}})
+                worker = self._worker
+                facts = {"pid": worker.pid, "batch": worker.tile, "threads": worker.threads}
+                log.info("worker is warm", extra={"facts": facts})
                 return
         raise RuntimeError(f"{DEATHS} workers ended before they had loaded {self.card.name}")
 

@@ -66,7 +66,7 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if part != "body")
-        return _answer(f"{key or 'body'}: {first['msg']}", 422)
+        return _answer(f"{key or 'body'}: {first['msg'].removeprefix('Value error, ')}", 422)
 
     async def plain(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, AnyHTTPException)

@@ -28,8 +28,8 @@ class FaultError(Exception):
 class Worker:
     """One process with one model, warm."""
 
-    def __init__(self, process: Process, tile: int) -> None:
-        self._process, self.tile = process, tile
+    def __init__(self, process: Process) -> None:
+        self._process, self.tile, self.threads = process, 0, 0
 
     @property
     def pid(self) -> int:
@@ -46,7 +46,7 @@ class Worker:
         process = await asyncio.create_subprocess_exec(
             *interpreter.program("serving.worker"), stdin=PIPE, stdout=PIPE, env=interpreter.environment(os.environ)
         )
-        self = cls(process, 0)
+        self = cls(process)
         try:
             parts = {name: str(path) for name, path in card.parts.items()}
             asked = {"modality": card.modality, "parts": parts, "batch": batch, "section": card.section}
@@ -54,7 +54,7 @@ class Worker:
         except BaseException:
             await self.close()
             raise
-        self.tile = int(header["tile"])
+        self.tile, self.threads = int(header["tile"]), int(header["threads"])
         return self
 
     async def draw(

@@ -59,9 +59,13 @@ def serve(options: Options) -> None:
 def _bound(options: Options) -> socket.socket:
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:
-        return socket.create_server((options.host, options.port), family=family, backlog=2048)
+        bound = socket.create_server((options.host, options.port), family=family, backlog=2048)
     except OSError as error:
         raise UserError(f"serve: cannot listen on {options.host} port {options.port}: {error.strerror}") from None
+    # Connections inherit it. Without, an answer's body waits 40 ms for the client to acknowledge its head; asyncio
+    # sets it where a socket names its protocol, which this one does not.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return bound
 
 
 def _noted(number: int, frame: Any) -> None:

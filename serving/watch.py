@@ -1,6 +1,6 @@
 """What a service remembers for `textdiffusion watch`: latencies, and the newest samples that it served.
 
-    <folder>/served.json              a `Served` (factory/watch.py): counts, latencies, the hash of the samples
+    <folder>/served.json              a `Served` (factory/watch.py): counts, latencies, history, the samples' hash
     <folder>/samples/samples.npz      images, with sample.json beside them, as the step `sample` writes them
     <folder>/samples/samples.jsonl    texts, without the prompts that they continue; filled gaps are left out
 
@@ -27,7 +27,7 @@ from core.evaluation import SAMPLING
 from core.names import inside
 from core.storage import integrity
 from core.text.config import GAP
-from factory.watch import SAMPLES, SERVED
+from factory.watch import INTERVALS, SAMPLES, SERVED, quantiles
 from serving.card import ModelCard
 from serving.orders import Order
 
@@ -49,6 +49,9 @@ class Watch:
         self._statuses: dict[str, Counter[int]] = {}
         self._seconds: dict[str, deque[float]] = {}
         self._samples: deque[dict[str, Any]] = deque(maxlen=self._keep)
+        self._history: deque[dict[str, Any]] = deque(maxlen=INTERVALS)
+        self._recent: deque[float] = deque(maxlen=LATENCIES)  # seconds, since the last writing
+        self._answered = self._refused = 0
         self._changed = False
 
     def serves(self, card: ModelCard) -> None:
@@ -60,7 +63,11 @@ class Watch:
         if self.folder is None:
             return
         self._statuses.setdefault(route, Counter())[status] += 1
-        if status < 400:
+        self._answered += 1
+        if status >= 400:
+            self._refused += 1
+        else:
+            self._recent.append(seconds)
             self._seconds.setdefault(route, deque(maxlen=LATENCIES)).append(seconds)
         self._changed = True
 
@@ -100,6 +107,11 @@ class Watch:
     def _facts(self) -> dict[str, Any]:
         assert self._card is not None
         card = self._card
+        if self._answered:
+            at = {name: round(value, 5) for name, value in quantiles(self._recent).items()}
+            self._history.append({"until": _now(), "n": self._answered, "refused": self._refused, **at})
+            self._answered = self._refused = 0
+            self._recent.clear()
         return {
             "model": card.name,
             "version": card.version,
@@ -111,6 +123,7 @@ class Watch:
             "served": self._served,
             "requests": {route: {str(code): n for code, n in codes.items()} for route, codes in self._statuses.items()},
             "seconds": {route: [round(one, 5) for one in values] for route, values in self._seconds.items()},
+            "history": list(self._history),
         }
 
 

@@ -1,6 +1,6 @@
 """`python -m serving.worker`: the process that owns the model. It draws a batch for each frame on its standard input.
 
-    service -> {"modality", "parts", "batch", "section"}       once; answered by {"ready", "tile", "device"}
+    service -> {"modality", "parts", "batch", "section"}       once; answered by {"ready", "tile", "threads"}
     service -> {"section", "rows", "watched"}                  answered by any number of {"frame"}, then {"done"}
 
 It ends when its input ends, however the service ended. Signals are the service's business.
@@ -43,6 +43,8 @@ def main() -> None:
     if asked is None:
         return
     try:
+        import torch
+
         from serving.drawing import load
 
         require_gpus()
@@ -50,23 +52,22 @@ def main() -> None:
         row: dict[str, Any] = {"seed": 0, "index": 0, "count": 1}
         row |= {"label": -1} if asked["modality"] == "images" else {"prompt": ""}
         short = {"steps": min(WARM_STEPS, asked["section"]["steps"])}
-        drawer.draw({**asked["section"], **short}, [row] * drawer.tile, lambda facts, payload: None)
+        drawer.draw({**asked["section"], **short}, [row] * drawer.tile)
     except UserError as error:
         out.send({"error": str(error)})
         return
-    out.send({"ready": True, "tile": drawer.tile})
+    out.send({"ready": True, "tile": drawer.tile, "threads": torch.get_num_threads()})
     while (asked := read(sys.stdin.buffer)) is not None:
         _answer(out, drawer, asked)
 
 
 def _answer(out: _Out, drawer: Any, asked: dict[str, Any]) -> None:
     def show(facts: dict[str, Any], payload: bytes) -> None:
-        if asked["watched"]:
-            out.send({"frame": facts}, payload)
+        out.send({"frame": facts}, payload)
 
     began = time.monotonic()
     try:
-        header, payload = drawer.draw(asked["section"], asked["rows"], show)
+        header, payload = drawer.draw(asked["section"], asked["rows"], show if asked["watched"] else None)
     except UserError as error:
         out.send({"error": str(error)})
     except Exception as error:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
+import httpx
 import pytest
+import torch
 from fastapi.testclient import TestClient
 
 from benchmarks import serving
@@ -53,6 +56,14 @@ def test_clients_ask_wait_and_compare(tmp_path: Path) -> None:
     assert most == 3
     assert seen.changed == (len(seen.latencies) + 62) // 64  # every 64th asks for seed 1
     assert seen.failed == 0
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_nothing_is_measured_with_other_threads_on_each_side(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = torch.get_num_threads() + threads
+    monkeypatch.setattr(httpx, "get", lambda url: httpx.Response(200, json={"threads": theirs}))
+    with pytest.raises(RuntimeError, match="set OMP_NUM_THREADS") if threads else nullcontext():
+        serving.require_same_threads("http://127.0.0.1:1/generate")
 
 
 def test_the_naive_server_answers_with_an_image(tmp_path: Path) -> None:

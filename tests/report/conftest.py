@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from report import build
+from report import build, service
 from report.artifacts import read
 from report.gallery import Entry, Registered
 from report.gallery import build as build_gallery
@@ -30,7 +30,7 @@ def digits_run(folder: Path, number: int, distance: float) -> dict:
 
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The files `images`, `text` and `gallery`: three runs of digits, the newest failed, and one of text."""
+    """The files `images`, `text`, `gallery` (three runs of digits, the newest failed, one of text) and `service`."""
     root = tmp_path_factory.mktemp("runs")
     entries = []
     for number, distance in ((1, 2.6), (2, 1.9)):
@@ -47,9 +47,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         Registered("digits", 1, "digits-1", "1" * 64, False),
         Registered("digits", 2, "digits-2", "2" * 64, True),
     ]
-    build_gallery(root / "index.html", entries, versions)
+    build_gallery(root / "index.html", entries, versions, services=["served/digits.html"])
+    facts = json.loads((Path(__file__).parent / "served.json").read_text())
+    seconds = {"/generate": [0.05 * 1.01**i for i in range(300)], "/predict": [0.2]}
+    made = image_run(root / "other", seed=4)
+    service.build(root / "served/digits.html", facts, seconds, dataset=made["dataset"], samples=made["samples"])
     return {
         "images": root / "images/digits-1/report.html",
         "text": root / "text/pydoc-1/report.html",
         "gallery": root / "index.html",
+        "service": root / "served/digits.html",
     }

@@ -14,7 +14,7 @@ from report import build
 from tests.report.artifacts import image_run, text_run
 
 Open = Callable[..., Any]
-PAGES = ["images", "text", "gallery"]
+PAGES = ["images", "text", "gallery", "service"]
 
 
 @pytest.fixture

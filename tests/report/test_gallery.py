@@ -15,7 +15,7 @@ from tests.report.artifacts import image_run, text_run
 from tests.report.test_report import HOSTILE, Page, scripts
 
 
-def test_it_nests_and_loads_nothing_and_links_only_to_reports(pages: dict[str, Path]) -> None:
+def test_it_nests_and_loads_nothing_and_links_only_to_its_pages(pages: dict[str, Path]) -> None:
     source = pages["gallery"].read_text(encoding="utf-8")
     found = Page(source)
     assert found.faults == []
@@ -23,7 +23,12 @@ def test_it_nests_and_loads_nothing_and_links_only_to_reports(pages: dict[str, P
     assert len(found.ids) == len(set(found.ids))
     outside = {str(one["href"]) for one in found.all("a") if not str(one["href"]).startswith("#")}
     reports = {link.partition("#")[0] for link in outside}
-    assert reports == {"images/digits-1/report.html", "images/digits-2/report.html", "text/pydoc-1/report.html"}
+    assert reports == {
+        "served/digits.html",
+        "images/digits-1/report.html",
+        "images/digits-2/report.html",
+        "text/pydoc-1/report.html",
+    }
     assert {one["src"][:11] for one in found.all("img")} == {"data:image/"}
     assert not re.search(r"(url\(|@import|fetch\(|XMLHttpRequest|WebSocket|https?://(?!www\.w3\.org/))", source)
 

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from factory.registry import Registry
+from serving.options import Options
+from serving.server import _bound
 from tests.serving.conftest import Served, served
 
 ASKS = [{"seed": seed, "class": ("zero", "one", "two")[seed % 3]} for seed in range(10)]
@@ -130,6 +132,19 @@ def test_what_cannot_be_served_is_one_line(arguments: list[str], message: str, s
     assert last.startswith("error: ")
     assert message in last
     assert "Traceback" not in done.stderr
+
+
+def test_an_answer_does_not_wait_for_its_head_to_be_acknowledged() -> None:
+    with _bound(Options(model="tiny", port=0)) as bound, socket.create_connection(bound.getsockname()):
+        accepted, _ = bound.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_the_service_says_with_how_many_threads_it_rounds(shelf: Path) -> None:
+    with served(str(shelf / "images1"), environment={"OMP_NUM_THREADS": "1"}) as server:
+        server.post("/generate", {"seed": 1})
+        assert server.get("/")["threads"] == server.wait_for("worker is warm")["threads"] == 1
 
 
 def test_without_its_extra_the_command_says_what_to_install(shelf: Path) -> None:

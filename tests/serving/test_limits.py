@@ -24,6 +24,10 @@ HEAD = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\
         ({"steps": 101}, "steps: found 101; allowed: 1 to 100"),
         ({"class": "ten"}, "class: found 'ten'; allowed: zero, one, two; or a number from -1 to 2"),
         ({"class": 3}, "class: found 3"),
+        ({"class": True}, "class: found true, which is neither a number nor a text"),
+        ({"count": True}, "count: found true"),
+        ({"class": 1.5}, "class: expected a class's name or number"),
+        ({"class": ["one"]}, "class: expected a class's name or number"),
         ({"guidance": 51}, "guidance: "),
         ({"seed": -1}, "seed: "),
         ({"prompt": "x"}, "prompt: "),
@@ -33,6 +37,11 @@ def test_what_is_not_allowed_of_images_is_named(ask: dict[str, Any], message: st
     answer = images_server.post("/generate", ask, 422)
     assert list(answer) == ["error"]
     assert message in answer["error"]
+
+
+def test_the_keys_that_are_allowed_are_those_that_are_documented(images_server: Served) -> None:
+    answer = images_server.post("/predict", {"instances": [{}], "parameters": {"klass": 1}}, 422)
+    assert "klass: there is no such key, found 1; did you mean 'class'? allowed: class, count" in answer["error"]
 
 
 @pytest.mark.parametrize(
@@ -65,11 +74,14 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(shelf: Path) -> None:
                 refused = server.client.post("/generate", json=ask)
                 assert refused.status_code == 429
                 assert int(refused.headers["retry-after"]) >= 1
-                many = {"instances": [{"seed": 1}, {"seed": 2}]}
+                many = {"instances": [{"seed": seed} for seed in range(7)]}
                 assert server.client.post("/predict", json=many).status_code == 429
             answers = [one.result() for one in waiting]
         assert all(answer == answers[0] for answer in answers)
         assert server.post("/generate", ask) == answers[0]
+        assert len(server.post("/predict", many)["predictions"]) == 7  # more than the queue has room for, and none wait
+        never = {"instances": [{"count": 40}, {"count": 40}]}
+        assert "found 80 samples in all; allowed: 1 to 64" in server.post("/predict", never, 422)["error"]
         assert server.metric('textdiffusion_requests_total{route="/generate",status="429"}') == 1
 
 

@@ -14,7 +14,7 @@ from core import storage
 from core.errors import UserError
 from core.metrics import Metric
 from core.storage import integrity
-from factory.watch import Compared, Served, report
+from factory.watch import Compared, Served, look, quantiles
 from serving.watch import LATENCIES, OF_AN_ORDER
 from tests.serving.conftest import served
 from textdiffusion.cli import app as cli
@@ -31,6 +31,9 @@ def test_a_service_keeps_latencies_and_its_newest_samples(shelf: Path, tmp_path:
     assert facts.requests["/generate"] == {"200": 5, "422": 1}
     assert len(facts.seconds["/generate"]) == 5 <= LATENCIES
     assert facts.steps == {"4": 2, "3": 4}
+    (last,) = facts.history
+    assert (last.n, last.refused) == (6, 1)
+    assert last.p50 == quantiles(facts.seconds["/generate"])["p50"]
     with np.load(Path(place, "samples/samples.npz")) as kept:
         assert kept["labels"].tolist() == [2, 2, 0, 1, 2, 0]
         assert (kept["images"][1] == np.array(answers[3]["samples"][0]["array"])).all()
@@ -113,10 +116,10 @@ def left_by_a_service(folder: Path, runs: Path, noise: int, **changes: Any) -> s
 
 
 def test_samples_as_measured_have_not_drifted_and_noisy_ones_have(measured_run: Path, tmp_path: Path) -> None:
-    quiet = report(left_by_a_service(tmp_path / "quiet", measured_run, 0), measured_run)
+    quiet = look(left_by_a_service(tmp_path / "quiet", measured_run, 0), measured_run).facts()
     assert quiet["drifted"] == []
     assert quiet["latencies"] == [{"route": "/generate", "n": 100, "p50_ms": 500, "p95_ms": 950, "p99_ms": 990}]
-    noisy = report(left_by_a_service(tmp_path / "noisy", measured_run, 200), measured_run)
+    noisy = look(left_by_a_service(tmp_path / "noisy", measured_run, 200), measured_run).facts()
     assert "frechet_distance" in noisy["drifted"]
     for row in noisy["compared"]:
         assert row["n"] > 64
@@ -140,7 +143,14 @@ def test_the_command_retrains_by_the_commands_of_every_day(
     said = capfd.readouterr()
     assert "drifted: frechet_distance" in said.err
     assert "/generate: 2 with 429" in said.out
-    assert watch("--json") == 3
+    assert watch("--out", "served.txt") == 2
+    assert "name a file that ends with .html" in capfd.readouterr().err
+    Path("runs/index.html").write_text("")
+    assert watch("--json", "--out", "runs/served/digits.html") == 3
+    assert "served/digits.html" in Path("runs/index.html").read_text()
+    page = Path("runs/served/digits.html").read_text()
+    assert all(f'id="{part}"' in page for part in ("samples", "drift", "latency", "requests"))
+    assert page.count("data:image/png") > 100
     assert json.loads(capfd.readouterr().out)["count"] > 64
     assert watch("--retrain", "no-such-job --set train.seed=1") == 2
     said = capfd.readouterr()
@@ -151,19 +161,36 @@ def test_the_command_retrains_by_the_commands_of_every_day(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"samples_sha256": "00"}, "samples.npz is not the one that served.json names; it is being written"),
         ({"run": None}, "served.json names no run, as of a model of no registry; name it: --run RUN"),
         ({"run": "gone"}, "run 'gone': there is none"),
-        ({"seconds": {"/generate": [-1]}}, "seconds"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(
-    changes: dict[str, Any], message: str, measured_run: Path, tmp_path: Path
-) -> None:
+def test_latencies_are_told_where_nothing_can_be_compared(
+    changes: dict[str, Any], message: str, measured_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     folder = left_by_a_service(tmp_path / "kept", measured_run, 0, **changes)
-    with pytest.raises(UserError) as refused:
-        report(folder, measured_run)
-    assert message in str(refused.value)
+    monkeypatch.setenv("TEXTDIFFUSION_RUNS", str(measured_run))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["watch", folder])
+    said = capfd.readouterr()
+    assert (ended.value.code, "990" in said.out) == (2, True)
+    assert message in said.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples_sha256": "00"}, "samples.npz is not the one that served.json names; it is being written"),
+        ({"seconds": {"/generate": [-1]}}, "seconds"),
+        ({"history": [{"until": "u", "n": -1, "refused": 0}]}, "history"),
+    ],
+)
+def test_what_is_damaged_is_one_line(changes: dict[str, Any], message: str, measured_run: Path, tmp_path: Path) -> None:
+    folder = left_by_a_service(tmp_path / "kept", measured_run, 0, **changes)
+    with pytest.raises(UserError, match=message):
+        look(folder, measured_run, page=tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_texts_of_another_kind_have_drifted(tmp_path: Path) -> None:
@@ -189,3 +216,14 @@ def test_texts_of_another_kind_have_drifted(tmp_path: Path) -> None:
 
     assert drifted("same") == []
     assert drifted("other") == ["judge_nll", "entropy"]
+
+
+@pytest.mark.parametrize(("job", "message"), [("mnist 'small", "No closing quotation"), ("  ", "name a job")])
+def test_a_job_that_no_shell_could_read_is_said_before_anything_is_compared(
+    job: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["watch", str(tmp_path / "none"), "--retrain", job])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
