@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,8 @@ class Engine:
         await self._revive()
         self._loop = asyncio.create_task(self._run())
 
-    def submit(self, order: Order) -> None:
-        """Lets an order wait for its batch.
+    def submit(self, orders: Sequence[Order]) -> None:
+        """Lets the orders of a request wait for their batches: all of them or none.
 
         Raises:
             FullError: too many wait.
@@ -67,7 +68,7 @@ class Engine:
         """
         if not self.ready:
             raise GoneError("no model is ready")
-        self.queue.add(order, self._seconds_a_row)
+        self.queue.add(orders, self._seconds_a_row)
 
     async def drain(self) -> None:
         """Takes no more orders, draws those that wait, and ends."""

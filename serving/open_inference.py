@@ -121,6 +121,8 @@ def _asks(asked: Mapping[str, Any], service: Service) -> list[Ask]:
         name = str(tensor.get("name")) if isinstance(tensor, dict) else ""
         if name not in allowed:
             raise UserError(f"inputs: found {name!r}; allowed: {', '.join(allowed)}")
+        if name in columns:
+            raise UserError(f"inputs.{name}: found twice; allowed: once")
         data = tensor.get("data")
         if tensor.get("datatype") not in allowed[name] or not isinstance(data, list):
             raise UserError(f"inputs.{name}: expected datatype {' or '.join(allowed[name])}, and data: a list")

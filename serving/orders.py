@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,11 +95,12 @@ class OrderQueue:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, order: Order, seconds_a_row: float) -> None:
-        """Raises FullError if there is no room. An order of more rows than `size` is let in when nothing waits."""
-        if self._rows and len(self._rows) + len(order.rows) > self.size:
+    def add(self, orders: Sequence[Order], seconds_a_row: float) -> None:
+        """Takes all orders of a request, or raises FullError. More rows than `size` are let in when nothing waits."""
+        rows = [Waiting(order, row) for order in orders for row in order.rows]
+        if self._rows and len(self._rows) + len(rows) > self.size:
             raise FullError(max(1, round(len(self._rows) * seconds_a_row + 0.5)))
-        self._rows.extend(Waiting(order, row) for row in order.rows)
+        self._rows.extend(rows)
         self.filled.set()
 
     def take(self, most: int) -> list[Waiting]:

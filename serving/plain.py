@@ -52,7 +52,7 @@ def routes(service: Service) -> APIRouter:
         return JSONResponse({**answers.model(order), **await answers.answer(ask, order)})
 
     async def stream(ask: Ask) -> StreamingResponse:
-        order = service.submit(ask, watched=True)
+        (order,) = service.submit([ask], watched=True)
         return StreamingResponse(_events(service, ask, order), media_type="text/event-stream", headers=NO_CACHE)
 
     generate.__annotations__["ask"] = stream.__annotations__["ask"] = kind

@@ -76,10 +76,9 @@ def known(service: Service, name: str) -> None:
 
 
 async def draw_all(service: Service, asks: Sequence[Ask]) -> list[Order]:
-    """All orders or none: when one is refused, the others are taken back."""
-    orders: list[Order] = []
+    """The finished orders; when one fails, the others are taken back."""
+    orders = service.submit(asks)
     try:
-        orders.extend(service.submit(ask) for ask in asks)
         await asyncio.gather(*(service.finished(order) for order in orders))
     finally:
         for order in orders:

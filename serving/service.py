@@ -6,7 +6,8 @@ import asyncio
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from core.errors import UserError
@@ -73,20 +74,23 @@ class Service:
             UserError: it asks for what is not allowed.
             FullError, LateError, LostError, GoneError: it was not drawn.
         """
-        order = self.submit(ask)
+        (order,) = self.submit([ask])
         await self.finished(order)
         return order
 
-    def submit(self, ask: Ask, *, watched: bool = False) -> Order:
-        """Queues an order; raises as `draw` does."""
-        engine = self._engine
+    def submit(self, asks: Sequence[Ask], *, watched: bool = False) -> list[Order]:
+        """Queues the orders of one request, all or none; raises as `draw` does."""
+        engine, most = self._engine, max(self.options.queue, self.options.max_count)
         if engine is None:
             raise GoneError("the model is loading")
-        order = order_of(ask, engine.card, self.options)
-        order.watched, order.card = watched, engine.card
-        engine.submit(order)
-        order.leave = lambda: engine.queue.discard(order)
-        return order
+        orders = [order_of(ask, engine.card, self.options) for ask in asks]
+        if (count := sum(ask.count for ask in asks)) > most:  # it would not fit at any time
+            raise UserError(f"count: found {count} samples in all; allowed: 1 to {most}")
+        for order in orders:
+            order.watched, order.card = watched, engine.card
+            order.leave = partial(engine.queue.discard, order)
+        engine.submit(orders)
+        return orders
 
     async def finished(self, order: Order) -> None:
         """Waits for an order until its deadline; raises as `draw` does."""

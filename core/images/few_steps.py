@@ -24,7 +24,7 @@ from core.images.guidance import denoiser_of
 from core.images.model import TrainedModel
 from core.images.objective import ImageObjective
 from core.noise import karras_sigmas
-from core.randomness import Draws, seed_of
+from core.randomness import DataOrder, Draws, seed_of
 from core.samplers import SampleNoise
 from core.training.objective import Batch
 from core.transfer import to_device
@@ -92,8 +92,11 @@ class FewStepsObjective(ImageObjective):
         assert teacher.config.few_steps is not None
         self.settings = teacher.config.few_steps
         self.model = copy.deepcopy(teacher.network).requires_grad_(True)
-        self.dataset_size = self.settings.paths
         self.paths = Paths(teacher, self.settings, device, seed)
+
+    def order(self, seed: int) -> DataOrder:
+        """The paths in the order in which they are seen."""
+        return DataOrder(self.settings.paths, seed)
 
     def batch(self, indices: Tensor, draws: Draws) -> Batch:
         """The paths `indices` [b], and which of them go on from where the network itself has come."""

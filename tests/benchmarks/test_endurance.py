@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,23 +17,31 @@ from tests.serving.conftest import save_images
 
 @pytest.mark.parametrize(
     ("changes", "passed"),
-    [({}, True), ({"lost": 1, "answered": 99}, False), ({"changed": 1}, False), ({"answered": 99}, False)],
+    [
+        ({}, True),
+        ({"lost": 1, "answered": 99}, False),
+        ({"changed": 1}, False),
+        ({"answered": 99}, False),
+        ({"kills_left": 1}, False),
+    ],
 )
-def test_one_lost_or_changed_request_fails(changes: dict[str, int], passed: bool) -> None:
-    values = {"asked": 100, "answered": 100, "memory": [100] * 100, **changes}
+def test_a_request_lost_or_changed_or_a_kill_left_out_fails(changes: dict[str, int], passed: bool) -> None:
+    values = {"asked": 100, "answered": 100, "memory": [100] * 100, "workers": [100] * 100, **changes}
     assert Endured(**values).passed is passed  # type: ignore[arg-type]
 
 
-def test_memory_that_grows_fails() -> None:
-    assert Endured(100, 100, memory=[50] * 25 + [100] * 75).passed  # it fills up at first
-    assert not Endured(100, 100, memory=list(range(100, 200))).passed
+@pytest.mark.parametrize("of", ["memory", "workers"])
+def test_memory_that_grows_fails(of: str) -> None:
+    values: dict[str, Any] = {"asked": 100, "answered": 100, "memory": [100] * 100, "workers": [100, 0] * 50}
+    assert Endured(**{**values, of: [50] * 25 + [100] * 75}).passed  # it fills up at first
+    assert not Endured(**{**values, of: list(range(100, 200))}).passed
 
 
 def test_the_way_is_told_at_the_start_and_each_thousand(capsys: pytest.CaptureFixture[str]) -> None:
     done = Endured(3000)
-    done.note(10_000_000)
+    done.note(10_000_000, 0)
     for done.answered in range(1, 2001):
-        done.note(20_000_000)
+        done.note(20_000_000, 0)
     assert [(row["answered"], row["MB"]) for row in done.course] == [(0, 10), (1000, 20), (2000, 20)]
     assert "answered 1000" in capsys.readouterr().out
 
@@ -42,7 +52,7 @@ def test_no_request_is_lost_or_changed_under_kills_slow_clients_and_overload(tmp
 
     async def run() -> Endured:
         async with started(tmp_path / "model", 2, queue=4) as server:
-            return await endure(server, requests=40, clients=12, kills=1, slow=2, same=same)
+            return await endure(server, requests=40, clients=12, kills=1, slow=2, same=same, out=tmp_path)
 
     with ThreadPoolExecutor(1) as thread:  # a browser's tests may have left a loop running in this one
         done = thread.submit(asyncio.run, run()).result()
@@ -50,4 +60,5 @@ def test_no_request_is_lost_or_changed_under_kills_slow_clients_and_overload(tmp
     assert done.refused > 0
     assert [row["answered"] for row in done.course] == [0]  # and one for every thousand
     assert done.course[0]["MB"] > 1
+    assert json.loads((tmp_path / "endurance.json").read_text())["answered"] == 40
     assert done.slow >= 2

@@ -74,11 +74,14 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(shelf: Path) -> None:
                 refused = server.client.post("/generate", json=ask)
                 assert refused.status_code == 429
                 assert int(refused.headers["retry-after"]) >= 1
-                many = {"instances": [{"seed": 1}, {"seed": 2}]}
+                many = {"instances": [{"seed": seed} for seed in range(7)]}
                 assert server.client.post("/predict", json=many).status_code == 429
             answers = [one.result() for one in waiting]
         assert all(answer == answers[0] for answer in answers)
         assert server.post("/generate", ask) == answers[0]
+        assert len(server.post("/predict", many)["predictions"]) == 7  # more than the queue has room for, and none wait
+        never = {"instances": [{"count": 40}, {"count": 40}]}
+        assert "found 80 samples in all; allowed: 1 to 64" in server.post("/predict", never, 422)["error"]
         assert server.metric('textdiffusion_requests_total{route="/generate",status="429"}') == 1
 
 

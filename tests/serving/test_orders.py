@@ -16,7 +16,7 @@ def order(key: str, rows: int) -> Order:
 async def test_rows_of_one_key_share_a_batch_and_the_oldest_decides() -> None:
     queue, first, other, last = OrderQueue(99), order("a", 3), order("b", 2), order("a", 3)
     for one in (first, other, last):
-        queue.add(one, 0.1)
+        queue.add([one], 0.1)
     batches = []
     while len(queue):
         batches.append([(waiting.order, waiting.row["index"]) for waiting in queue.take(4)])
@@ -31,18 +31,27 @@ async def test_rows_of_one_key_share_a_batch_and_the_oldest_decides() -> None:
 @in_a_loop
 async def test_a_full_queue_says_when_there_may_be_room() -> None:
     queue = OrderQueue(4)
-    queue.add(order("a", 9), 2.0)  # larger than the queue, but nothing waits
+    queue.add([order("a", 9)], 2.0)  # larger than the queue, but nothing waits
     with pytest.raises(FullError) as refused:
-        queue.add(order("a", 1), 2.0)
+        queue.add([order("a", 1)], 2.0)
     assert refused.value.seconds == 18
     assert len(queue) == 9
 
 
 @in_a_loop
+async def test_the_orders_of_a_request_are_let_in_together_or_not_at_all() -> None:
+    queue = OrderQueue(4)
+    queue.add([order("a", 3), order("b", 3)], 2.0)  # larger than the queue, but nothing waits
+    queue.take(9)
+    with pytest.raises(FullError):
+        queue.add([order("a", 1), order("b", 1)], 2.0)
+    assert len(queue) == 3
+
+
+@in_a_loop
 async def test_rows_of_a_dead_worker_come_first_again_and_fail_in_the_end() -> None:
     queue, first, other = OrderQueue(9), order("a", 2), order("a", 1)
-    queue.add(first, 0.1)
-    queue.add(other, 0.1)
+    queue.add([first, other], 0.1)
     for _ in range(ATTEMPTS):
         batch = queue.take(2)
         assert [waiting.order for waiting in batch] == [first, first]
@@ -54,8 +63,7 @@ async def test_rows_of_a_dead_worker_come_first_again_and_fail_in_the_end() -> N
 @in_a_loop
 async def test_an_order_that_nobody_waits_for_is_not_drawn() -> None:
     queue, first, other = OrderQueue(9), order("a", 2), order("a", 1)
-    for one in (first, other):
-        queue.add(one, 0.1)
+    queue.add([first, other], 0.1)
     first.leave = lambda: queue.discard(first)
     first.give_up()
     assert [waiting.order for waiting in queue.take(4)] == [other]

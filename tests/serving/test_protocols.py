@@ -108,6 +108,11 @@ def test_open_inference_gives_texts(text_server: Served) -> None:
         ),
         (
             "/v2/models/tiny/infer",
+            {"inputs": [tensor("seed", "INT64", [1]), tensor("seed", "INT64", [1, 2])]},
+            "inputs.seed: found twice",
+        ),
+        (
+            "/v2/models/tiny/infer",
             {"inputs": [tensor("seed", "INT64", [1])], "outputs": [{"name": "logits"}]},
             "found 'logits'; allowed: images, seed",
         ),

@@ -216,3 +216,14 @@ def test_texts_of_another_kind_have_drifted(tmp_path: Path) -> None:
 
     assert drifted("same") == []
     assert drifted("other") == ["judge_nll", "entropy"]
+
+
+@pytest.mark.parametrize(("job", "message"), [("mnist 'small", "No closing quotation"), ("  ", "name a job")])
+def test_a_job_that_no_shell_could_read_is_said_before_anything_is_compared(
+    job: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["watch", str(tmp_path / "none"), "--retrain", job])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

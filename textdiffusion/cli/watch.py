@@ -50,6 +50,7 @@ def watch(
 
     if out is not None and (out.is_dir() or out.suffix != ".html"):
         raise UserError(f"--out {out}: name a file that ends with .html")
+    job = _words(retrain) if retrain is not None else None  # before the time that a drift check takes
     settings = load_settings()
     runs = Path(settings.runs).absolute()
     facts = look(folder, runs, run, out).facts()
@@ -61,7 +62,7 @@ def watch(
     if not facts["drifted"]:
         return
     say(f"drifted: {', '.join(facts['drifted'])}", to=sys.stderr)
-    raise typer.Exit(_retrained(retrain, settings) if retrain else DRIFTED)
+    raise typer.Exit(_retrained(job, settings) if job else DRIFTED)
 
 
 def _say(facts: dict[str, Any]) -> None:
@@ -79,13 +80,27 @@ def _say(facts: dict[str, Any]) -> None:
         say(f"in doubt: {doubt}")
 
 
-def _retrained(job: str, settings: Any) -> int:
-    """Trains as a person would by hand; the exit code of that command."""
+def _words(job: str) -> list[str]:
+    """The words of `--retrain`, as a shell has them."""
     import shlex
+
+    from core.errors import UserError
+
+    try:
+        words = shlex.split(job)
+    except ValueError as error:
+        raise UserError(f"--retrain {job}: {error}") from None
+    if not words:
+        raise UserError("--retrain: found nothing; name a job, such as 'mnist-small'")
+    return words
+
+
+def _retrained(job: list[str], settings: Any) -> int:
+    """Trains as a person would by hand; the exit code of that command."""
     import subprocess
 
     from textdiffusion.cli.where import configured
 
-    command = ["deploy" if configured(settings) else "run", *shlex.split(job)]
+    command = ["deploy" if configured(settings) else "run", *job]
     say(f"textdiffusion {' '.join(command)}", to=sys.stderr)
     return subprocess.run([sys.executable, "-m", "textdiffusion", *command], check=False).returncode
