@@ -30,7 +30,8 @@ from typing import Any
 import torch
 
 from benchmarks.fair import spread
-from benchmarks.fair_text_tasks import FIELD, Contender, Facts, Sizes, full, judged, short, started
+from benchmarks.fair_text_measures import Facts, Sizes
+from benchmarks.fair_text_tasks import FIELD, Contender, full, judged, short, started
 from benchmarks.results import machine, parser, publish, work_folder
 from benchmarks.text import WARM_SHARE
 from benchmarks.workers import Workers
