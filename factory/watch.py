@@ -21,6 +21,7 @@ from core.config import validate
 from core.errors import UserError
 from core.images.config import ImageEvaluate
 from core.metrics import Metric, find
+from core.names import inside
 from core.records import Label, Record, Seconds, read
 from core.storage import scratches
 from factory.run_folder import Run, find_run
@@ -153,21 +154,22 @@ def look(folder: str, runs: Path, run: str | None = None, page: Path | None = No
     served = read(Served, storage.join(folder, SERVED))
     place = SAMPLES[served.modality]
     with scratches.temporary_folder("watch") as scratch:
-        storage.copy_tree(storage.join(folder, "samples"), scratch)
-        if storage.sha256(scratch / Path(place).name) != served.samples_sha256:
+        samples = scratch / "samples"
+        storage.copy_tree(storage.join(folder, "samples"), samples)
+        if storage.sha256(inside(scratch, place)) != served.samples_sha256:
             raise UserError(f"{folder}: {place} is not the one that {SERVED} names; it is being written: try again")
         found, dataset = Looked(served, [], 0, served.run or "", None), None
         try:
             measured = _run(served, runs, run)
             dataset = measured.folders().get("dataset")
-            compared, count = _compared(served, scratch, measured)
+            compared, count = _compared(served, samples, measured)
             found = Looked(served, compared, count, measured.id, None)
         except UserError as error:  # how long requests took is known all the same
             found = replace(found, reason=str(error))
         if page is not None:
             from report import service
 
-            service.build(page, found.facts(), served.seconds, samples=scratch, dataset=dataset)
+            service.build(page, found.facts(), served.seconds, samples=samples, dataset=dataset)
     return found
 
 
