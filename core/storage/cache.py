@@ -100,17 +100,19 @@ class FileCache:
             if kept.is_file() and kept.stat().st_size == size:
                 os.utime(kept)  # it will be opened
                 return
-            self._reserve(part, size)
             try:
-                if _copied(uri, part, size) != sha256:
+                with self._reserved(part, size) as sink:
+                    copied = _copied(uri, sink, size)
+                if copied != sha256:
                     raise UserError(f"{uri}: its SHA-256 is not the one it was written with; run prepare-data again")
                 with contextlib.suppress(FileNotFoundError):  # a smaller cache of another process removed it
                     part.replace(kept)
             finally:
                 part.unlink(missing_ok=True)
 
-    def _reserve(self, part: Path, size: int) -> None:
-        """Removes what was not opened for the longest time until `part` has room, and takes that."""
+    def _reserved(self, part: Path, size: int) -> IO[bytes]:
+        """Removes what was not opened for the longest time until `part` has room, and takes that. Where many fetch, it
+        may be removed in turn: what is open is written on, and asked for again."""
         if size > self.limit:
             raise UserError(f"{SIZE}: {self.limit / 1e9:.3g} GB are less than one file of {size / 1e9:.3g} GB")
         with self._locked("room"):
@@ -122,8 +124,9 @@ class FileCache:
                     break
                 path.unlink(missing_ok=True)
                 used -= bytes
-            with part.open("wb") as stream:
-                stream.truncate(size)
+            stream = part.open("wb")
+            stream.truncate(size)
+            return stream
 
     def _kept(self) -> Iterator[tuple[int, int, Path]]:
         """When each file was last opened, its bytes, and the file; those that are being fetched too."""
@@ -150,10 +153,10 @@ class FileCache:
             os.close(descriptor)
 
 
-def _copied(uri: str, part: Path, size: int) -> str:
-    """Copies up to `size` bytes of `uri` over those of `part`; their SHA-256."""
+def _copied(uri: str, sink: IO[bytes], size: int) -> str:
+    """Copies up to `size` bytes of `uri` to `sink`; their SHA-256."""
     digest, left = hashlib.sha256(), size
-    with files.open_read(uri) as source, part.open("r+b") as sink:
+    with files.open_read(uri) as source:
         while chunk := source.read(files.CHUNK):
             digest.update(chunk)
             left -= len(chunk)
