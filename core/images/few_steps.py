@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from core import samplers
-from core.images import pictures
 from core.images.config import FewSteps, ImageSample
 from core.images.guidance import denoiser_of
 from core.images.model import TrainedModel
@@ -125,18 +124,14 @@ class FewStepsObjective(ImageObjective):
         model.eval()
         first = -(-self.settings.paths // TOGETHER) * TOGETHER
         unit, _, ends, labels = self.paths.at(torch.arange(first, first + HELD_OUT))
-        once = self._jump(model, self.settings.top * unit, self.settings.top, labels)
-        twice = self._jump(model, self._state(unit, once), self.settings.middle, labels)
+        once, twice = self._jumps(model, unit, labels)
         return {"loss": float((twice - ends).square().mean()), "loss/one step": float((once - ends).square().mean())}
 
-    @torch.no_grad()
-    def preview(self, model: nn.Module) -> tuple[str, bytes]:
-        """A small grid of samples of two steps, a column a class, always from the same noise."""
-        model.eval()
-        device = next(model.parameters()).device
-        classes = min(10, self.no_class) if self.config.conditional else 8
-        labels = torch.arange(classes).repeat(4) if self.config.conditional else torch.full((32,), self.no_class)
-        unit, labels = SampleNoise(range(len(labels)), self.shape.size, device)(), to_device(labels, device)
+    def _drawn(self, model: nn.Module, unit: Tensor, labels: Tensor) -> Tensor:
+        """What two steps make of unit noise [B, C, H, W] and labels [B]."""
+        return self._jumps(model, unit, to_device(labels, unit.device))[1]
+
+    def _jumps(self, model: nn.Module, unit: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Where one step from noise, and a second one, end."""
         once = self._jump(model, self.settings.top * unit, self.settings.top, labels)
-        images = self._jump(model, self._state(unit, once), self.settings.middle, labels)
-        return ".png", pictures.png(pictures.grid(pictures.to_uint8(images.cpu()), columns=classes))
+        return once, self._jump(model, self._state(unit, once), self.settings.middle, labels)

@@ -121,8 +121,12 @@ class ImageObjective:
         device = next(model.parameters()).device
         classes = min(10, self.no_class) if self.config.conditional else 8
         labels = torch.arange(classes).repeat(4) if self.config.conditional else torch.full((32,), self.no_class)
-        sigmas = noise.karras_sigmas(PREVIEW_STEPS, 0.02, 40.0)
-        x = float(sigmas[0]) * SampleNoise(range(len(labels)), self.shape.size, device)()
-        denoiser = guided(model, self.process, labels, self.no_class, device=device)
-        images = pictures.to_uint8(sample_dpmpp(denoiser, x, sigmas).cpu())
+        unit = SampleNoise(range(len(labels)), self.shape.size, device)()
+        images = pictures.to_uint8(self._drawn(model, unit, labels).cpu())
         return ".png", pictures.png(pictures.grid(images, columns=classes))
+
+    def _drawn(self, model: nn.Module, unit: Tensor, labels: Tensor) -> Tensor:
+        """What the network makes of unit noise [B, C, H, W] and labels [B]."""
+        sigmas = noise.karras_sigmas(PREVIEW_STEPS, 0.02, 40.0)
+        denoiser = guided(model, self.process, labels, self.no_class, device=unit.device)
+        return sample_dpmpp(denoiser, float(sigmas[0]) * unit, sigmas)
