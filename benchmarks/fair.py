@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -208,31 +208,48 @@ def _draw(found: Facts, name: str, axes: Any) -> None:
     axes.legend(frameon=False)
 
 
-def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--examples", type=int, default=128_000, help="of each training")
-    options.add_argument("--select", type=int, default=32_000, help="examples of each short run")
+def compare(
+    options: ArgumentParser,
+    tiny: Facts,
+    run: Callable[[Namespace, Path], Facts],
+    show: Callable[[Facts, Path], None],
+) -> None:
+    """Runs a comparison by the command line, or shows one that was run.
+
+    Args:
+        options: its own; those of every comparison are added.
+        tiny: what they are with `--tiny`.
+        run: the comparison, in a folder of data sets and judges; what it measured.
+        show: prints that and writes it to a folder.
+    """
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--each", type=float, default=0, help="seconds of each training of a second table; 0: none")
     options.add_argument("--seconds", type=float, default=560, help="limit for everything together")
-    options.add_argument("--count", type=int, default=5000, help="samples of each training")
-    options.add_argument("--batches", default="64,256", help="to choose from")
-    options.add_argument("--judge_epochs", type=float, default=8)
-    options.add_argument("--source", default="mnist", choices=["mnist", "mnist-small", "digits"])
     options.add_argument("--only", help="contenders, separated by commas")
     options.add_argument("--workers", type=int, help="processes; default: 4 on a GPU, 1 on a CPU")
-    options.add_argument("--work", type=Path, help="folder of data set and judges; default: a temporary one")
+    options.add_argument("--work", type=Path, help="folder of data sets and judges; default: a temporary one")
     options.add_argument("--tiny", action="store_true", help="next to no work, to see that everything runs")
-    options.add_argument("--show", type=Path, help="a fair.json: its tables and pictures, nothing is trained")
+    options.add_argument("--show", type=Path, help="the JSON of a run: its tables and pictures, nothing is trained")
     chosen = options.parse_args()
     if chosen.show:
         show(storage.read_json(chosen.show), chosen.out)
         return
-    for key, value in TINY.items() if chosen.tiny else ():
+    for key, value in tiny.items() if chosen.tiny else ():
         setattr(chosen, key, value)
     with work_folder(chosen.work) as place:
-        found = Comparison(chosen, place).run()
+        found = run(chosen, place)
     show(found, chosen.out)
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--examples", type=int, default=128_000, help="of each training")
+    options.add_argument("--select", type=int, default=32_000, help="examples of each short run")
+    options.add_argument("--each", type=float, default=0, help="seconds of each training of a second table; 0: none")
+    options.add_argument("--count", type=int, default=5000, help="samples of each training")
+    options.add_argument("--batches", default="64,256", help="to choose from")
+    options.add_argument("--judge_epochs", type=float, default=8)
+    options.add_argument("--source", default="mnist", choices=["mnist", "mnist-small", "digits"])
+    compare(options, TINY, lambda chosen, place: Comparison(chosen, place).run(), show)
 
 
 if __name__ == "__main__":

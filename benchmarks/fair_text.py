@@ -29,10 +29,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.fair import spread
+from benchmarks.fair import compare, spread
 from benchmarks.fair_text_measures import Facts, Sizes
 from benchmarks.fair_text_tasks import FIELD, Contender, full, judged, short, started
-from benchmarks.results import machine, parser, publish, work_folder
+from benchmarks.results import machine, parser, publish
 from benchmarks.text import WARM_SHARE
 from benchmarks.workers import Workers
 from core import storage
@@ -279,23 +279,8 @@ def main() -> None:
     options.add_argument("--examples", type=int, default=30_000, help="windows of each training, its start counted")
     options.add_argument("--select", type=int, default=4000, help="windows of each short run")
     options.add_argument("--judge", type=int, default=12_000, help="windows of the second judge's training")
-    options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--count", type=int, default=48, help="texts of each way to sample; gaps of each length")
-    options.add_argument("--seconds", type=float, default=560, help="limit for everything together")
-    options.add_argument("--only", help="contenders, separated by commas")
-    options.add_argument("--workers", type=int, help="processes; default: 4 on a GPU, 1 on a CPU")
-    options.add_argument("--work", type=Path, help="folder of data sets, judge and starts; default: a temporary one")
-    options.add_argument("--tiny", action="store_true", help="next to no work, to see that everything runs")
-    options.add_argument("--show", type=Path, help="a fair-text.json: its tables and picture, nothing is trained")
-    chosen = options.parse_args()
-    if chosen.show:
-        show(storage.read_json(chosen.show), chosen.out)
-        return
-    for key, value in TINY.items() if chosen.tiny else ():
-        setattr(chosen, key, value)
-    with work_folder(chosen.work) as place:
-        found = Comparison(chosen, place).run()
-    show(found, chosen.out)
+    compare(options, TINY, lambda chosen, place: Comparison(chosen, place).run(), show)
 
 
 if __name__ == "__main__":
