@@ -30,6 +30,7 @@ from core.processes.world import World
 from core.randomness import seed_of
 from core.requests import Facts, SampleRequest, ShardDrawer, ShardRequest
 from core.training import numerics, precision
+from core.training.casts import cast
 from core.training.precision import Precision
 
 log = logging.getLogger(__name__)
@@ -262,7 +263,11 @@ def _solved(
     for watching in (callback, evidence):
         if isinstance(watching, DenoisingPath | Evidence):
             watching.begin()
-    with numerics.switched(number_format, device), number_format.autocast(device):
+    with (
+        numerics.switched(number_format, device),
+        number_format.autocast(device),
+        cast(number_format.dtype, trained.network, trained.guide if settings.autoguidance != 1 else None),
+    ):
         x = float(sigmas[0]) * source()
         if settings.start == "estimate":
             x = samplers.estimated_start(denoiser, x, float(sigmas[0]))

@@ -107,6 +107,7 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
     from core.text import autoregressive, fusion, generation, masked, original
     from core.text.data import TextSet
     from core.text.objective import OBJECTIVES
+    from core.training.casts import cast
     from factory.job import TextTrainingJob
     from pipelines.jobs import load_job
 
@@ -134,9 +135,9 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
     def network(name: str) -> Any:
         return objective(name, transformer=shallow).model.to(device).eval().requires_grad_(False)
 
-    def count(work: Callable[[], Any]) -> Any:
+    def count(model: Any, work: Callable[[], Any]) -> Any:
         counts.reset()
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast("cuda", torch.bfloat16), cast(torch.bfloat16, model):
             work()
         return counts.summary()
 
@@ -165,19 +166,19 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
             fusion.fill(model.autoregressive, model, left, 3, right, join, generator_of(0))
             fusion.reweight(model.autoregressive, many, 1.0, generator_of(0))
 
-        return count(work)
+        return count(model, work)
 
     def verify() -> Any:
         model, start = network("diffusion"), empty[:1].to(device)
-        return count(lambda: fusion.verify(model.autoregressive, model, start, 2, 2, settings, generator_of(0)))
+        return count(model, lambda: fusion.verify(model.autoregressive, model, start, 2, 2, settings, generator_of(0)))
 
     def next_tokens() -> Any:
         model, start = network("autoregressive"), empty.to(device)
-        return count(lambda: autoregressive.generate(model, start, 6, generator_of(0)))
+        return count(model, lambda: autoregressive.generate(model, start, 6, generator_of(0)))
 
     def at_once(name: str, generate: Callable[..., Any]) -> Any:
         model = network(name)
-        return count(lambda: generate(model, 4, context, 4, generator_of(0)))
+        return count(model, lambda: generate(model, 4, context, 4, generator_of(0)))
 
     return {
         "train text, autoregressive": lambda: train("autoregressive"),
