@@ -58,3 +58,5 @@ def test_drawing_waits_for_nothing_but_its_results(counts: dict[str, Any]) -> No
 def test_an_image_costs_no_more_kernels_than_it_did(counts: dict[str, Any]) -> None:
     drawn = counts["draw images"]
     assert drawn["kernels"] <= 265 * drawn["evaluations"]
+    later = counts["draw images, another batch"]
+    assert later["kernels"] <= 45 * later["evaluations"]

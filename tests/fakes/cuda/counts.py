@@ -82,6 +82,11 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
         sampling.draw(trained, settings, labels, sigmas, World(0, 1, device))
         return counts.summary() | {"evaluations": sampling.denoiser_evaluations(settings)}
 
+    def draw_on() -> Any:
+        """What one more batch takes, of those that are worth a recording."""
+        few, many = (draw(count=n * DRAWN, batch_size=DRAWN) for n in (3, 4))
+        return {"kernels": many["kernels"] - few["kernels"], "evaluations": many["evaluations"]}
+
     def look() -> Any:
         own = objective()
         network = own.model.to(device)
@@ -96,6 +101,7 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
         "train images, epsilon": lambda: train(parameterisation="epsilon", density="uniform", weight="min_snr"),
         "draw images": draw,
         "draw images, heun": lambda: draw(sampler="heun", steps=4),
+        "draw images, another batch": draw_on,
         "look at images": look,
     }
 
