@@ -211,7 +211,7 @@ def tile(device: torch.device) -> int:
 
 @torch.inference_mode()
 def draw_batch(
-    trained: TrainedModel,
+    trained: TrainedModel | Prepared,
     settings: ImageSample,
     seeds: Sequence[int],
     labels: NDArray[np.int64],

@@ -14,10 +14,10 @@ KERNELS = {  # a step of training, or of drawing as a whole; about 5 % above wha
     "train images": 497,
     "train images, fp16": 505,
     "train images, epsilon": 511,
-    "train text, autoregressive": 535,
-    "train text, diffusion": 1053,
-    "train text, masked": 540,
-    "train text, original": 538,
+    "train text, autoregressive": 446,
+    "train text, diffusion": 920,
+    "train text, masked": 451,
+    "train text, original": 450,
 }
 DRAWN = ("draw images", "draw images, heun", "draw text, diffusion", "draw text, autoregressive", "draw text, masked")
 

@@ -54,6 +54,7 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
     from core.images import sampling
     from core.images.model import ImageShape, NoiseProcess, TrainedModel
     from core.images.objective import ImageObjective
+    from core.images.prepared import RECORDED, Prepared
     from core.processes.world import World
     from factory.job import ImageTrainingJob
     from pipelines.jobs import load_job
@@ -72,20 +73,32 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
         settings = job.train.model_dump() | {"precision": precision, "guide_at": None, "batch_size": 64}
         return training(objective(**process), settings, counts)
 
-    def draw(**changes: Any) -> Any:
+    def ready(**changes: Any) -> Any:
         own = objective()
         network, guide = (m.to(device).eval().requires_grad_(False) for m in (own.model, objective().model))
         trained = TrainedModel(network, NoiseProcess(own.config.process), shape, own.config, {}, guide)
         settings = job.sample.model_copy(update={"count": DRAWN, **changes})
-        labels, sigmas = sampling.choose_labels(settings, trained), sampling.choose_sigmas(settings, trained.process)
+        return (
+            trained,
+            settings,
+            sampling.choose_labels(settings, trained),
+            sampling.choose_sigmas(settings, trained.process),
+        )
+
+    def draw(**changes: Any) -> Any:
+        trained, settings, labels, sigmas = ready(**changes)
         counts.reset()
         sampling.draw(trained, settings, labels, sigmas, World(0, 1, device))
         return counts.summary() | {"evaluations": sampling.denoiser_evaluations(settings)}
 
     def draw_on() -> Any:
-        """What one more batch takes, of those that are worth a recording."""
-        few, many = (draw(count=n * DRAWN, batch_size=DRAWN) for n in (3, 4))
-        return {"kernels": many["kernels"] - few["kernels"], "evaluations": many["evaluations"]}
+        """What a batch takes after the first, of as many as are worth a recording."""
+        trained, settings, labels, sigmas = ready()
+        model = Prepared(trained, settings, device, RECORDED)
+        for _ in range(2):
+            counts.reset()
+            sampling.draw_batch(model, settings, range(DRAWN), labels, sigmas, device)
+        return counts.summary() | {"evaluations": sampling.denoiser_evaluations(settings)}
 
     def look() -> Any:
         own = objective()
