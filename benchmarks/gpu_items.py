@@ -252,7 +252,8 @@ def deterministic(slot: Slot) -> Facts:
 
 
 def draw(slot: Slot) -> Facts:
-    """Samples a second with guidance, as the job draws them, and how much of it the noise of the host takes."""
+    """Samples a second with guidance, as the job draws them, how much of it the noise of the host takes, and whether
+    recorded evaluations are those of the network."""
     objective, job = slot.images(), slot.job
     network = objective.model.to(slot.device).eval().requires_grad_(False)
     trained = TrainedModel(network, NoiseProcess(job.model.process), objective.shape, job.model, {}, network)
@@ -261,8 +262,11 @@ def draw(slot: Slot) -> Facts:
     )
     labels, sigmas = sampling.choose_labels(settings, trained), sampling.choose_sigmas(settings, trained.process)
     began = time.monotonic()
-    sampling.draw(trained, settings, labels, sigmas, World(0, 1, slot.device))
+    drawn = sampling.draw(trained, settings, labels, sigmas, World(0, 1, slot.device)).images
     seconds = time.monotonic() - began
+    last = slice(len(labels) - settings.batch_size, None)  # by then evaluations are repeated from a recording
+    seeds = [sampling.sample_seed(settings.seed, index) for index in range(len(labels))[last]]
+    alone = sampling.draw_batch(trained, settings, seeds, labels[last], sigmas, slot.device)
     began = time.monotonic()
     for _ in range(settings.steps):
         SampleNoise(range(settings.batch_size), objective.shape.size)()
@@ -271,6 +275,7 @@ def draw(slot: Slot) -> Facts:
         "samples/s": round(len(labels) / seconds, 1),
         "host noise, s": round(noise, 2),
         "drawing, s": round(seconds, 2),
+        "pixels as kernel by kernel": float((drawn[last] == alone).mean()),
     }
 
 
