@@ -78,7 +78,7 @@ class NodePods:
         starts = status.restart_count if status else 0
         if starts > self._starts.get(name, 0):
             self._print(name, rank, self._api.log(name, previous=True))
-            ended = status.last_state and status.last_state.terminated
+            ended = status and status.last_state and status.last_state.terminated
             why = f": {ended.reason}, exit code {ended.exit_code}" if ended else ""
             say(f"nodes: node {rank} is started again{why}")
             self._read.pop(name, None)

@@ -72,7 +72,7 @@ class TrainJobApi:
 
     def delete(self) -> None:
         """Deletes it with its pods and waits until it is gone; nothing happens if it is not there."""
-        options = {"name": self.name, "propagation_policy": "Foreground"}
+        options: dict[str, Any] = {"name": self.name, "propagation_policy": "Foreground"}
         deadline = time.monotonic() + PATIENCE
         while self._ask("delete", self._objects.delete_namespaced_custom_object, **options) is not None:
             if time.monotonic() > deadline:

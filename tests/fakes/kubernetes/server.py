@@ -28,11 +28,7 @@ from urllib.parse import parse_qs, urlsplit
 from tests.fakes.kubernetes.pods import ROOT, Pod
 from tests.fakes.kubernetes.rules import RefusedError, admitted
 
-NAMESPACE = "team"
 _GROUP = "/apis/trainer.kubeflow.org"
-_JOBS = f"{_GROUP}/v1alpha1/namespaces/{NAMESPACE}/trainjobs"
-_CORE = f"/api/v1/namespaces/{NAMESPACE}"
-_REVIEW = f"/apis/authorization.k8s.io/v1/namespaces/{NAMESPACE}/localsubjectaccessreviews"
 
 
 class Kubernetes:
@@ -43,6 +39,7 @@ class Kubernetes:
         secrets: values of the cluster's secrets, by name and key.
         backoff: how often a container may fail.
         environment: variables of all containers.
+        namespace: the one that it has.
     """
 
     def __init__(
@@ -52,7 +49,10 @@ class Kubernetes:
         secrets: Mapping[str, Mapping[str, str]] | None = None,
         backoff: int = 6,
         environment: Mapping[str, str] = {},
+        namespace: str = "team",
     ) -> None:
+        self._namespace, self._core = namespace, f"/api/v1/namespaces/{namespace}"
+        self._trainjobs = f"{_GROUP}/v1alpha1/namespaces/{namespace}/trainjobs"
         self.secrets, self.backoff, self.environment = secrets or {}, backoff, environment
         self.jobs: dict[str, dict[str, Any]] = {}
         self.created: list[dict[str, Any]] = []
@@ -76,7 +76,7 @@ class Kubernetes:
             "apiVersion": "v1", "kind": "Config", "current-context": "here",
             "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{self._server.server_address[1]}"}}],
             "users": [{"name": "step", "user": {"token": "token"}}],
-            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "step", "namespace": NAMESPACE}}],
+            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "step", "namespace": namespace}}],
         }))  # fmt: skip
 
     def lose(self, name: str, rank: int) -> None:
@@ -185,34 +185,34 @@ class Kubernetes:
             self.unavailable -= 1
             raise RefusedError(503, "the server is currently unable to handle the request")
         if (
-            path.startswith(("/apis/authorization.k8s.io", "/openapi", f"{_CORE}/secrets"))
+            path.startswith(("/apis/authorization.k8s.io", "/openapi", f"{self._core}/secrets"))
             or path == _GROUP + "/"
             or ("clustertrainingruntimes" in path)
         ):
             return self._of_doctor(path, body)
         what = "trainjobs" if path.startswith(_GROUP) else "pods/log" if path.endswith("/log") else path.split("/")[5]
-        one = path.removeprefix(_JOBS).strip("/") if what == "trainjobs" else what == "pods/log"
+        one = path.removeprefix(self._trainjobs).strip("/") if what == "trainjobs" else what == "pods/log"
         verb = {"GET": "get" if one else "list", "POST": "create", "DELETE": "delete"}[method]
         if f"{verb} {what}" in self.forbidden:
-            raise RefusedError(403, f'User "system:serviceaccount:{NAMESPACE}:step" cannot {verb} {what}')
+            raise RefusedError(403, f'User "system:serviceaccount:{self._namespace}:step" cannot {verb} {what}')
         if what == "trainjobs" and "v1alpha1" not in self.served:
             raise RefusedError(404, "the server could not find the requested resource")
-        if (method, path) == ("POST", _JOBS):
+        if (method, path) == ("POST", self._trainjobs):
             return 201, self.create(json.loads(body), strict=query.get("fieldValidation") == "Strict")
-        if path.startswith(f"{_JOBS}/"):
+        if path.startswith(f"{self._trainjobs}/"):
             if one not in self.jobs:
                 raise RefusedError(404, f'trainjobs.trainer.kubeflow.org "{one}" not found')
             return 200, self.jobs[str(one)] if method == "GET" else self.delete(str(one))
-        if (method, path) == ("GET", f"{_CORE}/pods"):
+        if (method, path) == ("GET", f"{self._core}/pods"):
             key, _, name = query["labelSelector"].partition("=")
             assert key == "jobset.sigs.k8s.io/jobset-name"
             items = [pod.told(name) for pod in self.pods.get(name, ())]
             return 200, {"apiVersion": "v1", "kind": "PodList", "items": items}
-        if (method, path) == ("GET", f"{_CORE}/events"):
+        if (method, path) == ("GET", f"{self._core}/events"):
             message = f'pods "x" is forbidden: exceeded quota: {self.quota}'
             event = {"metadata": {"name": "e"}, "involvedObject": {}, "reason": "FailedCreate", "message": message}
             return 200, {"apiVersion": "v1", "kind": "EventList", "items": [event] if self.quota else []}
-        if match := re.fullmatch(rf"{_CORE}/pods/([^/]+)/log", path):
+        if match := re.fullmatch(rf"{self._core}/pods/([^/]+)/log", path):
             return self._log(match[1], query)
         raise RefusedError(404, f"{path} not found")
 
@@ -232,7 +232,7 @@ class Kubernetes:
 
     def _of_doctor(self, path: str, body: bytes) -> tuple[int, Any]:
         """Discovery, definitions, secrets, and whether an account may do something."""
-        if path == _REVIEW:
+        if path == f"/apis/authorization.k8s.io/v1/namespaces/{self._namespace}/localsubjectaccessreviews":
             if "create localsubjectaccessreviews" in self.forbidden:
                 raise RefusedError(403, 'User "me" cannot create localsubjectaccessreviews')
             asked = json.loads(body)["spec"]
@@ -251,7 +251,7 @@ class Kubernetes:
         name = path.rpartition("/")[2]
         if "clustertrainingruntimes" in path and name in self.runtimes:
             return 200, {"metadata": {"name": name}}
-        if path == f"{_CORE}/secrets/{name}" and name in self.secrets:
+        if path == f"{self._core}/secrets/{name}" and name in self.secrets:
             return 200, {"metadata": {"name": name}, "data": dict.fromkeys(self.secrets[name], "")}
         raise RefusedError(404, f"{path} not found")
 
