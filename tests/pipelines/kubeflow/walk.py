@@ -63,7 +63,7 @@ class Walk(walk.Walk):
             assert time.monotonic() < deadline, "the nodes do not train"
             time.sleep(0.2)
         self.run("cancel", long)
-        seen["cancelled"] = self.run("monitor", long, "--follow", "--interval", "0.2", code=1)
+        seen["cancelled"] = self.run("monitor", long, "--follow", "--interval", "0.2", code=130)
         return seen
 
     def _pods(self) -> list[Pod]:
