@@ -20,6 +20,7 @@ from core import jsontext, storage
 from core.errors import UserError
 from core.modality import run
 from core.names import inside
+from core.processes.accelerators import require_gpus
 from core.requests import Facts, TrainRequest, parse_request
 from core.storage import scratches
 from core.storage.faults import StorageError
@@ -107,6 +108,7 @@ def train_node(order: str) -> dict[str, Any]:
     if _finished(order):
         return dict(storage.read_json(storage.join(order, COMPLETE)))
     try:
+        require_gpus()
         return _train_here(order)
     except UserError as error:
         passing = isinstance(error, StorageError | LockedError) or error.EXIT_CODE != UserError.EXIT_CODE

@@ -20,6 +20,7 @@ from components.nodes import trained
 from components.step import TRAIN_JOB
 from core.errors import UserError
 from core.modality import run
+from core.processes.accelerators import EXPECTED
 from core.requests import PrepareDataRequest, TrainRequest
 from core.storage.integrity import files_sha256
 from pipelines.jobs import load_job
@@ -63,6 +64,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from components import nodes, step, train_jobs
+from core.processes.accelerators import EXPECTED
 from core.requests import parse_request
 train_jobs.INTERVAL = 0.1
 with step.step():
@@ -156,6 +158,18 @@ def test_a_job_that_keeps_failing_is_begun_anew_three_times_and_then_given_up(
     log = capfd.readouterr().out
     assert "nodes: node 1 is started again: Error, exit code 1" in log
     assert log.count("node 0: error: the key of the bucket has expired") == 8, "of each start, also those before"
+
+
+def test_a_node_without_its_gpu_is_refused_once(cluster: Kubernetes, dataset: Path, tmp_path: Path) -> None:
+    cluster.environment = {EXPECTED: "1"}
+    template = json.loads(os.environ[TRAIN_JOB])
+    template["spec"]["trainer"]["env"] = [one for one in template["spec"]["trainer"]["env"] if one["name"] != EXPECTED]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(TRAIN_JOB, json.dumps(template))
+        with pytest.raises(UserError, match="GPU") as error:
+            trained(request(dataset, tmp_path))
+    assert error.value.EXIT_CODE == 2
+    assert len(cluster.created) == 1
 
 
 def test_nodes_that_end_without_a_result_are_a_failure_and_said(
