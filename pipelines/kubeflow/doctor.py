@@ -14,7 +14,7 @@ from pipelines.findings import Check, checked
 from pipelines.kubeflow import trainjobs
 from pipelines.kubeflow.client import LEAST, Cluster
 from pipelines.kubeflow.metadata import of_run
-from pipelines.kubeflow.submit import version_findings
+from pipelines.kubeflow.submit import namespace_problem, version_findings
 from pipelines.settings import Settings
 
 _LOGIN = (
@@ -43,9 +43,11 @@ def checks(settings: Settings) -> Iterator[Check]:
     known = not findings or not findings[0].problem
     text = findings[0].text if findings else f"version {seen}"
     yield checked("Kubeflow Pipelines", known, text, f"install version {LEAST[0]}.{LEAST[1]} or newer")
-    several, place = bool(health.get("multi_user")), cluster.namespace
-    yield checked("kubeflow_namespace", bool(place) or not several, place or ("not set" if several else "one user"),
-                 "echo 'kubeflow_namespace: YOURS' >> textdiffusion.yaml")  # fmt: skip
+    place, wrong = cluster.namespace, namespace_problem(cluster)
+    said, _, mend = wrong.partition("; ")
+    yield checked("kubeflow_namespace", not wrong, said or place or "one user", mend)
+    if wrong:
+        return
     try:
         with cluster.one_line("runs"):
             cluster.client.list_runs(namespace=place, page_size=1)

@@ -87,10 +87,20 @@ def _require_meaning(options: Options) -> None:
 
 def _findings(cluster: Cluster, submission: Submission) -> Iterator[Finding]:
     """What the server says against a run."""
-    if cluster.health.get("multi_user") and not cluster.namespace:
-        yield Finding("kubeflow_namespace: is not set, and this installation has several users; write"
-                      " `kubeflow_namespace: ...` into textdiffusion.yaml")  # fmt: skip
+    if text := namespace_problem(cluster):
+        yield Finding(text)
     yield from version_findings(cluster, collects=not {"search", "many"}.isdisjoint(submission.parameters))
+
+
+def namespace_problem(cluster: Cluster) -> str:
+    """What is wrong with the namespace of the settings; empty if nothing is."""
+    several, named = bool(cluster.health.get("multi_user")), cluster.namespace
+    if several and not named:
+        return ("kubeflow_namespace: is not set, and this installation has several users;"
+                " write `kubeflow_namespace: ...` into textdiffusion.yaml")  # fmt: skip
+    if named and "multi_user" in cluster.health and not several:
+        return f"kubeflow_namespace: is {named}, and this installation has one user; remove it from textdiffusion.yaml"
+    return ""
 
 
 def nodes_findings(job: AnyJob, settings: Settings) -> Iterator[Finding]:

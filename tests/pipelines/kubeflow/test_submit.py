@@ -179,6 +179,9 @@ def test_an_installation_of_several_users_wants_a_namespace(server):
         submit(server, load_job("digits"))
     run, _ = submit(server, load_job("digits"), kubeflow_namespace="team")
     assert server.experiments[run.experiment_id].namespace == "team"
+    server.multi_user = False
+    with pytest.raises(UserError, match="kubeflow_namespace: is team, and this installation has one user; remove it"):
+        submit(server, load_job("digits"), kubeflow_namespace="team")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_all_that_is_needed_is_asked_of_kubernetes(cluster: Kubernetes) -> None:
         ({"served": []}, "TrainJob", "no trainer.kubeflow.org in this cluster", "install Kubeflow Trainer 2.3"),
         ({"served": ["v2"]}, "TrainJob", "serves v2, not v1alpha1", "install Kubeflow Trainer 2.3"),
         ({"unknown": ("runtimePatches",)}, "TrainJob", "older than 2.3", "install Kubeflow Trainer 2.3"),
-        ({"runtimes": set()}, "runtime", "no torch-distributed", "kubectl apply the runtimes"),
+        ({"runtimes": set()}, "runtime", "no torch-distributed", "apply manifests/overlays/runtimes"),
         ({"forbidden": {"delete trainjobs", "get pods/log"}}, "rights of steps",
          "default-editor may not delete trainjobs, get pods/log", "apply the Role"),
         ({"forbidden": {"create localsubjectaccessreviews"}}, "rights of steps", "cannot be asked: 403",
