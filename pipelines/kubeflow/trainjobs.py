@@ -88,7 +88,7 @@ def _trainer(cluster: _Kubernetes, versions: dict[str, Any] | None) -> Iterator[
         yield _row("runtime", False, f"{RUNTIME}: {runtime}", "ask who may read it")
     else:
         yield _row("runtime", runtime is not None, RUNTIME if runtime else f"no {RUNTIME}",
-                  "apply manifests/overlays/runtimes of Kubeflow Trainer, as docs/how-to/kubeflow.md has it")  # fmt: skip
+                  "apply manifests/overlays/runtimes of Kubeflow Trainer, as in docs/how-to/kubeflow.md")  # fmt: skip
 
 
 def _rights(cluster: _Kubernetes, place: str, settings: Settings) -> Iterator[Check]:
