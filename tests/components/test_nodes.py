@@ -248,6 +248,25 @@ def test_pods_that_are_not_made_or_do_not_begin_are_said_and_a_lasting_reason_en
     assert log.count("nodes: node 0 waits: Unschedulable: 0/3 nodes are available: 3 Insufficient cpu.") == 1
 
 
+def test_a_lost_answer_makes_no_second_job_and_a_passing_refusal_ends_none(
+    cluster: Kubernetes, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setattr(trainer, "RESTARTS", 0)
+    cluster.program, cluster.lost = ("-c", "import time; print('hello', flush=True); time.sleep(1)"), 1
+    looks, refused = node_pods.NodePods.look, []
+
+    def look(pods: Any, **which: Any) -> None:
+        looks(pods, **which)
+        if not refused:
+            refused.append(cluster.refusals.extend((401, 403, 503)))
+
+    monkeypatch.setattr(node_pods.NodePods, "look", look)
+    with pytest.raises(UserError, match="failed 1 times: its nodes ended without a result"):
+        trained(request(dataset, tmp_path))
+    assert (len(cluster.created), cluster.jobs, cluster.refusals) == (1, {}, [])
+    assert "the Kubernetes API answers 503: a moment ago it was allowed; asked again" in capfd.readouterr().out
+
+
 def test_a_log_that_cannot_be_read_ends_no_training(
     cluster: Kubernetes, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:

@@ -27,7 +27,7 @@ class AzuriteServer(StoreServer):
         RuntimeError: it did not answer in time.
     """
 
-    name, refuses_strangers = "Azurite", True
+    scheme, name, refuses_strangers = "abfs://", "Azurite", True
 
     def __init__(self, *, timeout: float = 90.0) -> None:
         port = free_port()

@@ -66,6 +66,8 @@ class Kubernetes:
         self.stuck: dict[int, tuple[str, str]] = {}  # why the container of a rank does not begin
         self.unreachable: set[int] = set()  # ranks whose node does not answer for a log
         self.unavailable = 0  # requests that are answered with 503
+        self.refusals: list[int] = []  # statuses of the next answers, of which nothing comes
+        self.lost = 0  # jobs that are made, and the answer is lost
         self.asked: list[dict[str, Any]] = []  # reviews of rights
         self.lock = threading.RLock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -184,6 +186,8 @@ class Kubernetes:
         if self.unavailable:
             self.unavailable -= 1
             raise RefusedError(503, "the server is currently unable to handle the request")
+        if self.refusals:
+            raise RefusedError(self.refusals.pop(), "a moment ago it was allowed")
         if (
             path.startswith(("/apis/authorization.k8s.io", "/openapi", f"{self._core}/secrets"))
             or path == _GROUP + "/"
@@ -198,7 +202,11 @@ class Kubernetes:
         if what == "trainjobs" and "v1alpha1" not in self.served:
             raise RefusedError(404, "the server could not find the requested resource")
         if (method, path) == ("POST", self._trainjobs):
-            return 201, self.create(json.loads(body), strict=query.get("fieldValidation") == "Strict")
+            made = self.create(json.loads(body), strict=query.get("fieldValidation") == "Strict")
+            if self.lost:
+                self.lost -= 1
+                raise RefusedError(504, "timeout")
+            return 201, made
         if path.startswith(f"{self._trainjobs}/"):
             if one not in self.jobs:
                 raise RefusedError(404, f'trainjobs.trainer.kubeflow.org "{one}" not found')
