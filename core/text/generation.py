@@ -103,7 +103,13 @@ def block_denoiser(
 
 
 def carried_over(
-    model: Diffusion, logits: Tensor, z: Tensor, gamma: Tensor, lower: Tensor, after: Tensor, temperature: Tensor | float
+    model: Diffusion,
+    logits: Tensor,
+    z: Tensor,
+    gamma: Tensor,
+    lower: Tensor,
+    after: Tensor,
+    temperature: Tensor | float,
 ) -> Tensor:
     """What a step's logits say once z has become `lower`: mean embeddings [B, L, d], by Bayes' rule, at no evaluation.
 
