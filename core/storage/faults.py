@@ -97,7 +97,7 @@ def passing(error: BaseException) -> bool:
         return False
     if isinstance(error, ConnectionError | TimeoutError):
         return True
-    if type(error).__name__ == "ChecksumError":  # what arrived is not what was sent
+    if type(error).__name__.endswith("ChecksumError"):  # of gcsfs, botocore: what arrived is not what was sent
         return True
     retry = sys.modules.get("gcsfs.retry")
     return _of_s3(error) or (retry is not None and bool(retry.is_retriable(error)))
