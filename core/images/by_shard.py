@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import storage
+from core.errors import UserError
 from core.images.config import ImageData
 from core.images.conform import conform
 from core.images.dataset import SPLITS, Split
@@ -54,6 +55,8 @@ def write(
     root = sharding.root or str(folder.absolute() / FOLDER)
     pools = [(_files(pool), pool.labels, codes) for pool, codes in
              pools_of(source, config, assignment, shuffled=True)]  # fmt: skip
+    if config.shards.engine == "beam":
+        _require_reach(pools[0][0][0])
     intake, seen = source.intake, Seen(len(source.class_names), examples=True)
     with intake.looking():
         _, first = pixels_of([Item(pools[0][0][0])], intake, None)
@@ -75,10 +78,21 @@ def write(
     return shards, labels, seen
 
 
+def _require_reach(name: str) -> None:
+    """Raises UserError where Dataflow's machines would not find the file."""
+    from core.processes import beam
+
+    if beam.elsewhere() and not storage.is_remote(name):
+        raise UserError("data.data_dir: Dataflow's machines read images from a prefix of a bucket, not from a folder of"
+                        " this machine or an archive")  # fmt: skip
+
+
 def _answers(asked: Iterator[blocks.Block], config: ImageData, root: str) -> Iterator[blocks.Block]:
     if config.shards.engine == "beam":
         from core.processes import beam
 
+        if beam.elsewhere() and not storage.is_remote(root):
+            raise UserError(f"data.shards.place: Dataflow's machines reach no {root}; set it to a prefix of a bucket")
         return beam.in_order(written, asked, storage.join(root, WORK), config.shards.workers)
     return blocks.in_order(written, asked, config.shards.workers)
 

@@ -35,6 +35,7 @@ from core.processes import interpreter, limits
 from core.processes.blocks import MOST, Block, Work, received, send
 from core.storage import leases
 from core.storage.faults import StorageError
+from core.storage.remote import PAYER
 
 OPTIONS = "TEXTDIFFUSION_BEAM"
 """Environment variable: options of Beam's pipeline as JSON, such as those of Dataflow; without it, this machine."""
@@ -62,12 +63,12 @@ def in_order(work: Work, blocks: Iterable[Block], place: str, workers: int | Non
         Path(place).mkdir(parents=True, exist_ok=True)
     with leases.only_one(place, "the work of Beam"):
         names = _ask(work, blocks, place)
-        for _ in range(TRIES):
+        for _ in range(1 if elsewhere() else TRIES):  # Dataflow tries each part four times itself
             if not (missing := _missing(names, place)):
                 break
             _run(f"{work.__module__}:{work.__qualname__}", missing, place, workers)
         if missing := _missing(names, place):
-            raise RuntimeError(f"{place}: Beam did {len(names) - len(missing)} of {len(names)} parts in {TRIES} tries")
+            raise RuntimeError(f"{place}: Beam did {len(names) - len(missing)} of {len(names)} parts")
         _require_answers(names, place)
         for name in names:
             facts, arrays = _read(place, ANSWERED, name)
@@ -77,12 +78,21 @@ def in_order(work: Work, blocks: Iterable[Block], place: str, workers: int | Non
     storage.remove(place)
 
 
+def elsewhere() -> bool:
+    """Whether the work is done on machines that reach no folder of this one."""
+    return bool(_given())
+
+
+def _given() -> dict[str, Any]:
+    return dict(jsontext.parse(os.environ.get(OPTIONS, "{}").encode(), OPTIONS))
+
+
 def _require_beam() -> None:
     from importlib.util import find_spec
 
     if find_spec("apache_beam") is None:
         raise UserError("Apache Beam is not installed: pip install 'textdiffusion[beam]', or in the cloud the image of"
-                        " `make image-beam`")  # fmt: skip
+                        " `make image BEAM=1`")  # fmt: skip
 
 
 def _ask(work: Work, blocks: Iterable[Block], place: str) -> list[str]:
@@ -128,17 +138,21 @@ def _require_answers(names: Sequence[str], place: str) -> None:
 
 def _run(work: str, names: Sequence[str], place: str, workers: int | None) -> None:
     """Has Beam do what is named; what it did not do is missing afterwards."""
-    options = jsontext.parse(os.environ.get(OPTIONS, "{}").encode(), OPTIONS)
-    order = {"work": work, "names": list(names), "place": place, "options": _options(options, workers)}
+    passed = {name: os.environ[name] for name in (PAYER,) if name in os.environ}
+    order = {"work": work, "names": list(names), "place": place, "options": _options(_given(), workers),
+             "environment": passed}  # fmt: skip
     environment = interpreter.environment({**os.environ, "OMP_NUM_THREADS": "1"})
     program = subprocess.Popen(
-        interpreter.program("core.processes.beam"), stdin=subprocess.PIPE, env=environment, start_new_session=True
-    )
+        interpreter.program("core.processes.beam"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
+        start_new_session=True,
+    )  # fmt: skip
     assert program.stdin is not None
+    assert program.stdout is not None
     try:
         with suppress(BrokenPipeError):
             program.stdin.write(json.dumps(order).encode() + b"\n")
             program.stdin.flush()
+        said = program.stdout.read().decode(errors="replace")
         code = program.wait()
     finally:
         with suppress(BrokenPipeError):
@@ -148,10 +162,11 @@ def _run(work: str, names: Sequence[str], place: str, workers: int | None) -> No
         with suppress(ProcessLookupError):
             os.killpg(program.pid, signal.SIGKILL)
         program.wait()
+        program.stdout.close()
     if code == UserError.EXIT_CODE:
-        raise UserError("Apache Beam refused the work, as the lines above say")
+        raise UserError(f"Dataflow: {said}")
     if code:
-        say(f"warning: Beam ended with exit code {code}; what is missing is done again", to=sys.stderr)
+        say(f"warning: Beam ended with exit code {code}: {said or 'a worker was lost'}", to=sys.stderr)
 
 
 def _options(given: dict[str, Any], workers: int | None) -> dict[str, Any]:
@@ -162,8 +177,9 @@ def _options(given: dict[str, Any], workers: int | None) -> dict[str, Any]:
     return {"runner": _LOCAL, "direct_num_workers": count, "direct_running_mode": mode}
 
 
-def answer(name: str, work: str, place: str) -> None:
+def answer(name: str, work: str, place: str, environment: dict[str, str]) -> None:
     """Does one block, on whichever machine this is; what is refused is an answer too, which no other try would mend."""
+    os.environ.update(environment)
     target = storage.join(place, ANSWERED, name)
     if storage.exists(target):
         return
@@ -181,22 +197,29 @@ def answer(name: str, work: str, place: str) -> None:
 def main() -> int:
     """Runs the pipeline that comes on the standard input, until that ends."""
     order = json.loads(sys.stdin.buffer.readline())
+    sink = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
     threading.excepthook = _worker_lost
     job: list[Any] = []
     threading.Thread(target=_end_with_input, args=(job,), daemon=True).start()
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    logging.getLogger().setLevel(logging.ERROR)
+    logging.disable(logging.CRITICAL)  # what fails is raised, and said in a line
     pipeline = beam.Pipeline(options=PipelineOptions([], **order["options"]))
     _ = (
         pipeline
         | "names" >> beam.Create(order["names"], reshuffle=False)
         | "spread" >> beam.Reshuffle()
-        | "work" >> beam.Map(answer, work=order["work"], place=order["place"])
+        | "work" >> beam.Map(answer, work=order["work"], place=order["place"], environment=order["environment"])
     )
-    job.append(pipeline.run())
-    job[0].wait_until_finish()
+    try:
+        job.append(pipeline.run())
+        job[0].wait_until_finish()
+    except Exception as error:
+        sink.write(" ".join(str(error).split())[-1000:] or type(error).__name__)
+        sink.flush()
+        return 1 if job or order["options"]["runner"] == _LOCAL else UserError.EXIT_CODE
     return 0
 
 
