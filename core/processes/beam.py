@@ -202,10 +202,10 @@ def main() -> int:
     threading.excepthook = _worker_lost
     job: list[Any] = []
     threading.Thread(target=_end_with_input, args=(job,), daemon=True).start()
+    logging.disable(logging.CRITICAL)  # what fails is raised, and said in a line
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    logging.disable(logging.CRITICAL)  # what fails is raised, and said in a line
     pipeline = beam.Pipeline(options=PipelineOptions([], **order["options"]))
     _ = (
         pipeline
@@ -239,4 +239,4 @@ def _end_with_input(job: list[Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    os._exit(main())  # its own end would wait for the thread that reads
