@@ -145,6 +145,7 @@ def _run(work: str, names: Sequence[str], place: str, workers: int | None) -> No
     program = subprocess.Popen(
         interpreter.program("core.processes.beam"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
         start_new_session=True,
+        stderr=None if elsewhere() else subprocess.DEVNULL,  # workers of this machine tell all they do
     )  # fmt: skip
     assert program.stdin is not None
     assert program.stdout is not None
