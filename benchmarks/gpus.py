@@ -65,7 +65,7 @@ class Training:
     work: Work
     examples: float
     batch: int
-    noise: int = 0  # normals that an example is given; all of the global batch are drawn on every GPU
+    noise: int = 0  # normals that an example is given
 
     @property
     def flop(self) -> float:

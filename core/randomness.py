@@ -51,17 +51,24 @@ def normal(source: torch.Generator | Streams, rows: int, *shape: int) -> Tensor:
 class Draws:
     """Random numbers for the slice [start, stop) of a global batch of `total` examples.
 
-    The numbers are drawn for the global batch and then cut, so the same example meets the same noise however the
-    batch is spread over processes and micro-batches. Noise is drawn on the device, a GPU's own being other numbers
-    than a CPU's; the few numbers that decide about it are the same everywhere, and on the host.
+    The same example meets the same numbers however the batch is spread over processes and micro-batches. The few that
+    decide about noise are drawn for the global batch and then cut, on the host, where they are the same for every
+    device. Noise is drawn in groups of examples, each from a generator of its own, so a process draws no more than
+    those in which its slice lies; on a GPU, on the device, whose numbers are others than a CPU's.
     """
+
+    GROUP, GROUPS = 256, 64  # examples at least, and groups of a batch at most
 
     def __init__(self, seed: int, examples_seen: int, start: int, stop: int, total: int, device: torch.device) -> None:
         self.generator = generator_of(seed, "batch", examples_seen)
-        self._noise = self.generator
-        if device.type == "cuda":
-            self._noise = torch.Generator(device).manual_seed(seed_of(seed, "noise", examples_seen))
+        self._noise: dict[int, torch.Generator] = {}  # by the first example of a group
+        self._seed, self._seen = seed, examples_seen
         self._start, self._stop, self._total, self.device = start, stop, total, device
+
+    @classmethod
+    def group(cls, total: int) -> int:
+        """Examples whose noise is drawn together."""
+        return max(cls.GROUP, -(-total // cls.GROUPS))
 
     @classmethod
     def fresh(cls, total: int, device: torch.device) -> Draws:
@@ -73,7 +80,18 @@ class Draws:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normals on the device, [stop - start, *shape]."""
-        return self._cut(torch.randn(self._total, *shape, generator=self._noise, device=self._noise.device))
+        group = self.group(self._total)
+        first, last = self._start - self._start % group, min(self._total, -(-self._stop // group) * group)
+        numbers = torch.empty(last - first, *shape, device=self.device)
+        for begin in range(first, last, group):
+            numbers[begin - first :][:group].normal_(generator=self._noise_of(begin))
+        return numbers[self._start - first : self._stop - first]
+
+    def _noise_of(self, begin: int) -> torch.Generator:
+        if begin not in self._noise:
+            seed = seed_of(self._seed, "noise", self._seen, begin)
+            self._noise[begin] = torch.Generator(self.device).manual_seed(seed)
+        return self._noise[begin]
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniforms in [0, 1), [stop - start, *shape]."""

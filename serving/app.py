@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import errors, open_inference, plain, predictions
 from serving.limits import Limited
@@ -30,6 +31,7 @@ def make_app(service: Service, give_up: Callable[[], None]) -> FastAPI:
 
     app = FastAPI(title="TextDiffusion", version=service.card.version, description=DESCRIPTION, lifespan=lifespan,
                   docs_url=None, redoc_url=None)  # those pages are scripts of other hosts  # fmt: skip
+    app.add_middleware(HeadAsGet)
     app.add_middleware(Limited)
     app.add_middleware(
         Observed, metrics=service.metrics, watch=service.watch, quiet=(*QUIET, service.options.health_route)
@@ -50,3 +52,17 @@ def make_app(service: Service, give_up: Callable[[], None]) -> FastAPI:
     app.add_api_route("/", about, summary="The model in service")
     app.add_api_route("/metrics", metrics, summary="For Prometheus")
     return app
+
+
+class HeadAsGet:
+    """The middleware: what answers GET answers HEAD, as RFC 9110 (section 9.1) asks; the server leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
+        try:
+            await self._app(asked, receive, send)
+        finally:
+            scope.setdefault("route", asked.get("route"))  # which the log and the counts name

@@ -15,6 +15,30 @@ def test_an_example_meets_the_same_noise_however_the_batch_is_split() -> None:
         assert torch.equal(numbers, torch.cat([part[index] for part in drawn]))
 
 
+def test_a_process_draws_the_noise_of_its_own_groups_only() -> None:
+    total = 10 * Draws.GROUP + 7  # the last group is short
+    whole = Draws(3, 0, 0, total, total, CPU)
+    expected = [whole.normal(3), whole.normal(2)]  # of the same generators, one after the other
+    assert len(set(expected[0][:, 0].tolist())) > total - 3
+    for start, stop, drawn in (
+        (0, 256, 256),
+        (300, 500, 256),
+        (500, 530, 512),
+        (2560, total, 7),
+        (9, 9, 256),
+        (0, 0, 0),
+    ):
+        part = Draws(3, 0, start, stop, total, CPU)
+        made = [part.normal(3), part.normal(2)]
+        assert all(torch.equal(numbers[start:stop], own) for numbers, own in zip(expected, made, strict=True))
+        assert made[0].untyped_storage().nbytes() == drawn * 3 * 4
+
+
+def test_a_great_batch_is_drawn_in_few_groups() -> None:
+    assert Draws.group(64) == Draws.group(1024) == 256
+    assert Draws.group(65_536) == 1024
+
+
 def test_stratified_draws_hit_every_stratum_once() -> None:
     draws = Draws(0, 0, 0, 64, 64, CPU).stratified()
     assert sorted((draws * 64).long().tolist()) == list(range(64))

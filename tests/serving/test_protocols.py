@@ -48,6 +48,15 @@ def test_kserve_lists_models_and_their_readiness(images_server: Served) -> None:
     assert "not served here" in images_server.post("/v1/models/other:predict", {"instances": [{}]}, 404)["error"]
 
 
+def test_what_answers_get_answers_head_without_a_body(images_server: Served) -> None:
+    for path in ("/", "/health", "/metrics", "/v1/models", "/v2/health/ready", "/nowhere"):
+        asked, said = images_server.client.head(path), images_server.client.get(path)
+        assert (asked.status_code, asked.content) == (said.status_code, b"")
+        assert path == "/metrics" or asked.headers["content-length"] == said.headers["content-length"]
+    assert images_server.client.head("/generate").status_code == 405
+    assert 'route="other",status="200"' not in images_server.client.get("/metrics").text  # counted by their routes
+
+
 def test_open_inference_describes_server_and_model(images_server: Served, text_server: Served) -> None:
     assert images_server.get("/v2/health/live") == {"live": True}
     assert images_server.get("/v2/health/ready") == {"ready": True}
