@@ -30,6 +30,7 @@ from typing import Any
 
 from core import jsontext, storage
 from core.errors import UserError
+from core.names import inside
 from core.printable import say
 from core.processes import interpreter, limits
 from core.processes.blocks import MOST, Block, Work, received, send
@@ -73,8 +74,8 @@ def in_order(work: Work, blocks: Iterable[Block], place: str, workers: int | Non
         for name in names:
             facts, arrays = _read(place, ANSWERED, name)
             yield facts["answer"], arrays
-        for folder in (ANSWERED, ASKED):
-            storage.remove(storage.join(place, folder))
+        storage.remove(storage.join(place, ANSWERED))
+        storage.remove(storage.join(place, ASKED))
     storage.remove(place)
 
 
@@ -103,9 +104,13 @@ def _ask(work: Work, blocks: Iterable[Block], place: str) -> list[str]:
         send(stream, block)
         name = hashlib.sha256(f"{work.__module__}:{work.__qualname__}\0".encode() + stream.getbuffer()).hexdigest()
         if name not in there:
-            storage.write_bytes(storage.join(place, ASKED, name), stream.getvalue())
+            storage.write_bytes(_file(place, ASKED, name), stream.getvalue())
         names.append(name)
     return names
+
+
+def _file(place: str, folder: str, name: str) -> str:
+    return inside(f"{place}/{folder}", name)
 
 
 def _missing(names: Sequence[str], place: str) -> list[str]:
@@ -114,7 +119,7 @@ def _missing(names: Sequence[str], place: str) -> list[str]:
 
 
 def _read(place: str, folder: str, name: str) -> Block:
-    block = received(io.BytesIO(storage.read_bytes(storage.join(place, folder, name))))
+    block = received(io.BytesIO(storage.read_bytes(_file(place, folder, name))))
     if block is None:
         raise StorageError(f"{place}/{folder}/{name}: cannot be read: its content broke off")
     return block
@@ -124,12 +129,12 @@ def _require_answers(names: Sequence[str], place: str) -> None:
     """Raises what `work` raised, the first of all, and lets it be asked again when a person has mended it."""
     refused = []
     for name in names:
-        with storage.open_read(storage.join(place, ANSWERED, name)) as stream:
+        with storage.open_read(_file(place, ANSWERED, name)) as stream:
             size = int.from_bytes(stream.read(8), "little")
             facts = json.loads(stream.read(size))
         if "error" in facts:
             refused.append(facts)
-            storage.remove(storage.join(place, ANSWERED, name))
+            storage.remove(_file(place, ANSWERED, name))
     if refused:
         more = f" (and {len(refused) - 1} more parts were refused)" if len(refused) > 1 else ""
         kind = StorageError if refused[0]["passing"] else UserError
@@ -181,7 +186,7 @@ def _options(given: dict[str, Any], workers: int | None) -> dict[str, Any]:
 def answer(name: str, work: str, place: str, environment: dict[str, str]) -> None:
     """Does one block, on whichever machine this is; what is refused is an answer too, which no other try would mend."""
     os.environ.update(environment)
-    target = storage.join(place, ANSWERED, name)
+    target = _file(place, ANSWERED, name)
     if storage.exists(target):
         return
     module, _, function = work.partition(":")

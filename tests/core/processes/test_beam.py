@@ -111,3 +111,10 @@ def test_a_killed_step_takes_its_workers_along_and_the_next_goes_on(tmp_path: Pa
 def tripled_at_once(block: Block) -> Block:
     """The same without waiting."""
     return tripled(({**block[0], "slow": None}, block[1]))
+
+
+def test_without_beam_a_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"Apache Beam is not installed: pip install 'textdiffusion\[beam\]'"):
+        list(beam.in_order(tripled, asked(tmp_path / "marks"), str(tmp_path / "work"), 1))
+    assert not (tmp_path / "work").exists()
