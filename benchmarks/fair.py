@@ -18,21 +18,18 @@ from __future__ import annotations
 
 import statistics
 import time
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import Choice
+from benchmarks.comparison import Comparison, Key, Task, compare, spread
+from benchmarks.contenders import Choice, Contender
 from benchmarks.fair_tasks import JUDGES, Facts, costs, full, judged, short
 from benchmarks.images import speeds
 from benchmarks.peers import fair
-from benchmarks.results import machine, parser, publish, work_folder
-from benchmarks.workers import Workers
-from core import storage
+from benchmarks.results import parser, publish
 from core.modality import run_here
-from core.processes.world import own_device
 from core.requests import PrepareDataRequest
 
 SELECTION = 0.45  # of the seconds, at most, go to judges and short runs
@@ -49,22 +46,14 @@ TINY = {
 }
 
 
-class Comparison:
+class Images(Comparison[Contender]):
     """All of it, in an order in which a run that is cut off has one seed of everyone first."""
 
+    file, settings, labels = "fair.json", ("learning rate", "batch"), ("table", "contender", "seed")
+
     def __init__(self, chosen: Namespace, place: Path) -> None:
-        self.chosen, self.place = chosen, place
-        self.began = time.monotonic()
-        self.workers = Workers(chosen.workers or (4 if own_device().type == "cuda" else 1))
-        self.field = [one for one in fair() if not chosen.only or one.name in chosen.only.split(",")]
+        super().__init__(chosen, place, fair(), ("judges", "costs"))
         self.batches = [int(batch) for batch in chosen.batches.split(",")]
-        self.found: Facts = {
-            "measured on": machine(),
-            "arguments": {key: str(value) for key, value in vars(chosen).items() if value is not None},
-            **{part: {} for part in ("judges", "costs", "chosen", "errors")},
-            "short runs": [],
-            "trainings": [],
-        }
 
     def run(self) -> Facts:
         self.prepare()
@@ -73,7 +62,7 @@ class Comparison:
         if missing:
             raise SystemExit(f"{' and '.join(missing)}: not trained in {SELECTION:.0%} of {self.chosen.seconds:.0f} s")
         self.train("equal examples", {one.name: self.chosen.examples for one in self.field})
-        if self.chosen.each and self._left() > self.chosen.each:
+        if self.chosen.each and self.chosen.seconds - (time.monotonic() - self.began) > self.chosen.each:
             self.train(f"{self.chosen.each:g} s each", self.speeds())
         self.workers.close()
         return self.found
@@ -82,9 +71,12 @@ class Comparison:
         source = {"source": self.chosen.source, "data_dir": self.chosen.data_dir if not self.chosen.tiny else None}
         run_here(PrepareDataRequest(modality="images", data=source, out=self.place / "dataset"))
 
+    def middle(self, one: Contender) -> Facts:
+        return {"learning rate": one.rates[len(one.rates) // 2], "batch": self.batches[0]}
+
     def select(self) -> None:
         """Judges, costs and short runs; then every contender's learning rate and batch."""
-        tasks: dict[Any, Callable[[], Any]] = {
+        tasks: dict[Key, Task] = {
             ("judges", which): partial(judged, self.place, which, self.chosen.judge_epochs, self.chosen.count)
             for which in JUDGES
         }
@@ -93,35 +85,22 @@ class Comparison:
         for rate, batch in choices if len(choices) > 1 else []:
             for one in self.field:
                 choice = Choice(one.rates[rate], batch)
-                tasks["short", one.name, choice] = partial(short, self.place, one.name, choice, self.chosen.select)
+                task = partial(short, self.place, one.name, choice, self.chosen.select)
+                tasks["short", one.name, choice.learning_rate, batch] = task
         tasks |= {("costs", one.name): partial(costs, self.place, one.name) for one in self.field}
-        for key, facts in self._ended(tasks, SELECTION * self.chosen.seconds):
-            if key[0] == "short":
-                _, name, choice = key
-                row = {"contender": name, "learning rate": choice.learning_rate, "batch": choice.batch}
-                self.found["short runs"].append(row | facts)
-            else:
-                self.found[key[0]][key[1]] = facts
-            self._write()
-        for one in self.field:
-            rows = [row for row in self.found["short runs"] if row["contender"] == one.name]
-            middle = {"learning rate": one.rates[len(one.rates) // 2], "batch": self.batches[0]}
-            best = min(rows, key=lambda row: row["loss"]) if rows else middle
-            kept = {key: best[key] for key in middle}
-            self.found["chosen"][one.name] = {**kept, "of": len(rows) or "no short run: the middle one"}
+        self.do(tasks, SELECTION)
+        self.choose(self.field)
 
     def train(self, table: str, examples: dict[str, int]) -> None:
         """Every contender with every seed, the first seed of all first."""
-        tasks: dict[Any, Callable[[], Any]] = {}
+        tasks: dict[Key, Task] = {}
         for seed in range(self.chosen.seeds):
             for one in self.field:
                 settings = self.found["chosen"][one.name]
                 choice = Choice(settings["learning rate"], settings["batch"], seed)
                 task = partial(full, self.place, one.name, choice, examples[one.name], self.chosen.count)
-                tasks[one.name, seed] = task
-        for (name, seed), facts in self._ended(tasks, self.chosen.seconds):
-            self.found["trainings"].append({"table": table, "contender": name, "seed": seed, **facts})
-            self._write()
+                tasks["training", table, one.name, seed] = task
+        self.do(tasks)
 
     def speeds(self) -> dict[str, int]:
         """How many examples each contender sees in `--each` seconds while it is alone."""
@@ -133,23 +112,6 @@ class Comparison:
             self.found["costs"].setdefault(one.name, {})["images/s alone"] = round(speed, 1)
             examples[one.name] = max(choice.batch, round(speed * self.chosen.each))
         return examples
-
-    def _ended(self, tasks: dict[Any, Callable[[], Any]], seconds: float) -> Any:
-        """(key, facts) of the tasks that ended well within `seconds` of the beginning; errors are noted."""
-        for key, facts in self.workers.run(tasks, self.began + seconds):
-            if isinstance(facts, BaseException):
-                self.found["errors"][str(key)] = f"{type(facts).__name__}: {str(facts)[:500]}"
-                self._write()
-                continue
-            print(f"{time.monotonic() - self.began:.0f} s, {key}: {facts}", flush=True)
-            yield key, facts
-
-    def _left(self) -> float:
-        return self.chosen.seconds - (time.monotonic() - self.began)
-
-    def _write(self) -> None:
-        self.found["seconds"] = round(time.monotonic() - self.began, 1)
-        storage.write_json(self.chosen.out / "fair.json", self.found)
 
 
 def table(found: Facts, name: str) -> list[Facts]:
@@ -177,12 +139,6 @@ def table(found: Facts, name: str) -> list[Facts]:
     return rows
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation of several trainings; of one alone the value."""
-    mean = f"{statistics.mean(values):.3g}"
-    return f"{mean} ± {statistics.stdev(values):.2g}" if len(values) > 1 else mean
-
-
 def show(found: Facts, out: Path) -> None:
     """Prints and writes a table, and a picture where matplotlib is installed, for each kind of budget."""
     floors = "; ".join(
@@ -208,38 +164,6 @@ def _draw(found: Facts, name: str, axes: Any) -> None:
     axes.legend(frameon=False)
 
 
-def compare(
-    options: ArgumentParser,
-    tiny: Facts,
-    run: Callable[[Namespace, Path], Facts],
-    show: Callable[[Facts, Path], None],
-) -> None:
-    """Runs a comparison by the command line, or shows one that was run.
-
-    Args:
-        options: its own; those of every comparison are added.
-        tiny: what they are with `--tiny`.
-        run: the comparison, in a folder of data sets and judges; what it measured.
-        show: prints that and writes it to a folder.
-    """
-    options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--seconds", type=float, default=560, help="limit for everything together")
-    options.add_argument("--only", help="contenders, separated by commas")
-    options.add_argument("--workers", type=int, help="processes; default: 4 on a GPU, 1 on a CPU")
-    options.add_argument("--work", type=Path, help="folder of data sets and judges; default: a temporary one")
-    options.add_argument("--tiny", action="store_true", help="next to no work, to see that everything runs")
-    options.add_argument("--show", type=Path, help="the JSON of a run: its tables and pictures, nothing is trained")
-    chosen = options.parse_args()
-    if chosen.show:
-        show(storage.read_json(chosen.show), chosen.out)
-        return
-    for key, value in tiny.items() if chosen.tiny else ():
-        setattr(chosen, key, value)
-    with work_folder(chosen.work) as place:
-        found = run(chosen, place)
-    show(found, chosen.out)
-
-
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--examples", type=int, default=128_000, help="of each training")
@@ -249,7 +173,7 @@ def main() -> None:
     options.add_argument("--batches", default="64,256", help="to choose from")
     options.add_argument("--judge_epochs", type=float, default=8)
     options.add_argument("--source", default="mnist", choices=["mnist", "mnist-small", "digits"])
-    compare(options, TINY, lambda chosen, place: Comparison(chosen, place).run(), show)
+    compare(options, TINY, lambda chosen, place: Images(chosen, place).run(), show)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,8 @@ seconds, which say something only with `--workers 1`).
 from __future__ import annotations
 
 import statistics
-import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -29,64 +28,49 @@ from typing import Any
 
 import torch
 
-from benchmarks.fair import compare, spread
+from benchmarks.comparison import Comparison, Key, Task, compare, spread
 from benchmarks.fair_text_measures import Facts, Sizes
 from benchmarks.fair_text_tasks import FIELD, Contender, full, judged, short, started
-from benchmarks.results import machine, parser, publish
+from benchmarks.results import parser, publish
 from benchmarks.text import WARM_SHARE
-from benchmarks.workers import Workers
-from core import storage
 from core.modality import run_here
-from core.processes.world import own_device
 from core.requests import PrepareDataRequest
 from core.text import ratios
 
 RATES = (0.01, 0.02, 0.04)  # Muon's
 FIRST = FIELD[0].name  # what others are compared with
-PARTS = {
-    "judge and short runs": 0.25,
-    "starts": 0.35,
-    "short runs after them": 0.45,
-    "trainings": 1.0,
-}  # of the seconds
+JUDGE_AND_COLD, STARTS, WARM = 0.25, 0.35, 0.45  # of the seconds, by when: judge and short runs, starts, the others
 TINY = {"source": "pydoc", "examples": 80, "select": 40, "seeds": 2, "judge": 40, "vocabulary": 300}
 TINY_SIZES = Sizes(64, 32, 1, 2, windows=4, draws=2, count=2, spans=(8,), span_count=3)
 
 
-class Comparison:
+class Texts(Comparison[Contender]):
     """All of it, in an order in which a run that is cut off has one seed of everyone first."""
 
+    file, settings, labels = "fair-text.json", ("learning rate",), ("contender", "seed")
+
     def __init__(self, chosen: Namespace, place: Path) -> None:
-        self.chosen, self.place, self.began = chosen, place, time.monotonic()
+        super().__init__(chosen, place, FIELD, ("judge", "starts"))
         self.sizes = TINY_SIZES if chosen.tiny else Sizes(count=chosen.count, span_count=chosen.count)
         self.rates = RATES[1:2] if chosen.tiny else RATES
-        self.workers = Workers(chosen.workers or (4 if own_device().type == "cuda" else 1))
-        names = chosen.only.split(",") if chosen.only else [one.name for one in FIELD]
-        self.field = [one for one in FIELD if one.name in names]
-        self.found: Facts = {
-            "measured on": machine(),
-            "arguments": {key: str(value) for key, value in vars(chosen).items() if value is not None},
-            **{part: {} for part in ("judge", "chosen", "starts", "errors")},
-            **{part: [] for part in ("short runs", "trainings")},
-        }
 
     def run(self) -> Facts:
         self.prepare()
         cold, warm = ([one for one in self.field if one.warm is warm] for warm in (False, True))
-        self._do("judge and short runs", {("judge",): self._judge(), **self._short(cold)})
+        self.do({("judge",): self._judge(), **self._short(cold)}, JUDGE_AND_COLD)
         if not self.found["judge"]:
-            raise SystemExit(f"the judge was not trained in {PARTS['judge and short runs']:.0%} of --seconds")
-        self._choose(cold)
+            raise SystemExit(f"the judge was not trained in {JUDGE_AND_COLD:.0%} of --seconds")
+        self.choose(cold)
         rate = self.found["chosen"].get(FIRST, {"learning rate": RATES[1]})["learning rate"]
         first, rest = self._budgets()
-        seeds = range(self.chosen.seeds) if warm else ()
-        starts: dict[Any, Callable[[], Facts]] = {
-            ("start", seed): partial(started, self.place, first, rate, seed, self.sizes) for seed in seeds
+        starts: dict[Key, Task] = {
+            ("starts", str(seed)): partial(started, self.place, first, rate, seed, self.sizes)
+            for seed in (range(self.chosen.seeds) if warm else ())
         }
-        self._do("starts", starts)
-        self._do("short runs after them", self._short(warm))
-        self._choose(warm)
-        self._do("trainings", {key: task for seed in range(self.chosen.seeds) for key, task in self._full(seed, rest)})
+        self.do(starts, STARTS)
+        self.do(self._short(warm), WARM)
+        self.choose(warm)
+        self.do({key: task for seed in range(self.chosen.seeds) for key, task in self._full(seed, rest)})
         self.workers.close()
         return self.found
 
@@ -97,53 +81,30 @@ class Comparison:
             source = {**place, "tokenizer": tokenizer}
             run_here(PrepareDataRequest(modality="text", data=source, out=self.place / name))
 
+    def middle(self, one: Contender) -> Facts:
+        return {"learning rate": RATES[1]}
+
     def _budgets(self) -> tuple[int, int]:
         """Examples of a warm start, and of what comes after it."""
         first = round(WARM_SHARE * self.chosen.examples)
         return first, self.chosen.examples - first
 
-    def _judge(self) -> Callable[[], Facts]:
+    def _judge(self) -> Task:
         return partial(judged, self.place, self.chosen.judge, self.sizes)
 
-    def _short(self, field: Sequence[Contender]) -> dict[Any, Callable[[], Facts]]:
+    def _short(self, field: Sequence[Contender]) -> dict[Key, Task]:
         return {
             ("short", one.name, rate): partial(short, self.place, one.name, rate, self.chosen.select, self.sizes)
             for rate in (self.rates if len(self.rates) > 1 else ())
             for one in field
         }
 
-    def _full(self, seed: int, rest: int) -> Iterator[tuple[Any, Callable[[], Facts]]]:
+    def _full(self, seed: int, rest: int) -> Iterator[tuple[Key, Task]]:
         for one in self.field:
             rate = self.found["chosen"][one.name]["learning rate"]
             examples = rest if one.warm else self.chosen.examples
-            yield (one.name, seed), partial(full, self.place, one.name, rate, seed, examples, self.sizes)
-
-    def _choose(self, field: Sequence[Contender]) -> None:
-        """Each one's learning rate: that of the lowest loss on validation text, or the middle one."""
-        for one in field:
-            rows = [row for row in self.found["short runs"] if row["contender"] == one.name]
-            best = min(rows, key=lambda row: row["loss"]) if rows else {"learning rate": RATES[1]}
-            self.found["chosen"][one.name] = {
-                "learning rate": best["learning rate"],
-                "of": len(rows) or "no short run: the middle one",
-            }
-
-    def _do(self, part: str, tasks: dict[Any, Callable[[], Facts]]) -> None:
-        """Notes what ended in the part's share of the seconds, each at once; errors are noted too."""
-        for key, facts in self.workers.run(tasks, self.began + PARTS[part] * self.chosen.seconds):
-            if isinstance(facts, BaseException):
-                self.found["errors"][str(key)] = f"{type(facts).__name__}: {str(facts)[:500]}"
-            elif key[0] == "judge":
-                self.found["judge"] = facts
-            elif key[0] == "start":
-                self.found["starts"][str(key[1])] = facts
-            elif key[0] == "short":
-                self.found["short runs"].append({"contender": key[1], "learning rate": key[2], **facts})
-            else:
-                self.found["trainings"].append({"contender": key[0], "seed": key[1], **facts})
-            self.found["seconds"] = round(time.monotonic() - self.began, 1)
-            storage.write_json(self.chosen.out / "fair-text.json", self.found)
-            print(f"{self.found['seconds']} s: {', '.join(map(str, key))}", flush=True)
+            task = partial(full, self.place, one.name, rate, seed, examples, self.sizes)
+            yield ("training", one.name, seed), task
 
 
 def bits_table(found: Facts) -> list[Facts]:
@@ -280,7 +241,7 @@ def main() -> None:
     options.add_argument("--select", type=int, default=4000, help="windows of each short run")
     options.add_argument("--judge", type=int, default=12_000, help="windows of the second judge's training")
     options.add_argument("--count", type=int, default=48, help="texts of each way to sample; gaps of each length")
-    compare(options, TINY, lambda chosen, place: Comparison(chosen, place).run(), show)
+    compare(options, TINY, lambda chosen, place: Texts(chosen, place).run(), show)
 
 
 if __name__ == "__main__":

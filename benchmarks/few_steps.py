@@ -94,7 +94,10 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=1, help="of the student's training")
     options.add_argument("--student_only", action="store_true", help="without the rows of the teacher")
     chosen = options.parse_args()
-    trained = load_model(chosen.model, own_device())
+    trained, yardstick = load_model(chosen.model, own_device()), Yardstick(chosen.dataset, chosen.judge)
+    if chosen.count < yardstick.count:
+        raise SystemExit(f"--count: found {chosen.count}; allowed: from {yardstick.count} on, the images of the floor")
+    labels = np.arange(chosen.count) % len(trained.shape.class_names)
     few = FewSteps(paths=chosen.paths, autoguidance=1.25 if trained.guide else 1.0)
     teacher = replace(trained, config=trained.config.model_copy(update={"few_steps": few}))
     settings = TrainConfig(
@@ -107,10 +110,6 @@ def main() -> None:
         result = fit(objective, settings, CheckpointStore(str(folder)), World(0, 1, own_device()))
     seconds = time.monotonic() - began
     student = replace(teacher, network=result.model, guide=None)
-    yardstick, labels = (
-        Yardstick(chosen.dataset, chosen.judge),
-        np.arange(chosen.count) % len(trained.shape.class_names),
-    )
     rows = []
     for name, model, manner in rows_of(teacher, student, few, chosen.student_only):
         sigmas = drawing.choose_sigmas(manner, model.process)

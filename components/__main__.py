@@ -55,19 +55,6 @@ def train_alone(job: str, out: str) -> None:
     say(printable_json(json.dumps(train_job(parse_job(parse_yaml(job, "--job"), "--job"), out))), lines=True)
 
 
-def train_with_others(order: str) -> None:
-    """Trains as one node of several, for a step of a pipeline.
-
-    Raises:
-        UserError: the order cannot be done.
-    """
-    from components.nodes import train_node
-    from core.processes.accelerators import require_gpus
-
-    require_gpus()
-    say(printable_json(json.dumps(train_node(order))), lines=True)
-
-
 def draw_many(request: str) -> None:
     """Draws one worker's part of very many samples and prints what it did.
 
@@ -105,7 +92,9 @@ def _answer(arguments: list[str]) -> int:
     elif len(arguments) == 5 and (arguments[0], arguments[1], arguments[3]) == ("train-job", "--job", "--out"):
         train_alone(arguments[2], arguments[4])
     elif len(arguments) == 3 and arguments[:2] == ["train-node", "--order"]:
-        train_with_others(arguments[2])
+        from components.nodes import train_node
+
+        train_node(arguments[2])
     elif len(arguments) >= 3 and arguments[:2] == ["trial", "--request"]:
         from components.tuning import tuned_trial
 

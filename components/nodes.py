@@ -20,6 +20,7 @@ from core import jsontext, storage
 from core.errors import UserError
 from core.modality import run
 from core.names import inside
+from core.processes.accelerators import require_gpus
 from core.requests import Facts, TrainRequest, parse_request
 from core.storage import scratches
 from core.storage.faults import StorageError
@@ -35,8 +36,7 @@ def trained(request: TrainRequest) -> Facts:
     """What `run` answers to a training: here, or on the nodes of a TrainJob where the step was compiled for several.
 
     Raises:
-        UserError: the nodes refused it, or the cluster does; a person can mend it.
-        RuntimeError: it failed on the nodes, after all restarts.
+        UserError: the nodes refused it, or the cluster does; with exit code 1, it failed after all restarts.
     """
     template = os.environ.get(TRAIN_JOB, "")
     if not template:
@@ -51,9 +51,11 @@ def trained(request: TrainRequest) -> Facts:
         Path(order).mkdir(parents=True, exist_ok=True)
     with only_one(order, "the training on nodes"):
         _place(request, order)
-        if not storage.exists(storage.join(order, COMPLETE)):
+        if not _finished(order):
             job = jsontext.parse(template.encode(), TRAIN_JOB)
-            train_on_nodes(job, f"train-{key}", order, lambda: _refusal(order))
+            train_on_nodes(
+                job, f"train-{key}", order, refusal=lambda: _refusal(order), finished=lambda: _finished(order)
+            )
         facts = storage.read_json(storage.join(order, COMPLETE))
         storage.copy_tree(storage.join(order, MODEL), request.out)
         for name in (COMPLETE, READY, REQUEST, MODEL, *_INPUTS):  # what says that it is complete goes first
@@ -81,6 +83,10 @@ def _place(request: TrainRequest, order: str) -> None:
     storage.write_json(storage.join(order, READY), {"ready": True})
 
 
+def _finished(order: str) -> bool:
+    return storage.exists(storage.join(order, COMPLETE))
+
+
 def _refusal(order: str) -> str:
     """Why a node refused the training; empty if none did."""
     try:
@@ -99,9 +105,10 @@ def train_node(order: str) -> dict[str, Any]:
     """
     if text := _refusal(order):
         raise UserError(f"refused before this node was started again: {text}")
-    if storage.exists(storage.join(order, COMPLETE)):
+    if _finished(order):
         return dict(storage.read_json(storage.join(order, COMPLETE)))
     try:
+        require_gpus()
         return _train_here(order)
     except UserError as error:
         passing = isinstance(error, StorageError | LockedError) or error.EXIT_CODE != UserError.EXIT_CODE

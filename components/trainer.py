@@ -1,175 +1,171 @@
-"""A TrainJob of Kubeflow Trainer 2, from its beginning to its end: created, watched, its logs joined, deleted.
+"""A training on several nodes, from the beginning of its TrainJob to its end: watched, its logs joined, deleted.
 
-https://www.kubeflow.org/docs/components/trainer. The job belongs to the pod of the step (an owner reference), so
-Kubernetes removes it with that pod, whatever becomes of this process. The pod's service account must be allowed what
-docs/distributed.md lists.
+The job belongs to the pod of the step (an owner reference), so Kubernetes removes it with that pod, whatever becomes of
+this process. The pod's service account must be allowed what docs/distributed.md lists.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from components import train_jobs
+from components.node_pods import NodePods
+from components.train_jobs import TrainJobApi, failure
 from core.errors import UserError
 from core.printable import say
 from core.processes.elastic import STOPPED
+from core.storage.faults import StorageError
+from core.storage.integrity import digest
 
 RESTARTS = 3  # of the whole job, after those that Kubernetes made of its pods
-INTERVAL = 5.0  # seconds between two looks
-PATIENCE = 900.0  # seconds that the API may not answer
-_KIND = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "plural": "trainjobs"}
-_OF_JOB = "jobset.sigs.k8s.io/jobset-name"  # label of its pods
-_RANK = "batch.kubernetes.io/job-completion-index"
-_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_ORDER = "textdiffusion/order"  # annotation: the hash of what was asked for
+_OURS = ("app.kubernetes.io/name", "textdiffusion")
+
+_T = TypeVar("_T")
 
 
-def train_on_nodes(job: Mapping[str, Any], name: str, order: str, refusal: Callable[[], str]) -> None:
-    """Trains by a TrainJob until it is complete; goes on with one of that name that an earlier try left.
+def train_on_nodes(
+    job: Mapping[str, Any], name: str, order: str, *, refusal: Callable[[], str], finished: Callable[[], bool]
+) -> None:
+    """Trains by a TrainJob until it is complete; goes on with the same one that an earlier try left.
 
     Args:
         job: the object, without a name.
         name: it gets.
         order: URI of what its nodes are to do.
         refusal: why a node refused it, empty if none did.
+        finished: whether the nodes have left a result.
 
     Raises:
-        UserError: a node or the cluster refuses it, its time is over, or this step was asked to stop.
-        RuntimeError: it failed, after all restarts.
+        UserError: a node or the cluster refuses it, its time is over, it failed after all restarts, or this step was
+            asked to stop; the exit code tells which.
     """
-    body = copy.deepcopy(dict(job))
-    body["metadata"] = {**body.get("metadata", {}), "name": name, **_owner(os.environ)}
-    body["spec"]["trainer"]["args"] = ["train-node", "--order", order]
-    watched = _Watched(body, name)
+    watched = _Watched(_named(job, name, order), TrainJobApi(name))
     with _stoppable():
         try:
-            watched.follow(refusal)
+            watched.follow(refusal, finished)
         finally:
-            watched.delete()
+            watched.leave()
+
+
+def _named(job: Mapping[str, Any], name: str, order: str) -> dict[str, Any]:
+    body = copy.deepcopy(dict(job))
+    body["spec"]["trainer"]["args"] = ["train-node", "--order", order]
+    if account := train_jobs.account():  # whose rights to storage the step has
+        for patch in body["spec"]["runtimePatches"]:
+            for replicated in patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]:
+                replicated["template"]["spec"]["template"]["spec"].setdefault("serviceAccountName", account)
+    asked = {_ORDER: digest(body)[:16]}
+    body["metadata"] = {**body.get("metadata", {}), "name": name, "annotations": asked, **train_jobs.owner()}
+    return body
 
 
 class _Watched:
     """One TrainJob, as the API tells of it."""
 
-    def __init__(self, body: dict[str, Any], name: str) -> None:
-        from kubernetes import client, config
+    def __init__(self, body: dict[str, Any], api: TrainJobApi) -> None:
+        self._body, self._api = body, api
+        self._title = f"TrainJob {api.namespace}/{api.name}"
+        self._held = False  # whether one of that name is this step's
+        self._deadline: float | None = None
+        self._dark: float | None = None  # since when storage does not answer
+        self._pods = NodePods(api, int(body["spec"]["trainer"]["numNodes"]))
 
-        try:
-            if file := os.environ.get("KUBECONFIG"):
-                config.load_kube_config(file)
-            else:
-                config.load_incluster_config()
-        except config.ConfigException as error:
-            raise UserError(f"train: no Kubernetes API to be asked for nodes: {error}") from None
-        self._body, self._name, self._namespace = body, name, _namespace()
-        self._objects, self._pods = client.CustomObjectsApi(), client.CoreV1Api()
-        self._place = {**_KIND, "namespace": self._namespace}
-        self._seen: dict[str, str] = {}  # the time of the last line of each pod that was shown
-        self._read: dict[str, float] = {}  # when the log of each was read
-
-    def follow(self, refusal: Callable[[], str]) -> None:
+    def follow(self, refusal: Callable[[], str], finished: Callable[[], bool]) -> None:
         """Until it is complete. One that failed, or was removed with the node of an earlier try, is begun anew."""
         failed, said = 0, ""
         while True:
-            job = self._get()
-            if job is None:
+            job = self._api.get()
+            if job is None or not self._is_as_asked(job):
                 self._create()
-                count = self._body["spec"]["trainer"]["numNodes"]
-                say(f"nodes: TrainJob {self._namespace}/{self._name} on {count} nodes")
-            kind, reason = _state(job or {})
+                continue
+            kind, reason = _state(job)
             if kind and kind != said:
                 say(f"nodes: {kind}{f': {reason}' if reason else ''}")
             said = kind
-            self._logs()
-            if kind == "Complete":
-                return
-            if text := refusal():
+            self._pods.look(made=not kind)
+            if text := self._stored(refusal):
                 raise UserError(text)
-            if kind == "Failed":
+            done = self._stored(finished) if kind in ("Complete", "Failed") else None
+            if done:
+                return
+            if done is not None:
                 if reason.startswith("DeadlineExceeded"):
                     raise UserError("train: resources.timeout_hours is over; run again, it goes on")
+                why = reason if kind == "Failed" else "its nodes ended without a result"
                 failed += 1
                 if failed > RESTARTS:
-                    raise RuntimeError(f"the training on nodes failed {failed} times: {reason}")
-                self.delete()
-                say(f"nodes: restart {failed} of {RESTARTS}, from the last checkpoint")
+                    last = f"; a node said: {self._pods.error}" if self._pods.error else ""
+                    raise failure(f"the training on nodes failed {failed} times: {why}{last}")
+                self._api.delete()
+                say(f"nodes: restart {failed} of {RESTARTS}, from the last checkpoint: {why}")
                 continue
-            time.sleep(INTERVAL)
+            time.sleep(train_jobs.INTERVAL)
 
-    def delete(self) -> None:
-        """Deletes it with its pods and waits until it is gone; nothing happens if it is not there."""
-        options = {"name": self._name, "propagation_policy": "Foreground"}
-        deadline = time.monotonic() + PATIENCE
-        while self._ask(lambda: self._objects.delete_namespaced_custom_object(**self._place, **options)) is not None:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"TrainJob {self._namespace}/{self._name} is still there; its pods do not end")
-            time.sleep(min(1.0, INTERVAL))
+    def _stored(self, ask: Callable[[], _T]) -> _T | None:
+        """What the nodes left in storage; None while that does not answer, which for a while is no reason to end."""
+        try:
+            answer = ask()
+        except StorageError as error:
+            if self._dark is None:
+                say(f"nodes: {error}; asked again")
+                self._dark = time.monotonic()
+            if time.monotonic() - self._dark > train_jobs.PATIENCE:
+                raise
+            return None
+        self._dark = None
+        return answer
 
-    def _get(self) -> dict[str, Any] | None:
-        job: dict[str, Any] | None = self._ask(
-            lambda: self._objects.get_namespaced_custom_object(**self._place, name=self._name)
-        )
-        return job
+    def leave(self) -> None:
+        """Deletes it, if it is this step's. What is in the way is no error of the training's."""
+        if not self._held:
+            return
+        try:
+            self._api.delete()
+        except UserError as error:
+            if error.EXIT_CODE == STOPPED:
+                raise
+            say(f"warning: {self._title} is left, until this step's pod is removed: {error}")
 
-    def _create(self) -> None:
-        made = self._ask(lambda: self._objects.create_namespaced_custom_object(**self._place, body=self._body))
-        if made is None:
-            raise UserError("train: this cluster has no TrainJob; install Kubeflow Trainer 2.3 or newer")
-
-    def _logs(self) -> None:
-        """Prints what the pods have printed since the last time, each line after its node."""
-        wanted = f"{_OF_JOB}={self._name}"
-        pods = self._ask(lambda: self._pods.list_namespaced_pod(self._namespace, label_selector=wanted))
-        for pod in sorted(pods.items if pods else (), key=lambda pod: str(pod.metadata.name)):
-            if pod.status.phase == "Pending":
-                continue
-            name = pod.metadata.name
-            text = self._ask(partial(self._log, name), passing=(400,))  # its container is about to start
-            for line in (text or "").rstrip("\n").split("\n"):
-                stamp, _, words = line.partition(" ")  # of nine decimals, so they sort as text
-                if words and stamp > self._seen.get(name, ""):
-                    self._seen[name] = stamp
-                    say(f"node {(pod.metadata.labels or {}).get(_RANK, '?')}: {words}")
-
-    def _log(self, pod: str) -> str:
-        """What a pod has printed, of what was read before the last seconds alone."""
-        now, before = time.time(), self._read.get(pod)
-        more = {} if before is None else {"since_seconds": int(now - before) + 5}
-        text = self._pods.read_namespaced_pod_log(pod, self._namespace, container="node", timestamps=True, **more)
-        self._read[pod] = now
-        return str(text or "")
-
-    def _ask(self, call: Callable[[], Any], *, passing: tuple[int, ...] = ()) -> Any:
-        """What the API answers; None for 404, 409 and those of `passing`. What passes is asked again.
+    def _is_as_asked(self, job: Mapping[str, Any]) -> bool:
+        """Whether a job is what this step asks for; else it is deleted.
 
         Raises:
-            UserError: it refuses.
+            UserError: it is somebody else's.
         """
-        from kubernetes.client import ApiException
-        from urllib3.exceptions import HTTPError
+        metadata = job["metadata"]
+        if (metadata.get("labels") or {}).get(_OURS[0]) != _OURS[1]:
+            raise UserError(f"train: {self._title} is there and was not made by a training; delete or rename it")
+        self._held = True
+        same = (metadata.get("annotations") or {}).get(_ORDER) == self._body["metadata"]["annotations"][_ORDER]
+        if same and not metadata.get("deletionTimestamp"):
+            return True
+        say(f"nodes: {self._title} of an earlier try {'is ending' if same else 'was made otherwise'}; begun anew")
+        self._api.delete()
+        return False
 
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return call()
-            except ApiException as error:
-                if error.status in (404, 409, *passing):
-                    return {} if error.status == 409 else None
-                if error.status not in (0, 429) and error.status < 500:
-                    raise UserError(f"train: the Kubernetes API refuses it: {_said(error)}") from None
-                why = f"{error.status} {error.reason}"
-            except (HTTPError, OSError) as error:
-                why = type(error).__name__
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the Kubernetes API does not answer for {PATIENCE:.0f} s: {why}")
-            time.sleep(INTERVAL)
+    def _create(self) -> None:
+        """Creates it; what it was begun before has taken is taken off its time."""
+        limit = self._body["spec"].get("activeDeadlineSeconds")
+        if limit is not None:
+            self._deadline = self._deadline or time.monotonic() + limit
+            left = round(self._deadline - time.monotonic())
+            if left < 1:
+                raise UserError("train: resources.timeout_hours is over; run again, it goes on")
+            self._body["spec"]["activeDeadlineSeconds"] = left
+        self._held = True  # also where this is interrupted before the answer
+        try:
+            self._api.create(self._body)
+        except UserError as error:
+            self._held = error.EXIT_CODE != UserError.EXIT_CODE
+            raise
+        say(f"nodes: {self._title} on {self._body['spec']['trainer']['numNodes']} nodes")
 
 
 def _state(job: Mapping[str, Any]) -> tuple[str, str]:
@@ -179,34 +175,6 @@ def _state(job: Mapping[str, Any]) -> tuple[str, str]:
             if condition["type"] == kind and condition["status"] == "True":
                 return kind, f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": ")
     return "", ""
-
-
-def _said(error: Any) -> str:
-    from core import jsontext
-
-    try:
-        text = jsontext.parse(error.body.encode(), "answer")["message"]
-    except (UserError, AttributeError, KeyError, TypeError):
-        text = error.reason
-    return f"{error.status}: {' '.join(str(text).split())[:300]}"
-
-
-def _owner(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Owner reference to the pod of this step, where KFP says which it is."""
-    name, uid = environment.get("KFP_POD_NAME"), environment.get("KFP_POD_UID")
-    if not name or not uid:
-        return {}
-    return {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}]}
-
-
-def _namespace() -> str:
-    if _NAMESPACE.exists():
-        return _NAMESPACE.read_text().strip()
-    from kubernetes import config
-
-    return str(
-        config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))[1]["context"].get("namespace") or "default"
-    )
 
 
 @contextlib.contextmanager

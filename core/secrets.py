@@ -12,8 +12,9 @@ from importlib import import_module
 
 _STRUCK = "***"
 _KEYED = r"(?:[\w.-]*(?:token|key|secret|passw|signature|credential)[\w.-]*+|sig|sas|pwd|auth)"
+_CONTAINER = r"[a-z0-9-]{3,63}@[a-z0-9]{3,24}\.(?:dfs|blob)\.core\."  # of Azure: abfs://container@account.dfs.core...
 _PATTERNS = (
-    (re.compile(r"(://)[^/\s@'\"]*@"), rf"\1{_STRUCK}@"),  # https://user:password@host
+    (re.compile(rf"(://)(?!{_CONTAINER})[^/\s@'\"]*@"), rf"\1{_STRUCK}@"),  # https://user:password@host
     (re.compile(rf"([?&#;]{_KEYED}=)[^&\s'\"]+", re.IGNORECASE | re.ASCII), rf"\1{_STRUCK}"),
     (re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{8,}", re.ASCII), rf"\1 {_STRUCK}"),
     (re.compile(r"\b(?:ya29\.|AIza|hf_|gh[pousr]_|glpat-|sk-)[\w.-]{16,}", re.ASCII), _STRUCK),

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-Check = dict[str, Any]
+from pipelines.findings import Check, checked
+
 _PACKAGES = ("kfp", "torch", "pydantic", "safetensors", "fsspec")
 _FREE_GB = 5
 
@@ -20,41 +20,36 @@ def checks() -> list[Check]:
     return [*results, _program("git", "code versions are commits"), _docker()]
 
 
-def _check(name: str, good: bool, seen: object, mend: str, *, needed: bool = True) -> Check:
-    state = "ok" if good else ("missing" if needed else "optional")
-    return {"check": name, "state": state, "found": str(seen), "mend": "" if good else mend}
-
-
 def _python() -> Check:
     here = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
-    return _check("python", (3, 11) <= sys.version_info < (3, 14), here, "make setup PYTHON=/path/to/python3.12")
+    return checked("python", (3, 11) <= sys.version_info < (3, 14), here, "make setup PYTHON=/path/to/python3.12")
 
 
 def _package(name: str) -> Check:
     try:
         installed = version(name)
     except PackageNotFoundError:
-        return _check(name, False, "not installed", "make setup")
+        return checked(name, False, "not installed", "make setup")
     good = name != "kfp" or installed.startswith("2.17.")
-    return _check(name, good, installed, "pip install 'kfp>=2.17,<2.18'")
+    return checked(name, good, installed, "pip install 'kfp>=2.17,<2.18'")
 
 
 def _accelerator() -> Check:
     if shutil.which("nvidia-smi") is None:
-        return _check("gpu", False, "none: training runs on the CPU", "not needed for small jobs", needed=False)
+        return checked("gpu", False, "none: training runs on the CPU", "not needed for small jobs", needed=False)
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     text = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.strip().splitlines()
-    return _check("gpu", bool(text), text[0] if text else "nvidia-smi finds none", "nvidia-smi", needed=False)
+    return checked("gpu", bool(text), text[0] if text else "nvidia-smi finds none", "nvidia-smi", needed=False)
 
 
 def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    return _check("disk", free > _FREE_GB, f"{free:.0f} GB free here", f"free {_FREE_GB} GB, or set `runs:` elsewhere")
+    return checked("disk", free > _FREE_GB, f"{free:.0f} GB free here", f"free {_FREE_GB} GB, or set `runs:` elsewhere")
 
 
 def _program(name: str, why: str) -> Check:
     path = shutil.which(name)
-    return _check(name, path is not None, path or f"not found: {why}", f"install {name}", needed=False)
+    return checked(name, path is not None, path or f"not found: {why}", f"install {name}", needed=False)
 
 
 def _docker() -> Check:
@@ -62,6 +57,6 @@ def _docker() -> Check:
     if program["state"] != "ok":
         return program
     reached = subprocess.run(["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True)
-    return _check(
+    return checked(
         "docker", reached.returncode == 0, reached.stdout.strip() or "no daemon", "start docker", needed=False
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 ME = "user:$(gcloud config get account)"
 """Whoever types a command, as a member of a policy."""
@@ -15,3 +16,13 @@ class Finding:
     text: str
     problem: bool = True
     mend: str = ""
+
+
+Check = dict[str, Any]
+"""A row of `doctor`: {"check", "state": ok | missing | optional, "found", "mend"}."""
+
+
+def checked(name: str, good: bool, seen: object, mend: str, *, needed: bool = True) -> Check:
+    """A row of `doctor`: what was looked at, what was seen, and how to mend it if that is not good."""
+    state = "ok" if good else ("missing" if needed else "optional")
+    return {"check": name, "state": state, "found": str(seen), "mend": "" if good else mend}

@@ -82,6 +82,7 @@ class Pod(Frozen):
         None, pattern=r"^[1-9][0-9]{0,5}(Mi|Gi)$", description="of /dev/shm; left out: no limit with several GPUs"
     )
     claims: dict[str, str] = Field(default_factory=dict, description="path in the pod by name of a volume claim")
+    labels: dict[str, str] = Field(default_factory=dict, description="of the pod, by which admission webhooks know it")
     retries: int = Field(0, ge=0, le=10, description="of a step whose pod failed or was taken away")
     backoff_seconds: int = Field(60, ge=1, le=3600, description="before the first retry; then twice as long each time")
 

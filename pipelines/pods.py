@@ -34,6 +34,8 @@ def in_pod(task: Any, machine: Machine, *, seconds: int = 0) -> None:
         kubernetes.add_toleration(
             task, key=taint.key or None, operator=taint.operator, value=taint.value or None, effect=taint.effect
         )
+    for label, value in pod.labels.items():
+        kubernetes.add_pod_label(task, label, value)
     if pod.pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(pod.pull_secrets))
     if shares_memory(machine):

@@ -13,13 +13,11 @@ from factory.job import AnyJob
 from factory.lineage import Node
 from factory.run_folder import Run
 from pipelines.costs import Estimate
-from pipelines.findings import Finding
+from pipelines.findings import Check, Finding
 from pipelines.retention import Candidate
 from pipelines.views import Step, View
 
 Say = Callable[[str], None]
-Check = dict[str, Any]
-"""A row of `doctor`: {"check", "state": ok | missing | optional, "found", "mend"}."""
 
 
 @dataclass(frozen=True)

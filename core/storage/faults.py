@@ -79,6 +79,8 @@ def _in_pythons_words(operation: Callable[[], T]) -> T:
         code = getattr(told, "error_code", None)
         said = str(getattr(code, "value", code) or "") or str(told).partition("\n")[0] or type(told).__name__
         status = int(getattr(told, "status_code", None) or 0)
+        if type(told).__name__ == "AzureSigningError":
+            raise OSError(f"the account's key cannot sign: {said}") from None
         if isinstance(told, library.ResourceNotFoundError):
             raise FileNotFoundError(said) from None
         if isinstance(told, library.ResourceExistsError | library.ResourceModifiedError):
@@ -106,7 +108,10 @@ def _of_s3(error: BaseException) -> bool:
     library = sys.modules.get("botocore.exceptions")
     if library is None:
         return False
-    if isinstance(error, library.HTTPClientError | library.IncompleteReadError) or "ResponseParser" in str(type(error)):
+    lost = library.HTTPClientError | library.IncompleteReadError | library.ConnectionError
+    if isinstance(error, library.SSLError):  # a wrong certificate stays wrong
+        return False
+    if isinstance(error, lost) or "ResponseParser" in str(type(error)):
         return True
     answer = getattr(error.__cause__, "response", None) or {}
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -13,7 +13,6 @@ from email.utils import parsedate_to_datetime
 from types import ModuleType
 from typing import cast
 
-from core.schemes import scheme_of
 from core.storage import blobs, etags, remote
 from core.storage.etags import Stored
 from core.storage.faults import with_retries
@@ -25,7 +24,7 @@ _PART = "==textdiffusion=="
 
 def _tagged(uri: str) -> ModuleType | None:
     """What looks and replaces by ETags, where the storage of `uri` has them."""
-    return {"s3": etags, "abfs": blobs}.get(scheme_of(uri).implementation)
+    return {"s3": etags, "abfs": blobs}.get(remote.known_scheme(uri).implementation)
 
 
 def look(uri: str) -> Stored | None:

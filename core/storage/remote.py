@@ -7,17 +7,19 @@ import hashlib
 import io
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.schemes import scheme_of
+from core.schemes import Scheme, scheme_of
 from core.storage.faults import StorageError, with_retries
 
 CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 AZURE = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_CONNECTION_STRING")
+_ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 PAYER = "TEXTDIFFUSION_BILLING_PROJECT"
 """Environment variable: the project that pays for requests to buckets whose owner lets the requester pay."""
 
@@ -31,10 +33,7 @@ def filesystem(uri: str | Path) -> tuple[Any, str]:
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # its tracebacks; what matters is raised, and said in a line
     for library in ("botocore", "aiobotocore", "azure"):  # they say each time where they have their settings from
         logging.getLogger(library).setLevel(logging.WARNING)
-    try:
-        scheme = scheme_of(uri)
-    except ValueError as error:
-        raise UserError(f"{uri}: {error}") from None
+    scheme = known_scheme(uri)
     options = {"gcs": _of_google, "abfs": lambda: _of_azure(str(uri))}.get(scheme.implementation, dict)()
     try:
         fs = fsspec.filesystem(scheme.implementation, **{**scheme.options, **options})
@@ -53,6 +52,18 @@ def filesystem(uri: str | Path) -> tuple[Any, str]:
     return fs, fs._strip_protocol(str(uri))
 
 
+def known_scheme(uri: str | Path) -> Scheme:
+    """The row of the table of schemes that a URI names.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return scheme_of(uri)
+    except ValueError as error:
+        raise UserError(f"{uri}: {error}") from None
+
+
 def _of_google() -> dict[str, Any]:
     """Options of gcsfs: what arrives is compared with its hash, proxies of the environment are used, who pays."""
     options: dict[str, Any] = {"consistency": "md5", "session_kwargs": {"trust_env": True}}
@@ -69,7 +80,11 @@ def _of_azure(uri: str) -> dict[str, Any]:
     Raises:
         UserError: neither names one.
     """
-    host = _azure_host(uri)
+    host, name = _azure_host(uri), os.environ.get(AZURE[0], "")
+    if host and not ("." in host and _ACCOUNT.fullmatch(host.partition(".")[0])):
+        raise UserError(f"{uri}: {host} is no account with its domain, as in ACCOUNT.dfs.core.windows.net")
+    if name and not _ACCOUNT.fullmatch(name):
+        raise UserError(f"{AZURE[0]}={name}: is no account's name, which has 3 to 24 small letters and digits")
     if host:
         return {"account_name": host.partition(".")[0], "account_host": host.replace(".dfs.", ".blob.", 1)}
     if not any(os.environ.get(name) for name in AZURE):

@@ -25,7 +25,7 @@ from core.text.model import TrainedText
 from core.text.objective import gamma_losses
 from core.text.sampling import Writer
 
-VERSION = 3  # of what the metrics mean; a change makes evaluation keys differ
+VERSION = 4  # of what the metrics mean and how texts are drawn; a change makes evaluation keys differ
 
 
 def judge_description(judge: NGramJudge) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from core.randomness import Streams, normal
 from core.text.denoiser import Diffusion, Noisy
 from core.text.reverse_steps import STEPS
-from core.text.schedule import NoisePath
+from core.text.schedule import NoisePath, evidence
 from core.text.transformer import Cache
 from core.transfer import to_device
 
@@ -102,6 +102,29 @@ def block_denoiser(
     return denoise
 
 
+def carried_over(
+    model: Diffusion,
+    logits: Tensor,
+    z: Tensor,
+    gamma: Tensor,
+    lower: Tensor,
+    after: Tensor,
+    temperature: Tensor | float,
+) -> Tensor:
+    """What a step's logits say once z has become `lower`: mean embeddings [B, L, d], by Bayes' rule, at no evaluation.
+
+    The guess that the next evaluation is given. Training guesses from the very z that it denoises; the means of the
+    step before do not know what a large step has decided since.
+
+    Args:
+        logits: [B, L, V], divided by `temperature`.
+        z, lower: noisy embeddings [B, L, d] before and after the step, at noise levels `gamma` and `after` [L].
+    """
+    table = model.embeddings()
+    told = evidence(lower, after, table) - evidence(z, gamma, table)
+    return model.mean(logits + told / temperature)
+
+
 @torch.no_grad()
 def denoise_block(
     model: Diffusion,
@@ -125,11 +148,13 @@ def denoise_block(
     logits = torch.empty(0)
     for index in range(settings.steps):
         logits = denoise(z, grid[index], guess) / settings.temperature
-        guess = model.mean(logits)
         if watch is not None:
             watch(float(grid[index].mean()), torch.where(known, tokens, logits.argmax(dim=-1)))
         if index + 1 < settings.steps:
-            z = step(z, guess, grid[index, :, None], grid[index + 1, :, None], fresh())
+            gamma, after = grid[index], grid[index + 1]
+            lower = step(z, model.mean(logits), gamma[:, None], after[:, None], fresh())
+            guess = carried_over(model, logits, z, gamma, lower, after, settings.temperature)
+            z = lower
     return logits
 
 

@@ -10,10 +10,11 @@ from core import storage
 from core.errors import UserError
 from core.names import inside
 from pipelines.compile import image_name
+from pipelines.findings import Check, checked
+from pipelines.kubeflow import trainjobs
 from pipelines.kubeflow.client import LEAST, Cluster
 from pipelines.kubeflow.metadata import of_run
-from pipelines.kubeflow.submit import version_findings
-from pipelines.service import Check
+from pipelines.kubeflow.submit import namespace_problem, version_findings
 from pipelines.settings import Settings
 
 _LOGIN = (
@@ -24,9 +25,9 @@ _LOGIN = (
 
 def checks(settings: Settings) -> Iterator[Check]:
     """Each check as {"check", "state": ok | missing | optional, "found", "mend"}, in the order of mending."""
-    yield _check("kfp", True, version("kfp"), "")
+    yield checked("kfp", True, version("kfp"), "")
     host = settings.kubeflow_host
-    yield _check("kubeflow_host", bool(host), host or "not set", "echo 'kubeflow_host: YOURS' >> textdiffusion.yaml")
+    yield checked("kubeflow_host", bool(host), host or "not set", "echo 'kubeflow_host: YOURS' >> textdiffusion.yaml")
     if not host:
         return
     cluster = Cluster(settings)
@@ -35,36 +36,39 @@ def checks(settings: Settings) -> Iterator[Check]:
     except UserError as error:
         login = any(word in str(error) for word in ("login page", "401", "403"))
         forward = "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80"
-        yield _check("Kubeflow Pipelines", False, error, _LOGIN if login else forward)
+        yield checked("Kubeflow Pipelines", False, error, _LOGIN if login else forward)
         return
     findings = list(version_findings(cluster))
     seen = health.get("tag_name") or "unknown"
     known = not findings or not findings[0].problem
     text = findings[0].text if findings else f"version {seen}"
-    yield _check("Kubeflow Pipelines", known, text, f"install version {LEAST[0]}.{LEAST[1]} or newer")
-    several, place = bool(health.get("multi_user")), cluster.namespace
-    yield _check("kubeflow_namespace", bool(place) or not several, place or ("not set" if several else "one user"),
-                 "echo 'kubeflow_namespace: YOURS' >> textdiffusion.yaml")  # fmt: skip
+    yield checked("Kubeflow Pipelines", known, text, f"install version {LEAST[0]}.{LEAST[1]} or newer")
+    place, wrong = cluster.namespace, namespace_problem(cluster)
+    said, _, mend = wrong.partition("; ")
+    yield checked("kubeflow_namespace", not wrong, said or place or "one user", mend)
+    if wrong:
+        return
     try:
         with cluster.one_line("runs"):
             cluster.client.list_runs(namespace=place, page_size=1)
             cluster.client.list_recurring_runs(namespace=place, page_size=1)
-        yield _check("runs and schedules", True, "may be listed", "")
+        yield checked("runs and schedules", True, "may be listed", "")
     except UserError as error:
-        yield _check("runs and schedules", False, error, _LOGIN)
+        yield checked("runs and schedules", False, error, _LOGIN)
     yield from _registry(settings)
     try:
         of_run(cluster, "none")
-        yield _check("ML Metadata", True, "answers", "")
+        yield checked("ML Metadata", True, "answers", "")
     except UserError as error:
-        yield _check("ML Metadata", False, error, "kubeflow_host: the address of svc/ml-pipeline-ui; without it there"
+        yield checked("ML Metadata", False, error, "kubeflow_host: the address of svc/ml-pipeline-ui; without it there"
                      " is no `gc`, and no `lineage` of runs", needed=False)  # fmt: skip
     root = settings.kubeflow_root
-    yield _check("kubeflow_root", bool(root), root or "not set: artifacts go to the installation's own store",
+    yield checked("kubeflow_root", bool(root), root or "not set: artifacts go to the installation's own store",
                  "echo 'kubeflow_root: gs://YOURS/pipelines' >> textdiffusion.yaml", needed=False)  # fmt: skip
     image = image_name(settings.image)
-    yield _check("image", "." in image.partition("/")[0], image, "echo 'image: REGISTRY/textdiffusion' >>"
+    yield checked("image", "." in image.partition("/")[0], image, "echo 'image: REGISTRY/textdiffusion' >>"
                  " textdiffusion.yaml, and push it: docker push $(textdiffusion image)", needed=False)  # fmt: skip
+    yield from trainjobs.checks(settings)
 
 
 def _registry(settings: Settings) -> Iterator[Check]:
@@ -72,19 +76,14 @@ def _registry(settings: Settings) -> Iterator[Check]:
     registry = settings.registry
     if not storage.is_remote(registry):
         mend = "echo 'registry: gs://YOURS/registry' >> textdiffusion.yaml"
-        yield _check("registry", False, f"{registry} is on this machine", mend)
+        yield checked("registry", False, f"{registry} is on this machine", mend)
         return
     probe = inside(registry, f".textdiffusion-preflight-{uuid.uuid4().hex}")
     try:
         made = storage.create(probe, b"first") and not storage.create(probe, b"second")
         storage.remove(probe)
     except (UserError, OSError) as error:
-        yield _check("registry", False, error, "give this account read and write rights to it")
+        yield checked("registry", False, error, "give this account read and write rights to it")
         return
     seen = f"{registry}, writable" if made else f"{registry}: its store lets two make one object (no If-None-Match)"
-    yield _check("registry", made, seen, "use a store with conditional writes: of two retrainings both could register")
-
-
-def _check(name: str, good: bool, seen: object, mend: str, *, needed: bool = True) -> Check:
-    state = "ok" if good else ("missing" if needed else "optional")
-    return {"check": name, "state": state, "found": str(seen), "mend": "" if good else mend}
+    yield checked("registry", made, seen, "use a store with conditional writes: of two retrainings both could register")

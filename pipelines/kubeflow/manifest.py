@@ -27,6 +27,7 @@ class Plain(yaml.SafeDumper):
         return True
 
 
+_SIDECAR = "sidecar.istio.io/inject"
 _USER = 10001  # of containers/Dockerfile
 
 
@@ -105,6 +106,13 @@ def resources(machine: Machine) -> dict[str, Any]:
     return {"limits": limits, "requests": dict(limits)}
 
 
+def _pod(machine: Machine, spec: dict[str, Any]) -> dict[str, Any]:
+    """A pod's template. Without the annotation a namespace of Kubeflow's puts a proxy of Istio into it, which stands
+    between the processes and never ends; KFP marks its own pods likewise."""
+    none = {_SIDECAR: "false"}
+    return {"metadata": {"labels": {**machine.kubernetes.labels, **none}, "annotations": none}, "spec": spec}
+
+
 def pod_spec(machine: Machine, container: dict[str, Any]) -> dict[str, Any]:
     """What a pod needs around its container: no rights, a read-only root, places for scratch and shared memory."""
     pod: dict[str, Any] = {
@@ -140,7 +148,7 @@ def _train_job(job: AnyJob, machine: Machine, container: dict[str, Any], account
     pod = pod_spec(machine, {"name": "node"})  # job and container of that runtime are both called so
     if account:
         pod["serviceAccountName"] = account
-    patch = {"name": "node", "template": {"spec": {"template": {"spec": pod}}}}
+    patch = {"name": "node", "template": {"spec": {"template": _pod(machine, pod)}}}
     return {
         "activeDeadlineSeconds": _seconds(job),
         "runtimeRef": {"name": RUNTIME},
@@ -163,7 +171,7 @@ def _pytorch_job(job: AnyJob, machine: Machine, container: dict[str, Any]) -> di
     pod = pod_spec(machine, {"name": "pytorch", **container, "resources": resources(machine)})  # the operator's name
 
     def replicas(count: int) -> dict[str, Any]:
-        return {"replicas": count, "restartPolicy": "OnFailure", "template": {"spec": pod}}
+        return {"replicas": count, "restartPolicy": "OnFailure", "template": _pod(machine, pod)}
 
     counts = {"Master": 1, "Worker": job.resources.replicas - 1}
     return {

@@ -12,13 +12,14 @@ from core.errors import UserError
 from factory.job import AnyJob
 from factory.lineage import Node
 from factory.run_folder import Run
+from pipelines.findings import Check
 from pipelines.kubeflow import artifacts, doctor, logs, retention, schedule, submit
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.runs import find, ours, view
 from pipelines.machines import load_machines
 from pipelines.record import peek
 from pipelines.retention import Candidate
-from pipelines.service import Check, Entry, Options, Plan, Say
+from pipelines.service import Entry, Options, Plan, Say
 from pipelines.settings import Settings
 from pipelines.views import ENDED, Step, View, follow
 

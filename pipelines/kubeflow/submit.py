@@ -18,6 +18,7 @@ from pipelines.compile import compile_job, image_name
 from pipelines.dataflow import beam_options
 from pipelines.findings import Finding
 from pipelines.jobs import require_remote, sent_parameters
+from pipelines.kubeflow import trainjobs
 from pipelines.kubeflow.client import COLLECTS, LEAST, Cluster
 from pipelines.kubeflow.manifest import nodes
 from pipelines.machines import choose, load_machines
@@ -69,7 +70,7 @@ def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options,
     values = sent_parameters(job, registry=registry, run=run, work=work, ask=ask, retraining=options.retraining)
     experiment = options.experiment or settings.experiment or _EXPERIMENT
     submission = Submission(run, job.job, spec, values, {}, experiment, platform=platform)
-    findings = tuple(_findings(cluster, submission)) if ask else ()
+    findings = (*_findings(cluster, submission), *nodes_findings(job, settings)) if ask else ()
     return Plan(submission, None, findings, (job.resources.train,))
 
 
@@ -87,10 +88,28 @@ def _require_meaning(options: Options) -> None:
 
 def _findings(cluster: Cluster, submission: Submission) -> Iterator[Finding]:
     """What the server says against a run."""
-    if cluster.health.get("multi_user") and not cluster.namespace:
-        yield Finding("kubeflow_namespace: is not set, and this installation has several users; write"
-                      " `kubeflow_namespace: ...` into textdiffusion.yaml")  # fmt: skip
+    if text := namespace_problem(cluster):
+        yield Finding(text)
     yield from version_findings(cluster, collects=not {"search", "many"}.isdisjoint(submission.parameters))
+
+
+def namespace_problem(cluster: Cluster) -> str:
+    """What is wrong with the namespace of the settings; empty if nothing is."""
+    several, named = bool(cluster.health.get("multi_user")), cluster.namespace
+    if several and not named:
+        return ("kubeflow_namespace: is not set, and this installation has several users;"
+                " write `kubeflow_namespace: ...` into textdiffusion.yaml")  # fmt: skip
+    if named and "multi_user" in cluster.health and not several:
+        return f"kubeflow_namespace: is {named}, and this installation has one user; remove it from textdiffusion.yaml"
+    return ""
+
+
+def nodes_findings(job: AnyJob, settings: Settings) -> Iterator[Finding]:
+    """What a training on several nodes lacks, where kubectl's context can tell; it may be of another cluster."""
+    if job.resources.replicas > 1:
+        for row in trainjobs.checks(settings):
+            if row["state"] != "ok":
+                yield Finding(f"{row['check']}: {row['found']}; {row['mend']}", problem=False)
 
 
 def version_findings(cluster: Cluster, *, collects: bool = False) -> Iterator[Finding]:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from components.step import BEAM_IMAGE
 from core.errors import UserError
 from pipelines import dataflow
-from pipelines.findings import ME
+from pipelines.findings import ME, Check, checked
 from pipelines.settings import Settings
 from pipelines.vertex.buckets import bucket_findings
 from pipelines.vertex.client import Project, Vertex, one_line
 from pipelines.vertex.preflight import image_status
 from pipelines.vertex.regions import check_region
 
-Check = dict[str, Any]
 APIS = (
     "serviceusage.googleapis.com",
     "cloudresourcemanager.googleapis.com",
@@ -50,27 +48,27 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield from (_client(name, least) for name, least in _CLIENTS.items())
     for name in ("project", "region", "bucket"):
         value = getattr(settings, name)
-        yield _check(name, bool(value), value or "not set", f"echo '{name}: YOURS' >> textdiffusion.yaml")
+        yield checked(name, bool(value), value or "not set", f"echo '{name}: YOURS' >> textdiffusion.yaml")
     if not (settings.project and settings.region and settings.bucket):
         return
     vertex = Vertex(Project.of(settings))
     try:
         doubt = check_region(vertex.project.region)
-        yield _check("region name", not doubt, doubt or vertex.project.region, _REGIONS, needed=False)
+        yield checked("region name", not doubt, doubt or vertex.project.region, _REGIONS, needed=False)
     except UserError as error:
-        yield _check("region name", False, error, _REGIONS)
+        yield checked("region name", False, error, _REGIONS)
         return
     try:
         with one_line("credentials"):
             _ = vertex.credentials
     except UserError as error:
-        yield _check("credentials", False, error, "gcloud auth application-default login")
+        yield checked("credentials", False, error, "gcloud auth application-default login")
         return
-    yield _check("credentials", True, type(vertex.credentials).__name__, "")
+    yield checked("credentials", True, type(vertex.credentials).__name__, "")
     try:
         yield from _asked(vertex, settings)
     except UserError as error:
-        yield _check("Google Cloud", False, error, "check the network, then run this again")
+        yield checked("Google Cloud", False, error, "check the network, then run this again")
 
 
 def _asked(vertex: Vertex, settings: Settings) -> Iterator[Check]:
@@ -80,7 +78,7 @@ def _asked(vertex: Vertex, settings: Settings) -> Iterator[Check]:
     off = "has not been used" in str(answer) or "SERVICE_DISABLED" in str(answer)
     enable = f"gcloud services enable cloudresourcemanager.googleapis.com --project={project.project}"
     seen = f"number {answer.get('projectNumber', '')}" if code == 200 else f"HTTP {code}"
-    yield _check("project access", code == 200, seen, enable if off else f"{bind}roles/browser")
+    yield checked("project access", code == 200, seen, enable if off else f"{bind}roles/browser")
     apis = APIS + (dataflow.APIS if settings.dataflow else ())
     rights = PERMISSIONS | (dataflow.PERMISSIONS if settings.dataflow else {})
     for api in apis:
@@ -89,27 +87,27 @@ def _asked(vertex: Vertex, settings: Settings) -> Iterator[Check]:
         )
         state = answer.get("state", f"HTTP {code}")
         mend = f"gcloud services enable {api} --project={project.project}"
-        yield _check(api, state == "ENABLED", state.lower(), mend)
+        yield checked(api, state == "ENABLED", state.lower(), mend)
     path = f"/v1/projects/{project.project}:testIamPermissions"
     code, answer = vertex.rest("cloudresourcemanager.googleapis.com", "POST", path, {"permissions": sorted(rights)})
     held = set(answer.get("permissions", []))
     for permission, role in rights.items():
-        yield _check(permission, permission in held, "granted" if permission in held else "denied", f"{bind}{role}")
+        yield checked(permission, permission in held, "granted" if permission in held else "denied", f"{bind}{role}")
     findings = list(bucket_findings(vertex))
     text = "; ".join(finding.text for finding in findings) or f"gs://{project.bucket} in {project.region}, writable"
     bad = [finding for finding in findings if finding.problem]
-    yield _check("bucket", not bad, text, bad[0].mend if bad else "")
+    yield checked("bucket", not bad, text, bad[0].mend if bad else "")
     yield from _account(vertex)
     yield from _build_account(vertex, settings)
     yield from _image(vertex, settings)
-    yield _check("gcloud", shutil.which("gcloud") is not None, shutil.which("gcloud") or "not found",
+    yield checked("gcloud", shutil.which("gcloud") is not None, shutil.which("gcloud") or "not found",
                  "https://cloud.google.com/sdk/docs/install", needed=False)  # fmt: skip
 
 
 def _account(vertex: Vertex) -> Iterator[Check]:
     account, project = vertex.project.service_account, vertex.project.project
     if not account:
-        yield _check("service account", False, "none set: steps run as the Compute Engine default account",
+        yield checked("service account", False, "none set: steps run as the Compute Engine default account",
                      f"echo 'service_account: pipelines@{project}.iam.gserviceaccount.com' >> textdiffusion.yaml",
                      needed=False)  # fmt: skip
         return
@@ -119,13 +117,13 @@ def _account(vertex: Vertex) -> Iterator[Check]:
     grant = f"gcloud iam service-accounts add-iam-policy-binding {account} --project={project} --member={ME}"
     grant += " --role=roles/iam.serviceAccountUser"
     seen = account if code == 200 else f"{account}: HTTP {code}"
-    yield _check("service account", code == 200, seen, create if code == 404 else grant)
+    yield checked("service account", code == 200, seen, create if code == 404 else grant)
     if code == 200:
         code, answer = vertex.rest(
             "iam.googleapis.com", "POST", f"{path}:testIamPermissions", {"permissions": [ACT_AS]}
         )
         held = ACT_AS in answer.get("permissions", [])
-        yield _check(ACT_AS, held, "granted" if held else "denied", grant)
+        yield checked(ACT_AS, held, "granted" if held else "denied", grant)
 
 
 def _build_account(vertex: Vertex, settings: Settings) -> Iterator[Check]:
@@ -133,12 +131,12 @@ def _build_account(vertex: Vertex, settings: Settings) -> Iterator[Check]:
     account, project = settings.build_account, vertex.project.project
     if not account:
         mend = f"echo 'build_account: build@{project}.iam.gserviceaccount.com' >> textdiffusion.yaml"
-        yield _check("build account", False, "none set: `make push` has no account to build as", mend, needed=False)
+        yield checked("build account", False, "none set: `make push` has no account to build as", mend, needed=False)
         return
     code, _ = vertex.rest("iam.googleapis.com", "GET", f"/v1/projects/-/serviceAccounts/{account}")
     create = f"gcloud iam service-accounts create {account.split('@')[0]} --project={project}"
     seen = account if code == 200 else f"{account}: HTTP {code}"
-    yield _check("build account", code == 200, seen, create, needed=False)
+    yield checked("build account", code == 200, seen, create, needed=False)
 
 
 def _image(vertex: Vertex, settings: Settings) -> Iterator[Check]:
@@ -147,14 +145,14 @@ def _image(vertex: Vertex, settings: Settings) -> Iterator[Check]:
     image = image_name(settings.image)
     if "." not in image.partition("/")[0]:
         where = f"{vertex.project.region}-docker.pkg.dev/{vertex.project.project}/textdiffusion/textdiffusion"
-        yield _check("image", False, f"{image} names no registry", f"echo 'image: {where}' >> textdiffusion.yaml")
+        yield checked("image", False, f"{image} names no registry", f"echo 'image: {where}' >> textdiffusion.yaml")
         return
     for name, mend in ((image, "make push"), (f"{image}{BEAM_IMAGE}", "make push BEAM=1")):
         if name == image or settings.dataflow:
             code = image_status(vertex, name)
             seen = name if code == 200 else f"{name}: HTTP {code}"
             mend = _read_access(vertex, name) if code in (401, 403) else mend
-            yield _check("image" if name == image else "image with Beam", code == 200, seen, mend)
+            yield checked("image" if name == image else "image with Beam", code == 200, seen, mend)
 
 
 def _read_access(vertex: Vertex, image: str) -> str:
@@ -169,11 +167,6 @@ def _client(name: str, least: tuple[int, int]) -> Check:
     try:
         installed = version(name)
     except PackageNotFoundError:
-        return _check(name, False, "not installed", "make setup")
+        return checked(name, False, "not installed", "make setup")
     good = tuple(int(part) for part in installed.split(".")[:2]) >= least
-    return _check(name, good, installed, f".venv/bin/pip install '{name}>={least[0]}.{least[1]}'")
-
-
-def _check(name: str, good: bool, seen: object, mend: str, *, needed: bool = True) -> Check:
-    state = "ok" if good else ("missing" if needed else "optional")
-    return {"check": name, "state": state, "found": str(seen), "mend": "" if good else mend}
+    return checked(name, good, installed, f".venv/bin/pip install '{name}>={least[0]}.{least[1]}'")

@@ -10,10 +10,11 @@ from typing import Any
 from factory.job import AnyJob
 from factory.lineage import Node
 from factory.run_folder import Run
+from pipelines.findings import Check
 from pipelines.machines import load_machines
 from pipelines.record import peek
 from pipelines.retention import Candidate
-from pipelines.service import Check, Entry, Options, Plan, Say
+from pipelines.service import Entry, Options, Plan, Say
 from pipelines.settings import Settings
 from pipelines.vertex import deploy, doctor, lineage, logs, retention, retries, runs, schedule, submit
 from pipelines.vertex.client import NoCredentialsError, Project, Vertex, console_url

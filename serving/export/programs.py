@@ -10,11 +10,12 @@ from torch.export import Dim, ExportedProgram
 
 from core.images.model import NoiseProcess, TrainedModel
 from core.text.denoiser import Diffusion, Noisy
+from core.text.generation import carried_over
 from core.text.reverse_steps import STEPS
 from core.text.schedule import tilted
 
 STEP_INPUTS = ("prefix", "tokens", "known", "z", "guess", "noise", "u", "after", "temperature")
-STEP_OUTPUTS = ("logits", "denoised", "z_after")  # of `TextStep`
+STEP_OUTPUTS = ("logits", "guess_after", "z_after")  # of `TextStep`
 
 
 class ImageDenoiser(nn.Module):
@@ -51,13 +52,13 @@ class TextStep(nn.Module):
         prefix: int64 [B, P], tokens before the block, the first one V if the text begins there; at least that one.
         tokens, known: int64 and bool [B, L]; clean tokens that are given inside the block.
         z: noisy embeddings [B, L, d]; standard normals before the first step.
-        guess: the means [B, L, d] that the step before gave; anything before the first.
+        guess: the means [B, L, d] that the step before gave for this one; anything before the first.
         noise: standard normals [B, L, d].
         u, after: times [] from 1 to 0, of this step and of the next.
         temperature: [] of the token probabilities.
 
     Returns:
-        logits [B, L, V] divided by the temperature; their means [B, L, d]; z [B, L, d] at `after`.
+        logits [B, L, V] divided by the temperature; the next step's guess [B, L, d]; z [B, L, d] at `after`.
     """
 
     edges: Tensor
@@ -79,10 +80,10 @@ class TextStep(nn.Module):
         after: Tensor, temperature: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         logits = self.logits(prefix, tokens, known, z, guess, u) / temperature
-        mean = self.model.mean(logits)
         slots = tokens.shape[1]
-        lower = self.step(z, mean, self.gamma(u, slots)[:, None], self.gamma(after, slots)[:, None], noise)
-        return logits, mean, lower
+        gamma, below = self.gamma(u, slots), self.gamma(after, slots)
+        lower = self.step(z, self.model.mean(logits), gamma[:, None], below[:, None], noise)
+        return logits, carried_over(self.model, logits, z, gamma, lower, below, temperature), lower
 
     def logits(self, prefix: Tensor, tokens: Tensor, known: Tensor, z: Tensor, guess: Tensor, u: Tensor) -> Tensor:
         """Logits [B, L, V]: `Diffusion.denoise`, with the prefix read again instead of kept."""

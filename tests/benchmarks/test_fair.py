@@ -20,21 +20,21 @@ from tests.core.asked import Steps
 steps = Steps("images")
 
 
-def comparison(place: Path, **changes: Any) -> fair.Comparison:
+def comparison(place: Path, **changes: Any) -> fair.Images:
     settings = {"only": "ours,diffusers", "batches": "64,256", "seeds": 3, "workers": 1, "seconds": 100, "tiny": False}
     chosen = Namespace(out=place, count=20, judge_epochs=1, select=64, **{**settings, **changes})
-    return fair.Comparison(chosen, place)
+    return fair.Images(chosen, place)
 
 
-def answered(one: fair.Comparison, answers: Any) -> list[Any]:
+def answered(one: fair.Images, answers: Any) -> list[Any]:
     """Lets tasks end at once with what `answers` has for their keys; the keys in order."""
     asked: list[Any] = []
 
-    def ended(tasks: dict[Any, Any], seconds: float) -> Any:
+    def ended(tasks: dict[Any, Any], until: float) -> Any:
         asked.extend(tasks)
         return ((key, answers(key)) for key in tasks if answers(key))
 
-    one._ended = ended  # type: ignore[method-assign]
+    one.workers.run = ended  # type: ignore[method-assign]
     return asked
 
 
@@ -42,9 +42,7 @@ def test_learning_rate_and_batch_are_those_of_the_lowest_loss_on_validation(tmp_
     one = comparison(tmp_path)
     asked = answered(
         one,
-        lambda key: (
-            {"loss": abs(key[2].learning_rate - 0.04) + key[2].batch} if key[0] == "short" and key[1] == "ours" else {}
-        ),
+        lambda key: {"loss": abs(key[2] - 0.04) + key[3]} if key[:2] == ("short", "ours") else {},
     )
     one.select()
     assert sum(key[0] == "short" for key in asked) == 2 * 3 * 2
@@ -58,8 +56,18 @@ def test_everyone_has_a_first_training_before_anyone_has_a_second(tmp_path: Path
     one.found["chosen"] = {name: {"learning rate": 1.0, "batch": 64} for name in ("ours", "diffusers")}
     asked = answered(one, lambda key: {"examples": 64})
     one.train("equal examples", {"ours": 64, "diffusers": 64})
-    assert asked == [(name, seed) for seed in range(3) for name in ("ours", "diffusers")]
+    assert asked == [("training", "equal examples", name, seed) for seed in range(3) for name in ("ours", "diffusers")]
     assert [run["seed"] for run in one.found["trainings"]] == [0, 0, 1, 1, 2, 2]
+
+
+def test_an_error_is_noted_and_the_others_go_on(tmp_path: Path) -> None:
+    one = comparison(tmp_path)
+    one.found["chosen"] = {name: {"learning rate": 1.0, "batch": 64} for name in ("ours", "diffusers")}
+    answered(one, lambda key: ValueError("no memory") if key[2] == "ours" else {"examples": 64})
+    one.train("equal examples", {"ours": 64, "diffusers": 64})
+    written = storage.read_json(tmp_path / "fair.json")
+    assert {run["contender"] for run in written["trainings"]} == {"diffusers"}
+    assert written["errors"]["('training', 'equal examples', 'ours', 1)"] == "ValueError: no memory"
 
 
 def test_a_table_has_means_and_deviations_of_its_own_trainings() -> None:

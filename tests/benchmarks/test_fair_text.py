@@ -31,7 +31,7 @@ def found(*runs: dict[str, Any]) -> dict[str, Any]:
 def test_learning_rates_are_those_of_the_lowest_loss_and_the_first_seed_comes_first(tmp_path: Path) -> None:
     settings = {"tiny": False, "workers": 1, "only": "autoregressive,ours", "seeds": 2, "examples": 100, "select": 8}
     chosen = Namespace(out=tmp_path, seconds=100, judge=8, count=2, **settings)
-    one = fair_text.Comparison(chosen, tmp_path)
+    one = fair_text.Texts(chosen, tmp_path)
     asked: list[Any] = []
 
     def ended(tasks: dict[Any, Any], until: float) -> Any:
@@ -43,9 +43,9 @@ def test_learning_rates_are_those_of_the_lowest_loss_and_the_first_seed_comes_fi
     one.prepare = lambda: None  # type: ignore[method-assign]
     one.run()
     assert one.found["chosen"]["ours"] == {"learning rate": 0.04, "of": 3}
-    assert asked[-4:] == [(name, seed) for seed in (0, 1) for name in ("autoregressive", "ours")]
+    assert asked[-4:] == [("training", name, seed) for seed in (0, 1) for name in ("autoregressive", "ours")]
     first_short_of_ours = asked.index(("short", "ours", 0.01))
-    assert asked.index(("start", 1)) < first_short_of_ours  # which begins with such a start
+    assert asked.index(("starts", "1")) < first_short_of_ours  # which begins with such a start
     assert storage.read_json(tmp_path / "fair-text.json")["trainings"]
 
 

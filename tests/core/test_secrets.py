@@ -28,6 +28,12 @@ LEAKY = [
 ]
 
 
+def test_a_container_of_azure_is_no_password() -> None:
+    uri = "abfs://my-container@myaccount.dfs.core.windows.net/registry"
+    assert redact(f"{uri} is not there") == f"{uri} is not there"
+    assert SECRET not in redact(f"abfs://user:{SECRET}@myaccount.dfs.core.windows.net/registry")
+
+
 def forms(seed: float = 0) -> dict[str, str]:
     """Tokens of well-known services, by form; put together here so that no scanner takes this file for a leak."""
     draw = random.Random(seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tests.fakes.store import StoreServer, free_port
@@ -26,7 +27,7 @@ class AzuriteServer(StoreServer):
         RuntimeError: it did not answer in time.
     """
 
-    name, refuses_strangers = "Azurite", True
+    scheme, name, refuses_strangers = "abfs://", "Azurite", True
 
     def __init__(self, *, timeout: float = 90.0) -> None:
         port = free_port()
@@ -38,6 +39,14 @@ class AzuriteServer(StoreServer):
     def environment(self) -> dict[str, str]:
         """Variables that send adlfs here."""
         return environment(self.url)
+
+    def signed(self, name: str, *, permission: str, hours: float = 1) -> str:
+        """A connection string that has no key, but a shared access signature of a container."""
+        from azure.storage.blob import generate_container_sas
+
+        expiry = datetime.now(UTC) + timedelta(hours=hours)
+        token = generate_container_sas(_ACCOUNT, name, account_key=_KEY, permission=permission, expiry=expiry)
+        return f"BlobEndpoint={self.url}/{_ACCOUNT};SharedAccessSignature={token}"
 
     def create_bucket(self, name: str) -> None:
         """Creates an empty container."""

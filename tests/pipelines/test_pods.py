@@ -19,7 +19,7 @@ ROW = {
     "kubernetes": {
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
         "pull_secrets": ["registry-login"], "shared_memory": "8Gi", "claims": {"team-data": "/data"},
-        "retries": 3, "backoff_seconds": 30,
+        "retries": 3, "backoff_seconds": 30, "labels": {"azure.workload.identity/use": "true"},
     },
 }  # fmt: skip
 
@@ -58,6 +58,7 @@ def test_rows_settings_reach_the_pod():
     assert (claim.constant, claim.mount_path) == ("team-data", "/data")
     assert dict(settings.node_selector.labels) == {"pool": "spot"}
     assert settings.active_deadline_seconds == 7200
+    assert dict(settings.pod_metadata.labels) == {"azure.workload.identity/use": "true"}
     assert task["retryPolicy"] == {"backoffDuration": "30s", "backoffFactor": 2.0, "backoffMaxDuration": "3600s",
                                    "maxRetryCount": 3}  # fmt: skip
     assert resources["accelerator"]["resourceCount"] == "2"

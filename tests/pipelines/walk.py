@@ -124,7 +124,7 @@ class Walk(Recorder):
 
     def draw(self, source: str) -> str:
         """A sampling job that starts from `source`; returns its run."""
-        return _run(
+        return run_of(
             self.run("deploy", "draw-digits.yaml", "--set", f"source.model={source}", "--follow", "--interval", "0.2")
         )
 
@@ -141,7 +141,7 @@ class Walk(Recorder):
         seen: dict[str, Any] = {}
         self.put_digits(600)
         self.run("doctor")
-        first = _run(self.run("deploy", "small-mnist.yaml", *self.deploy))
+        first = run_of(self.run("deploy", "small-mnist.yaml", *self.deploy))
         self.run("monitor", first, "--follow", "--interval", "0.2")
         self.run("monitor", first, "--logs", "--step", "train")
         seen["first"] = self.champion()
@@ -179,7 +179,8 @@ class Walk(Recorder):
         return seen
 
 
-def _run(said: str) -> str:
+def run_of(said: str) -> str:
+    """The run that `deploy` says it has started."""
     return str(re.search(r"^run: (\S+)", said, re.MULTILINE)[1])  # type: ignore[index]
 
 

@@ -49,7 +49,7 @@ async function denoiseBlock({ ort, session, config }, prefix, tokens, known, { s
       z: float(ort, z, dims), guess: float(ort, guess, dims), noise: float(ort, noise, dims),
       u: scalar(1 - index / steps), after: scalar(1 - (index + 1) / steps), temperature: scalar(temperature),
     });
-    [logits, guess, z] = [out.logits.data, out.denoised.data, out.z_after.data];
+    [logits, guess, z] = [out.logits.data, out.guess_after.data, out.z_after.data];
     if (watch && await watch(choose(logits, tokens, known), index) === false) return null;
   }
   return choose(logits, tokens, known);

@@ -15,7 +15,7 @@ import pytest
 
 from core import storage
 from core.errors import UserError
-from core.storage import generations
+from core.storage import generations, remote
 from core.storage.checkpoint import CheckpointStore
 from core.storage.exchange import exchange
 from core.storage.faults import StorageError
@@ -31,17 +31,16 @@ Faulty = Callable[..., FaultyProxy]
 
 
 SERVERS = {"gs": GcsServer, "s3": s3.S3Server, "abfs": azurite.AzuriteServer}
+LACKING = {"abfs": azurite.LACKING}
+PACKAGES = {"s3": ("s3fs", "moto"), "abfs": ("adlfs",)}
 
 
 @pytest.fixture(scope="module", params=SERVERS)
 def server(request: pytest.FixtureRequest) -> Iterator[Any]:
-    if request.param == "s3":
-        pytest.importorskip("s3fs", reason="needs the package s3fs")
-        pytest.importorskip("moto", reason="needs the package moto[server]")
-    if request.param == "abfs":
-        pytest.importorskip("adlfs", reason="needs the package adlfs")
-        if azurite.LACKING:
-            pytest.skip(azurite.LACKING)
+    for package in PACKAGES.get(request.param, ()):
+        pytest.importorskip(package, reason=f"needs the package {package}")
+    if why := LACKING.get(request.param):
+        pytest.skip(why)
     with SERVERS[request.param]() as started:
         started.create_bucket("bucket")
         yield started
@@ -53,7 +52,7 @@ ENVIRONMENTS: dict[str, Callable[[str], dict[str, str]]] = {
 
 
 def scheme(server: Any) -> str:
-    return next(name for name, kind in SERVERS.items() if isinstance(server, kind))
+    return str(server.scheme).removesuffix("://")
 
 
 @pytest.fixture
@@ -260,4 +259,59 @@ def test_a_refused_key_is_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch)
     fsspec.get_filesystem_class("abfs").clear_instance_cache()
     with pytest.raises(StorageError, match=r"cannot be written: 403 AuthorizationFailure") as error:
         storage.create(f"{bucket}/x", b"1")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("server", ["abfs"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"permission": "racwdl"}, ""),
+        ({"permission": "rl"}, "cannot be written: 403 AuthorizationPermissionMismatch"),
+        ({"permission": "racwdl", "hours": -1}, "cannot be written: 403 AuthorizationFailure"),
+    ],
+)
+def test_a_signature_alone_does_what_it_allows(
+    server: Any, bucket: str, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", server.signed("bucket", **change))
+    fsspec.get_filesystem_class("abfs").clear_instance_cache()
+    uri = f"{bucket}/{said[-9:] or 'made'}"  # another object for each
+    if not said:
+        assert storage.create(uri, b"1")
+        return
+    with pytest.raises(StorageError, match=said):
+        storage.create(uri, b"1")
+    if "hours" not in change:
+        assert not storage.exists(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "variables", "said"),
+    [
+        ("abfs://c@acc/x", {}, "acc is no account with its domain, as in ACCOUNT.dfs.core.windows.net"),
+        ("abfs://c/x", {"AZURE_STORAGE_ACCOUNT_NAME": "acc.blob.core.windows.net/"}, "is no account's name"),
+        ("abfs://c/x", {"AZURE_STORAGE_CONNECTION_STRING": "hello"}, "Connection string is either blank or malformed"),
+        ("abfs://c/x", {"AZURE_STORAGE_CONNECTION_STRING": "AccountName=abc;AccountKey=abc;BlobEndpoint=http://127.0.0.1:9"},
+         "the account's key cannot sign: Incorrect padding"),
+        ("abfs:///x", {}, "not a place for files"),
+        ("s3://c/x", {"AWS_ENDPOINT_URL": "127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"},
+         "Invalid endpoint: 127.0.0.1:9"),
+        ("s3://c/x", s3.environment("http://127.0.0.1:9"), r"Could not connect to the endpoint URL.*\(4 attempts\)"),
+        ("s3:///x", {}, "not a place for files"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_work_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, uri: str, variables: dict[str, str], said: str
+) -> None:
+    for kind in ("adlfs", "s3fs"):
+        pytest.importorskip(kind)
+    for name in (*remote.AZURE, "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for kind in ("abfs", "s3"):
+        fsspec.get_filesystem_class(kind).clear_instance_cache()
+    with without_pauses(), pytest.raises(UserError, match=said) as error:
+        storage.create(uri, b"1")
     assert "\n" not in str(error.value)

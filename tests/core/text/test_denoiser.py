@@ -1,6 +1,7 @@
 """The two streams: what a block sees, and that training and sampling are one function."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -136,6 +137,26 @@ def test_samples_keep_their_prompt_and_have_their_length_beyond_the_context(mode
     assert ids.shape == (2, 41)
     assert (ids[:, :3] == prompt).all()
     assert generate(model.autoregressive, prompt, 41, torch.Generator().manual_seed(0)).shape == (2, 41)
+
+
+@torch.no_grad()
+def test_a_guess_knows_what_the_step_before_has_decided(texts: TextSet):
+    """Without context the posterior of any z is known: each guess in sampling is that of the z it is given with."""
+    seen: list[Noisy] = []
+
+    class Seen(Diffusion):
+        def denoise(self, noisy: Noisy, *rest: Any) -> torch.Tensor:
+            seen.append(noisy)
+            return super().denoise(noisy, *rest)
+
+    size = texts.tokenizer.size
+    fresh = Seen(size, MODEL, unigram_log_probs(texts.tokens["train"], size))
+    prompt, draws = torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.Generator().manual_seed(0)
+    generate_blocks(fresh, prompt, 7, 4, Settings(steps=3, temperature=0.9), draws)
+    assert [one.guess is None for one in seen] == [True, False, False]
+    for one in seen[1:]:
+        own = fresh.mean((fresh.unigram + evidence(one.z, one.gamma, fresh.embeddings())) / 0.9)
+        torch.testing.assert_close(one.guess, own, atol=1e-4, rtol=1e-3)
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ import kfp_server_api as api
 from tests.fakes.kubeflow.messages import NEVER
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED")
+_GRACE = 30.0  # seconds
 _POD = timedelta(seconds=5)  # from a pod's order to its start
 
 
@@ -160,17 +161,20 @@ class Execution:
     _kept: frozenset[str] | set[str] = frozenset()
 
     def cancel(self) -> None:
+        """Ends it as Argo does: pods are asked, and killed after their grace."""
         self._cancelled = True
         if self._thread.is_alive():
+            self._kill(signal.SIGTERM)
+            self._thread.join(_GRACE)
             self._kill()
             self._thread.join(20)
         else:
             self._end("CANCELED")
 
-    def _kill(self) -> None:
+    def _kill(self, by: signal.Signals = signal.SIGKILL) -> None:
         if self._pid:
             try:
-                os.killpg(self._pid, signal.SIGKILL)
+                os.killpg(self._pid, by)
             except ProcessLookupError:
                 pass
 

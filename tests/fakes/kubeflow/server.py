@@ -165,6 +165,8 @@ class KubeflowServer:
         made = parse("V2beta1Experiment", content)
         if self.multi_user and not made.namespace:
             raise invalid("Namespace is empty in multi-user mode.")
+        if not self.multi_user and made.namespace:
+            raise invalid("In single-user mode, CreateExperimentRequest shouldn't contain namespace.")
         made.experiment_id, made.created_at = str(uuid.uuid4()), now()
         self.experiments[made.experiment_id] = made
         return made

@@ -145,6 +145,7 @@ def test_doctor_asks_the_installation(cluster, command, monkeypatch):
     rows = {row["check"]: row for row in json.loads(command("doctor", "--cloud", "--json")[1])}
     assert rows["Kubeflow Pipelines"]["mend"] == "install version 2.3 or newer"
     assert rows["kubeflow_namespace"]["state"] == "missing"
+    assert list(rows)[-1] == "kubeflow_namespace", "what follows from it is not said"
     monkeypatch.setattr(cluster.server, "token", "secret")
     monkeypatch.setattr(cluster.server, "login", 302)
     rows = {row["check"]: row for row in json.loads(command("doctor", "--cloud", "--json")[1])}

@@ -89,7 +89,9 @@ def test_a_training_on_several_nodes_waits_in_a_small_pod_and_carries_its_train_
     assert {"name": "A", "value": "1"} in node["env"]
     assert {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "store", "key": "KEY"}}} in node["env"]
     (patch,) = body["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
-    pod = patch["template"]["spec"]["template"]["spec"]
+    template = patch["template"]["spec"]["template"]
+    pod, off = template["spec"], {"sidecar.istio.io/inject": "false"}
+    assert (template["metadata"]["labels"], template["metadata"]["annotations"]) == (off, off)
     assert pod["serviceAccountName"] == "pipeline-runner"
     assert pod["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
     steps = [name for name, executor in executors.items() if TRAIN_JOB in json.dumps(executor)]
@@ -177,6 +179,9 @@ def test_an_installation_of_several_users_wants_a_namespace(server):
         submit(server, load_job("digits"))
     run, _ = submit(server, load_job("digits"), kubeflow_namespace="team")
     assert server.experiments[run.experiment_id].namespace == "team"
+    server.multi_user = False
+    with pytest.raises(UserError, match="kubeflow_namespace: is team, and this installation has one user; remove it"):
+        submit(server, load_job("digits"), kubeflow_namespace="team")
 
 
 @pytest.mark.parametrize(
