@@ -18,7 +18,7 @@ REVISION = $(shell $(BIN)/python -P -m local.version)
 SOURCE = $(shell test -e .git && git config --get remote.origin.url 2>/dev/null | sed -E 's|//[^/@]*@|//|' | grep . || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-local test test-slow test-container test-gcsfuse azurite lint format compile run-pipeline image push benchmark torture fuzz audit report lock lock-cpu clean docs
+.PHONY: help setup run-local test test-slow test-container test-gcsfuse azurite versitygw lint format compile run-pipeline image push benchmark torture fuzz audit report lock lock-cpu clean docs
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ test-gcsfuse: $(INSTALLED_DEV)  ## the digits pipeline in a bucket that the real
 
 azurite: $(INSTALLED_DEV)  ## Azure's own storage server for the tests of abfs://, into .venv; needs npm
 	npm install --silent --no-package-lock --prefix $(VENV)/azurite azurite@3.37.0
+
+versitygw: $(INSTALLED_DEV)  ## a second S3 server for the tests, into .venv; needs Go, and some minutes
+	GOBIN=$(abspath $(VENV))/bin CGO_ENABLED=0 go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 benchmark: $(INSTALLED_DEV)  ## the short form of benchmarks/
 	$(BIN)/python -m benchmarks

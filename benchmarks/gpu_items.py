@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from benchmarks import images as quality_of
 from benchmarks.contenders import Budget, Ours
 from benchmarks.devices import synchronize
+from benchmarks.nano_gpt import NanoGPT, training_step
 from benchmarks.peers import Diffusers, Lucidrains
 from benchmarks.slot import Facts, Slot
 from core.images import metrics, sampling
@@ -83,7 +84,7 @@ def waits(slot: Slot) -> Facts:
 def resume(slot: Slot) -> Facts:
     """Whether a training that was stopped, or not recorded, ends with the same weights, without and with
     train.deterministic."""
-    steps = slot.steps(300)
+    steps = slot.steps(60)
     for deterministic in (False, True):
         for name in ("images", "diffusion"):
             settings = slot.job.train if name == "images" else slot.text_job.train
@@ -93,10 +94,7 @@ def resume(slot: Slot) -> Facts:
 
             torch.manual_seed(0)
             hashes, label = [], f"{name}, deterministic={deterministic}"
-            began = time.monotonic()
             whole = slot.train(build(), settings, steps, f"{label} whole", deterministic=deterministic)
-            slot.results[f"{label}, examples/s"] = rate(whole)
-            slot.results[f"{label}, s"] = round(time.monotonic() - began, 2)
             for again in ("again", "stopped", "kernel by kernel"):
                 torch.manual_seed(0)
                 objective, folder = build(), f"{label} {again}"
@@ -144,9 +142,9 @@ def formats(slot: Slot) -> Facts:
 def rates(slot: Slot) -> Facts:
     """Images a second by batch: as CUDA graphs, kernel by kernel, and compiled."""
     for name, batches in {
-        "as graphs": (64, 256, 1024, 4096),
+        "as graphs": (64, 1024, 256, 4096),
+        "compiled": (1024, 64),
         "kernel by kernel": (64, 1024),
-        "compiled": (64, 1024),
     }.items():
         if name == "as graphs" or slot.device.type == "cuda":
             for batch in batches if not slot.tiny else (8,):
@@ -222,43 +220,40 @@ def quality(slot: Slot) -> Facts:
 
 
 def text(slot: Slot) -> Facts:
-    """Tokens a second of our models, and of a plain GPT of the same size (torch's own layers, compiled on a GPU)."""
-    job = slot.text_job
-    for name in ("autoregressive", "diffusion"):
-        for compiled in (False, True) if slot.device.type == "cuda" and name == "autoregressive" else (False,):
+    """Tokens a second of our models, and of nanoGPT at the same width, depth, batch and context."""
+    job, on_gpu = slot.text_job, slot.device.type == "cuda"
+    sizes, context = job.model.transformer, job.model.context
+    batch = 2 if slot.tiny else job.train.batch_size
+    ids = torch.randint(0, 1024, (batch, context + 1), device=slot.device)
+    for name, compiled in (("autoregressive", False), ("nanoGPT", on_gpu), ("autoregressive", on_gpu),
+                           ("diffusion", False)):  # fmt: skip
+        label = name + ", compiled" * compiled
+        if label in slot.results:
+            continue
+        if name == "nanoGPT":
+            network = NanoGPT(1024, context, sizes).to(slot.device)
+            step = training_step(network, ids, precision.choose(slot.device), compiled=compiled)
+            slot.results[label] = round(_per_second(step, slot, 300) * batch * context)
+        else:
             result = slot.train(slot.texts(name), job.train, slot.steps(400), compile=compiled)
-            slot.results[name + ", compiled" * compiled] = round(rate(result) * job.model.context)
-    sizes, batch = job.model.transformer, 2 if slot.tiny else job.train.batch_size
-    layer = nn.TransformerEncoderLayer(sizes.width, sizes.heads, 4 * sizes.width, 0.0, "gelu", batch_first=True,
-                                       norm_first=True)  # fmt: skip
-    gpt = nn.ModuleDict(
-        {
-            "embed": nn.Embedding(1024, sizes.width),
-            "layers": nn.TransformerEncoder(layer, sizes.depth, enable_nested_tensor=False),
-            "head": nn.Linear(sizes.width, 1024),
-        }
-    ).to(slot.device)
-    mask = nn.Transformer.generate_square_subsequent_mask(job.model.context, device=slot.device)
-    tokens = torch.randint(0, 1024, (batch, job.model.context), device=slot.device)
-    optimizer = torch.optim.AdamW(gpt.parameters(), 1e-3, fused=True)
+            slot.results[label] = round(rate(result) * context)
+    return {}
 
-    def logits(ids: Tensor) -> Tensor:
-        return gpt["head"](gpt["layers"](gpt["embed"](ids), mask=mask, is_causal=True))
 
-    forward = torch.compile(logits) if slot.device.type == "cuda" else logits
-
-    def step() -> None:
-        with precision.choose(slot.device).autocast(slot.device):
-            loss = nn.functional.cross_entropy(forward(tokens).float().flatten(0, 1), tokens.flatten())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    return {"plain GPT": round(_per_second(step, slot, 100) * batch * job.model.context)}
+def deterministic(slot: Slot) -> Facts:
+    """What `train.deterministic` costs: examples a second without and with it, recorded as trainings are."""
+    for name in ("images", "autoregressive", "diffusion"):
+        settings = slot.job.train if name == "images" else slot.text_job.train
+        for wanted in (False, True):
+            objective = slot.images() if name == "images" else slot.texts(name)
+            result = slot.train(objective, settings, slot.steps(300), deterministic=wanted)
+            slot.results[f"{name}, deterministic={wanted}"] = rate(result)
+    return {}
 
 
 def draw(slot: Slot) -> Facts:
-    """Samples a second with guidance, as the job draws them, and how much of it the noise of the host takes."""
+    """Samples a second with guidance, as the job draws them, how much of it the noise of the host takes, and whether
+    recorded evaluations are those of the network."""
     objective, job = slot.images(), slot.job
     network = objective.model.to(slot.device).eval().requires_grad_(False)
     trained = TrainedModel(network, NoiseProcess(job.model.process), objective.shape, job.model, {}, network)
@@ -267,8 +262,11 @@ def draw(slot: Slot) -> Facts:
     )
     labels, sigmas = sampling.choose_labels(settings, trained), sampling.choose_sigmas(settings, trained.process)
     began = time.monotonic()
-    sampling.draw(trained, settings, labels, sigmas, World(0, 1, slot.device))
+    drawn = sampling.draw(trained, settings, labels, sigmas, World(0, 1, slot.device)).images
     seconds = time.monotonic() - began
+    last = slice(len(labels) - settings.batch_size, None)  # by then evaluations are repeated from a recording
+    seeds = [sampling.sample_seed(settings.seed, index) for index in range(len(labels))[last]]
+    alone = sampling.draw_batch(trained, settings, seeds, labels[last], sigmas, slot.device)
     began = time.monotonic()
     for _ in range(settings.steps):
         SampleNoise(range(settings.batch_size), objective.shape.size)()
@@ -277,6 +275,7 @@ def draw(slot: Slot) -> Facts:
         "samples/s": round(len(labels) / seconds, 1),
         "host noise, s": round(noise, 2),
         "drawing, s": round(seconds, 2),
+        "pixels as kernel by kernel": float((drawn[last] == alone).mean()),
     }
 
 

@@ -24,6 +24,7 @@ from core.images.denoising_path import TRAJECTORY_SAMPLES, DenoisingPath, DrawnI
 from core.images.evidence import Evidence, lowest
 from core.images.guidance import denoiser_of
 from core.images.model import NoiseProcess, TrainedModel, load_model
+from core.images.prepared import Prepared
 from core.processes import parts as parallel
 from core.processes import world as distributed
 from core.processes.world import World
@@ -171,6 +172,8 @@ def _draw(
     """Images for `labels` [N] from noise of `seeds` [N]."""
     size = tile(world.device) if tiled else settings.batch_size
     shown = -(-min(TRAJECTORY_SAMPLES, len(labels)) // size)  # batches that the path is of
+    count = -(-len(labels) // size)
+    model = Prepared(trained, settings, world.device, count // world.size)
 
     def batch(index: int) -> parallel.Arrays:
         part = slice(index * size, (index + 1) * size)
@@ -179,13 +182,13 @@ def _draw(
         rows = range(*part.indices(len(labels)))
         filled = [*rows, *[rows[-1]] * (size - len(rows))] if tiled else list(rows)
         x = denoise_batch(
-            trained, settings, [seeds[i] for i in filled], labels[filled], sigmas, world.device, path, evidence
+            model, settings, [seeds[i] for i in filled], labels[filled], sigmas, world.device, path, evidence
         )
         images = pictures.to_uint8(x)[: len(rows)]
         arrays: parallel.Arrays = {"images": images, **(path.arrays(images) if path else {})}
         return arrays | ({"evidence": evidence.of(x)[: len(rows)].numpy()} if evidence else {})
 
-    parts = parallel.arrays(batch, -(-len(labels) // size), world)
+    parts = parallel.arrays(batch, count, world)
     frames = np.concatenate([part["frames"] for part in parts[:shown]], axis=1)[:, :TRAJECTORY_SAMPLES]
     evidence = np.concatenate([part["evidence"] for part in parts]) if settings.redraw else None
     return DrawnImages(np.concatenate([part["images"] for part in parts]), frames, parts[0]["sigmas"], evidence)
@@ -208,7 +211,7 @@ def tile(device: torch.device) -> int:
 
 @torch.inference_mode()
 def draw_batch(
-    trained: TrainedModel,
+    trained: TrainedModel | Prepared,
     settings: ImageSample,
     seeds: Sequence[int],
     labels: NDArray[np.int64],
@@ -222,7 +225,7 @@ def draw_batch(
 
 @torch.inference_mode()
 def denoise_batch(
-    trained: TrainedModel,
+    trained: TrainedModel | Prepared,
     settings: ImageSample,
     seeds: Sequence[int],
     labels: NDArray[np.int64],
@@ -236,9 +239,11 @@ def denoise_batch(
     Raises:
         UserError: the network gives what is not finite.
     """
-    chosen = precision.choose(device, settings.precision or trained.description.get("train_precision", "auto"))
+    model = trained if isinstance(trained, Prepared) else Prepared(trained, settings, device)
+    chosen = precision.choose(device, settings.precision or model.trained_in)
     for number_format in [chosen, precision.FP32] if chosen.dtype == torch.float16 else [chosen]:
-        x = _solved(trained, settings, labels, sigmas, seeds, number_format, device, callback, evidence).cpu()
+        networks = model.within(number_format)
+        x = _solved(networks, settings, labels, sigmas, seeds, number_format, device, callback, evidence).cpu()
         if x.isfinite().all():
             return x
         log.warning("a batch of images is not finite (%s)", number_format.reason)

@@ -44,11 +44,11 @@ class Autoregressive(TokenTransformer):
         """
         length = ids.shape[1]
         positions = torch.arange(start, start + length, device=ids.device)
-        mask = torch.ones(length, start + length, dtype=torch.bool, device=ids.device).tril(start)
+        mask = None  # a single position looks at all before it
+        if length > 1:
+            mask = torch.ones(length, start + length, dtype=torch.bool, device=ids.device).tril(start)
         cache: Cache = []
-        features = self.transformer(
-            self.embed(self.embeddings()[ids]), positions, mask=None if length == 1 else mask, past=past, keep=cache
-        )
+        features = self.transformer(self.embed(self.embeddings()[ids]), positions, mask=mask, past=past, keep=cache)
         return self.head(features), cache
 
 

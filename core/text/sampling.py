@@ -26,6 +26,7 @@ from core.text.masked import Masked
 from core.text.model import TrainedText, load_model, load_models
 from core.text.original import Original
 from core.training import numerics, precision
+from core.training.casts import cast
 
 FRAMES, FRAME_TEXTS = 64, 4
 
@@ -154,7 +155,11 @@ class Writer:
     def _number_format(self) -> Iterator[None]:
         """The number format that is asked for."""
         chosen = precision.choose(self.device, self.settings.precision)
-        with numerics.switched(chosen, self.device), chosen.autocast(self.device):
+        with (
+            numerics.switched(chosen, self.device),
+            chosen.autocast(self.device),
+            cast(chosen.dtype, self.trained.network, self.other),
+        ):
             yield
 
     def _encoded(self, texts: Sequence[str], kept: slice) -> Tensor:

@@ -18,21 +18,21 @@ from core.text.config import TextModel, TransformerConfig
 Cache = list[tuple[Tensor, Tensor]]  # keys and values [B, heads, L, D / heads] of each layer
 
 
-Rotation = tuple[Tensor, Tensor]  # cosines and sines [L, D / 2]
+Rotation = tuple[Tensor, Tensor]  # cosines [L, D] twice over, and sines, those of the first half negated
 
 
 def rotation(positions: Tensor, size: int) -> Rotation:
     """The rotary angles of integer positions [L] for vectors of `size`."""
     frequencies = 10_000.0 ** (-2 * torch.arange(size // 2, device=positions.device, dtype=torch.float32) / size)
     angles = positions.float()[:, None] * frequencies
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x: Tensor, by: Rotation) -> Tensor:
     """Rotary embedding of x [..., L, D]: dot products come to depend on distances alone."""
     cos, sin = by[0].to(x.dtype), by[1].to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
 
 
 class Norm(nn.RMSNorm):
@@ -64,9 +64,10 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         batch, length, width = x.shape
         projected = self.query_key_value(self.attention_norm(x)).view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = projected.permute(2, 0, 3, 1, 4)  # [B, heads, L, D / heads]
-        query = rotate(_normalise(query) * self.gain, by)
-        key = rotate(_normalise(key), by)
+        pair, (value,) = projected.permute(2, 0, 3, 1, 4).split((2, 1))  # [2, B, heads, L, D / heads], and the third
+        gains = F.pad(self.gain, (0, 0, 0, 0, 0, self.heads), value=1.0).view(2, 1, self.heads, 1, 1)  # keys have none
+        query, key = rotate(_normalise(pair) * gains, by)
+        key = key.to(value.dtype)
         if past is not None:
             key, value = torch.cat((past[0], key), dim=2), torch.cat((past[1], value), dim=2)
         mixed = attention(query, key, value, mask=mask, causal=causal)

@@ -12,6 +12,7 @@ from core.config import TrainConfig
 from core.processes import world as distributed
 from core.processes.world import World
 from core.randomness import Draws, seed_of
+from core.training.casts import Casts
 from core.training.ema import PowerEMA
 from core.training.graphs import Graphs
 from core.training.objective import Batch, Objective, settle
@@ -40,6 +41,8 @@ class Step:
         self.ema = PowerEMA(self.model, config.ema_std)
         self.forward: Callable[..., Any] = self.model
         self.on_gpu = world.device.type == "cuda"
+        # A compiled network has its casts within its kernels, and is compiled for the weights that it has.
+        self.casts = Casts(self.model, None if config.compile else precision.dtype)
         if config.compile:
             self.forward = torch.compile(self.model, options=FASTER_LAYOUT if self.on_gpu else None)
         alone = world.size == 1 and len(self._parts()) == 1
@@ -62,9 +65,13 @@ class Step:
         return self.graphs(self._recorded, Batch((*numbers, *batch.tensors), batch.kind))
 
     def _recorded(self, batch: Batch) -> Tensor:
-        self.optimizers.zero_grad()
+        self._begin()
         rate, kept, *tensors = batch.tensors
         return self._update(self._backward(Batch(tuple(tensors), batch.kind)), rate, kept)
+
+    def _begin(self) -> None:
+        self.optimizers.zero_grad()
+        self.casts.refresh()
 
     def _update(self, loss: Tensor, rate: float | Tensor, kept: float | Tensor) -> Tensor:
         """Takes a step by the gradients that `loss` left behind."""
@@ -72,7 +79,7 @@ class Step:
         loss = distributed.sum_over_processes(loss)
         self.scale.unscale(self.model.parameters())
         distributed.average_gradients(self.model, self.world)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip, foreach=self.on_gpu or None)
         bad = ~(norm.isfinite() & loss.isfinite())
         self.optimizers.set_learning_rate(rate)
         self.optimizers.step(bad)
@@ -83,7 +90,7 @@ class Step:
 
     def _gradients(self, seen: int) -> Tensor:
         """Gradients of this process's share of the batch; the sum of its losses, over processes the batch's mean."""
-        self.optimizers.zero_grad()
+        self._begin()
         total = torch.zeros((), device=self.world.device)
         for part in self._parts():
             total += self._backward(self._batch(seen, *part))
@@ -101,7 +108,7 @@ class Step:
         return self.objective.batch(self.order(seen + start, seen + stop), draws)
 
     def _backward(self, batch: Batch) -> Tensor:
-        with self.precision.autocast(self.world.device):
+        with self.precision.autocast(self.world.device), self.casts.in_place():
             losses = self.objective.loss(self.forward, batch)
         loss = losses.float().sum() / self.config.batch_size
         self.scale.scaled(loss * self.world.size).backward()

@@ -43,7 +43,23 @@ def test_an_item_that_fails_or_hangs_costs_no_other(tmp_path: Path, monkeypatch:
 
 def test_the_items_fit_the_slot_one_after_the_other() -> None:
     assert gpu_slot.SECONDS <= 560
-    assert max(seconds for seconds, _ in gpu_slot.ITEMS.values()) < gpu_slot.SECONDS
+    seconds = {name: most for name, (most, _) in gpu_slot.ITEMS.items()}
+    new = list(seconds)[: list(seconds).index("rates")]  # what no card has measured, and the machine
+    assert {"quality", "draw", "peers", "nccl", "text", "deterministic"} < set(new)
+    assert sum(seconds[name] for name in new) + seconds["rates"] < gpu_slot.SECONDS
+
+
+def test_text_is_measured_beside_nano_gpt_and_determinism_against_none(tmp_path: Path) -> None:
+    slot = Slot(torch.device("cpu"), tmp_path, tiny=True)
+    gpu_items.text(slot)
+    gpu_items.deterministic(slot)
+    assert set(slot.results) == {
+        "autoregressive",
+        "diffusion",
+        "nanoGPT",
+        *(f"{name}, deterministic={on}" for name in ("images", "autoregressive", "diffusion") for on in (False, True)),
+    }
+    assert min(slot.results.values()) > 0
 
 
 def test_a_peer_that_is_not_installed_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,16 +23,16 @@ from core.storage.leases import only_one
 from core.storage.locks import LockedError
 from factory.registry import Registry
 from tests.factory.test_registry import register
-from tests.fakes import azurite, s3
+from tests.fakes import azurite, s3, versity
 from tests.fakes.faulty import FaultyProxy, without_pauses
 from tests.fakes.gcs import GcsServer
 
 Faulty = Callable[..., FaultyProxy]
 
 
-SERVERS = {"gs": GcsServer, "s3": s3.S3Server, "abfs": azurite.AzuriteServer}
-LACKING = {"abfs": azurite.LACKING}
-PACKAGES = {"s3": ("s3fs", "moto"), "abfs": ("adlfs",)}
+SERVERS = {"gs": GcsServer, "s3": s3.S3Server, "versity": versity.VersityServer, "abfs": azurite.AzuriteServer}
+LACKING = {"versity": versity.LACKING, "abfs": azurite.LACKING}
+PACKAGES = {"s3": ("s3fs", "moto"), "versity": ("s3fs",), "abfs": ("adlfs",)}
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -121,7 +121,7 @@ def test_files_come_back_as_they_went(bucket: str, tmp_path: Path) -> None:
     assert storage.list_files(f"{bucket}/a") == []
 
 
-@pytest.mark.parametrize("server", ["s3"], indirect=True)
+@pytest.mark.parametrize("server", ["s3", "versity"], indirect=True)
 def test_what_kubeflow_calls_minio_is_the_same(bucket: str) -> None:
     storage.write_bytes(f"{bucket}/x", b"1")
     assert storage.read_bytes(f"{bucket}/x".replace("s3://", "minio://")) == b"1"
@@ -314,4 +314,13 @@ def test_settings_that_cannot_work_are_one_line(
         fsspec.get_filesystem_class(kind).clear_instance_cache()
     with without_pauses(), pytest.raises(UserError, match=said) as error:
         storage.create(uri, b"1")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("server", ["versity"], indirect=True)
+def test_a_wrong_key_of_s3_is_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with pytest.raises(StorageError, match="cannot be written") as error:
+        storage.create(f"{bucket}/x", b"1")
     assert "\n" not in str(error.value)

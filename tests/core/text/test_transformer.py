@@ -44,6 +44,14 @@ def test_rotary_products_depend_on_distance_alone() -> None:
     assert abs(product(3, 1) - product(4, 1)) > 1e-3
 
 
+def test_rotation_is_that_of_complex_numbers() -> None:
+    x, positions = torch.randn(3, 5, 8, dtype=torch.float64), torch.arange(5)
+    angles = positions.float()[:, None] * 10_000.0 ** (-torch.arange(4) / 4)
+    turned = torch.complex(x[..., :4], x[..., 4:]) * torch.polar(torch.ones_like(angles), angles)
+    torch.testing.assert_close(rotate(x, rotation(positions, 8)), torch.cat((turned.real, turned.imag), -1).double(),
+                               rtol=1e-5, atol=1e-6)  # fmt: skip
+
+
 def test_features_do_not_change_when_all_positions_shift(model: Transformer) -> None:
     x, positions = torch.randn(2, 7, 32, dtype=torch.float64), torch.arange(7)
     torch.testing.assert_close(

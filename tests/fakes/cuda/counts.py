@@ -54,6 +54,7 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
     from core.images import sampling
     from core.images.model import ImageShape, NoiseProcess, TrainedModel
     from core.images.objective import ImageObjective
+    from core.images.prepared import RECORDED, Prepared
     from core.processes.world import World
     from factory.job import ImageTrainingJob
     from pipelines.jobs import load_job
@@ -72,14 +73,31 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
         settings = job.train.model_dump() | {"precision": precision, "guide_at": None, "batch_size": 64}
         return training(objective(**process), settings, counts)
 
-    def draw(**changes: Any) -> Any:
+    def ready(**changes: Any) -> Any:
         own = objective()
         network, guide = (m.to(device).eval().requires_grad_(False) for m in (own.model, objective().model))
         trained = TrainedModel(network, NoiseProcess(own.config.process), shape, own.config, {}, guide)
         settings = job.sample.model_copy(update={"count": DRAWN, **changes})
-        labels, sigmas = sampling.choose_labels(settings, trained), sampling.choose_sigmas(settings, trained.process)
+        return (
+            trained,
+            settings,
+            sampling.choose_labels(settings, trained),
+            sampling.choose_sigmas(settings, trained.process),
+        )
+
+    def draw(**changes: Any) -> Any:
+        trained, settings, labels, sigmas = ready(**changes)
         counts.reset()
         sampling.draw(trained, settings, labels, sigmas, World(0, 1, device))
+        return counts.summary() | {"evaluations": sampling.denoiser_evaluations(settings)}
+
+    def draw_on() -> Any:
+        """What a batch takes after the first, of as many as are worth a recording."""
+        trained, settings, labels, sigmas = ready()
+        model = Prepared(trained, settings, device, RECORDED)
+        for _ in range(2):
+            counts.reset()
+            sampling.draw_batch(model, settings, range(DRAWN), labels, sigmas, device)
         return counts.summary() | {"evaluations": sampling.denoiser_evaluations(settings)}
 
     def look() -> Any:
@@ -96,6 +114,7 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
         "train images, epsilon": lambda: train(parameterisation="epsilon", density="uniform", weight="min_snr"),
         "draw images": draw,
         "draw images, heun": lambda: draw(sampler="heun", steps=4),
+        "draw images, another batch": draw_on,
         "look at images": look,
     }
 
@@ -107,6 +126,7 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
     from core.text import autoregressive, fusion, generation, masked, original
     from core.text.data import TextSet
     from core.text.objective import OBJECTIVES
+    from core.training.casts import cast
     from factory.job import TextTrainingJob
     from pipelines.jobs import load_job
 
@@ -134,9 +154,9 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
     def network(name: str) -> Any:
         return objective(name, transformer=shallow).model.to(device).eval().requires_grad_(False)
 
-    def count(work: Callable[[], Any]) -> Any:
+    def count(model: Any, work: Callable[[], Any]) -> Any:
         counts.reset()
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast("cuda", torch.bfloat16), cast(torch.bfloat16, model):
             work()
         return counts.summary()
 
@@ -165,19 +185,19 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
             fusion.fill(model.autoregressive, model, left, 3, right, join, generator_of(0))
             fusion.reweight(model.autoregressive, many, 1.0, generator_of(0))
 
-        return count(work)
+        return count(model, work)
 
     def verify() -> Any:
         model, start = network("diffusion"), empty[:1].to(device)
-        return count(lambda: fusion.verify(model.autoregressive, model, start, 2, 2, settings, generator_of(0)))
+        return count(model, lambda: fusion.verify(model.autoregressive, model, start, 2, 2, settings, generator_of(0)))
 
     def next_tokens() -> Any:
         model, start = network("autoregressive"), empty.to(device)
-        return count(lambda: autoregressive.generate(model, start, 6, generator_of(0)))
+        return count(model, lambda: autoregressive.generate(model, start, 6, generator_of(0)))
 
     def at_once(name: str, generate: Callable[..., Any]) -> Any:
         model = network(name)
-        return count(lambda: generate(model, 4, context, 4, generator_of(0)))
+        return count(model, lambda: generate(model, 4, context, 4, generator_of(0)))
 
     return {
         "train text, autoregressive": lambda: train("autoregressive"),

@@ -146,12 +146,12 @@ def pretended() -> Iterator[Counts]:
                 counts.kernels[name] += 1
             return result
 
-    with _believed(torch, cuda), Mode():
+    with _believed(torch, cuda, counts), Mode():
         yield counts
 
 
 @contextmanager
-def _believed(torch: Any, cuda: Any) -> Iterator[None]:
+def _believed(torch: Any, cuda: Any, counts: Counts) -> Iterator[None]:
     """What torch and the project ask about a GPU, answered without one."""
 
     def pin_memory(self: Any, *_: Any) -> Any:
@@ -159,7 +159,16 @@ def _believed(torch: Any, cuda: Any) -> Iterator[None]:
         found.pinned = True
         return found
 
+    class Recording:
+        """A CUDA graph: one launch, whatever it holds."""
+
+        def replay(self) -> None:
+            counts.kernels["replay of a graph"] += 1
+
     answers = {
+        (torch.cuda, "CUDAGraph"): Recording,
+        (torch.cuda, "graph"): lambda _: nullcontext(),
+        (torch.cuda, "synchronize"): lambda *_: None,
         (torch.cuda, "is_available"): lambda: True,
         (torch.cuda, "is_bf16_supported"): lambda *_, **__: True,
         (torch.cuda, "get_device_capability"): lambda *_: (9, 0),
