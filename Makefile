@@ -58,13 +58,14 @@ run-pipeline: JOB = mnist-training
 run-pipeline: $(INSTALLED)  ## compile, check and submit to Vertex; JOB=mnist-training
 	@$(BIN)/textdiffusion run $(JOB) --runner vertex $(RUN_ARGS)
 
-image: $(INSTALLED)  ## the image of all steps, by docker; its tag is the hash of its content
+image: $(INSTALLED)  ## the image of all steps, by docker; its tag is the hash of its content; BEAM=1: with Beam too
 	DOCKER_BUILDKIT=1 docker build --file containers/Dockerfile $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
 	  --build-arg REVISION=$(REVISION) --build-arg SOURCE=$(SOURCE) --tag $(IMAGE) .
 	printf 'FROM %s\nUSER 0\n' $(IMAGE) | docker build --tag $(IMAGE)-trials -
+	$(if $(BEAM),DOCKER_BUILDKIT=1 docker build --file containers/beam.Dockerfile --build-arg IMAGE=$(IMAGE) --tag $(IMAGE)-beam .)
 
 push: $(INSTALLED)  ## the same by Cloud Build, into the registry that `image:` in textdiffusion.yaml names
-	$(BIN)/textdiffusion image --push --revision "$(REVISION)" --source "$(SOURCE)"
+	$(BIN)/textdiffusion image --push $(if $(BEAM),--beam) --revision "$(REVISION)" --source "$(SOURCE)"
 
 test-container: $(INSTALLED_DEV)  ## the image in a real engine: the digits pipeline in it, against the same run here
 	$(BIN)/python -m tests.container
@@ -93,6 +94,7 @@ audit: $(INSTALLED_DEV)  ## known vulnerabilities of what is locked, by pip-audi
 lock: $(INSTALLED_DEV)  ## writes the lock files anew from pyproject.toml
 	$(LOCK) -o requirements.lock
 	$(LOCK) --extra dev --extra export --extra huggingface --extra heic -c requirements.lock -o requirements-dev.lock
+	$(LOCK) --extra beam -c requirements.lock -o containers/requirements-beam.lock
 	$(COMPILE) --group fuzz -o requirements-fuzz.lock
 
 lock-cpu: $(INSTALLED_DEV)  ## requirements.lock without CUDA, for Linux on amd64; needs download.pytorch.org

@@ -42,12 +42,22 @@ class DataSet:
         """Seconds of the one process that writes, on any number of processors."""
         if self.kind == "text":
             return 3 * HASHED * self.bytes  # text, tokens and their content
+        return 0.0 if self._by_shard else self._written
+
+    @property
+    def _written(self) -> float:
         return ARRAY_IMAGE * self.examples + ARRAY_BYTE * self.bytes
+
+    @property
+    def _by_shard(self) -> bool:
+        """Whether each process writes shards of its own."""
+        return self.kind == "files" and self.sharded
 
     @property
     def shared(self) -> float:
         """Seconds of what processors share."""
-        return {"arrays": 0.0, "files": FILE_IMAGE * self.examples, "text": TEXT_BYTE * self.bytes}[self.kind]
+        parts = {"arrays": 0.0, "files": FILE_IMAGE * self.examples, "text": TEXT_BYTE * self.bytes}
+        return parts[self.kind] + (self._written if self._by_shard else 0.0)
 
     @property
     def prepared(self) -> float:

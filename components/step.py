@@ -14,11 +14,24 @@ from typing import Any
 from factory.lineage import describe
 from factory.steps import STEPS
 
-__all__ = ["IMAGE", "TRAIN_JOB", "TRIALS_IMAGE", "component", "describe", "load", "step", "variant", "verified"]
+__all__ = [
+    "BEAM_IMAGE",
+    "IMAGE",
+    "TRAIN_JOB",
+    "TRIALS_IMAGE",
+    "component",
+    "describe",
+    "load",
+    "step",
+    "variant",
+    "verified",
+]
 IMAGE = "textdiffusion-image:unresolved"
 """Stands for the image until `pipelines.compile` puts in the one whose tag is the hash of its content."""
 TRAIN_JOB = "TEXTDIFFUSION_TRAIN_JOB"
 """Environment variable: the TrainJob by which a step trains on several nodes, as JSON without a name."""
+BEAM_IMAGE = "-beam"
+"""After its tag: the same image with Apache Beam (containers/beam.Dockerfile), for a step that runs it."""
 TRIALS_IMAGE = "-trials"
 """After its tag: the same image, begun as root (containers/Dockerfile), for trials of a tuning job on Vertex AI."""
 

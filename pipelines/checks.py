@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from components.step import TRIALS_IMAGE
+from components.step import BEAM_IMAGE, TRIALS_IMAGE
 from core.errors import UserError
 from factory.job import AnyJob
 from factory.steps import STEPS
@@ -70,7 +70,7 @@ def executors(spec: Spec) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _images(spec: Spec) -> Iterator[str]:
-    images = [(step, container.get("image", "")) for step, container in executors(spec)]
+    images = [(step, container.get("image", "").removesuffix(BEAM_IMAGE)) for step, container in executors(spec)]
     images += [
         (step, pool["container_spec"].get("image_uri", "").removesuffix(TRIALS_IMAGE))
         for step, pool in worker_pools(spec)

@@ -17,6 +17,7 @@ from core.errors import UserError
 from core.storage import scratches
 from factory.job import AnyJob, ImageTrainingJob, TextTrainingJob
 from pipelines.custom_job import VertexOptions
+from pipelines.dataflow import uses_beam
 from pipelines.jobs import sections
 from pipelines.machines import Machine, load_machines
 from pipelines.placement import Placement, Target
@@ -70,6 +71,7 @@ def compile_job(
     options: VertexOptions | None = None,
     definition: Callable[[AnyJob, Placement], Any] | None = None,
     nodes: str = "",
+    beam: str | None = None,
 ) -> str:
     """The job's pipeline as the YAML text of its specification.
 
@@ -81,6 +83,8 @@ def compile_job(
         options: for Vertex custom jobs.
         definition: makes the pipeline; None: the one of the job's kind. Retraining has its own.
         nodes: the TrainJob by which trainings run on several nodes of a Kubernetes cluster; empty: in the step's pod.
+        beam: options of Apache Beam for a job that uses it, as `pipelines.dataflow.beam_options` says; None: the step's
+            own machine.
 
     Raises:
         UserError: a machine that the job names is not there.
@@ -88,7 +92,8 @@ def compile_job(
     from kfp import compiler
 
     definition = definition or DEFINITIONS[job.kind]
-    place = Placement(target, machines or load_machines(), job.resources, options or VertexOptions(), nodes)
+    place = Placement(target, machines or load_machines(), job.resources, options or VertexOptions(), nodes,
+                      beam or ("{}" if uses_beam(job) else None))  # fmt: skip
     defaults: dict[str, Any] = sections(job)
     if job.kind == "training":
         defaults["model_name"] = job.job

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from components.step import IMAGE, TRAIN_JOB, variant
+from components.step import BEAM_IMAGE, IMAGE, TRAIN_JOB, variant
 from core.config import ResourcesConfig
+from core.processes import beam
 from core.processes.accelerators import EXPECTED, IN_POD
 from factory.steps import STEPS
 from pipelines.custom_job import VertexOptions, custom_job
@@ -28,6 +29,7 @@ class Placement:
     resources: ResourcesConfig
     options: VertexOptions = field(default_factory=VertexOptions)
     nodes: str = ""  # of Kubeflow: the TrainJob by which the job's own trainings run on several; empty: in their pod
+    beam: str | None = None  # options of Beam as JSON for the step that prepares data; None: it uses none
 
     def training(self, component: Any, artifacts: Collection[str] = ()) -> Any:
         """The component that trains: a custom job on Vertex, itself elsewhere. Call it outside of a pipeline.
@@ -58,8 +60,12 @@ class Placement:
                 made = custom_job(made, machine, self.resources.alone(), self.options.without_board())
             task = made(**inputs)
             return task if step.cached else task.set_caching_options(enable_caching=False)
+        if runs_beam := self.beam is not None and step.name == "prepare-data":
+            made.component_spec.implementation.container.image = f"{IMAGE}{BEAM_IMAGE}"
         task = made(**inputs)
         task.set_env_variable("TEXTDIFFUSION_IMAGE", IMAGE)
+        if runs_beam:
+            task.set_env_variable(beam.OPTIONS, str(self.beam))
         if self.nodes and step.budget:
             machine = self.machine("cpu").waiting()
             task.set_env_variable(TRAIN_JOB, self.nodes)

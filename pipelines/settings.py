@@ -31,6 +31,15 @@ FILE = Path("textdiffusion.yaml")
 PREFIX = "TEXTDIFFUSION_"
 
 
+class Dataflow(Frozen):
+    """Machines of Google Cloud Dataflow, for what jobs leave to Apache Beam."""
+
+    machine_type: str = Field(default="n1-standard-4", pattern=r"^[a-z0-9-]{1,60}$")
+    workers: int = Field(default=16, ge=1, le=4000, description="most machines at once; a job may say fewer or more")
+    subnetwork: str | None = Field(default=None, description="regions/REGION/subnetworks/NAME; left out: the default")
+    public_ips: bool = Field(default=True, description="false: a subnetwork with Private Google Access")
+
+
 class Settings(Frozen):
     """What is not part of a job. Nothing here has a default project, region or bucket."""
 
@@ -84,6 +93,9 @@ class Settings(Frozen):
     )
     track: tuple[Literal["mlflow", "wandb"], ...] = Field(
         default=(), description="trackers that are told of each local run when it has ended (docs/how-to/track.md)"
+    )
+    dataflow: Dataflow | None = Field(
+        default=None, description="machines for `data.shards.engine: beam`; left out: Beam runs on the step's machine"
     )
     max_cost: float | None = Field(default=None, gt=0, description="USD; a run estimated above it is refused")
     machines: dict[str, dict[str, Any]] = Field(default_factory=dict, description="rows of resources.yaml")

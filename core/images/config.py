@@ -26,6 +26,14 @@ class ShardData(Frozen):
     place: Place | None = Field(
         None, description="Folder or gs:// prefix of the shards; null: beside the data set, in its bucket or its folder"
     )
+    engine: Literal["processes", "beam"] = Field(
+        "processes",
+        description="Who writes shards of images that are files: processes of the step's machine, or Apache Beam (on"
+        " Dataflow, where a run on Vertex AI says so); the shards are the same",
+    )
+    workers: int | None = Field(
+        None, ge=1, le=4000, description="Processes at once, on Dataflow machines; null: one for each processor"
+    )
 
 
 class ImageData(HubPlace):
@@ -69,6 +77,10 @@ class ImageData(HubPlace):
             raise ValueError(f"value_range is {list(self.value_range)}; the first value must be below the second")
         if self.class_names is not None and len(set(self.class_names)) < len(self.class_names):
             raise ValueError("class_names has a name twice")
+        if self.shards.engine == "beam" and self.source != "folder":
+            raise ValueError(
+                f"shards.engine: beam reads images that are files (source: folder); found source: {self.source}"
+            )
         return self
 
     @property

@@ -30,14 +30,16 @@ from numpy.typing import NDArray
 from core import storage
 from core.config import canonical_json, config_hash
 from core.errors import UserError
+from core.images import by_shard
 from core.images.config import ImageData
+from core.images.conform import conform
 from core.images.contact_sheet import contact_sheet
-from core.images.contents import hashes
 from core.images.dataset import FORMAT, SHARDED, SPLITS, ImageDataset, Split
-from core.images.sources import Batch, Labels, Source, open_source
+from core.images.seen import Seen
+from core.images.sources import Labels, Source, open_source
 from core.images.sources.source import MAX_SIDE
 from core.images.split import UNUSED, assign_splits, pools_of
-from core.images.writing import Examples, Sharding, write_index, writer_of
+from core.images.writing import NpyWriter, Sharding, ShardWriter, write_index, writer_of, written_files
 from core.names import inside
 from core.printable import say
 from core.records import facts
@@ -99,29 +101,6 @@ def flat_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-class _Contents:
-    """Which images were seen before, and in which split."""
-
-    def __init__(self) -> None:
-        self._hashes: list[NDArray[np.uint64]] = []
-        self._splits: list[NDArray[np.uint8]] = []
-
-    def add(self, batch: Batch, splits: NDArray[np.uint8]) -> None:
-        self._hashes.append(hashes(batch))
-        self._splits.append(splits)
-
-    def count(self, tally: Tally) -> dict[Split, int]:
-        """Tells `tally` how many images equal an earlier one, and how many held-out ones equal one of training; the
-        latter by split."""
-        contents, splits = np.concatenate(self._hashes), np.concatenate(self._splits)
-        tally.count("duplicates", len(contents) - len(np.unique(contents)))
-        known, leaked = contents[splits == 0], dict[Split, int]()
-        for index, split in enumerate(SPLITS[1:], 1):
-            leaked[split] = int(np.isin(contents[splits == index], known).sum())
-            tally.count("leaked", leaked[split])
-        return leaked
-
-
 def _check_overlap(written: _Written, most: float, where: str) -> None:
     """Raises UserError if of a held-out split a share above `most` equals training images."""
     for split, leaked in written.leaked.items():
@@ -163,14 +142,37 @@ def _write_images(
     folder: Path,
     sharding: Sharding | None,
 ) -> _Written:
+    if sharding is not None and by_shard.can_be_read(source):
+        shards, labels, seen = by_shard.write(source, config, assignment, sharding, folder)
+        files = write_index(shards, sharding, folder)
+    else:
+        writers, labels, seen = _write_in_turn(source, config, assignment, folder, sharding)
+        files = written_files(writers, sharding, folder)
+    arrays: dict[str, NDArray[Any]] = {f"{split}_labels.npy": values for split, values in labels.items()}
+    if sharding is not None:
+        arrays |= dict(zip(("examples_images.npy", "examples_labels.npy"), seen.examples(), strict=True))
+    for name, values in arrays.items():
+        path = inside(folder, name)
+        np.save(path, values, allow_pickle=False)
+        files[name] = {"sha256": storage.sha256(path), "bytes": path.stat().st_size}
+    assert seen.shape is not None
+    return _Written(files, seen.shape, seen.pixels, labels, seen.leaked(source.intake.tally))
+
+
+def _write_in_turn(
+    source: Source,
+    config: ImageData,
+    assignment: Mapping[Split, NDArray[np.uint8]],
+    folder: Path,
+    sharding: Sharding | None,
+) -> tuple[list[NpyWriter | ShardWriter], dict[Split, Labels], Seen]:
+    """Writes the images in the order in which they come, in this process."""
     pools = pools_of(source, config, assignment, shuffled=sharding is not None)
     labels = {
         split: np.concatenate([pool.labels[codes == index] for pool, codes in pools])
         for index, split in enumerate(SPLITS)
     }
-    pixels = np.zeros(256, np.int64)
-    shape: tuple[int, ...] | None = None
-    contents, tally, examples = _Contents(), source.intake.tally, Examples(len(source.class_names))
+    tally, seen = source.intake.tally, Seen(len(source.class_names), examples=sharding is not None)
     with ExitStack() as stack:
         writers = [writer_of(sharding, folder, split, len(labels[split])) for split in SPLITS]
         for writer in writers:
@@ -179,70 +181,18 @@ def _write_images(
             done = 0
             for native in pool.batches():
                 batch = conform(native, config, tally)
-                if shape is not None and batch.shape[1:] != shape:
-                    size, expected = _size(batch.shape[1:]), _size(shape)
+                if seen.shape is not None and batch.shape[1:] != seen.shape:
+                    size, expected = _size(batch.shape[1:]), _size(seen.shape)
                     raise UserError(f"{pool.name}: images of {size}, while {source.train.name} has {expected}")
-                shape = batch.shape[1:]
                 classes, part = pool.labels[done:][: len(batch)], codes[done:][: len(batch)]
                 done += len(batch)
                 for index, writer in enumerate(writers):
                     if (part == index).any():
                         writer.append(batch[part == index])
-                pixels += values_of(batch[part == 0])
-                contents.add(batch[part != UNUSED], part[part != UNUSED])
-                if sharding is not None:
-                    examples.add(batch[part == 0], classes[part == 0])
+                seen.add(batch, part, classes)
                 tally.count("read", len(batch))
-    leaked = contents.count(tally)
-    assert shape is not None
     assert all(writer.written == writer.count for writer in writers), "a reader's batches differ from its labels"
-    files = write_index(writers, sharding, folder)
-    arrays = {f"{split}_labels.npy": values for split, values in labels.items()}
-    if sharding is not None:
-        arrays |= dict(zip(("examples_images.npy", "examples_labels.npy"), examples.arrays(), strict=True))
-    for name, values in arrays.items():
-        path = inside(folder, name)
-        np.save(path, values, allow_pickle=False)
-        files[name] = {"sha256": storage.sha256(path), "bytes": path.stat().st_size}
-    return _Written(files, shape, pixels, labels, leaked)
-
-
-def values_of(batch: Batch) -> NDArray[np.int64]:
-    """How often each value 0..255 is in `batch`; by pairs of pixels, which takes a quarter of the time. int64 [256]"""
-    flat = batch.reshape(-1)
-    pairs = np.bincount(flat[: len(flat) // 2 * 2].view(np.uint16), minlength=1 << 16).reshape(256, 256)
-    return pairs.sum(0) + pairs.sum(1) + np.bincount(flat[len(flat) // 2 * 2 :], minlength=256)
-
-
-def conform(batch: Batch, config: ImageData, tally: Tally) -> Batch:
-    """`batch` with the channels and resolution that `config` asks for."""
-    if config.channels == 1 and batch.ndim == 4:
-        luma = batch.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-        batch = np.rint(luma).astype(np.uint8)
-    elif config.channels == 3 and batch.ndim == 3:
-        batch = np.repeat(batch[..., None], 3, axis=3)
-    side = config.resolution
-    if side is None or batch.shape[1:3] == (side, side):
-        return batch
-    tally.count("cropped", len(batch) if batch.shape[1] != batch.shape[2] else 0)
-    return _resized(batch, side)
-
-
-def _resized(batch: Batch, side: int) -> Batch:
-    """The centre square of each image at `side` x `side` pixels, bicubic and antialiased."""
-    import torch
-    from torch.nn.functional import interpolate
-
-    height, width = batch.shape[1:3]
-    square = min(height, width)
-    top, left = (height - square) // 2, (width - square) // 2
-    batch = batch[:, top : top + square, left : left + square]
-    planes = (
-        torch.from_numpy(np.ascontiguousarray(batch).reshape(len(batch), square, square, -1)).movedim(-1, 1).float()
-    )
-    scaled = interpolate(planes, size=(side, side), mode="bicubic", antialias=True).round_().clamp_(0, 255)
-    result: Batch = scaled.to(torch.uint8).movedim(1, -1).contiguous().numpy()
-    return result if batch.ndim == 4 else result[..., 0]
+    return writers, labels, seen
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -276,7 +226,7 @@ def _describe(
         "content_sha256": hashlib.sha256(canonical_json([identity, list(source.class_names)]).encode()).hexdigest(),
         "split_sha256": split_digest.hexdigest(),
         "split_seed": config.split_seed,
-        "config_hash": config_hash(config),
+        "config_hash": config_hash(config.model_dump(mode="json", exclude={"shards": {"engine", "workers"}})),
         "summary": facts(source.intake.tally.summary()),
         "files": written.files,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from core import storage
 from core.images.config import ShardData
-from core.images.dataset import SPLITS
+from core.images.dataset import SPLITS, Split
 from core.images.shards import FOLDER, INDEX, Shard, ShardIndex
 from core.names import inside
 from core.storage import remote, scratches
@@ -147,40 +147,20 @@ def writer_of(sharding: Sharding | None, folder: Path, split: str, count: int) -
     return ShardWriter(sharding.root or str(folder / FOLDER), count, sharding.rows)
 
 
-def write_index(
+def written_files(
     writers: Sequence[NpyWriter | ShardWriter], sharding: Sharding | None, folder: Path
 ) -> dict[str, dict[str, Any]]:
-    """Writes the index of shards, if there are any; the SHA-256 and bytes of files in `folder`, by name."""
-    whole = [writer for writer in writers if isinstance(writer, NpyWriter)]
-    files = {writer.path.name: {"sha256": writer.sha256, "bytes": writer.path.stat().st_size} for writer in whole}
+    """The SHA-256 and bytes of what `writers`, of each split, wrote into `folder`, by name; of shards, their index."""
     if sharding is not None:
-        shards = [tuple(writer.shards) for writer in writers if isinstance(writer, ShardWriter)]
-        index = ShardIndex(rows=sharding.rows, splits=dict(zip(SPLITS, shards, strict=True)))
-        path = folder / INDEX
-        storage.write_json(path, index.model_dump(mode="json"))
-        files[INDEX] = {"sha256": storage.sha256(path), "bytes": path.stat().st_size}
-    return files
+        shards = [writer.shards for writer in writers if isinstance(writer, ShardWriter)]
+        return write_index(dict(zip(SPLITS, shards, strict=True)), sharding, folder)
+    whole = [writer for writer in writers if isinstance(writer, NpyWriter)]
+    return {writer.path.name: {"sha256": writer.sha256, "bytes": writer.path.stat().st_size} for writer in whole}
 
 
-class Examples:
-    """The first training images of each class, for those who look at a data set whose images are elsewhere."""
-
-    CLASSES, EACH = 100, 24
-
-    def __init__(self, classes: int) -> None:
-        self._room = np.full(classes, 4 * self.EACH if classes == 1 else self.EACH)
-        self._room[self.CLASSES :] = 0
-        self._images: list[NDArray[np.uint8]] = []
-        self._labels: list[NDArray[np.int64]] = []
-
-    def add(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-        """`images` [B, ...] of the classes `labels` [B]; those that there is room for are kept."""
-        for label in np.flatnonzero(self._room[: int(labels.max(initial=-1)) + 1]):
-            chosen = np.flatnonzero(labels == label)[: self._room[label]]
-            self._room[label] -= len(chosen)
-            self._images.append(images[chosen])
-            self._labels.append(labels[chosen])
-
-    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """The images [N, ...] and their labels [N]."""
-        return np.concatenate(self._images), np.concatenate(self._labels)
+def write_index(shards: Mapping[Split, Sequence[Shard]], sharding: Sharding, folder: Path) -> dict[str, dict[str, Any]]:
+    """Writes the index of the shards of each split; its SHA-256 and bytes by its name."""
+    index = ShardIndex(rows=sharding.rows, splits={split: tuple(own) for split, own in shards.items()})
+    path = folder / INDEX
+    storage.write_json(path, index.model_dump(mode="json"))
+    return {INDEX: {"sha256": storage.sha256(path), "bytes": path.stat().st_size}}

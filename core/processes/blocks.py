@@ -92,8 +92,8 @@ class _Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            _send(self._process.stdin, block)
-            answer = _received(self._process.stdout)
+            send(self._process.stdin, block)
+            answer = received(self._process.stdout)
         except (OSError, ValueError):
             answer = None
         if answer is None:
@@ -108,7 +108,8 @@ class _Worker:
         self._process.communicate()
 
 
-def _send(sink: IO[bytes], block: Block) -> None:
+def send(sink: IO[bytes], block: Block) -> None:
+    """Writes a block for `received`."""
     facts, arrays = block
     dense = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # else other numbers are saved
     for data in (json.dumps(facts).encode(), safetensors.save(dense)):
@@ -117,8 +118,8 @@ def _send(sink: IO[bytes], block: Block) -> None:
     sink.flush()
 
 
-def _received(source: IO[bytes]) -> Block | None:
-    """The next block; None at the end."""
+def received(source: IO[bytes]) -> Block | None:
+    """The next block that was sent; None at the end."""
     parts = []
     for _ in range(2):
         size = source.read(8)
@@ -136,13 +137,13 @@ def main(name: str) -> None:
     os.dup2(2, 1)  # what a library prints is no answer
     module, _, function = name.partition(":")
     work: Work = getattr(import_module(module), function)
-    while (block := _received(sys.stdin.buffer)) is not None:
+    while (block := received(sys.stdin.buffer)) is not None:
         try:
             facts, arrays = work(block)
             answer: Block = {"answer": facts}, arrays
         except UserError as error:
             answer = {"error": str(error)}, {}
-        _send(sink, answer)
+        send(sink, answer)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from factory.job import AnyJob
 from factory.run_folder import new_run_id
 from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
+from pipelines.dataflow import beam_options
 from pipelines.findings import Finding
 from pipelines.jobs import require_remote, sent_parameters
 from pipelines.kubeflow import trainjobs
@@ -57,7 +58,7 @@ def prepare(cluster: Cluster, job: AnyJob, settings: Settings, options: Options,
     image = image_name(settings.image)
     text = compile_job(
         job, "local", image=image, machines=rows, nodes=nodes(job, rows, image, settings),
-        definition=define_retraining if options.retraining else None,
+        definition=define_retraining if options.retraining else None, beam=beam_options(job, settings, image),
     )  # fmt: skip
     spec, *platforms = read_spec(text)
     spec = with_environment(with_step_options(spec, options.steps), settings.kubeflow_environment)

@@ -12,7 +12,7 @@ from pipelines.settings import Settings
 CONFIG = "containers/cloudbuild.yaml"
 
 
-def build_command(settings: Settings, image: str, *, revision: str, source: str) -> list[str]:
+def build_command(settings: Settings, image: str, *, revision: str, source: str, beam: bool = False) -> list[str]:
     """The gcloud command that builds and pushes `image`.
 
     gcloud's own defaults need more rights: it stages the source in a bucket PROJECT_cloudbuild, which it makes, and
@@ -23,13 +23,14 @@ def build_command(settings: Settings, image: str, *, revision: str, source: str)
         image: its name with registry and tag.
         revision: commit of the code.
         source: address of its repository.
+        beam: build the one with Apache Beam too.
 
     Raises:
         UserError: project, bucket or build_account is not set.
     """
     project, account = settings.require("project"), settings.require("build_account")
     bucket = settings.require("bucket").removeprefix("gs://").rstrip("/")
-    values = {"_IMAGE": image, "_REVISION": revision, "_SOURCE": source}
+    values = {"_IMAGE": image, "_REVISION": revision, "_SOURCE": source} | ({"_BEAM": "1"} if beam else {})
     return [
         *("gcloud", "builds", "submit", f"--project={project}", f"--config={CONFIG}"),
         f"--gcs-source-staging-dir=gs://{bucket}/build/source",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipelines import costs
 from pipelines.checks import read_spec
 from pipelines.compile import compile_job, image_name
 from pipelines.custom_job import options_of
+from pipelines.dataflow import beam_options
 from pipelines.jobs import require_remote, sent_parameters
 from pipelines.machines import Machine, choose, load_machines
 from pipelines.retraining import define_retraining
@@ -113,12 +115,14 @@ def history(vertex: Vertex, job: str, rows: Mapping[str, Machine]) -> dict[str, 
 
 
 def _compiled(job: AnyJob, settings: Settings, rows: Mapping[str, Machine], options: Options) -> dict[str, Any]:
+    image = image_name(settings.image)
     text = compile_job(
         job,
         "vertex",
-        image=image_name(settings.image),
+        image=image,
         machines=rows,
         options=options_of(settings, job),
+        beam=beam_options(job, settings, image, os.environ.get(ENDPOINT, "")),
         definition=define_retraining if options.retraining else None,
     )
     spec = read_spec(text)[0]

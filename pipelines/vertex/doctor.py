@@ -6,7 +6,9 @@ import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
+from components.step import BEAM_IMAGE
 from core.errors import UserError
+from pipelines import dataflow
 from pipelines.findings import ME, Check, checked
 from pipelines.settings import Settings
 from pipelines.vertex.buckets import bucket_findings
@@ -77,7 +79,9 @@ def _asked(vertex: Vertex, settings: Settings) -> Iterator[Check]:
     enable = f"gcloud services enable cloudresourcemanager.googleapis.com --project={project.project}"
     seen = f"number {answer.get('projectNumber', '')}" if code == 200 else f"HTTP {code}"
     yield checked("project access", code == 200, seen, enable if off else f"{bind}roles/browser")
-    for api in APIS:
+    apis = APIS + (dataflow.APIS if settings.dataflow else ())
+    rights = PERMISSIONS | (dataflow.PERMISSIONS if settings.dataflow else {})
+    for api in apis:
         code, answer = vertex.rest(
             "serviceusage.googleapis.com", "GET", f"/v1/projects/{project.project}/services/{api}"
         )
@@ -85,11 +89,9 @@ def _asked(vertex: Vertex, settings: Settings) -> Iterator[Check]:
         mend = f"gcloud services enable {api} --project={project.project}"
         yield checked(api, state == "ENABLED", state.lower(), mend)
     path = f"/v1/projects/{project.project}:testIamPermissions"
-    code, answer = vertex.rest(
-        "cloudresourcemanager.googleapis.com", "POST", path, {"permissions": sorted(PERMISSIONS)}
-    )
+    code, answer = vertex.rest("cloudresourcemanager.googleapis.com", "POST", path, {"permissions": sorted(rights)})
     held = set(answer.get("permissions", []))
-    for permission, role in PERMISSIONS.items():
+    for permission, role in rights.items():
         yield checked(permission, permission in held, "granted" if permission in held else "denied", f"{bind}{role}")
     findings = list(bucket_findings(vertex))
     text = "; ".join(finding.text for finding in findings) or f"gs://{project.bucket} in {project.region}, writable"
@@ -145,9 +147,12 @@ def _image(vertex: Vertex, settings: Settings) -> Iterator[Check]:
         where = f"{vertex.project.region}-docker.pkg.dev/{vertex.project.project}/textdiffusion/textdiffusion"
         yield checked("image", False, f"{image} names no registry", f"echo 'image: {where}' >> textdiffusion.yaml")
         return
-    code = image_status(vertex, image)
-    seen = image if code == 200 else f"{image}: HTTP {code}"
-    yield checked("image", code == 200, seen, _read_access(vertex, image) if code in (401, 403) else "make push")
+    for name, mend in ((image, "make push"), (f"{image}{BEAM_IMAGE}", "make push BEAM=1")):
+        if name == image or settings.dataflow:
+            code = image_status(vertex, name)
+            seen = name if code == 200 else f"{name}: HTTP {code}"
+            mend = _read_access(vertex, name) if code in (401, 403) else mend
+            yield checked("image" if name == image else "image with Beam", code == 200, seen, mend)
 
 
 def _read_access(vertex: Vertex, image: str) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from components.step import BEAM_IMAGE
 from core.errors import UserError
 from pipelines import costs
 from pipelines.checks import executors, machine_problems, worker_pools
@@ -166,9 +167,9 @@ def _image(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
                           f" {vertex.project.region}-docker.pkg.dev/{vertex.project.project}/REPOSITORY/textdiffusion`"
                           " and push it with `make push`")  # fmt: skip
             continue
-        code = image_status(vertex, image)
+        code, beam = image_status(vertex, image), " BEAM=1" if image.endswith(BEAM_IMAGE) else ""
         if code == 404:
-            yield Finding(f"image: {image} is not in the registry; push it with `make push`")
+            yield Finding(f"image: {image} is not in the registry; push it with `make push{beam}`")
         elif code != 200:
             yield Finding(f"image: {image} could not be looked up (HTTP {code})", problem=False)
 

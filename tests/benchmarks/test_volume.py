@@ -13,6 +13,8 @@ def test_one_process_that_writes_is_the_limit_where_processors_share_little() ->
     assert arrays.prepared == arrays.serial == pytest.approx(5.5 + 5.2)
     assert files.shared == pytest.approx(320)
     assert files.prepared == pytest.approx(10.7)  # 320 s on 64 cores are less
+    shards = DataSet("s", 20e6, 1000, "files")
+    assert shards.prepared == pytest.approx((6400 + 110 + 104) / 64)  # each process writes its own
     assert DataSet("t", 1e9, 1, "text").prepared == pytest.approx(650 / 64)
 
 

@@ -90,7 +90,7 @@ def feed_pictures(files: list[bytes], folder: Path) -> None:
 def read_images(data: dict[str, Any]) -> None:
     from core.config import validate
     from core.images.config import ImageData
-    from core.images.data import conform
+    from core.images.conform import conform
     from core.images.sources import open_source
 
     config = validate(ImageData, data, "data")

@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
 def image(
     remote: Annotated[bool, typer.Option("--remote", help="Fail if it names no registry.")] = False,
     push: Annotated[bool, typer.Option("--push", help="Build it by Cloud Build, and push it.")] = False,
+    beam: Annotated[bool, typer.Option("--beam", help="With --push: the image with Apache Beam too.")] = False,
     revision: Annotated[str, typer.Option(help="With --push: the commit that its labels name.")] = "unknown",
     source: Annotated[str, typer.Option(help="With --push: the repository that its labels name.")] = "unknown",
 ) -> None:
@@ -38,5 +39,5 @@ def image(
     if push:
         from pipelines.vertex import build
 
-        command = build.build_command(settings, name, revision=revision, source=source)
+        command = build.build_command(settings, name, revision=revision, source=source, beam=beam)
         raise typer.Exit(build.push(command, ROOT))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,12 +23,17 @@ ALONE = 2.0  # seconds; what takes no longer is decoded here
 
 
 @dataclass(frozen=True)
-class _First:
+class First:
     """The first image of all, which the others must be like."""
 
     name: str
     shape: tuple[int, ...]  # (H, W) or (H, W, 3)
     channels: int
+
+    @classmethod
+    def parse(cls, facts: Mapping[str, Any]) -> First:
+        """What `asdict` and JSON made of one."""
+        return cls(facts["name"], tuple(facts["shape"]), facts["channels"])
 
 
 def batches(items: Iterable[Item], intake: Intake, processes: int | None = None) -> Iterator[Batch]:
@@ -46,21 +51,21 @@ def batches(items: Iterable[Item], intake: Intake, processes: int | None = None)
     head = next(rest, None)
     if head is None:
         return
-    pixels, first = _pixels([head], intake, None)
+    pixels, first = pixels_of([head], intake, None)
     yield pixels
-    parts = _parts(rest, min(BLOCK, rows_per_batch(first.shape)))
+    parts = parts_of(rest, min(BLOCK, rows_per_batch(first.shape)))
     while processes is None and time.monotonic() - began < ALONE:
         part = next(parts, None)
         if part is None:
             return
-        yield _pixels(part, intake, first)[0]
+        yield pixels_of(part, intake, first)[0]
     asked = ((_facts(intake.config, first), Item.packed(part)) for part in parts)
     for noticed, answer in blocks.in_order(decoded, asked, processes):
         intake.add(noticed)
         yield answer["pixels"]
 
 
-def _parts(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
+def parts_of(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
     """Up to `most` items, and not many more than `BLOCK_BYTES` of content, at a time."""
     part, size = list[Item](), 0
     for item in items:
@@ -73,7 +78,7 @@ def _parts(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
         yield part
 
 
-def _facts(config: ImageData, first: _First) -> dict[str, Any]:
+def _facts(config: ImageData, first: First) -> dict[str, Any]:
     return {"config": config.model_dump(mode="json"), "first": asdict(first)}
 
 
@@ -81,14 +86,16 @@ def decoded(block: blocks.Block) -> blocks.Block:
     """A block of images: their pixels, and what was noticed of them."""
     facts, packed = block
     intake = Intake(ImageData.model_validate(facts["config"]))
-    first = facts["first"]
-    known = _First(first["name"], tuple(first["shape"]), first["channels"])
-    pixels, _ = _pixels(Item.unpacked(packed), intake, known)
+    pixels, _ = pixels_of(Item.unpacked(packed), intake, First.parse(facts["first"]))
     return intake.noticed(), {"pixels": pixels}
 
 
-def _pixels(items: Iterable[Item], intake: Intake, first: _First | None) -> tuple[Batch, _First]:
-    """The pixels of `items`, which must be like the first image; that is the first of them where it is None."""
+def pixels_of(items: Iterable[Item], intake: Intake, first: First | None) -> tuple[Batch, First]:
+    """The pixels of `items`, which must be like the first image; that is the first of them where it is None.
+
+    Raises:
+        UserError: an image cannot be read, or is not like the first; it is named.
+    """
     config, allowed = intake.config, decode.formats()
     rows: list[NDArray[np.uint8]] = []
     for item in items:
@@ -104,7 +111,7 @@ def _pixels(items: Iterable[Item], intake: Intake, first: _First | None) -> tupl
         if config.resolution is not None:
             image = decode.fitted(image, config.resolution, intake)
         pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-        first = first or _First(item.name, pixels.shape, channels)
+        first = first or First(item.name, pixels.shape, channels)
         if pixels.shape != first.shape:
             raise UserError(
                 f"{item.name}: {pixels.shape[1]} x {pixels.shape[0]} pixels, while {first.name} has"

@@ -136,6 +136,7 @@ def _pool(root: str, part: str, tree: Tree, intake: Intake) -> Pool:
         lambda: batches(map(Item, paths), intake),
         lambda: map(Item, paths),
         lambda order: batches((Item(paths[index]) for index in order), intake),
+        paths,
     )
 
 

@@ -55,7 +55,7 @@ class Pool:
     """Images of one part of a source: `labels` int64 [N], `batches` yields uint8 [B, H, W] or [B, H, W, 3].
 
     Where each image is encoded by itself, `items` are they. Where images can be read in any order, `picked` yields
-    batches of those at int64 [M].
+    batches of those at int64 [M]. Where each image is a file, `files` are their names.
     """
 
     name: str
@@ -63,12 +63,14 @@ class Pool:
     batches: Callable[[], Iterator[Batch]]
     items: Callable[[], Iterable[Item]] | None = None
     picked: Callable[[NDArray[np.int64]], Iterator[Batch]] | None = None
+    files: Sequence[str] | None = None
 
     def rearranged(self, order: NDArray[np.int64]) -> Pool:
         """The same images in `order` [N]; needs `picked`."""
         assert self.picked is not None
         picked = self.picked
-        return replace(self, labels=self.labels[order], batches=lambda: picked(order))
+        files = None if self.files is None else [self.files[index] for index in order]
+        return replace(self, labels=self.labels[order], batches=lambda: picked(order), files=files)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from sklearn.datasets import load_digits
 from core import storage
 from core.errors import UserError
 from core.images.config import ImageData
-from core.images.data import prepare_data, values_of
+from core.images.data import prepare_data
 from core.images.dataset import SPLITS, ImageDataset
+from core.images.seen import values_of
 from core.images.split import hold_out
 from tests.fakes.gcs import GcsServer
 

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from core import storage
+from core.config import validate
 from core.errors import UserError
+from core.images import by_shard
 from core.images.config import ImageData
 from core.images.contents import repeats
 from core.images.data import prepare_data
@@ -250,3 +253,58 @@ def test_the_report_shows_training_images_of_a_sharded_set(folder: Path) -> None
     for label in range(10):
         first = np.flatnonzero(data.labels("train") == label)[:24]
         assert np.array_equal(images[labels == label], data.images("train")[first])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Two classes of files as shards of twelve, and what one process makes of them."""
+    place = class_folders(tmp_path_factory.mktemp("files") / "in", each=60)
+    Image.fromarray(np.full((8, 8), 9, np.uint8)).save(place / "cat" / "0.png")
+    return {"source": "folder", "data_dir": str(place), "split_seed": 3, "shards": {"above_gb": 0, "mb": 12 * 64 / 1e6}}
+
+
+def written(files: dict[str, object], out: Path, **shards: object) -> dict[str, object]:
+    config = ImageData.model_validate({**files, "shards": {**files["shards"], **shards}})  # type: ignore[dict-item]
+    prepare_data(config, out)
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_the_data_set_is_the_same_whoever_writes_its_shards(files: dict[str, object], tmp_path: Path) -> None:
+    """Byte by byte, dataset.json and its hashes included: one process, two, Beam's local runner with one and two."""
+    pytest.importorskip("apache_beam")
+    one = written(files, tmp_path / "one", workers=1)
+    assert written(files, tmp_path / "two", workers=2) == one
+    assert written(files, tmp_path / "beam", engine="beam", workers=1) == one
+    assert written(files, tmp_path / "beams", engine="beam", workers=2) == one
+    in_turn = tmp_path / "turn"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(by_shard, "can_be_read", lambda source: False)
+        assert written(files, in_turn) == one
+
+
+def test_broken_files_are_named_by_beam_and_only_their_shards_done_again(
+    files: dict[str, object], tmp_path: Path
+) -> None:
+    pytest.importorskip("apache_beam")
+    shutil.copytree(str(files["data_dir"]), tmp_path / "in")
+    broken = tmp_path / "in" / "dog" / "7.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:40])
+    mine = {**files, "data_dir": str(tmp_path / "in")}
+    place = tmp_path / "shards"
+    for shards in ({"workers": 1}, {"engine": "beam", "workers": 2, "place": str(place)}):
+        with pytest.raises(UserError, match=r"dog/7.png: unreadable image"):
+            written(mine, tmp_path / "out", **shards)
+        assert not (tmp_path / "out").exists()
+    answered = len(storage.list_files(place / ".work" / "answered"))
+    assert answered == len(list(place.glob("*.npy"))) > 5
+    broken.write_bytes(whole)
+    written(mine, tmp_path / "out", engine="beam", workers=1, place=str(place))
+    assert not (place / ".work").exists()
+    assert len(list(place.glob("*.npy"))) == answered + 1
+    ImageDataset.open(tmp_path / "out").images("train")[:]
+
+
+def test_beam_is_refused_where_images_are_no_files() -> None:
+    with pytest.raises(UserError, match=r"shards.engine: beam reads images that are files .*; found source: digits"):
+        validate(ImageData, {"shards": {"engine": "beam"}}, "data")

@@ -148,6 +148,17 @@ def test_doctor_is_content_with_a_project_that_has_everything(cloud, command):
     assert found["project access"]["found"] == "number 123456789012"
 
 
+def test_doctor_looks_for_dataflow_where_it_is_to_be_used(cloud, command, monkeypatch):
+    assert "dataflow.googleapis.com" not in checks(command)[1]
+    monkeypatch.setattr(cloud.server.platform, "denied", {"dataflow.jobs.create"})
+    monkeypatch.setenv("TEXTDIFFUSION_DATAFLOW", "{workers: 4}")
+    found = checks(command)[1]
+    role = f"gcloud projects add-iam-policy-binding demo {YOU} --role=roles/dataflow.developer"
+    assert mends(found)["dataflow.jobs.create"] == role
+    assert mends(found)["dataflow.googleapis.com"].startswith("gcloud services enable dataflow.googleapis.com")
+    assert mends(found)["image with Beam"] == "make push BEAM=1"
+
+
 YOU = "--member=user:$(gcloud config get account)"
 
 
