@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,27 +25,9 @@ from core.text.generation import Settings, Watch
 from core.text.masked import Masked
 from core.text.model import TrainedText, load_model, load_models
 from core.text.original import Original
+from core.text.trajectory import Trajectory, interval
 from core.training import numerics, precision
 from core.training.casts import cast
-
-FRAMES, FRAME_TEXTS = 64, 4
-
-
-@dataclass
-class Trajectory:
-    """What the first texts look like while they are denoised: every so many evaluations, the most probable tokens."""
-
-    every: int
-    trained: TrainedText
-    frames: list[dict[str, Any]] = field(default_factory=list)
-    _seen: int = 0
-
-    def __call__(self, gamma: float, tokens: Tensor) -> None:
-        if self._seen % self.every == 0:
-            decode = self.trained.tokenizer.decode
-            texts = [[decode([index]) for index in row] for row in tokens[:FRAME_TEXTS].tolist()]
-            self.frames.append({"gamma": round(gamma, 4), "tokens": texts})
-        self._seen += 1
 
 
 @dataclass(frozen=True)
@@ -78,7 +60,7 @@ class Writer:
         divide the batches and prompts."""
         self.require_modes()
         blocks = -(-self.length // self.block)
-        every = max(1, -(-blocks * self.settings.steps // FRAMES))
+        every = interval(blocks * self.settings.steps)
         work = self._batches()
 
         def draw(index: int) -> dict[str, Any]:
