@@ -18,7 +18,7 @@ REVISION = $(shell $(BIN)/python -P -m local.version)
 SOURCE = $(shell test -e .git && git config --get remote.origin.url 2>/dev/null | sed -E 's|//[^/@]*@|//|' | grep . || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-local test test-slow test-container test-gcsfuse azurite versitygw lint format compile run-pipeline image push benchmark torture fuzz audit report lock lock-cpu clean docs
+.PHONY: help setup run-local test test-slow test-container test-gcsfuse test-kubeflow azurite versitygw lint format compile run-pipeline image push benchmark torture fuzz audit report lock lock-cpu clean docs
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ test-container: $(INSTALLED_DEV)  ## the image in a real engine: the digits pipe
 
 test-gcsfuse: $(INSTALLED_DEV)  ## the digits pipeline in a bucket that the real gcsfuse mounts; needs Go and /dev/fuse
 	$(BIN)/python -m tests.gcsfuse
+
+test-kubeflow: $(INSTALLED_DEV)  ## what Kubeflow Pipelines' own compiler makes of all jobs; KFP=a checkout of it; needs Go
+	TEXTDIFFUSION_KFP=$(KFP) $(BIN)/python -m pytest -q -rs -p no:xdist tests/pipelines/kubeflow/test_argo.py
 
 azurite: $(INSTALLED_DEV)  ## Azure's own storage server for the tests of abfs://, into .venv; needs npm
 	npm install --silent --no-package-lock --prefix $(VENV)/azurite azurite@3.37.0
