@@ -17,16 +17,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace, TracebackType
+from types import SimpleNamespace
 from unittest import mock
 from urllib.parse import urlsplit
 
 import tenacity.nap
 
+from tests.fakes.closing import Closing
+
 FAULTS = ("503", "429", "reset", "slow", "truncated", "lost answer")
 
 
-class FaultyProxy:
+class FaultyProxy(Closing):
     """One proxy on a free port of this machine, in threads of this process.
 
     Args:
@@ -62,14 +64,6 @@ class FaultyProxy:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-    def __enter__(self) -> FaultyProxy:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _handler(proxy: FaultyProxy, netloc: str) -> type[BaseHTTPRequestHandler]:

@@ -16,9 +16,10 @@ import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.fakes.closing import Closing
 
 LARGE = (".safetensors", ".png")
 API = re.compile(r"/api/models/([^/]+/[^/]+)/(tree|preupload|commit)/([^/]+)")
@@ -52,7 +53,7 @@ class Repository:
         )
 
 
-class HubServer:
+class HubServer(Closing):
     """One server, its repositories in memory; `user` may write below its own name, with `token`."""
 
     user, token = "me", "hf_of_this_test"
@@ -83,12 +84,6 @@ class HubServer:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-    def __enter__(self) -> HubServer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
 
 class _Exchange:

@@ -9,8 +9,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
+
+from tests.fakes.closing import Closing
 
 
 def free_port() -> int:
@@ -30,7 +30,7 @@ def _forget_others() -> None:
             getattr(sys.modules[library], name).clear_instance_cache()
 
 
-class StoreServer:
+class StoreServer(Closing):
     """Runs `command` until it is closed; it is there once `probe` is answered.
 
     Args:
@@ -71,11 +71,3 @@ class StoreServer:
             return self.refuses_strangers
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

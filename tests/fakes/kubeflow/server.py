@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -24,6 +23,7 @@ import kfp_server_api as api
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from tests.fakes.closing import Closing
 from tests.fakes.gcs import GcsServer
 from tests.fakes.kubeflow.execution import ENDED, Execution, now
 from tests.fakes.kubeflow.messages import page, parse, to_json
@@ -39,7 +39,7 @@ _IN_POD = {"KFP_POD_NAME": "pod", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
 _LOGIN = {302: ("text/html", ""), 200: ("text/html; charset=utf-8", _PAGE), 401: ("text/plain", "Unauthorized")}
 
 
-class KubeflowServer:
+class KubeflowServer(Closing):
     """Experiments, runs and recurring runs.
 
     Args:
@@ -266,12 +266,8 @@ class KubeflowServer:
         """Lets the next attempts at a step end badly."""
         (self.faults / f"{step}.crash").write_text(str(times))
 
-    def __enter__(self) -> KubeflowServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Ends the server, and the runs that still go."""
         for execution in self.executions.values():
             if execution.run.state not in ENDED:
                 execution.cancel()

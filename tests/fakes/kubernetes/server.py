@@ -21,17 +21,17 @@ import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.fakes.closing import Closing
 from tests.fakes.kubernetes.pods import ROOT, Pod
 from tests.fakes.kubernetes.rules import RefusedError, admitted
 
 _GROUP = "/apis/trainer.kubeflow.org"
 
 
-class Kubernetes:
+class Kubernetes(Closing):
     """One API server on this machine.
 
     Args:
@@ -102,14 +102,6 @@ class Kubernetes:
         with self.lock:
             for name in list(self.jobs):
                 self._remove(name)
-
-    def __enter__(self) -> Kubernetes:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def create(self, body: dict[str, Any], *, strict: bool = False) -> dict[str, Any]:
         body = admitted(body, strict=strict, unknown=self.unknown)

@@ -11,7 +11,6 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -19,6 +18,7 @@ from google.longrunning import operations_pb2
 from google.protobuf import any_pb2, empty_pb2, json_format
 from google.rpc import code_pb2
 
+from tests.fakes.closing import Closing
 from tests.fakes.gcs import GcsServer
 from tests.fakes.vertex.batches import BatchService
 from tests.fakes.vertex.endpoints import EndpointService
@@ -85,7 +85,7 @@ class Operations:
         return operations_pb2.Operation(name=name, metadata=self._operations[name].metadata)
 
 
-class VertexServer:
+class VertexServer(Closing):
     """A Vertex AI of one project, served over HTTP on this machine.
 
     Point the real clients at it with `api_endpoint=server.url` and the REST transport. Artifacts go to `gcs`.
@@ -245,14 +245,6 @@ class VertexServer:
         self._http.shutdown()
         self._http.server_close()
         self._folder.cleanup()
-
-    def __enter__(self) -> VertexServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _to_json(message: Any) -> str:
