@@ -253,7 +253,7 @@ def deterministic(slot: Slot) -> Facts:
 
 def draw(slot: Slot) -> Facts:
     """Samples a second with guidance, as the job draws them, how much of it the noise of the host takes, and whether
-    recorded evaluations are those of the network."""
+    recorded paths are those of the sampler."""
     objective, job = slot.images(), slot.job
     network = objective.model.to(slot.device).eval().requires_grad_(False)
     trained = TrainedModel(network, NoiseProcess(job.model.process), objective.shape, job.model, {}, network)
@@ -264,7 +264,7 @@ def draw(slot: Slot) -> Facts:
     began = time.monotonic()
     drawn = sampling.draw(trained, settings, labels, sigmas, World(0, 1, slot.device)).images
     seconds = time.monotonic() - began
-    last = slice(len(labels) - settings.batch_size, None)  # by then evaluations are repeated from a recording
+    last = slice(len(labels) - settings.batch_size, None)  # by then paths are repeated from a recording
     seeds = [sampling.sample_seed(settings.seed, index) for index in range(len(labels))[last]]
     alone = sampling.draw_batch(trained, settings, seeds, labels[last], sigmas, slot.device)
     began = time.monotonic()

@@ -55,11 +55,11 @@ class SampleNoise:
         """Noise for len(seeds) samples of `shape` each."""
         self._generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         self._shape = tuple(shape)
-        self._device = device
+        self.device = torch.device(device)
 
     def __call__(self) -> Tensor:
         """The next noise. float32 [len(seeds), *shape]"""
-        return to_device(torch.stack([torch.randn(self._shape, generator=g) for g in self._generators]), self._device)
+        return to_device(torch.stack([torch.randn(self._shape, generator=g) for g in self._generators]), self.device)
 
 
 class Sampler(Protocol):
@@ -153,6 +153,11 @@ SAMPLERS: dict[str, Sampler] = {
 def evaluations(sampler: str, steps: int) -> int:
     """Network evaluations (NFE) that `steps` steps of a sampler cost when they end at sigma 0."""
     return 2 * steps - 1 if sampler == "heun" else steps
+
+
+def noises(sampler: str, steps: int) -> int:
+    """Times that a sampler asks for noise in `steps` steps that end at sigma 0: for the last one never."""
+    return steps - 1 if sampler in ("ddpm", "dpmpp_sde") else 0
 
 
 def _pairs(sigmas: Tensor) -> list[tuple[float, float]]:

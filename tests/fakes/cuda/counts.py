@@ -31,6 +31,7 @@ def training(objective: Any, settings: dict[str, Any], counts: Counts, steps: in
 
     from core.config import TrainConfig
     from core.processes.world import World
+    from core.training.graphs import Graphs
     from core.training.loop import _Training
 
     config = TrainConfig(**{**settings, "examples": 10**6, "minutes": None, "graphs": False})
@@ -42,9 +43,17 @@ def training(objective: Any, settings: dict[str, Any], counts: Counts, steps: in
         counts.reset()
         run._step()
         found.append(counts.summary())
-    run._read_outcomes()
     waits = {place: count for one in found for place, count in one["waits"].items()}
-    return {"kernels": max(one["kernels"] for one in found), "waits": waits, "precision": run.precision.reason}
+    counts.reset()
+    run.step.graphs = Graphs(warm=0)
+    run._step()
+    recording = {place: count for place, count in counts.waits.items() if "in a graph" in place}
+    run._read_outcomes()
+    return {
+        "kernels": max(one["kernels"] for one in found),
+        "waits": waits | recording,
+        "precision": run.precision.reason,
+    }
 
 
 def images(counts: Counts) -> dict[str, Callable[[], Any]]:
@@ -95,10 +104,13 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
         """What a batch takes after the first, of as many as are worth a recording."""
         trained, settings, labels, sigmas = ready()
         model = Prepared(trained, settings, device, RECORDED)
-        for _ in range(2):
-            counts.reset()
-            sampling.draw_batch(model, settings, range(DRAWN), labels, sigmas, device)
-        return counts.summary() | {"evaluations": sampling.denoiser_evaluations(settings)}
+        sampling.draw_batch(model, settings, range(DRAWN), labels, sigmas, device)
+        counts.reset()
+        sampling.draw_batch(model, settings, range(DRAWN), labels, sigmas, device)
+        recording = [place for place in counts.waits if "in a graph" in place]
+        counts.reset()
+        sampling.draw_batch(model, settings, range(DRAWN), labels, sigmas, device)
+        return counts.summary() | {"recording": recording}
 
     def look() -> Any:
         own = objective()
