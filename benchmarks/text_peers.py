@@ -130,7 +130,8 @@ def generate_blocks(
         before = prefix.before[:, None].expand(tokens.shape)
         for step in range(steps, 0, -1):
             noisy = Noisy(nothing, gamma, tokens, known, before, begins)
-            drawn = autoregressive.draw(network.denoise(noisy, prefix.start, prefix.past) / temperature, generator)
+            logits = network.denoise(noisy, prefix.cache.place(block), prefix.cache)
+            drawn = autoregressive.draw(logits / temperature, generator)
             reveal = ~known & to_device(torch.rand(tokens.shape, generator=generator) < 1 / step, device)
             tokens, known = torch.where(reveal, drawn, tokens), known | reveal
         prefix.extend(tokens, block)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from core.text import token_files
 from core.text.transformer import Cache, TokenTransformer
+from core.training.graphs import worthwhile
+from core.training.objective import Batch
 from core.training.optimizers import ParameterGroup
 from core.transfer import to_device
 
@@ -37,19 +39,19 @@ class Autoregressive(TokenTransformer):
         logits: Tensor = self.head(self.transformer(inputs, positions, causal=True))
         return logits
 
-    def read(self, ids: Tensor, start: int, past: Cache | None) -> tuple[Tensor, Cache]:
-        """Reads inputs ids [B, L] (start token included) at positions from `start` on, after `past`.
+    def features(self, ids: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        """Features [B, L, D] of inputs ids [B, L] (start token included) at the `positions` [L] that `cache` has for
+        them, which takes them in."""
+        mask = cache.seen(positions)
+        found: Tensor = self.transformer(self.embed(self.embeddings()[ids]), positions, mask=mask, cache=cache)
+        return found
 
-        Returns logits [B, L, V] of the token after each, and the cache of all read so far.
-        """
-        length = ids.shape[1]
-        positions = torch.arange(start, start + length, device=ids.device)
-        mask = None  # a single position looks at all before it
-        if length > 1:
-            mask = torch.ones(length, start + length, dtype=torch.bool, device=ids.device).tril(start)
-        cache: Cache = []
-        features = self.transformer(self.embed(self.embeddings()[ids]), positions, mask=mask, past=past, keep=cache)
-        return self.head(features), cache
+    def read(self, ids: Tensor, cache: Cache) -> Tensor:
+        """Logits [B, L, V] of the token after each of the next inputs ids [B, L], start token included."""
+        features = self.features(ids, cache.place(ids.shape[1]), cache)
+        cache.length += ids.shape[1]
+        logits: Tensor = self.head(features)
+        return logits
 
 
 def parameter_groups(model: nn.Module) -> list[ParameterGroup]:
@@ -80,22 +82,39 @@ def generate(
 
     Beyond the context the model goes on from the second half of what it has seen.
     """
-    ids, cache, read = prompt, None, 0
-    inputs, offset = model.shifted(prompt)[:, -model.context :], 0
-    while ids.shape[1] < length:
-        if read + inputs.shape[1] > model.context:
-            offset = max(0, ids.shape[1] - model.context // 2)
-            inputs, cache, read = ids[:, offset:], None, 0
-        logits, cache = model.read(inputs, read, cache)
-        read += inputs.shape[1]
-        inputs = draw(logits[:, -1] / temperature, generator)[:, None]
-        ids = torch.cat((ids, inputs), dim=1)
-    return ids[:, :length]
+    graphs = worthwhile(prompt.device, length - prompt.shape[1])
+    cache = Cache(model.context, prompt.device, fixed=graphs is not None)
+
+    def drawn(batch: Batch) -> Tensor:
+        ids, positions, uniform = batch.tensors
+        laws = model.head(model.features(ids, positions, cache)[:, -1:])
+        return chosen(laws[:, -1] / temperature, uniform)[:, None]
+
+    tokens, inputs = [prompt], model.shifted(prompt)[:, -model.context :]
+    for _ in range(length - prompt.shape[1]):
+        if cache.length + inputs.shape[1] > model.context:
+            seen = torch.cat(tokens, dim=1)
+            inputs, cache.length = seen[:, max(0, seen.shape[1] - model.context // 2) :], 0
+        uniform = uniforms((len(prompt), model.vocabulary), generator, prompt.device)
+        batch = Batch((inputs, cache.place(inputs.shape[1]), uniform))
+        cache.length += inputs.shape[1]
+        inputs = drawn(batch) if graphs is None else graphs(drawn, batch)
+        tokens.append(inputs)
+    return torch.cat(tokens, dim=1)[:, :length]
 
 
 def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One token from each law [..., V], by the Gumbel maximum; the numbers come from a CPU generator."""
-    uniform = to_device(torch.rand(logits.shape, generator=generator).clamp_min(1e-20), logits.device)
+    """One token from each law [..., V]; the numbers come from a CPU generator."""
+    return chosen(logits, uniforms(logits.shape, generator, logits.device))
+
+
+def uniforms(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Numbers in (0, 1) of a CPU generator, on the device."""
+    return to_device(torch.rand(tuple(shape), generator=generator).clamp_min(1e-20), device)
+
+
+def chosen(logits: Tensor, uniform: Tensor) -> Tensor:
+    """The token of each law [..., V] that uniform numbers [..., V] choose, by the Gumbel maximum."""
     return (logits - (-uniform.log()).log()).argmax(dim=-1)
 
 

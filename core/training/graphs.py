@@ -17,6 +17,7 @@ from torch import Tensor
 from core.training.objective import Batch
 
 WARM = 3  # calls of a kind that run kernel by kernel: libraries choose algorithms, optimizers make their state
+WORTH = 64  # calls that make a recording worth its time where it serves for these alone
 MOST = 16  # graphs kept; a kind beyond runs kernel by kernel
 
 R = TypeVar("R", Tensor, tuple[Tensor, ...])
@@ -70,3 +71,8 @@ def _recorded(function: Callable[[Batch], R], batch: Batch) -> tuple[torch.cuda.
     with torch.cuda.graph(graph):
         result = function(Batch(inputs, batch.kind))
     return graph, inputs, result
+
+
+def worthwhile(device: torch.device, calls: int) -> Graphs | None:
+    """For work that `device` is asked for so many times, or None where kernel by kernel is as well."""
+    return Graphs() if device.type == "cuda" and calls >= WORTH else None

@@ -88,7 +88,7 @@ def of_text(source: TextSource, what: str, step: Step) -> Difference:
     settings = Settings(s.sampler, s.steps, s.temperature, 1.0, s.tilt)
     prefix = Prefix(network, before, size)
     ours = denoise_block(network, prefix, tokens, known, settings, generator_of(0, "noise"))
-    inputs = network.autoregressive.shifted(before)[:, -prefix.length :]
+    inputs = network.autoregressive.shifted(before)[:, -prefix.cache.length - 1 :]
     theirs = denoised_block(step, inputs, tokens, known, s.steps, s.temperature, network.config.process.embedding,
                             generator_of(0, "noise"))  # fmt: skip
     free = ~known[0]
