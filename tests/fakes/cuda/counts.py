@@ -139,6 +139,7 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
     from core.text.data import TextSet
     from core.text.objective import OBJECTIVES
     from core.training.casts import cast
+    from core.training.graphs import WARM, WORTH
     from factory.job import TextTrainingJob
     from pipelines.jobs import load_job
 
@@ -207,6 +208,31 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
         model, start = network("autoregressive"), empty.to(device)
         return count(model, lambda: autoregressive.generate(model, start, 6, generator_of(0)))
 
+    def token_more() -> Any:
+        """What a token takes once its work is repeated."""
+        model, start = network("autoregressive"), empty.to(device)
+
+        def drawn(length: int) -> Any:
+            return count(model, lambda: autoregressive.generate(model, start, length, generator_of(0)))
+
+        few, more = drawn(WORTH), drawn(WORTH + 10)
+        return more | {"kernels": (more["kernels"] - few["kernels"]) / 10}
+
+    def block_more() -> Any:
+        """What a block takes once its work is repeated: its steps, and that it is read."""
+        model, start = network("diffusion"), empty.to(device)
+        waits: dict[str, int] = {}
+
+        def work() -> None:
+            prefix, tokens = generation.Prefix(model, start, 8, WORTH), torch.zeros(4, 8, dtype=torch.long).to(device)
+            for _ in range(WARM + 2):
+                waits.update(counts.waits)
+                counts.reset()
+                logits = generation.denoise_block(model, prefix, tokens, tokens > 0, settings, generator_of(0))
+                prefix.extend(logits.argmax(dim=-1), 8)
+
+        return {**(last := count(model, work)), "waits": waits | last["waits"], "evaluations": settings.steps}
+
     def at_once(name: str, generate: Callable[..., Any]) -> Any:
         model = network(name)
         return count(model, lambda: generate(model, 4, context, 4, generator_of(0)))
@@ -218,6 +244,8 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
         "train text, original": lambda: train("original"),
         "draw text, diffusion": diffusion,
         "draw text, autoregressive": next_tokens,
+        "draw text, autoregressive, a token more": token_more,
+        "draw text, diffusion, a block more": block_more,
         "draw text, masked": lambda: at_once("masked", masked.generate),
         "draw text, original": lambda: at_once("original", original.generate),
         "draw text, verified": verify,
