@@ -25,8 +25,11 @@ class NoCheckpoints:
         return None
 
 
-def training(objective: Any, settings: dict[str, Any], counts: Counts, steps: int = 1) -> dict[str, Any]:
-    """The dearest of `steps` steps between two rows of the log, after the first, which makes the optimizers' state."""
+def training(
+    objective: Any, settings: dict[str, Any], counts: Counts, steps: int = 1, *, record: bool = False
+) -> dict[str, Any]:
+    """The dearest of `steps` steps between two rows of the log, after the first, which makes the optimizers' state; and
+    what one that is recorded waits for."""
     import torch
 
     from core.config import TrainConfig
@@ -44,16 +47,13 @@ def training(objective: Any, settings: dict[str, Any], counts: Counts, steps: in
         run._step()
         found.append(counts.summary())
     waits = {place: count for one in found for place, count in one["waits"].items()}
-    counts.reset()
-    run.step.graphs = Graphs(warm=0)
-    run._step()
-    recording = {place: count for place, count in counts.waits.items() if "in a graph" in place}
+    if record:
+        counts.reset()
+        run.step.graphs = Graphs(warm=0)
+        run._step()
+        waits |= counts.waits
     run._read_outcomes()
-    return {
-        "kernels": max(one["kernels"] for one in found),
-        "waits": waits | recording,
-        "precision": run.precision.reason,
-    }
+    return {"kernels": max(one["kernels"] for one in found), "waits": waits, "precision": run.precision.reason}
 
 
 def images(counts: Counts) -> dict[str, Callable[[], Any]]:
@@ -78,9 +78,9 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
         model = job.model.model_copy(update={"process": job.model.process.model_copy(update=process)})
         return ImageObjective(model, shape, split, split)
 
-    def train(precision: str = "auto", **process: Any) -> Any:
+    def train(precision: str = "auto", *, record: bool = False, **process: Any) -> Any:
         settings = job.train.model_dump() | {"precision": precision, "guide_at": None, "batch_size": 64}
-        return training(objective(**process), settings, counts)
+        return training(objective(**process), settings, counts, record=record)
 
     def ready(**changes: Any) -> Any:
         own = objective()
@@ -123,7 +123,9 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
     return {
         "train images": train,
         "train images, fp16": lambda: train("fp16"),
-        "train images, epsilon": lambda: train(parameterisation="epsilon", density="uniform", weight="min_snr"),
+        "train images, epsilon": lambda: train(
+            record=True, parameterisation="epsilon", density="uniform", weight="min_snr"
+        ),
         "draw images": draw,
         "draw images, heun": lambda: draw(sampler="heun", steps=4),
         "draw images, another batch": draw_on,
@@ -162,7 +164,8 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
         return OBJECTIVES[name](job.model.model_copy(update=changes), data, 0)
 
     def train(name: str, steps: int = 1) -> Any:
-        return training(objective(name), job.train.model_dump() | {"guide_at": None}, counts, steps)
+        settings = job.train.model_dump() | {"guide_at": None}
+        return training(objective(name), settings, counts, steps, record=name == "diffusion")
 
     def network(name: str) -> Any:
         return objective(name, transformer=shallow).model.to(device).eval().requires_grad_(False)
@@ -220,11 +223,11 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
 
     def block_more() -> Any:
         """What a block takes once its work is repeated: its steps, and that it is read."""
-        model, start = network("diffusion"), empty.to(device)
+        model, start, tokens = network("diffusion"), empty.to(device), torch.zeros(4, 8, dtype=torch.long).to(device)
         waits: dict[str, int] = {}
 
         def work() -> None:
-            prefix, tokens = generation.Prefix(model, start, 8, WORTH), torch.zeros(4, 8, dtype=torch.long).to(device)
+            prefix = generation.Prefix(model, start, 8, WORTH)
             for _ in range(WARM + 2):
                 waits.update(counts.waits)
                 counts.reset()
