@@ -11,7 +11,6 @@ from torch import Tensor
 
 from core import philox
 from core.philox import mixed
-from core.transfer import to_device
 
 
 def seed_of(*parts: int | str) -> int:
@@ -58,15 +57,15 @@ class Noise:
 
     def normal(self, *shape: int) -> Tensor:
         """The next standard normals: float32 [R, *shape] on the device."""
-        return philox.normal(self._next(), math.prod(shape)).view(len(self), *shape)
+        return philox.normal(self._next(), math.prod(shape), self._device).view(len(self), *shape)
 
     def uniform(self, *shape: int) -> Tensor:
         """The next uniforms in [0, 1): float32 [R, *shape] on the device."""
-        return philox.uniform(self._next(), math.prod(shape)).view(len(self), *shape)
+        return philox.uniform(self._next(), math.prod(shape), self._device).view(len(self), *shape)
 
     def _next(self) -> Tensor:
         self._asked += 1
-        return to_device(mixed(self._keys + seed_of("asked", self._asked)), self._device)
+        return mixed(self._keys + seed_of("asked", self._asked))
 
 
 class Draws:
