@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.devices import synchronize
 from benchmarks.slot import Facts, Slot
-from core.randomness import generator_of
+from core.randomness import Noise
 from core.text import autoregressive, generation
 from core.text.denoiser import Diffusion
 from core.training import graphs
@@ -35,10 +35,10 @@ def write(slot: Slot) -> Facts:
         drawn = []
         for way, worth in (("recorded", graphs.WORTH), ("kernel by kernel", NEVER)):
             with mock.patch.object(graphs, "WORTH", worth):
-                draw(generator_of(1))  # what is done once
+                draw(Noise(range(len(start)), slot.device))  # what is done once
                 synchronize(slot.device)
                 began = time.monotonic()
-                drawn.append(draw(generator_of(0)))
+                drawn.append(draw(Noise(range(len(start)), slot.device)))
                 synchronize(slot.device)
             slot.results[f"{name}, {way}"] = round(drawn[-1].numel() / (time.monotonic() - began))
         facts[f"{name}, the same"] = float((drawn[0] == drawn[1]).float().mean())

@@ -6,6 +6,7 @@ numbers of the host, so each list of them is a recording of its own; its noise i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -76,11 +77,12 @@ class Prepared:
         settings: ImageSample,
         labels: NDArray[np.int64],
         sigmas: Tensor,
-        source: samplers.SampleNoise,
+        source: Callable[[], Tensor],
+        device: torch.device,
         callback: samplers.Callback = None,
         evidence: Evidence | None = None,
     ) -> Tensor:
-        """The samples [B, C, H, W] for `labels` [B] on the device of `source`; no step waits for it."""
+        """The samples [B, C, H, W] for `labels` [B] from noise of `source`, on the device; no step waits for it."""
         for watching in (callback, evidence):
             if isinstance(watching, DenoisingPath | Evidence):
                 watching.begin()
@@ -89,15 +91,15 @@ class Prepared:
         def path(batch: Batch) -> tuple[Tensor, ...]:
             placed, *noises = batch.tensors
             noise = iter(noises).__next__ if noises else source
-            denoiser = denoiser_of(trained, settings, placed, source.device, evidence, unconditional)
+            denoiser = denoiser_of(trained, settings, placed, device, evidence, unconditional)
             x = float(sigmas[0]) * noise()
             if settings.start == "estimate":
                 x = samplers.estimated_start(denoiser, x, float(sigmas[0]))
             x = samplers.SAMPLERS[settings.sampler](denoiser, x, sigmas, noise=noise, callback=callback)
             return x, *(evidence.gathered() if evidence else ())
 
-        placed = to_device(torch.from_numpy(labels), source.device)
-        with numerics.switched(number_format, source.device), number_format.autocast(source.device):
+        placed = to_device(torch.from_numpy(labels), device)
+        with numerics.switched(number_format, device), number_format.autocast(device):
             if self._paths is None:
                 return path(Batch((placed,)))[0]
             noises = [source() for _ in range(1 + samplers.noises(settings.sampler, settings.steps))]

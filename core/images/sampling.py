@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from core.images.prepared import Prepared
 from core.processes import parts as parallel
 from core.processes import world as distributed
 from core.processes.world import World
-from core.randomness import seed_of
+from core.randomness import Noise, seed_of
 from core.requests import Facts, SampleRequest, ShardDrawer, ShardRequest
 from core.training import precision
 
@@ -240,8 +241,8 @@ def denoise_batch(
     model = trained if isinstance(trained, Prepared) else Prepared(trained, settings, device)
     chosen = precision.choose(device, settings.precision or model.trained_in)
     for number_format in [chosen, precision.FP32] if chosen.dtype == torch.float16 else [chosen]:
-        source = samplers.SampleNoise(seeds, model.shape.size, device)
-        x = model.solved(number_format, settings, labels, sigmas, source, callback, evidence).cpu()
+        source = partial(Noise(seeds, device).normal, *model.shape.size)
+        x = model.solved(number_format, settings, labels, sigmas, source, device, callback, evidence).cpu()
         if x.isfinite().all():
             return x
         log.warning("a batch of images is not finite (%s)", number_format.reason)

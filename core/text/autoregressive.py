@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.randomness import Noise
 from core.text import token_files
 from core.text.transformer import Cache, TokenTransformer
 from core.training.graphs import worthwhile
 from core.training.objective import Batch
 from core.training.optimizers import ParameterGroup
-from core.transfer import to_device
 
 
 class NextToken(Protocol):
@@ -75,9 +75,7 @@ def parameter_groups(model: nn.Module) -> list[ParameterGroup]:
 
 
 @torch.no_grad()
-def generate(
-    model: Autoregressive, prompt: Tensor, length: int, generator: torch.Generator, temperature: float = 1.0
-) -> Tensor:
+def generate(model: Autoregressive, prompt: Tensor, length: int, noise: Noise, temperature: float = 1.0) -> Tensor:
     """Draws tokens after a prompt [B, P] until there are `length`: int64 [B, length].
 
     Beyond the context the model goes on from the second half of what it has seen.
@@ -95,26 +93,21 @@ def generate(
         if cache.length + inputs.shape[1] > model.context:
             seen = torch.cat(tokens, dim=1)
             inputs, cache.length = seen[:, max(0, seen.shape[1] - model.context // 2) :], 0
-        uniform = uniforms((len(prompt), model.vocabulary), generator, prompt.device)
-        batch = Batch((inputs, cache.place(inputs.shape[1]), uniform))
+        batch = Batch((inputs, cache.place(inputs.shape[1]), noise.uniform(model.vocabulary)))
         cache.length += inputs.shape[1]
         inputs = drawn(batch) if graphs is None else graphs(drawn, batch)
         tokens.append(inputs)
     return torch.cat(tokens, dim=1)[:, :length]
 
 
-def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One token from each law [..., V]; the numbers come from a CPU generator."""
-    return chosen(logits, uniforms(logits.shape, generator, logits.device))
-
-
-def uniforms(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
-    """Numbers in (0, 1) of a CPU generator, on the device."""
-    return to_device(torch.rand(tuple(shape), generator=generator).clamp_min(1e-20), device)
+def draw(logits: Tensor, noise: Noise) -> Tensor:
+    """One token from each law [B, ..., V]."""
+    return chosen(logits, noise.uniform(*logits.shape[1:]))
 
 
 def chosen(logits: Tensor, uniform: Tensor) -> Tensor:
     """The token of each law [..., V] that uniform numbers [..., V] choose, by the Gumbel maximum."""
+    uniform = uniform.clamp_min(1e-20)
     return (logits - (-uniform.log()).log()).argmax(dim=-1)
 
 

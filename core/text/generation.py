@@ -9,14 +9,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from core.randomness import Streams, normal
+from core.randomness import Noise
 from core.text.denoiser import Diffusion, Noisy
 from core.text.reverse_steps import STEPS
 from core.text.schedule import NoisePath, evidence
 from core.text.transformer import Cache
 from core.training.graphs import worthwhile
 from core.training.objective import Batch
-from core.transfer import to_device
 
 R = TypeVar("R", Tensor, tuple[Tensor, ...])
 Watch = Callable[[float, Tensor], None]  # mean gamma of a block, and the most probable tokens [B, L] of the text
@@ -146,7 +145,7 @@ def denoise_block(
     tokens: Tensor,
     known: Tensor,
     settings: Settings,
-    source: torch.Generator | Streams,
+    source: Noise,
     watch: Watch | None = None,
 ) -> Tensor:
     """Logits [B, L, V] of a block after all its steps, given `tokens` [B, L] where `known`."""
@@ -167,15 +166,13 @@ def denoise_block(
         lower = STEPS[settings.sampler](z, model.mean(logits), gamma[:, None], after[:, None], noise)
         return *seen, lower, carried_over(model, logits, z, gamma, lower, after, settings.temperature)
 
-    def fresh() -> Tensor:
-        return to_device(normal(source, *tokens.shape, model.config.process.embedding), tokens.device)
-
+    shape = (tokens.shape[1], model.config.process.embedding)
     given = (block.tokens, block.known, block.before, block.positions)
-    state: tuple[Tensor, ...] = (fresh(),)  # z, then the guess too, and logits in the end
+    state: tuple[Tensor, ...] = (source.normal(*shape),)  # z, then the guess too, and logits in the end
     for index in range(settings.steps):
         z, *guess = state
         moves = index + 1 < settings.steps
-        more = (grid[index + 1], fresh()) if moves else ()
+        more = (grid[index + 1], source.normal(*shape)) if moves else ()
         batch = Batch((*given, z, grid[index], *more, *guess), (settings, watch is not None, bool(guess), moves))
         state = prefix.repeated(evaluated, batch)
         if watch is not None:
@@ -191,7 +188,7 @@ def generate(
     length: int,
     block: int,
     settings: Settings,
-    source: torch.Generator | Streams,
+    source: Noise,
     watch: Watch | None = None,
 ) -> Tensor:
     """Tokens after a prompt [B, P] until there are `length`, `block` at a time: int64 [B, length]."""
@@ -214,7 +211,7 @@ def fill(
     gap: int,
     right: Tensor,
     settings: Settings,
-    source: torch.Generator | Streams,
+    source: Noise,
     watch: Watch | None = None,
 ) -> Tensor:
     """`gap` tokens [B, gap] between left [B, P] and right [B, Q]; both are given as clean context."""

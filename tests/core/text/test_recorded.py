@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.randomness import generator_of
+from core.randomness import Noise
 from core.text import autoregressive, generation
 from core.text.denoiser import Diffusion
 from core.text.generation import Prefix, Settings, denoise_block
@@ -43,7 +43,7 @@ def test_tokens_that_are_drawn_again_and_again_from_a_recording(
     model: Diffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def make() -> Tensor:
-        return autoregressive.generate(model.autoregressive, PROMPT, LONG, generator_of(0), 0.9)
+        return autoregressive.generate(model.autoregressive, PROMPT, LONG, Noise.of("test", rows=3), 0.9)
 
     (growing, fixed, recorded), recordings = three_ways(make, 3, monkeypatch)
     assert torch.equal(fixed, growing)
@@ -57,10 +57,10 @@ def test_steps_of_blocks_from_a_recording(model: Diffusion, monkeypatch: pytest.
 
     def make() -> Tensor:
         """Logits of blocks with some tokens given, each after the text so far."""
-        prefix, draws, found = Prefix(model, PROMPT, 4), generator_of(1), []
+        prefix, draws, found = Prefix(model, PROMPT, 4), Noise.of("blocks", rows=3), []
         watched.append(seen := [])
-        for _ in range(5):  # the context has room for three
-            tokens = torch.randint(20, (3, 4), generator=draws)
+        for place in range(5):  # the context has room for three
+            tokens = torch.arange(12).view(3, 4) + place
             found.append(
                 denoise_block(model, prefix, tokens, tokens < 10, SETTINGS, draws, lambda _, ids: seen.append(ids))
             )
@@ -77,7 +77,7 @@ def test_steps_of_blocks_from_a_recording(model: Diffusion, monkeypatch: pytest.
 
 def test_texts_are_the_same_with_fixed_shapes(model: Diffusion, monkeypatch: pytest.MonkeyPatch) -> None:
     def make() -> Tensor:
-        return generation.generate(model, PROMPT, LONG, 4, SETTINGS, generator_of(0))
+        return generation.generate(model, PROMPT, LONG, 4, SETTINGS, Noise.of("test", rows=3))
 
     growing = make()
     as_on_a_gpu(monkeypatch, NEVER)

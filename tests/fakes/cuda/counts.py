@@ -136,7 +136,7 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
 def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
     import torch
 
-    from core.randomness import generator_of
+    from core.randomness import Noise
     from core.text import autoregressive, fusion, generation, masked, original
     from core.text.data import TextSet
     from core.text.objective import OBJECTIVES
@@ -196,27 +196,30 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
             return fusion.bayes(own, both, alone, 1.0)
 
         def work() -> None:
-            generation.generate(model, start, 8, 4, settings, generator_of(0))
-            generation.fill(model, left, 4, right, settings, generator_of(0))
-            fusion.fill(model.autoregressive, model, left, 3, right, join, generator_of(0))
-            fusion.reweight(model.autoregressive, many, 1.0, generator_of(0))
+            noise = Noise(range(4), device)
+            generation.generate(model, start, 8, 4, settings, noise)
+            generation.fill(model, left, 4, right, settings, noise)
+            fusion.fill(model.autoregressive, model, left, 3, right, join, noise)
+            fusion.reweight(model.autoregressive, many, 1.0, noise[:2])
 
         return count(model, work)
 
     def verify() -> Any:
         model, start = network("diffusion"), empty[:1].to(device)
-        return count(model, lambda: fusion.verify(model.autoregressive, model, start, 2, 2, settings, generator_of(0)))
+        return count(
+            model, lambda: fusion.verify(model.autoregressive, model, start, 2, 2, settings, Noise([0], device))
+        )
 
     def next_tokens() -> Any:
         model, start = network("autoregressive"), empty.to(device)
-        return count(model, lambda: autoregressive.generate(model, start, 6, generator_of(0)))
+        return count(model, lambda: autoregressive.generate(model, start, 6, Noise(range(4), device)))
 
     def token_more() -> Any:
         """What a token takes once its work is repeated."""
         model, start = network("autoregressive"), empty.to(device)
 
         def drawn(length: int) -> Any:
-            return count(model, lambda: autoregressive.generate(model, start, length, generator_of(0)))
+            return count(model, lambda: autoregressive.generate(model, start, length, Noise(range(4), device)))
 
         few, more = drawn(WORTH), drawn(WORTH + 10)
         return more | {"kernels": (more["kernels"] - few["kernels"]) / 10}
@@ -227,18 +230,18 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
         waits: dict[str, int] = {}
 
         def work() -> None:
-            prefix = generation.Prefix(model, start, 8, WORTH)
+            prefix, noise = generation.Prefix(model, start, 8, WORTH), Noise(range(4), device)
             for _ in range(WARM + 2):
                 waits.update(counts.waits)
                 counts.reset()
-                logits = generation.denoise_block(model, prefix, tokens, tokens > 0, settings, generator_of(0))
+                logits = generation.denoise_block(model, prefix, tokens, tokens > 0, settings, noise)
                 prefix.extend(logits.argmax(dim=-1), 8)
 
         return {**(last := count(model, work)), "waits": waits | last["waits"], "evaluations": settings.steps}
 
     def at_once(name: str, generate: Callable[..., Any]) -> Any:
         model = network(name)
-        return count(model, lambda: generate(model, 4, context, 4, generator_of(0)))
+        return count(model, lambda: generate(model, context, 4, Noise(range(4), device)))
 
     return {
         "train text, autoregressive": lambda: train("autoregressive"),
