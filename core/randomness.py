@@ -59,6 +59,11 @@ class Noise:
         """The next standard normals: float32 [R, *shape] on the device."""
         return philox.normal(self._next(), math.prod(shape), self._device).view(len(self), *shape)
 
+    def normals(self, count: int, *shape: int) -> Tensor:
+        """What `normal` would give the next `count` times, drawn at once: float32 [count, R, *shape]."""
+        keys = torch.cat([self._next() for _ in range(count)])
+        return philox.normal(keys, math.prod(shape), self._device).view(count, len(self), *shape)
+
     def uniform(self, *shape: int) -> Tensor:
         """The next uniforms in [0, 1): float32 [R, *shape] on the device."""
         return philox.uniform(self._next(), math.prod(shape), self._device).view(len(self), *shape)

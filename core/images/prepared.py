@@ -6,8 +6,8 @@ numbers of the host, so each list of them is a recording of its own; its noise i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from core.images.denoising_path import DenoisingPath
 from core.images.evidence import Evidence
 from core.images.guidance import denoiser_of
 from core.images.model import TrainedModel
+from core.randomness import Noise
 from core.training import numerics
 from core.training.casts import Casts
 from core.training.graphs import Graphs
@@ -77,34 +78,34 @@ class Prepared:
         settings: ImageSample,
         labels: NDArray[np.int64],
         sigmas: Tensor,
-        source: Callable[[], Tensor],
+        noise: Noise,
         device: torch.device,
         callback: samplers.Callback = None,
         evidence: Evidence | None = None,
     ) -> Tensor:
-        """The samples [B, C, H, W] for `labels` [B] from noise of `source`, on the device; no step waits for it."""
+        """The samples [B, C, H, W] for `labels` [B] from the rows of `noise`, on the device; no step waits for it."""
         for watching in (callback, evidence):
             if isinstance(watching, DenoisingPath | Evidence):
                 watching.begin()
         trained, unconditional = self.within(number_format), bool((labels == len(self.shape.class_names)).all())
 
         def path(batch: Batch) -> tuple[Tensor, ...]:
-            placed, *noises = batch.tensors
-            noise = iter(noises).__next__ if noises else source
+            placed, *drawn = batch.tensors
+            fresh = iter(drawn).__next__ if drawn else partial(noise.normal, *self.shape.size)
             denoiser = denoiser_of(trained, settings, placed, device, evidence, unconditional)
-            x = float(sigmas[0]) * noise()
+            x = float(sigmas[0]) * fresh()
             if settings.start == "estimate":
                 x = samplers.estimated_start(denoiser, x, float(sigmas[0]))
-            x = samplers.SAMPLERS[settings.sampler](denoiser, x, sigmas, noise=noise, callback=callback)
+            x = samplers.SAMPLERS[settings.sampler](denoiser, x, sigmas, noise=fresh, callback=callback)
             return x, *(evidence.gathered() if evidence else ())
 
         placed = to_device(torch.from_numpy(labels), device)
         with numerics.switched(number_format, device), number_format.autocast(device):
             if self._paths is None:
                 return path(Batch((placed,)))[0]
-            noises = [source() for _ in range(1 + samplers.noises(settings.sampler, settings.steps))]
+            drawn = noise.normals(1 + samplers.noises(settings.sampler, settings.steps), *self.shape.size)
             kind = (settings, number_format, unconditional, evidence is not None, *sigmas.tolist())
-            x, *seen = self._paths(path, Batch((placed, *noises), kind), record=callback is None)
+            x, *seen = self._paths(path, Batch((placed, *drawn), kind), record=callback is None)
         if evidence is not None and seen:
             evidence.take(*seen)
         return x
