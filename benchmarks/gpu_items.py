@@ -251,7 +251,7 @@ def deterministic(slot: Slot) -> Facts:
 
 
 def draw(slot: Slot) -> Facts:
-    """Samples a second with guidance, as the job draws them; whether recorded evaluations are those of the network, and
+    """Samples a second with guidance, as the job draws them; whether recorded paths are those of the sampler, and its
     noise is that of a CPU."""
     objective, job = slot.images(), slot.job
     network = objective.model.to(slot.device).eval().requires_grad_(False)
@@ -263,7 +263,7 @@ def draw(slot: Slot) -> Facts:
     began = time.monotonic()
     drawn = sampling.draw(trained, settings, labels, sigmas, World(0, 1, slot.device)).images
     seconds = time.monotonic() - began
-    last = slice(len(labels) - settings.batch_size, None)  # by then evaluations are repeated from a recording
+    last = slice(len(labels) - settings.batch_size, None)  # by then paths are repeated from a recording
     seeds = [sampling.sample_seed(settings.seed, index) for index in range(len(labels))[last]]
     alone = sampling.draw_batch(trained, settings, seeds, labels[last], sigmas, slot.device)
     here, there = (Noise(seeds, where) for where in (slot.device, "cpu"))

@@ -128,7 +128,8 @@ def generate_blocks(network: Diffusion, length: int, steps: int, noise: Noise, t
         before = prefix.before[:, None].expand(tokens.shape)
         for step in range(steps, 0, -1):
             noisy = Noisy(nothing, gamma, tokens, known, before, begins)
-            drawn = autoregressive.draw(network.denoise(noisy, prefix.start, prefix.past) / temperature, noise)
+            logits = network.denoise(noisy, prefix.cache.place(block), prefix.cache)
+            drawn = autoregressive.draw(logits / temperature, noise)
             reveal = ~known & (noise.uniform(block) < 1 / step)
             tokens, known = torch.where(reveal, drawn, tokens), known | reveal
         prefix.extend(tokens, block)

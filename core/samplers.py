@@ -139,6 +139,11 @@ def evaluations(sampler: str, steps: int) -> int:
     return 2 * steps - 1 if sampler == "heun" else steps
 
 
+def noises(sampler: str, steps: int) -> int:
+    """Times that a sampler asks for noise in `steps` steps that end at sigma 0: for the last one never."""
+    return steps - 1 if sampler in ("ddpm", "dpmpp_sde") else 0
+
+
 def _pairs(sigmas: Tensor) -> list[tuple[float, float]]:
     values = [float(s) for s in sigmas]
     if len(values) < 2 or any(not a > b >= 0 for a, b in pairwise(values)):

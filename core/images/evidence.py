@@ -65,6 +65,15 @@ class Evidence:
         self._offset = cell * offset if self._offset is None else self._offset + cell * offset
         self._last = None
 
+    def gathered(self) -> tuple[Tensor, ...]:
+        """What was seen of a path: the slope [B, C, H, W] and offset [B] of s in x0, or nothing."""
+        self._settle()
+        return () if self._slope is None or self._offset is None else (self._slope, self._offset)
+
+    def take(self, slope: Tensor, offset: Tensor) -> None:
+        """Takes what was gathered of a path, in place of seeing it."""
+        self._slope, self._offset, self._last = slope, offset, None
+
     def of(self, finished: Tensor) -> Tensor:
         """s of the finished images x0 [B, C, H, W], in nats, float32 [B] on the CPU; 0 where no level was seen."""
         self._settle()

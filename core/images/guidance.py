@@ -21,13 +21,14 @@ def guided(
     no_class: int,
     *,
     device: torch.device | str = "cpu",
+    unconditional: bool | None = None,
     scale: float = 1.0,
     interval: tuple[float, float] = (0.0, float("inf")),
     guide: nn.Module | None = None,
     autoguidance: float = 1.0,
     evidence: Evidence | None = None,
 ) -> Denoiser:
-    """A denoiser on `device` for `labels` [B] of the host, guided away from what knows less: no class, a worse network.
+    """A denoiser on `device` for `labels` [B], guided away from what knows less: no class, a worse network.
 
     D = D_class + (scale - 1) (D_class - D_none) + (autoguidance - 1) (D_class - D_guide)
 
@@ -36,10 +37,12 @@ def guided(
     doubled batch. The second is autoguidance (Karras et al. 2024, "Guiding a diffusion model with a bad version of
     itself"), above interval[0]: where both networks err alike, the worse one errs further, and shows the way back.
 
+    `unconditional` says whether all labels are of no class, which is else looked up, for labels of the host.
     `evidence` sees D_class and D_none wherever it watches. Where there is no guidance that is one evaluation more, in a
     batch of its own, so that samples stay the same to the last bit.
     """
-    unconditional = bool((labels == no_class).all())
+    if unconditional is None:
+        unconditional = bool((labels == no_class).all())
     labels = to_device(labels, device)
     nothing = torch.full_like(labels, no_class)
 
@@ -65,17 +68,19 @@ def guided(
 def denoiser_of(
     trained: TrainedModel,
     settings: ImageSample,
-    labels: NDArray[np.int64],
+    labels: NDArray[np.int64] | Tensor,
     device: torch.device,
     evidence: Evidence | None = None,
+    unconditional: bool | None = None,
 ) -> Denoiser:
     """The model's denoiser for `labels` [B], guided as `settings` say, and watched by `evidence`."""
     return guided(
         trained.network,
         trained.process,
-        torch.from_numpy(labels),
+        labels if isinstance(labels, Tensor) else torch.from_numpy(labels),
         len(trained.shape.class_names),
         device=device,
+        unconditional=unconditional,
         scale=settings.guidance,
         interval=(settings.guidance_low, settings.guidance_high),
         guide=trained.guide,

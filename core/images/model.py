@@ -19,6 +19,7 @@ from core.images.config import UNMEASURED, ImageModel, Process
 from core.images.networks import NETWORKS
 from core.storage.model_folder import DESCRIPTION, load_weights, read_description, read_guide, read_weights, write_model
 from core.training.capacity import build_within_memory
+from core.transfer import to_device
 
 
 class ImageShape(Frozen):
@@ -60,6 +61,7 @@ class NoiseProcess:
         schedule = config.schedule
         self.sigma_data = UNMEASURED if config.sigma_data == "auto" else config.sigma_data
         self.table = noise.linear_beta_sigmas(schedule.steps, schedule.beta_start, schedule.beta_end)
+        self._tables: dict[torch.device, Tensor] = {}  # the same on each device: a recorded step copies none
         self.density = noise.Density(config.density, config.location, config.scale, self.table)
 
     def coefficients(self, sigma: Tensor) -> noise.Coefficients:
@@ -68,7 +70,9 @@ class NoiseProcess:
     def noise_level(self, sigma: Tensor) -> Tensor:
         """c_noise: the schedule's time for epsilon prediction, ln(sigma)/4 otherwise. [B] -> [B]"""
         if self.config.parameterisation == "epsilon":
-            return noise.schedule_time(sigma, self.table)
+            if sigma.device not in self._tables:
+                self._tables[sigma.device] = to_device(self.table, sigma.device)
+            return noise.schedule_time(sigma, self._tables[sigma.device])
         return sigma.log() / 4
 
     def output_weight(self, sigma: Tensor, c: noise.Coefficients) -> Tensor:

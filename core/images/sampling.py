@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,6 @@ from core.images.classes import NONE, class_indices
 from core.images.config import ImageSample
 from core.images.denoising_path import TRAJECTORY_SAMPLES, DenoisingPath, DrawnImages
 from core.images.evidence import Evidence, lowest
-from core.images.guidance import denoiser_of
 from core.images.model import NoiseProcess, TrainedModel, load_model
 from core.images.prepared import Prepared
 from core.processes import parts as parallel
@@ -31,8 +29,7 @@ from core.processes import world as distributed
 from core.processes.world import World
 from core.randomness import Noise, seed_of
 from core.requests import Facts, SampleRequest, ShardDrawer, ShardRequest
-from core.training import numerics, precision
-from core.training.precision import Precision
+from core.training import precision
 
 log = logging.getLogger(__name__)
 TRAJECTORY_FRAMES = 40
@@ -243,36 +240,11 @@ def denoise_batch(
     model = trained if isinstance(trained, Prepared) else Prepared(trained, settings, device)
     chosen = precision.choose(device, settings.precision or model.trained_in)
     for number_format in [chosen, precision.FP32] if chosen.dtype == torch.float16 else [chosen]:
-        networks = model.within(number_format)
-        x = _solved(networks, settings, labels, sigmas, seeds, number_format, device, callback, evidence).cpu()
+        x = model.solved(number_format, settings, labels, sigmas, Noise(seeds, device), callback, evidence).cpu()
         if x.isfinite().all():
             return x
         log.warning("a batch of images is not finite (%s)", number_format.reason)
     raise UserError("sample: the network's images are not finite; set sample.precision: fp32, or train again")
-
-
-def _solved(
-    trained: TrainedModel,
-    settings: ImageSample,
-    labels: NDArray[np.int64],
-    sigmas: Tensor,
-    seeds: Sequence[int],
-    number_format: Precision,
-    device: torch.device,
-    callback: samplers.Callback,
-    evidence: Evidence | None,
-) -> Tensor:
-    """The samples [B, C, H, W] of `seeds` [B] on `device`; no step waits for it."""
-    source = partial(Noise(seeds, device).normal, *trained.shape.size)
-    denoiser = denoiser_of(trained, settings, labels, device, evidence)
-    for watching in (callback, evidence):
-        if isinstance(watching, DenoisingPath | Evidence):
-            watching.begin()
-    with numerics.switched(number_format, device), number_format.autocast(device):
-        x = float(sigmas[0]) * source()
-        if settings.start == "estimate":
-            x = samplers.estimated_start(denoiser, x, float(sigmas[0]))
-        return samplers.SAMPLERS[settings.sampler](denoiser, x, sigmas, noise=source, callback=callback)
 
 
 def evaluations(settings: ImageSample) -> int:

@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core import philox
 from core.randomness import Noise
 from core.text import token_files
 from core.text.transformer import Cache, TokenTransformer
+from core.training.graphs import worthwhile
+from core.training.objective import Batch
 from core.training.optimizers import ParameterGroup
 
 
@@ -37,19 +40,19 @@ class Autoregressive(TokenTransformer):
         logits: Tensor = self.head(self.transformer(inputs, positions, causal=True))
         return logits
 
-    def read(self, ids: Tensor, start: int, past: Cache | None) -> tuple[Tensor, Cache]:
-        """Reads inputs ids [B, L] (start token included) at positions from `start` on, after `past`.
+    def features(self, ids: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        """Features [B, L, D] of inputs ids [B, L] (start token included) at the `positions` [L] that `cache` has for
+        them, which takes them in."""
+        mask = cache.seen(positions)
+        found: Tensor = self.transformer(self.embed(self.embeddings()[ids]), positions, mask=mask, cache=cache)
+        return found
 
-        Returns logits [B, L, V] of the token after each, and the cache of all read so far.
-        """
-        length = ids.shape[1]
-        positions = torch.arange(start, start + length, device=ids.device)
-        mask = None  # a single position looks at all before it
-        if length > 1:
-            mask = torch.ones(length, start + length, dtype=torch.bool, device=ids.device).tril(start)
-        cache: Cache = []
-        features = self.transformer(self.embed(self.embeddings()[ids]), positions, mask=mask, past=past, keep=cache)
-        return self.head(features), cache
+    def read(self, ids: Tensor, cache: Cache) -> Tensor:
+        """Logits [B, L, V] of the token after each of the next inputs ids [B, L], start token included."""
+        features = self.features(ids, cache.place(ids.shape[1]), cache)
+        cache.length += ids.shape[1]
+        logits: Tensor = self.head(features)
+        return logits
 
 
 def parameter_groups(model: nn.Module) -> list[ParameterGroup]:
@@ -78,22 +81,34 @@ def generate(model: Autoregressive, prompt: Tensor, length: int, noise: Noise, t
 
     Beyond the context the model goes on from the second half of what it has seen.
     """
-    ids, cache, read = prompt, None, 0
-    inputs, offset = model.shifted(prompt)[:, -model.context :], 0
-    while ids.shape[1] < length:
-        if read + inputs.shape[1] > model.context:
-            offset = max(0, ids.shape[1] - model.context // 2)
-            inputs, cache, read = ids[:, offset:], None, 0
-        logits, cache = model.read(inputs, read, cache)
-        read += inputs.shape[1]
-        inputs = draw(logits[:, -1] / temperature, noise)[:, None]
-        ids = torch.cat((ids, inputs), dim=1)
-    return ids[:, :length]
+    graphs = worthwhile(prompt.device, length - prompt.shape[1])
+    cache = Cache(model.context, prompt.device, fixed=graphs is not None)
+
+    def drawn(batch: Batch) -> Tensor:
+        ids, positions, keys = batch.tensors
+        laws = model.head(model.features(ids, positions, cache)[:, -1:])
+        return chosen(laws[:, -1] / temperature, philox.uniform(keys, model.vocabulary))[:, None]
+
+    tokens, inputs = [prompt], model.shifted(prompt)[:, -model.context :]
+    for keys in noise.keys(length - prompt.shape[1]):
+        if cache.length + inputs.shape[1] > model.context:
+            seen = torch.cat(tokens, dim=1)
+            inputs, cache.length = seen[:, max(0, seen.shape[1] - model.context // 2) :], 0
+        batch = Batch((inputs, cache.place(inputs.shape[1]), keys))
+        cache.length += inputs.shape[1]
+        inputs = drawn(batch) if graphs is None else graphs(drawn, batch)
+        tokens.append(inputs)
+    return torch.cat(tokens, dim=1)[:, :length]
 
 
 def draw(logits: Tensor, noise: Noise) -> Tensor:
-    """One token from each law [B, ..., V], by the Gumbel maximum."""
-    uniform = noise.uniform(*logits.shape[1:]).clamp_min(1e-20)
+    """One token from each law [B, ..., V]."""
+    return chosen(logits, noise.uniform(*logits.shape[1:]))
+
+
+def chosen(logits: Tensor, uniform: Tensor) -> Tensor:
+    """The token of each law [..., V] that uniform numbers [..., V] choose, by the Gumbel maximum."""
+    uniform = uniform.clamp_min(1e-20)
     return (logits - (-uniform.log()).log()).argmax(dim=-1)
 
 

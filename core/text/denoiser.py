@@ -106,12 +106,15 @@ class Diffusion(nn.Module):
         logits = model.head(both)
         return logits[:, read:] + own, logits[:, :read] if read else None
 
-    def denoise(self, noisy: Noisy, start: int, past: Cache | None) -> Tensor:
-        """Logits [B, L, V] of one block whose first slot is at position `start`, after the clean text in `past`."""
+    def denoise(self, noisy: Noisy, positions: Tensor, cache: Cache | None = None) -> Tensor:
+        """Logits [B, L, V] of one block at `positions` [L], after the clean text in `cache`, if there is any.
+
+        The block's own keys and values are there where the next text will be.
+        """
         inputs, own = self.slots(noisy)
-        positions = torch.arange(start, start + inputs.shape[1], device=inputs.device)
         model = self.autoregressive
-        logits: Tensor = model.head(model.transformer(inputs, positions, past=past)) + own
+        mask = cache.seen(positions[-1:].expand(len(positions))) if cache is not None and cache.fixed else None
+        logits: Tensor = model.head(model.transformer(inputs, positions, mask=mask, cache=cache)) + own
         return logits
 
     def slots(self, noisy: Noisy) -> tuple[Tensor, Tensor]:

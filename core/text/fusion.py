@@ -20,7 +20,7 @@ from torch import Tensor
 from core.randomness import Noise
 from core.text.autoregressive import NextToken, draw, total_log_prob
 from core.text.denoiser import Diffusion
-from core.text.generation import Prefix, Settings, block_denoiser, denoise_block
+from core.text.generation import Block, Prefix, Settings, denoise_block
 
 
 def mix(autoregressive: Tensor, diffusion: Tensor, alpha: float) -> Tensor:
@@ -47,8 +47,10 @@ def next_laws(model: Diffusion, left: Tensor, gap: int, right: Tensor, noise: No
     prefix = Prefix(model, left, size)
     z = noise.normal(size, model.config.process.embedding)
     gamma = torch.full((size,), model.config.process.gamma_max, device=left.device)
-    both = block_denoiser(model, prefix, tokens, known, 1.0)(z, gamma, None)[:, 0]
-    alone = block_denoiser(model, prefix, tokens, torch.zeros_like(known), 1.0)(z, gamma, None)[:, 0]
+    both, alone = (
+        Block.after(prefix, tokens, given).logits(model, prefix.cache, 1.0, z, gamma, None)[:, 0]
+        for given in (known, torch.zeros_like(known))
+    )
     return both, alone
 
 

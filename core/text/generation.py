@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from core.randomness import Noise
+from core.randomness import Noise, normal
 from core.text.denoiser import Diffusion, Noisy
 from core.text.reverse_steps import STEPS
 from core.text.schedule import NoisePath, evidence
 from core.text.transformer import Cache
+from core.training.graphs import worthwhile
+from core.training.objective import Batch
 
+R = TypeVar("R", Tensor, tuple[Tensor, ...])
 Watch = Callable[[float, Tensor], None]  # mean gamma of a block, and the most probable tokens [B, L] of the text
 
 
@@ -36,69 +40,79 @@ def sampled_path(model: Diffusion, block: int, tilt: float | None = None) -> Noi
 class Prefix:
     """Clean text [B, P] that blocks follow, read once and kept as keys and values.
 
-    Beyond the model's context it goes on from the second half of what it has.
+    Beyond the model's context it goes on from the second half of what it has. The last token is not read yet: the first
+    slot of the next block carries it.
+
+    Args:
+        model: whose text it is.
+        ids: [B, P] to begin with.
+        room: slots to leave after them within the context.
+        evaluations: of blocks that are to come; many are recorded on a GPU.
     """
 
-    def __init__(self, model: Diffusion, ids: Tensor, room: int) -> None:
+    def __init__(self, model: Diffusion, ids: Tensor, room: int, evaluations: int = 0) -> None:
         self.model, self.ids = model, ids[:, :0]
-        self.cache: Cache | None = None
-        self.length = 0  # inputs read: the start token and the ids, or the last ids alone
-        self.law = torch.empty(0)  # logits [B, V] of the next token by the clean stream
+        self.graphs = worthwhile(ids.device, evaluations)
+        self.cache = Cache(model.config.context, ids.device, fixed=self.graphs is not None)
+        self.before = torch.full((len(ids),), model.vocabulary, device=ids.device)  # the last token [B], or the start's
         self.extend(ids, room)
 
     def extend(self, ids: Tensor, room: int) -> None:
         """Appends ids [B, L], leaving `room` slots after them within the context."""
-        model = self.model.autoregressive
-        self.ids = torch.cat((self.ids, ids), dim=1)
-        inputs = ids if self.length else model.shifted(ids)
-        if self.length + inputs.shape[1] + room > model.context + 1:
-            kept = max(1, (model.context - room) // 2)
-            inputs, self.cache, self.length = self.ids[:, -kept:], None, 0
-        if not inputs.shape[1]:
-            return
-        laws, self.cache = model.read(inputs, self.length, self.cache)
-        self.law, self.length = laws[:, -1], self.length + inputs.shape[1]
+        self.ids, inputs = torch.cat((self.ids, ids), dim=1), torch.cat((self.before[:, None], ids), dim=1)
+        if self.cache.length + inputs.shape[1] + room > self.model.config.context + 1:
+            kept = max(1, (self.model.config.context - room) // 2)
+            inputs, self.cache.length = self.ids[:, -kept:], 0
+        self.before, new = inputs[:, -1], inputs.shape[1] - 1
+        if new:
+            self.repeated(self._read, Batch((inputs[:, :-1], self.cache.place(new)), ("read",)))
+            self.cache.length += new
 
-    @property
-    def before(self) -> Tensor:
-        """The token [B] before the next block; the start token if there is none."""
-        if self.ids.shape[1]:
-            return self.ids[:, -1]
-        return torch.full((len(self.ids),), self.model.vocabulary, device=self.ids.device)
+    def _read(self, batch: Batch) -> Tensor:
+        ids, positions = batch.tensors
+        return self.model.autoregressive.features(ids, positions, self.cache)
 
-    @property
-    def past(self) -> Cache | None:
-        """Keys and values that a block looks at: all but the last input, which its first slot carries itself."""
-        return None if self.cache is None else [(key[:, :, :-1], value[:, :, :-1]) for key, value in self.cache]
-
-    @property
-    def start(self) -> int:
-        """Position of the next block's first slot: that of the last input, whose successor it predicts."""
-        return self.length - 1
+    def repeated(self, function: Callable[[Batch], R], batch: Batch) -> R:
+        """`function(batch)`, recorded where that is worth it."""
+        return function(batch) if self.graphs is None else self.graphs(function, batch)
 
 
-def block_denoiser(
-    model: Diffusion, prefix: Prefix, tokens: Tensor, known: Tensor, guidance: float
-) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """The function (z [B, L, d], gamma [L], guess) -> logits [B, L, V] of one block.
+@dataclass(frozen=True)
+class Block:
+    """What slots [B, L] are denoised beside: the text before them, and tokens that are given among them.
 
     Args:
-        tokens, known: context inside the block [B, L], as for infill.
-        guidance: w of (1 - w) x unconditional + w x conditional logits (Ho & Salimans 2022), where unconditional is
-            without the prefix. 1 is none.
+        tokens, known: ids, and where they are given, as for infill [B, L].
+        before: the token [B] before the first slot.
+        positions: of the slots [L].
     """
-    begins = torch.arange(tokens.shape[1], device=tokens.device) == 0
-    before = prefix.before[:, None].expand(tokens.shape)
 
-    def denoise(z: Tensor, gamma: Tensor, guess: Tensor | None) -> Tensor:
-        noisy = Noisy(z, gamma.expand(tokens.shape), tokens, known, before, begins, True, guess)
-        logits = model.denoise(noisy, prefix.start, prefix.past)
+    tokens: Tensor
+    known: Tensor
+    before: Tensor
+    positions: Tensor
+
+    @classmethod
+    def after(cls, prefix: Prefix, tokens: Tensor, known: Tensor) -> Block:
+        """The next one after a text."""
+        return cls(tokens, known, prefix.before, prefix.cache.place(tokens.shape[1]))
+
+    def logits(
+        self, model: Diffusion, cache: Cache, guidance: float, z: Tensor, gamma: Tensor, guess: Tensor | None
+    ) -> Tensor:
+        """Logits [B, L, V] of z [B, L, d] at noise levels gamma [L].
+
+        Args:
+            guidance: w of (1 - w) x unconditional + w x conditional logits (Ho & Salimans 2022), where unconditional
+                is without the prefix. 1 is none.
+        """
+        tokens, known, gamma = self.tokens, self.known, gamma.expand(self.tokens.shape)
+        before, begins = self.before[:, None].expand(tokens.shape), self.positions == self.positions[:1]
+        logits = model.denoise(Noisy(z, gamma, tokens, known, before, begins, True, guess), self.positions, cache)
         if guidance == 1:
             return logits
-        alone = Noisy(z, gamma.expand(tokens.shape), tokens, torch.zeros_like(known), before, begins, False, guess)
-        return torch.lerp(model.denoise(alone, 0, None), logits, guidance)
-
-    return denoise
+        alone = Noisy(z, gamma, tokens, torch.zeros_like(known), before, begins, False, guess)
+        return torch.lerp(model.denoise(alone, self.positions - self.positions[:1]), logits, guidance)
 
 
 def carried_over(
@@ -135,23 +149,37 @@ def denoise_block(
     watch: Watch | None = None,
 ) -> Tensor:
     """Logits [B, L, V] of a block after all its steps, given `tokens` [B, L] where `known`."""
-    denoise = block_denoiser(model, prefix, tokens, known, settings.guidance)
-    step = STEPS[settings.sampler]
+    block, cache = Block.after(prefix, tokens, known), prefix.cache
     grid = sampled_path(model, tokens.shape[1], settings.tilt).grid(settings.steps)
     shape = (tokens.shape[1], model.config.process.embedding)
+    levels = [] if watch is None else grid.mean(dim=1).tolist()
 
-    z, guess = source.normal(*shape), None
-    logits = torch.empty(0)
+    def evaluated(batch: Batch) -> tuple[Tensor, ...]:
+        """The most probable tokens, if they are watched; then z and the guess for the next step, or at last logits."""
+        _, watched, guessed, moves = batch.kind
+        within, (z, gamma, *more) = Block(*batch.tensors[:4]), batch.tensors[4:]
+        guess = more.pop() if guessed else None
+        logits = within.logits(model, cache, settings.guidance, z, gamma, guess) / settings.temperature
+        seen = (torch.where(within.known, within.tokens, logits.argmax(dim=-1)),) if watched else ()
+        if not moves:
+            return *seen, logits
+        after, fresh = more
+        lower = STEPS[settings.sampler](z, model.mean(logits), gamma[:, None], after[:, None], normal(fresh, *shape))
+        return *seen, lower, carried_over(model, logits, z, gamma, lower, after, settings.temperature)
+
+    given = (block.tokens, block.known, block.before, block.positions)
+    keys = source.keys(settings.steps)
+    state: tuple[Tensor, ...] = (normal(keys[0], *shape),)  # z, then the guess too, and logits in the end
     for index in range(settings.steps):
-        logits = denoise(z, grid[index], guess) / settings.temperature
+        z, *guess = state
+        moves = index + 1 < settings.steps
+        more = (grid[index + 1], keys[index + 1]) if moves else ()
+        batch = Batch((*given, z, grid[index], *more, *guess), (settings, watch is not None, bool(guess), moves))
+        state = prefix.repeated(evaluated, batch)
         if watch is not None:
-            watch(float(grid[index].mean()), torch.where(known, tokens, logits.argmax(dim=-1)))
-        if index + 1 < settings.steps:
-            gamma, after = grid[index], grid[index + 1]
-            lower = step(z, model.mean(logits), gamma[:, None], after[:, None], source.normal(*shape))
-            guess = carried_over(model, logits, z, gamma, lower, after, settings.temperature)
-            z = lower
-    return logits
+            watch(levels[index], state[0])
+            state = state[1:]
+    return state[0]
 
 
 @torch.no_grad()
@@ -165,7 +193,8 @@ def generate(
     watch: Watch | None = None,
 ) -> Tensor:
     """Tokens after a prompt [B, P] until there are `length`, `block` at a time: int64 [B, length]."""
-    prefix = Prefix(model, prompt, block)
+    blocks = -(-(length - prompt.shape[1]) // block)
+    prefix = Prefix(model, prompt, block, blocks * settings.steps)
     while prefix.ids.shape[1] < length:
         size = min(block, length - prefix.ids.shape[1])
         blank = torch.zeros(len(prompt), size, dtype=torch.long, device=prompt.device)
@@ -188,7 +217,7 @@ def fill(
 ) -> Tensor:
     """`gap` tokens [B, gap] between left [B, P] and right [B, Q]; both are given as clean context."""
     size = gap + right.shape[1]
-    prefix = Prefix(model, left, size)
+    prefix = Prefix(model, left, size, settings.steps)
     tokens = torch.cat((torch.zeros(len(left), gap, dtype=torch.long, device=left.device), right), dim=1)
     known = (torch.arange(size, device=left.device) >= gap).expand(tokens.shape)
     seen = None if watch is None else _with_prefix(watch, left)

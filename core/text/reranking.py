@@ -29,7 +29,8 @@ def surprise(model: Autoregressive, left: Tensor, middle: Tensor, right: Tensor,
     Drafts are the middle itself and one for each row of `noise`.
     The three together are at most the model's context.
     """
-    laws, left_cache = model.read(model.shifted(left[None]), 0, None)
+    left_cache = Cache(model.context, left.device)
+    laws = model.read(model.shifted(left[None]), left_cache)
     others = _drafts(model, laws[:, -1], left_cache, len(middle), noise)
     before, after = log_probs(model, laws[:, -1], left_cache, torch.cat((middle[None], others)), right)
     own = -float(before[0])
@@ -47,8 +48,7 @@ def log_probs(
     """
     count, gap = middles.shape
     ids = torch.cat((middles, right.expand(count, -1)), dim=1)
-    start = cache[0][0].shape[2]
-    laws, _ = model.read(ids[:, :-1], start, _repeated(cache, count))
+    laws = model.read(ids[:, :-1], cache.repeated(count))
     all_laws = torch.cat((law.expand(count, -1)[:, None], laws), dim=1)
     each = all_laws.double().log_softmax(dim=-1).gather(-1, ids[..., None])[..., 0]
     return each[:, :gap].sum(dim=1), each[:, gap:].sum(dim=1)
@@ -58,13 +58,8 @@ def _drafts(model: Autoregressive, law: Tensor, cache: Cache, gap: int, noise: N
     """Continuations [K, gap], a row of `noise` each, of the text in `cache`; the next token has logits `law` [1, V]."""
     count = len(noise)
     ids = draw(law.expand(count, -1), noise)[:, None]
-    read, cache = cache[0][0].shape[2], _repeated(cache, count)
+    cache = cache.repeated(count)
     while count and ids.shape[1] < gap:
-        laws, cache = model.read(ids[:, -1:], read, cache)
-        read += 1
+        laws = model.read(ids[:, -1:], cache)
         ids = torch.cat((ids, draw(laws[:, -1], noise)[:, None]), dim=1)
     return ids if count else ids.new_zeros(0, gap)
-
-
-def _repeated(cache: Cache, count: int) -> Cache:
-    return [(key.expand(count, -1, -1, -1), value.expand(count, -1, -1, -1)) for key, value in cache]

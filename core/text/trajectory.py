@@ -19,16 +19,24 @@ def interval(evaluations: int) -> int:
 
 @dataclass
 class Trajectory:
-    """Takes in the most probable tokens of each evaluation, and keeps those of every so many."""
+    """Takes in the most probable tokens of each evaluation, and keeps those of every so many: on the device, so that
+    no step waits for it."""
 
     every: int
     trained: TrainedText
-    frames: list[dict[str, Any]] = field(default_factory=list)
+    _kept: list[tuple[float, Tensor]] = field(default_factory=list)
     _seen: int = 0
 
     def __call__(self, gamma: float, tokens: Tensor) -> None:
         if self._seen % self.every == 0:
-            decode = self.trained.tokenizer.decode
-            texts = [[decode([index]) for index in row] for row in tokens[:TEXTS].tolist()]
-            self.frames.append({"gamma": round(gamma, 4), "tokens": texts})
+            self._kept.append((gamma, tokens[:TEXTS]))
         self._seen += 1
+
+    @property
+    def frames(self) -> list[dict[str, Any]]:
+        """What was kept."""
+        decode = self.trained.tokenizer.decode
+        return [
+            {"gamma": round(gamma, 4), "tokens": [[decode([index]) for index in row] for row in tokens.tolist()]}
+            for gamma, tokens in self._kept
+        ]

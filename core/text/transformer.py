@@ -7,6 +7,8 @@ Pre-RMSNorm, rotary positions (Su et al. 2021), normalised queries and keys (Hen
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +17,7 @@ from torch import Tensor, nn
 from core.attention import attention
 from core.text.config import TextModel, TransformerConfig
 
-Cache = list[tuple[Tensor, Tensor]]  # keys and values [B, heads, L, D / heads] of each layer
-
-
+Put = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values, to all that are looked at
 Rotation = tuple[Tensor, Tensor]  # cosines [L, D] twice over, and sines, those of the first half negated
 
 
@@ -42,6 +42,53 @@ class Norm(nn.RMSNorm):
         return super().forward(x.to(self.weight.dtype))
 
 
+class Cache:
+    """Keys and values of the inputs of a causal transformer, in place at their positions: each input is read once.
+
+    Args:
+        room: positions there are.
+        device: where they are.
+        fixed: all shapes are those of the full room, whatever it holds, so that work can be recorded; masks hide what
+            is not there. Else what is looked at ends where the last input does.
+    """
+
+    def __init__(self, room: int, device: torch.device, *, fixed: bool = False) -> None:
+        self.length = 0  # inputs read
+        self.fixed = fixed
+        self.positions = torch.arange(room, device=device)
+        self._end = room
+        self._layers: list[tuple[Tensor, Tensor]] = []  # keys and values [B, heads, room, D / heads]
+
+    def place(self, count: int) -> Tensor:
+        """Positions [count] of the next inputs."""
+        last = self.length + count
+        self._end = len(self.positions) if self.fixed else last
+        return self.positions[self.length : last]
+
+    def seen(self, last: Tensor) -> Tensor | None:
+        """The mask [L, P] by which L rows see positions up to `last` [L], the positions that `place` gave or later."""
+        if len(last) == 1 and not self.fixed:
+            return None
+        return self.positions[: self._end] <= last[:, None]
+
+    def put(self, layer: int, positions: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, heads, P, D / heads] of a layer with those of inputs at `positions` [L] among them."""
+        if layer == len(self._layers):
+            shape = (*value.shape[:2], len(self.positions), value.shape[-1])
+            self._layers.append((value.new_zeros(shape), value.new_zeros(shape)))
+        kept = self._layers[layer]
+        for all_of_them, new in zip(kept, (key, value), strict=True):
+            all_of_them.index_copy_(2, positions, new)
+        return kept[0][:, :, : self._end], kept[1][:, :, : self._end]
+
+    def repeated(self, rows: int) -> Cache:
+        """Copies of what was read of one row, for so many that go on from there."""
+        copy = Cache(len(self.positions), self.positions.device, fixed=self.fixed)
+        copy.length = self.length
+        copy._layers = [(key.repeat(rows, 1, 1, 1), value.repeat(rows, 1, 1, 1)) for key, value in self._layers]
+        return copy
+
+
 class Layer(nn.Module):
     """Attention and a two-layer network, each added to the residual stream."""
 
@@ -59,21 +106,19 @@ class Layer(nn.Module):
         nn.init.zeros_(self.attention_out.weight)
         nn.init.zeros_(self.down.weight)
 
-    def forward(
-        self, x: Tensor, by: Rotation, mask: Tensor | None, causal: bool, past: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(self, x: Tensor, by: Rotation, mask: Tensor | None, causal: bool, put: Put | None) -> Tensor:
         batch, length, width = x.shape
         projected = self.query_key_value(self.attention_norm(x)).view(batch, length, 3, self.heads, width // self.heads)
         pair, (value,) = projected.permute(2, 0, 3, 1, 4).split((2, 1))  # [2, B, heads, L, D / heads], and the third
         gains = F.pad(self.gain, (0, 0, 0, 0, 0, self.heads), value=1.0).view(2, 1, self.heads, 1, 1)  # keys have none
         query, key = rotate(_normalise(pair) * gains, by)
         key = key.to(value.dtype)
-        if past is not None:
-            key, value = torch.cat((past[0], key), dim=2), torch.cat((past[1], value), dim=2)
+        if put is not None:
+            key, value = put(key, value)
         mixed = attention(query, key, value, mask=mask, causal=causal)
         x = x + self.dropout(self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width)))
         x = x + self.dropout(self.down(F.relu(self.up(self.mlp_norm(x))).square()))
-        return x, (key, value)
+        return x
 
 
 class Transformer(nn.Module):
@@ -92,24 +137,20 @@ class Transformer(nn.Module):
         *,
         mask: Tensor | None = None,
         causal: bool = False,
-        past: Cache | None = None,
-        keep: Cache | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """Features [B, L, D] of inputs x [B, L, D].
 
         Args:
             positions: [L], of x.
-            mask: boolean [L, P + L], true where a row may look at a column; P is the length of `past`.
-            causal: look at no later position (without `past` and `mask`).
-            past: keys and values of P earlier positions, all of which may be attended to.
-            keep: an empty list that takes the keys and values of past and x.
+            mask: boolean [L, P], true where a row may look at a column; P is L, or what `cache` shows.
+            causal: look at no later position (without `cache` and `mask`).
+            cache: keys and values of earlier positions, all of which may be attended to; those of x go there too.
         """
         x = self.first_norm(x)
         by = rotation(positions, self.head_width)
         for index, layer in enumerate(self.layers):
-            x, entry = layer(x, by, mask, causal, past[index] if past else None)
-            if keep is not None:
-                keep.append(entry)
+            x = layer(x, by, mask, causal, partial(cache.put, index, positions) if cache is not None else None)
         features: Tensor = self.last_norm(x)
         return features
 

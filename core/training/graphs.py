@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,10 @@ from torch import Tensor
 from core.training.objective import Batch
 
 WARM = 3  # calls of a kind that run kernel by kernel: libraries choose algorithms, optimizers make their state
+WORTH = 64  # calls that make a recording worth its time where it serves for these alone
 MOST = 16  # graphs kept; a kind beyond runs kernel by kernel
+
+R = TypeVar("R", Tensor, tuple[Tensor, ...])
 
 log = logging.getLogger(__name__)
 
@@ -24,20 +28,28 @@ log = logging.getLogger(__name__)
 class Graphs:
     """A function of batches that has no other input, and waits for nothing, recorded once for each kind of batch.
 
-    What it computes is the same, to the last bit: the same kernels in the same order.
+    What it computes is the same, to the last bit: the same kernels in the same order. It copies nothing from the host,
+    whose memory is another's by the time that a recording is repeated.
+
+    Args:
+        warm: calls of a kind that run kernel by kernel before it is recorded; None: `WARM`.
     """
 
-    def __init__(self) -> None:
-        self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]] = {}
+    def __init__(self, warm: int | None = None) -> None:
+        self._warm = warm
+        self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Any]] = {}
         self._calls: Counter[Hashable] = Counter()
         self._refused = False
 
-    def __call__(self, function: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
-        """`function(batch)`."""
+    def __call__(self, function: Callable[[Batch], R], batch: Batch, *, record: bool = True) -> R:
+        """`function(batch)`; kernel by kernel without `record`, as where somebody watches."""
         kind = (*batch.kind, *((tensor.shape, tensor.dtype) for tensor in batch.tensors))
         self._calls[kind] += 1
+        if not record:
+            return function(batch)
         if kind not in self._graphs:
-            if self._refused or self._calls[kind] <= WARM or len(self._graphs) == MOST:
+            warm = WARM if self._warm is None else self._warm
+            if self._refused or self._calls[kind] <= warm or len(self._graphs) == MOST:
                 return function(batch)
             try:
                 self._graphs[kind] = _recorded(function, batch)
@@ -48,15 +60,19 @@ class Graphs:
         graph, inputs, result = self._graphs[kind]
         torch._foreach_copy_(list(inputs), list(batch.tensors), non_blocking=True)
         graph.replay()
-        return result.clone()
+        copies: Any = result.clone() if isinstance(result, Tensor) else tuple(tensor.clone() for tensor in result)
+        return copies
 
 
-def _recorded(
-    function: Callable[[Batch], Tensor], batch: Batch
-) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]:
+def _recorded(function: Callable[[Batch], R], batch: Batch) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], R]:
     inputs = tuple(tensor.clone() for tensor in batch.tensors)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         result = function(Batch(inputs, batch.kind))
     return graph, inputs, result
+
+
+def worthwhile(device: torch.device, calls: int) -> Graphs | None:
+    """For work that `device` is asked for so many times, or None where kernel by kernel is as well."""
+    return Graphs() if device.type == "cuda" and calls >= WORTH else None

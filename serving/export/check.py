@@ -87,7 +87,7 @@ def of_text(source: TextSource, what: str, step: Step) -> Difference:
     settings = Settings(s.sampler, s.steps, s.temperature, 1.0, s.tilt)
     prefix = Prefix(network, before, size)
     ours = denoise_block(network, prefix, tokens, known, settings, Noise.of("noise", rows=1))
-    inputs = network.autoregressive.shifted(before)[:, -prefix.length :]
+    inputs = network.autoregressive.shifted(before)[:, -prefix.cache.length - 1 :]
     theirs = denoised_block(step, inputs, tokens, known, s.steps, s.temperature, network.config.process.embedding,
                             Noise.of("noise", rows=1))  # fmt: skip
     free = ~known[0]

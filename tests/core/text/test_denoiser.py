@@ -10,7 +10,7 @@ from core.randomness import Draws, Noise
 from core.text.autoregressive import Autoregressive, generate, unigram_log_probs
 from core.text.data import TextSet, windows
 from core.text.denoiser import Diffusion, Noisy
-from core.text.generation import Prefix, Settings, block_denoiser, fill
+from core.text.generation import Block, Prefix, Settings, fill
 from core.text.generation import generate as generate_blocks
 from core.text.objective import DiffusionObjective, gamma_losses, noisy_windows
 from core.text.schedule import evidence
@@ -37,15 +37,13 @@ def test_a_block_is_denoised_alike_in_training_and_in_sampling(model: Diffusion,
     noisy = whole(model, tokens, block)
     logits, _ = model(noisy, block)
     for start in range(0, 16, block):
-        prefix = Prefix(model, tokens[:, :start], block)
         part = slice(start, start + block)
         unknown = torch.zeros(3, block, dtype=torch.bool)
         for row in range(3):  # noise levels differ by row, the sampler's do not
             one = Prefix(model, tokens[row : row + 1, :start], block)
-            denoise = block_denoiser(model, one, tokens[row : row + 1, part], unknown[:1], 1.0)
-            found = denoise(noisy.z[row : row + 1, part], noisy.gamma[row, part], None)
+            among = Block.after(one, tokens[row : row + 1, part], unknown[:1])
+            found = among.logits(model, one.cache, 1.0, noisy.z[row : row + 1, part], noisy.gamma[row, part], None)
             torch.testing.assert_close(found[0], logits[row, part], atol=2e-4, rtol=1e-3)
-        torch.testing.assert_close(prefix.law, model.autoregressive(tokens[:, :start])[:, -1], atol=2e-4, rtol=1e-3)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from core.text.config import TextEvaluate, TextModel
 from core.text.data import TextSet
 from core.text.infilling import chosen_elsewhere, held_out_spans
 from core.text.ratios import parts, per_character
+from core.text.transformer import Cache
 from tests.core.text.conftest import MODEL, shake
 
 TOKENS, GAP = 5, 2
@@ -57,7 +58,8 @@ def bounds(model: Autoregressive, drafts: int, repeats: int) -> torch.Tensor:
 def test_the_cached_reading_gives_the_probabilities_of_whole_texts(tiny: Autoregressive) -> None:
     own, after = counted(tiny)
     gaps = torch.tensor(list(itertools.product(range(TOKENS), repeat=GAP)))
-    laws, cache = tiny.read(tiny.shifted(LEFT[None]), 0, None)
+    cache = Cache(MODEL.context, torch.device("cpu"))
+    laws = tiny.read(tiny.shifted(LEFT[None]), cache)
     before, behind = reranking.log_probs(tiny, laws[:, -1], cache, gaps, RIGHT)
     torch.testing.assert_close(before, own, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(behind, after, atol=1e-4, rtol=1e-4)

@@ -68,11 +68,13 @@ def test_order_matters_through_positions_alone(model: Transformer) -> None:
 def test_reading_in_pieces_with_a_cache_gives_the_same_features(model: Transformer) -> None:
     x, positions = torch.randn(2, 9, 32, dtype=torch.float64), torch.arange(9)
     whole = model(x, positions, causal=True)
-    cache: Cache = []
-    first = model(x[:, :4], positions[:4], causal=True, keep=cache)
-    mask = torch.ones(5, 9, dtype=torch.bool).tril(4)
-    second = model(x[:, 4:], positions[4:], mask=mask, past=cache)
-    torch.testing.assert_close(torch.cat((first, second), dim=1), whole)
+    for fixed in (False, True):
+        cache, features = Cache(12, torch.device("cpu"), fixed=fixed), []
+        for part in x.split([4, 1, 4], dim=1):
+            places = cache.place(part.shape[1])
+            features.append(model(part, places, mask=cache.seen(places), cache=cache))
+            cache.length += part.shape[1]
+        torch.testing.assert_close(torch.cat(features, dim=1), whole)
 
 
 def test_a_new_layer_changes_nothing_yet() -> None:

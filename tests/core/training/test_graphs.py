@@ -1,17 +1,10 @@
-"""A recorded step is the step: it reads all that changes from its batch.
-
-What records here is torch.fx, which like a CUDA graph keeps the operators and every number that the host put in.
-"""
+"""A recorded step is the step: it reads all that changes from its batch."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from core.config import TrainConfig
 from core.processes.world import World
@@ -21,32 +14,11 @@ from core.training.objective import Batch, Objective
 from core.training.optimizers import Optimizers
 from core.training.step import Step
 from tests.core.toy import ToyObjective
+from tests.core.training.recorded import Recordings
 from tests.core.training.small import images, text
 
 CPU = torch.device("cpu")
 STEPS = 12
-
-
-class Recording:
-    """What stands for a CUDA graph: made without changing anything, and run on its inputs as they are."""
-
-    made = 0
-
-    def __init__(self, step: Step, function: Callable[[Batch], Tensor], batch: Batch) -> None:
-        self.inputs = tuple(tensor.clone() for tensor in batch.tensors)
-        state = _tensors(step)
-        before = [tensor.clone() for tensor in state]
-        with torch.random.fork_rng(devices=[]):
-            self.run = make_fx(lambda *tensors: function(Batch(tensors, batch.kind)))(*self.inputs)
-        with torch.no_grad():
-            for tensor, value in zip(state, before, strict=True):
-                tensor.copy_(value)
-        self.result = torch.zeros(3, dtype=torch.float64)
-        Recording.made += 1
-
-    @torch.no_grad()
-    def replay(self) -> None:
-        self.result.copy_(self.run(*self.inputs))
 
 
 def _tensors(step: Step) -> list[Tensor]:
@@ -57,15 +29,11 @@ def _tensors(step: Step) -> list[Tensor]:
 
 def trained(
     objective: Objective, monkeypatch: pytest.MonkeyPatch, *, recorded: bool, number_format: str = "fp32"
-) -> tuple[list[Tensor], Tensor]:
-    """All that `STEPS` steps, as a GPU takes them, leave behind, and what each came to."""
+) -> tuple[list[Tensor], Tensor, int]:
+    """All that `STEPS` steps, as a GPU takes them, leave behind, what each came to, and how many were recorded."""
     config = TrainConfig(examples=10**6, batch_size=8, optimizer="muon", weight_decay=0.1, warmup_examples=80)
     step = Step(objective, config, World(0, 1, CPU), precision.choose(CPU, number_format))
     step.on_gpu, step.graphs = True, Graphs() if recorded else None
-
-    def record(function: Callable[[Batch], Tensor], batch: Batch) -> Any:
-        made = Recording(step, function, batch)
-        return made, made.inputs, made.result
 
     def decided_there(self: Optimizers, bad: Tensor) -> None:
         for optimizer in self.parts.values():
@@ -73,11 +41,10 @@ def trained(
             optimizer.step()
 
     monkeypatch.setattr(graphs, "WARM", 1)
-    monkeypatch.setattr(graphs, "_recorded", record)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    recordings = Recordings(monkeypatch, lambda: _tensors(step))
     monkeypatch.setattr(Optimizers, "step", decided_there)
     rows = [step(8 * index, (index + 1) / STEPS) for index in range(STEPS)]
-    return _tensors(step), torch.stack(rows)
+    return _tensors(step), torch.stack(rows), recordings.made
 
 
 # Dropout by half, whose factor of two is exact however it is calculated.
@@ -87,11 +54,10 @@ def test_recorded_steps_leave_the_very_same_weights(name: str, monkeypatch: pyte
         torch.manual_seed(0)
         return ToyObjective(dropout=0.5) if name == "toy" else images() if name == "images" else text(name)
 
-    Recording.made = 0
     number_format = "bf16" if name == "images" else "fp32"  # whose weights are copied
-    left, rows = trained(objective(), monkeypatch, recorded=False, number_format=number_format)
-    right, again = trained(objective(), monkeypatch, recorded=True, number_format=number_format)
-    assert Recording.made >= (2 if name == "diffusion" else 1)  # blocks of several lengths
+    left, rows, _ = trained(objective(), monkeypatch, recorded=False, number_format=number_format)
+    right, again, made = trained(objective(), monkeypatch, recorded=True, number_format=number_format)
+    assert made >= (2 if name == "diffusion" else 1)  # blocks of several lengths
     assert torch.equal(rows, again)
     assert all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 

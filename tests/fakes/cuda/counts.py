@@ -25,12 +25,16 @@ class NoCheckpoints:
         return None
 
 
-def training(objective: Any, settings: dict[str, Any], counts: Counts, steps: int = 1) -> dict[str, Any]:
-    """The dearest of `steps` steps between two rows of the log, after the first, which makes the optimizers' state."""
+def training(
+    objective: Any, settings: dict[str, Any], counts: Counts, steps: int = 1, *, record: bool = False
+) -> dict[str, Any]:
+    """The dearest of `steps` steps between two rows of the log, after the first, which makes the optimizers' state; and
+    what one that is recorded waits for."""
     import torch
 
     from core.config import TrainConfig
     from core.processes.world import World
+    from core.training.graphs import Graphs
     from core.training.loop import _Training
 
     config = TrainConfig(**{**settings, "examples": 10**6, "minutes": None, "graphs": False})
@@ -42,8 +46,13 @@ def training(objective: Any, settings: dict[str, Any], counts: Counts, steps: in
         counts.reset()
         run._step()
         found.append(counts.summary())
-    run._read_outcomes()
     waits = {place: count for one in found for place, count in one["waits"].items()}
+    if record:
+        counts.reset()
+        run.step.graphs = Graphs(warm=0)
+        run._step()
+        waits |= counts.waits
+    run._read_outcomes()
     return {"kernels": max(one["kernels"] for one in found), "waits": waits, "precision": run.precision.reason}
 
 
@@ -69,9 +78,9 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
         model = job.model.model_copy(update={"process": job.model.process.model_copy(update=process)})
         return ImageObjective(model, shape, split, split)
 
-    def train(precision: str = "auto", **process: Any) -> Any:
+    def train(precision: str = "auto", *, record: bool = False, **process: Any) -> Any:
         settings = job.train.model_dump() | {"precision": precision, "guide_at": None, "batch_size": 64}
-        return training(objective(**process), settings, counts)
+        return training(objective(**process), settings, counts, record=record)
 
     def ready(**changes: Any) -> Any:
         own = objective()
@@ -95,10 +104,13 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
         """What a batch takes after the first, of as many as are worth a recording."""
         trained, settings, labels, sigmas = ready()
         model = Prepared(trained, settings, device, RECORDED)
-        for _ in range(2):
-            counts.reset()
-            sampling.draw_batch(model, settings, range(DRAWN), labels, sigmas, device)
-        return counts.summary() | {"evaluations": sampling.denoiser_evaluations(settings)}
+        sampling.draw_batch(model, settings, range(DRAWN), labels, sigmas, device)
+        counts.reset()
+        sampling.draw_batch(model, settings, range(DRAWN), labels, sigmas, device)
+        recording = [place for place in counts.waits if "in a graph" in place]
+        counts.reset()
+        sampling.draw_batch(model, settings, range(DRAWN), labels, sigmas, device)
+        return counts.summary() | {"recording": recording}
 
     def look() -> Any:
         own = objective()
@@ -111,7 +123,9 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
     return {
         "train images": train,
         "train images, fp16": lambda: train("fp16"),
-        "train images, epsilon": lambda: train(parameterisation="epsilon", density="uniform", weight="min_snr"),
+        "train images, epsilon": lambda: train(
+            record=True, parameterisation="epsilon", density="uniform", weight="min_snr"
+        ),
         "draw images": draw,
         "draw images, heun": lambda: draw(sampler="heun", steps=4),
         "draw images, another batch": draw_on,
@@ -127,6 +141,7 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
     from core.text.data import TextSet
     from core.text.objective import OBJECTIVES
     from core.training.casts import cast
+    from core.training.graphs import WARM, WORTH
     from factory.job import TextTrainingJob
     from pipelines.jobs import load_job
 
@@ -149,7 +164,8 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
         return OBJECTIVES[name](job.model.model_copy(update=changes), data, 0)
 
     def train(name: str, steps: int = 1) -> Any:
-        return training(objective(name), job.train.model_dump() | {"guide_at": None}, counts, steps)
+        settings = job.train.model_dump() | {"guide_at": None}
+        return training(objective(name), settings, counts, steps, record=name == "diffusion")
 
     def network(name: str) -> Any:
         return objective(name, transformer=shallow).model.to(device).eval().requires_grad_(False)
@@ -198,6 +214,31 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
         model, start = network("autoregressive"), empty.to(device)
         return count(model, lambda: autoregressive.generate(model, start, 6, Noise(range(4), device)))
 
+    def token_more() -> Any:
+        """What a token takes once its work is repeated."""
+        model, start = network("autoregressive"), empty.to(device)
+
+        def drawn(length: int) -> Any:
+            return count(model, lambda: autoregressive.generate(model, start, length, Noise(range(4), device)))
+
+        few, more = drawn(WORTH), drawn(WORTH + 10)
+        return more | {"kernels": (more["kernels"] - few["kernels"]) / 10}
+
+    def block_more() -> Any:
+        """What a block takes once its work is repeated: its steps, and that it is read."""
+        model, start, tokens = network("diffusion"), empty.to(device), torch.zeros(4, 8, dtype=torch.long).to(device)
+        waits: dict[str, int] = {}
+
+        def work() -> None:
+            prefix, noise = generation.Prefix(model, start, 8, WORTH), Noise(range(4), device)
+            for _ in range(WARM + 2):
+                waits.update(counts.waits)
+                counts.reset()
+                logits = generation.denoise_block(model, prefix, tokens, tokens > 0, settings, noise)
+                prefix.extend(logits.argmax(dim=-1), 8)
+
+        return {**(last := count(model, work)), "waits": waits | last["waits"], "evaluations": settings.steps}
+
     def at_once(name: str, generate: Callable[..., Any]) -> Any:
         model = network(name)
         return count(model, lambda: generate(model, context, 4, Noise(range(4), device)))
@@ -209,6 +250,8 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
         "train text, original": lambda: train("original"),
         "draw text, diffusion": diffusion,
         "draw text, autoregressive": next_tokens,
+        "draw text, autoregressive, a token more": token_more,
+        "draw text, diffusion, a block more": block_more,
         "draw text, masked": lambda: at_once("masked", masked.generate),
         "draw text, original": lambda: at_once("original", original.generate),
         "draw text, verified": verify,

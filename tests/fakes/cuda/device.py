@@ -50,11 +50,21 @@ class Counts:
     """What the device was asked: kernels by operator, and the places where the host waits for it."""
 
     def __init__(self) -> None:
+        self.recording = False
         self.reset()
 
     def reset(self) -> None:
         self.kernels: Counter[str] = Counter()
-        self.waits: Counter[str] = Counter()  # reads of a value, copies to the host, copies that are not asynchronous
+        # Reads of a value, copies to the host, copies that are not asynchronous, and in a graph all copies.
+        self.waits: Counter[str] = Counter()
+
+    @contextmanager
+    def recorded(self, _: Any) -> Iterator[None]:
+        self.recording = True
+        try:
+            yield
+        finally:
+            self.recording = False
 
     def summary(self) -> dict[str, Any]:
         return {"kernels": sum(self.kernels.values()), "waits": dict(self.waits)}
@@ -98,7 +108,9 @@ def pretended() -> Iterator[Counts]:
         source = args[0] if into is None else args[1]
         target = into.device if into is not None else torch.device(kwargs.get("device") or source.device)
         asynchronous = kwargs.get("non_blocking") or (len(args) > 2 and args[2])
-        if target.type == "cpu":
+        if counts.recording:
+            counts.waits[f"copy in a graph: {_place()}"] += 1
+        elif target.type == "cpu":
             counts.waits[f"copy to the host: {_place()}"] += 1
         elif not (asynchronous and getattr(source, "pinned", False)):
             counts.waits[f"copy to the device: {_place()}"] += 1
@@ -124,7 +136,7 @@ def pretended() -> Iterator[Counts]:
             if name.startswith("prim::") or not (there or (asked is not None and torch.device(asked).type == "cuda")):
                 return func(*args, **kwargs)
             if name in ("aten::_local_scalar_dense", "aten::equal"):
-                counts.waits[f"value: {_place()}"] += 1
+                counts.waits[f"value{' in a graph' * counts.recording}: {_place()}"] += 1
                 return 1.0 if args[0].dtype.is_floating_point else args[0].dtype == torch.bool or 1
             if name in ("aten::_to_copy", "aten::copy_"):
                 kinds = {t.device.type for t in tensors} | ({torch.device(asked).type} if asked is not None else set())
@@ -167,7 +179,7 @@ def _believed(torch: Any, cuda: Any, counts: Counts) -> Iterator[None]:
 
     answers = {
         (torch.cuda, "CUDAGraph"): Recording,
-        (torch.cuda, "graph"): lambda _: nullcontext(),
+        (torch.cuda, "graph"): counts.recorded,
         (torch.cuda, "synchronize"): lambda *_: None,
         (torch.cuda, "is_available"): lambda: True,
         (torch.cuda, "is_bf16_supported"): lambda *_, **__: True,
