@@ -5,7 +5,7 @@
 
 `gpu_slot.json` is written again after each item, so that a run that is cut off still gives numbers. Nothing is
 downloaded: without --data_dir quality is measured on the embedded digits. What no card has measured yet comes first, up
-to `deterministic` within 400 s; each item has a limit, together they take at most 560 s, and one that fails or has no
+to `deterministic` within 440 s; each item has a limit, together they take at most 560 s, and one that fails or has no
 time left says so in its place.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import gpu_items
+from benchmarks import gpu_items, gpu_text
 from benchmarks.results import machine, parser
 from benchmarks.slot import Slot
 from benchmarks.workers import OutOfTimeError, limit
@@ -30,6 +30,7 @@ ITEMS: dict[str, tuple[float, Callable[[Slot], dict[str, Any]]]] = {  # with the
     # Of these no card has given a number yet.
     "quality": (130, gpu_items.quality),
     "draw": (30, gpu_items.draw),
+    "write": (40, gpu_text.write),
     "peers": (50, gpu_items.peers),
     "nccl": (15, gpu_items.nccl),
     "text": (100, gpu_items.text),

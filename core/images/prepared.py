@@ -6,6 +6,7 @@ numbers of the host, so each list of them is a recording of its own; the keys of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -82,7 +83,7 @@ class Prepared:
         callback: samplers.Callback = None,
         evidence: Evidence | None = None,
     ) -> Tensor:
-        """The samples [B, C, H, W] for `labels` [B] on the device of `source`; no step waits for it."""
+        """The samples [B, C, H, W] for `labels` [B] from noise of `source`, on the device; no step waits for it."""
         for watching in (callback, evidence):
             if isinstance(watching, DenoisingPath | Evidence):
                 watching.begin()
@@ -99,8 +100,8 @@ class Prepared:
             x = samplers.SAMPLERS[settings.sampler](denoiser, x, sigmas, noise=noise, callback=callback)
             return x, *(evidence.gathered() if evidence else ())
 
-        placed = to_device(torch.from_numpy(labels), source.device)
-        with numerics.switched(number_format, source.device), number_format.autocast(source.device):
+        placed = to_device(torch.from_numpy(labels), device)
+        with numerics.switched(number_format, device), number_format.autocast(device):
             if self._paths is None:
                 return path(Batch((placed,)))[0]
             keys = source.keys(1 + samplers.noises(settings.sampler, settings.steps))
