@@ -251,8 +251,8 @@ def deterministic(slot: Slot) -> Facts:
 
 
 def draw(slot: Slot) -> Facts:
-    """Samples a second with guidance, as the job draws them; whether recorded paths are those of the sampler, and noise
-    is that of a CPU."""
+    """Samples a second with guidance, as the job draws them; whether recorded paths are those of the sampler, and its
+    noise is that of a CPU."""
     objective, job = slot.images(), slot.job
     network = objective.model.to(slot.device).eval().requires_grad_(False)
     trained = TrainedModel(network, NoiseProcess(job.model.process), objective.shape, job.model, {}, network)

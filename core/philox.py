@@ -12,8 +12,6 @@ import math
 import torch
 from torch import Tensor
 
-from core.transfer import to_device
-
 MULTIPLIERS, ROUNDS = (0xD2511F53, 0xCD9E8D57), 10
 WEYL = (0x9E3779B9, 0xBB67AE85)  # what the two halves of a key grow by from round to round
 LOW, HALF = 0xFFFF_FFFF, 1 << 32
@@ -21,28 +19,31 @@ BITS = 24  # of a number that a uniform in fp32 takes
 OPERATOR = getattr(torch, "_philox_uniform_", None)
 
 
-def uniform(keys: Tensor, count: int, device: torch.device | str = "cpu", high: float = 1.0) -> Tensor:
-    """Uniforms in [0, high), multiples of high / 2^24, of keys int64 [R] of the host: float32 [R, count]."""
-    device = torch.device(device)
-    if OPERATOR is None or device.type not in ("cpu", "cuda"):
-        return by_rounds(to_device(keys, device), count) * high
-    pairs = torch.stack((keys, torch.zeros_like(keys)), dim=-1).view(torch.uint64)  # key, and where its numbers begin
-    rows = to_device(pairs[:, None], device)
-    result: Tensor = OPERATOR(torch.empty(len(keys), count, device=device), rows, 0.0, high)
+def rows(keys: Tensor) -> Tensor:
+    """Keys int64 [...] as `uniform` takes them, with the place where their numbers begin: int64 [..., 2]."""
+    return torch.stack((keys, torch.zeros_like(keys)), dim=-1)
+
+
+def uniform(keys: Tensor, count: int, high: float = 1.0) -> Tensor:
+    """Uniforms in [0, high), multiples of high / 2^24: float32 [R, count] on the device of keys, `rows` [R, 2]."""
+    if OPERATOR is None or keys.device.type not in ("cpu", "cuda"):
+        return by_rounds(keys[:, 0], count) * high
+    empty = torch.empty(len(keys), count, device=keys.device)
+    result: Tensor = OPERATOR(empty, keys.view(torch.uint64)[:, None], 0.0, high)
     return result
 
 
-def normal(keys: Tensor, count: int, device: torch.device | str = "cpu") -> Tensor:
+def normal(keys: Tensor, count: int) -> Tensor:
     """Standard normals of as many uniforms, by the inverse of their distribution: float32 [R, count], within 5.3.
 
     torch's own normals take other bits on a GPU than on a CPU. These differ by rounding.
     """
-    centred = uniform(keys, count, device, high=2.0).sub_(1 - 2.0**-BITS)  # symmetric, exact, never -1 or 1
+    centred = uniform(keys, count, high=2.0).sub_(1 - 2.0**-BITS)  # symmetric, exact, never -1 or 1
     return centred.erfinv_().mul_(math.sqrt(2))
 
 
 def by_rounds(keys: Tensor, count: int) -> Tensor:
-    """`uniform` in integers that every version of torch has, on the device of keys."""
+    """`uniform` in integers that every version of torch has: float32 [R, count] on the device of keys, int64 [R]."""
     places = torch.arange(-(-count // 4), device=keys.device)  # each gives four numbers
     zero = torch.zeros(len(keys), len(places), dtype=torch.int64, device=keys.device)
     words = [zero + (places & LOW), zero + (places >> 32), zero, zero]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core import philox
 from core.philox import mixed
+from core.transfer import to_device
 
 
 def seed_of(*parts: int | str) -> int:
@@ -34,7 +35,7 @@ class Noise:
     def __init__(self, keys: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> None:
         """Of one key a row, int64 [R]."""
         self._keys = torch.as_tensor(keys, dtype=torch.int64)
-        self._device, self._asked = torch.device(device), 0
+        self.device, self._asked = torch.device(device), 0
 
     @classmethod
     def of(cls, *parts: int | str, rows: int | Sequence[int], device: torch.device | str = "cpu") -> Noise:
@@ -46,31 +47,33 @@ class Noise:
 
     def __getitem__(self, rows: slice) -> Noise:
         """That of some rows, which goes on by itself."""
-        some = Noise(self._keys[rows], self._device)
+        some = Noise(self._keys[rows], self.device)
         some._asked = self._asked
         return some
 
     def repeated(self, count: int) -> Noise:
         """`count` rows for each row, side by side, with numbers of their own."""
         keys = mixed(self._keys)[:, None] + torch.arange(1, count + 1)
-        return Noise(mixed(keys).flatten(), self._device)
+        return Noise(mixed(keys).flatten(), self.device)
 
     def normal(self, *shape: int) -> Tensor:
         """The next standard normals: float32 [R, *shape] on the device."""
-        return philox.normal(self._next(), math.prod(shape), self._device).view(len(self), *shape)
-
-    def normals(self, count: int, *shape: int) -> Tensor:
-        """What `normal` would give the next `count` times, drawn at once: float32 [count, R, *shape]."""
-        keys = torch.cat([self._next() for _ in range(count)])
-        return philox.normal(keys, math.prod(shape), self._device).view(count, len(self), *shape)
+        return normal(self.keys(1)[0], *shape)
 
     def uniform(self, *shape: int) -> Tensor:
         """The next uniforms in [0, 1): float32 [R, *shape] on the device."""
-        return philox.uniform(self._next(), math.prod(shape), self._device).view(len(self), *shape)
+        return philox.uniform(self.keys(1)[0], math.prod(shape)).view(len(self), *shape)
 
-    def _next(self) -> Tensor:
-        self._asked += 1
-        return mixed(self._keys + seed_of("asked", self._asked))
+    def keys(self, times: int) -> Tensor:
+        """What the next numbers are functions of, those of `times` calls: int64 [times, R, 2] on the device."""
+        asked = [seed_of("asked", self._asked + 1 + turn) for turn in range(times)]
+        self._asked += times
+        return to_device(philox.rows(mixed(self._keys + torch.tensor(asked)[:, None])), self.device)
+
+
+def normal(keys: Tensor, *shape: int) -> Tensor:
+    """The standard normals of one of `Noise.keys` [R, 2]: float32 [R, *shape]."""
+    return philox.normal(keys, math.prod(shape)).view(len(keys), *shape)
 
 
 class Draws:

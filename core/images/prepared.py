@@ -1,11 +1,12 @@
 """A model's networks as a draw evaluates them: weights cast once, and on a GPU recorded once and repeated.
 
 A path is recorded from end to end, network, guidance and sampler: a batch is then one launch. Its noise levels are
-numbers of the host, so each list of them is a recording of its own; its noise is an input, drawn before.
+numbers of the host, so each list of them is a recording of its own; the keys of its noise are an input.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -20,7 +21,7 @@ from core.images.denoising_path import DenoisingPath
 from core.images.evidence import Evidence
 from core.images.guidance import denoiser_of
 from core.images.model import TrainedModel
-from core.randomness import Noise
+from core.randomness import Noise, normal
 from core.training import numerics
 from core.training.casts import Casts
 from core.training.graphs import Graphs
@@ -29,7 +30,7 @@ from core.training.precision import Precision
 from core.transfer import to_device
 
 RECORDED = 3  # batches from which on a GPU's work is recorded, which takes as long as one or two
-LONGEST = 64  # steps of a path that is recorded from end to end: its kernels, and all of its noise, are kept
+LONGEST = 64  # steps of a path that is recorded from end to end: all of its kernels are kept
 
 
 class Prepared:
@@ -78,34 +79,34 @@ class Prepared:
         settings: ImageSample,
         labels: NDArray[np.int64],
         sigmas: Tensor,
-        noise: Noise,
-        device: torch.device,
+        source: Noise,
         callback: samplers.Callback = None,
         evidence: Evidence | None = None,
     ) -> Tensor:
-        """The samples [B, C, H, W] for `labels` [B] from the rows of `noise`, on the device; no step waits for it."""
+        """The samples [B, C, H, W] for `labels` [B] from noise of `source`, on the device; no step waits for it."""
         for watching in (callback, evidence):
             if isinstance(watching, DenoisingPath | Evidence):
                 watching.begin()
         trained, unconditional = self.within(number_format), bool((labels == len(self.shape.class_names)).all())
 
         def path(batch: Batch) -> tuple[Tensor, ...]:
-            placed, *drawn = batch.tensors
-            fresh = iter(drawn).__next__ if drawn else partial(noise.normal, *self.shape.size)
-            denoiser = denoiser_of(trained, settings, placed, device, evidence, unconditional)
-            x = float(sigmas[0]) * fresh()
+            placed, *keys = batch.tensors
+            drawn = (normal(each, *self.shape.size) for each in keys[0]) if keys else None
+            noise = drawn.__next__ if drawn else partial(source.normal, *self.shape.size)
+            denoiser = denoiser_of(trained, settings, placed, source.device, evidence, unconditional)
+            x = float(sigmas[0]) * noise()
             if settings.start == "estimate":
                 x = samplers.estimated_start(denoiser, x, float(sigmas[0]))
-            x = samplers.SAMPLERS[settings.sampler](denoiser, x, sigmas, noise=fresh, callback=callback)
+            x = samplers.SAMPLERS[settings.sampler](denoiser, x, sigmas, noise=noise, callback=callback)
             return x, *(evidence.gathered() if evidence else ())
 
         placed = to_device(torch.from_numpy(labels), device)
         with numerics.switched(number_format, device), number_format.autocast(device):
             if self._paths is None:
                 return path(Batch((placed,)))[0]
-            drawn = noise.normals(1 + samplers.noises(settings.sampler, settings.steps), *self.shape.size)
+            keys = source.keys(1 + samplers.noises(settings.sampler, settings.steps))
             kind = (settings, number_format, unconditional, evidence is not None, *sigmas.tolist())
-            x, *seen = self._paths(path, Batch((placed, *drawn), kind), record=callback is None)
+            x, *seen = self._paths(path, Batch((placed, keys), kind), record=callback is None)
         if evidence is not None and seen:
             evidence.take(*seen)
         return x

@@ -240,9 +240,7 @@ def denoise_batch(
     model = trained if isinstance(trained, Prepared) else Prepared(trained, settings, device)
     chosen = precision.choose(device, settings.precision or model.trained_in)
     for number_format in [chosen, precision.FP32] if chosen.dtype == torch.float16 else [chosen]:
-        x = model.solved(
-            number_format, settings, labels, sigmas, Noise(seeds, device), device, callback, evidence
-        ).cpu()
+        x = model.solved(number_format, settings, labels, sigmas, Noise(seeds, device), callback, evidence).cpu()
         if x.isfinite().all():
             return x
         log.warning("a batch of images is not finite (%s)", number_format.reason)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core import philox
 from core.randomness import Noise
 from core.text import token_files
 from core.text.transformer import Cache, TokenTransformer
@@ -84,16 +85,16 @@ def generate(model: Autoregressive, prompt: Tensor, length: int, noise: Noise, t
     cache = Cache(model.context, prompt.device, fixed=graphs is not None)
 
     def drawn(batch: Batch) -> Tensor:
-        ids, positions, uniform = batch.tensors
+        ids, positions, keys = batch.tensors
         laws = model.head(model.features(ids, positions, cache)[:, -1:])
-        return chosen(laws[:, -1] / temperature, uniform)[:, None]
+        return chosen(laws[:, -1] / temperature, philox.uniform(keys, model.vocabulary))[:, None]
 
     tokens, inputs = [prompt], model.shifted(prompt)[:, -model.context :]
-    for _ in range(length - prompt.shape[1]):
+    for keys in noise.keys(length - prompt.shape[1]):
         if cache.length + inputs.shape[1] > model.context:
             seen = torch.cat(tokens, dim=1)
             inputs, cache.length = seen[:, max(0, seen.shape[1] - model.context // 2) :], 0
-        batch = Batch((inputs, cache.place(inputs.shape[1]), noise.uniform(model.vocabulary)))
+        batch = Batch((inputs, cache.place(inputs.shape[1]), keys))
         cache.length += inputs.shape[1]
         inputs = drawn(batch) if graphs is None else graphs(drawn, batch)
         tokens.append(inputs)

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from core.randomness import Noise
+from core.randomness import Noise, normal
 from core.text.denoiser import Diffusion, Noisy
 from core.text.reverse_steps import STEPS
 from core.text.schedule import NoisePath, evidence
@@ -151,6 +151,7 @@ def denoise_block(
     """Logits [B, L, V] of a block after all its steps, given `tokens` [B, L] where `known`."""
     block, cache = Block.after(prefix, tokens, known), prefix.cache
     grid = sampled_path(model, tokens.shape[1], settings.tilt).grid(settings.steps)
+    shape = (tokens.shape[1], model.config.process.embedding)
     levels = [] if watch is None else grid.mean(dim=1).tolist()
 
     def evaluated(batch: Batch) -> tuple[Tensor, ...]:
@@ -162,17 +163,17 @@ def denoise_block(
         seen = (torch.where(within.known, within.tokens, logits.argmax(dim=-1)),) if watched else ()
         if not moves:
             return *seen, logits
-        after, noise = more
-        lower = STEPS[settings.sampler](z, model.mean(logits), gamma[:, None], after[:, None], noise)
+        after, fresh = more
+        lower = STEPS[settings.sampler](z, model.mean(logits), gamma[:, None], after[:, None], normal(fresh, *shape))
         return *seen, lower, carried_over(model, logits, z, gamma, lower, after, settings.temperature)
 
-    shape = (tokens.shape[1], model.config.process.embedding)
     given = (block.tokens, block.known, block.before, block.positions)
-    state: tuple[Tensor, ...] = (source.normal(*shape),)  # z, then the guess too, and logits in the end
+    keys = source.keys(settings.steps)
+    state: tuple[Tensor, ...] = (normal(keys[0], *shape),)  # z, then the guess too, and logits in the end
     for index in range(settings.steps):
         z, *guess = state
         moves = index + 1 < settings.steps
-        more = (grid[index + 1], source.normal(*shape)) if moves else ()
+        more = (grid[index + 1], keys[index + 1]) if moves else ()
         batch = Batch((*given, z, grid[index], *more, *guess), (settings, watch is not None, bool(guess), moves))
         state = prefix.repeated(evaluated, batch)
         if watch is not None:

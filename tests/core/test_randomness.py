@@ -127,9 +127,3 @@ def test_rows_and_what_they_are_asked_for_are_independent() -> None:
         correlation = torch.corrcoef(values).triu(1)
         assert float(correlation.abs().max()) < 5.5 / values.shape[1] ** 0.5
     assert len(numbers.unique()) > numbers.numel() - 10
-
-
-def test_numbers_drawn_at_once_are_those_drawn_one_after_the_other() -> None:
-    at_once, singly = Noise([5, 6, 7]), Noise([5, 6, 7])
-    assert torch.equal(at_once.normals(3, 2, 5), torch.stack([singly.normal(2, 5) for _ in range(3)]))
-    assert torch.equal(at_once.normal(4), singly.normal(4))

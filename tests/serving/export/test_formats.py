@@ -90,21 +90,17 @@ def test_files_of_a_transformer_give_our_images(tmp_path: Path) -> None:
     assert found.largest < found.allowed
 
 
-class Plain(Noise):
-    """torch's own noise, which a script has that knows nothing of this package."""
-
-    def normal(self, *shape: int) -> torch.Tensor:
-        return torch.randn(1, *shape, generator=self.generator)
-
-    generator = torch.Generator().manual_seed(0)
-
-
-def test_a_script_without_this_package_writes_our_text(folder: Path, text_source: TextSource) -> None:
+def test_a_script_without_this_package_writes_our_text(
+    folder: Path, text_source: TextSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given the noise that such a script has, which is torch's."""
+    plain = torch.Generator().manual_seed(0)
+    monkeypatch.setattr(generation, "normal", lambda _, *shape: torch.randn(1, *shape, generator=plain))
     written = type_in(folder, "write.py").removesuffix("\n")
     s, network = text_source.settings, text_source.network
     how = Settings(s.sampler, s.steps, s.temperature, 1.0, s.tilt)
     none = torch.zeros(1, 0, dtype=torch.long)
-    tokens = generation.generate(network, none, 32, text_source.block, how, Plain([0]))
+    tokens = generation.generate(network, none, 32, text_source.block, how, Noise([0]))
     assert written == text_source.trained.tokenizer.decode(tokens[0].tolist())
 
 
