@@ -58,7 +58,9 @@ class Graphs:
                 log.warning("no CUDA graph of a step, which runs kernel by kernel: %s", str(error).partition("\n")[0])
                 return function(batch)
         graph, inputs, result = self._graphs[kind]
-        torch._foreach_copy_(list(inputs), list(batch.tensors), non_blocking=True)
+        for dtype in {tensor.dtype for tensor in inputs}:  # those of several types a GPU would copy one by one
+            into, new = ([one for one in some if one.dtype == dtype] for some in (inputs, batch.tensors))
+            torch._foreach_copy_(into, new, non_blocking=True)
         graph.replay()
         copies: Any = result.clone() if isinstance(result, Tensor) else tuple(tensor.clone() for tensor in result)
         return copies
