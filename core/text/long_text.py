@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -69,6 +70,13 @@ class LongText:
         with self._path.open("rb") as source:
             source.seek(begin)
             return source.read(end - begin).decode()[self._start - before : self._stop - before]
+
+    def end_file(self) -> None:
+        """Ends the file where this text ends; no text of what followed can be read any more."""
+        first = bisect_right(self._marks, (self._stop + 1,)) - 1
+        before, begin = self._marks[first]
+        last = LongText(self._path, self._marks, before, self._stop)
+        os.truncate(self._path, begin + len(str(last).encode()))
 
     def blocks(self) -> Iterator[str]:
         """All of it, at most `BLOCK` characters at a time."""
