@@ -28,7 +28,7 @@ from core.storage import scratches
 
 FOLDER = 1000  # files
 VOCABULARY, WORDS = 50_000, 1 << 18  # of the text; drawn at once
-DRAWN = 1 << 30  # bytes of text that are drawn: drawing is as slow as preparing
+DRAWN = 1 << 27  # bytes of text that are drawn, and then repeated: drawing is slower than preparing
 
 
 def write_files(place: Path, count: int, side: int) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def write_files(place: Path, count: int, side: int) -> dict[str, Any]:
 def write_text(place: Path, size: int) -> dict[str, Any]:
     """At least `size` bytes of words whose frequencies fall as a language's do; the section `data` that reads it.
 
-    After `DRAWN` bytes they are those that are there already.
+    After `DRAWN` bytes they are repeated.
     """
     random = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlucmfwypvbgkjqxz"))

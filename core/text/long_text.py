@@ -85,18 +85,21 @@ class LongText:
 
 
 def between_words(text: str | LongText, size: int) -> Iterator[str]:
-    """`text` in parts of `size` characters or somewhat more, cut where neither a word nor a token crosses."""
-    start = 0
-    while start < len(text):
-        stop = _boundary(text, start + size, size)
-        yield str(text[start:stop])
-        start = stop
+    """`text` in parts of `size` characters or somewhat more, cut where neither a word nor a token crosses.
 
-
-def _boundary(text: str | LongText, position: int, size: int) -> int:
-    """The first place from `position` on that is before a single space or end of line; after `size` more, any."""
-    match = BETWEEN_WORDS.search(str(text[position - 1 : position + size]), 1)
-    return min(position - 1 + match.start() if match else position + size, len(text))
+    That is before a single space or end of line; where there is none in `size` more characters, anywhere.
+    """
+    held, read = "", 0
+    while True:
+        while len(held) <= 2 * size and read < len(text):
+            held += str(text[read : read + size])
+            read += size
+        if not held:
+            return
+        match = BETWEEN_WORDS.search(held, size, 2 * size)
+        stop = match.start() if match else 2 * size
+        yield held[:stop]
+        held = held[stop:]
 
 
 def stretches(text: str | LongText, most: int) -> Iterator[str]:
