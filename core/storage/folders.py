@@ -58,16 +58,9 @@ def atomic_folder(out: Path, manifest: str) -> Iterator[Path]:
 
 @contextmanager
 def _draft(out: Path) -> Iterator[Path]:
-    """A new folder beside `out`, locked; those that killed processes of this machine left there are removed first.
-
-    Its name tells the machine: not all file systems that machines share have locks which all of them see.
-    """
-    host = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-    for left in out.parent.glob(f".{glob.escape(out.name)}.{host}-*.tmp"):
-        if (lock := _lock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)) is not None:
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(lock)
-    made, lock = out.with_name(f".{out.name}.{host}-{uuid.uuid4().hex[:8]}.tmp"), None
+    """A new folder beside `out`, locked."""
+    sweep(out.parent, out.name)
+    made, lock = draft(out), None
     try:
         while not made.is_dir():  # or another one has removed it before it was locked
             made.mkdir(parents=True)
@@ -77,6 +70,29 @@ def _draft(out: Path) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
         if lock is not None:
             os.close(lock)
+
+
+def sweep(place: Path, name: str | None = None) -> None:
+    """Removes what killed processes of this machine left of the output `name` that they were writing in `place`.
+
+    Args:
+        place: a folder that may be missing.
+        name: of one output; None: of any.
+    """
+    for left in place.glob(f".{'*' if name is None else glob.escape(name)}.{_host()}-*.tmp"):
+        if (lock := _lock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(lock)
+
+
+def draft(out: Path) -> Path:
+    """A name that nobody has used for what becomes `out`."""
+    return out.with_name(f".{out.name}.{_host()}-{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _host() -> str:
+    """This machine in eight letters: not all file systems that machines share have locks which all of them see."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def _lock(folder: Path, how: int) -> int | None:
