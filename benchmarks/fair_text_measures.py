@@ -24,7 +24,7 @@ from benchmarks.text_peers import (
 )
 from core import storage
 from core.processes.world import SINGLE_PROCESS, own_device
-from core.randomness import generator_of
+from core.randomness import Noise
 from core.storage.checkpoint import deserialize
 from core.text import autoregressive, data, fusion, generation, infilling, masked, metrics, reranking
 from core.text.autoregressive import Autoregressive
@@ -100,32 +100,30 @@ def samples(place: Path, network: nn.Module, seed: int, sizes: Sizes) -> list[Fa
     rows, texts = [], texts_of(place)
     for temperature in TEMPERATURES[isinstance(network, Autoregressive)]:
         for evaluations, draw in _ways(network, sizes, temperature):
-            ids = draw(generator_of(seed, "fair samples", str(temperature)))
+            ids = draw(Noise.of(seed, "fair samples", str(temperature), rows=sizes.count, device=own_device()))
             made = [texts.tokenizer.decode([i for i in row if i < texts.tokenizer.size]) for row in ids.tolist()]
             rows.append({"temperature": temperature, "evaluations": evaluations, **verdict(place, sizes, made)})
     return rows
 
 
-def _ways(
-    network: nn.Module, sizes: Sizes, temperature: float
-) -> list[tuple[float, Callable[[torch.Generator], Tensor]]]:
+def _ways(network: nn.Module, sizes: Sizes, temperature: float) -> list[tuple[float, Callable[[Noise], Tensor]]]:
     """(evaluations a token, how to draw `count` rows of a context)."""
     count, length = sizes.count, sizes.context
     empty = torch.zeros(count, 0, dtype=torch.long, device=own_device())
     if isinstance(network, Autoregressive):
-        return [(1.0, lambda draws: autoregressive.generate(network, empty, length, draws, temperature))]
+        return [(1.0, lambda noise: autoregressive.generate(network, empty, length, noise, temperature))]
     if isinstance(network, Masked):
         reached = round(mask_evaluations(length, length), 3)
-        return [(reached, lambda draws: masked.generate(network, count, length, length, draws, temperature))]
+        return [(reached, lambda noise: masked.generate(network, length, length, noise, temperature))]
     assert isinstance(network, Diffusion)
     block = network.config.process.blocks[0]
     if _has_masks(network):
         reached = round(mask_evaluations(block, 4 * block), 3)
-        return [(reached, lambda draws: generate_blocks(network, count, length, 4 * block, draws, temperature))]
+        return [(reached, lambda noise: generate_blocks(network, length, 4 * block, noise, temperature))]
 
-    def by(steps: int) -> Callable[[torch.Generator], Tensor]:
+    def by(steps: int) -> Callable[[Noise], Tensor]:
         settings = generation.Settings(steps=steps, temperature=temperature)
-        return lambda draws: generation.generate(network, empty, length, block, settings, draws)
+        return lambda noise: generation.generate(network, empty, length, block, settings, noise)
 
     return [(steps / block, by(steps)) for steps in (block, 4 * block)]
 
@@ -169,8 +167,8 @@ def infill(place: Path, network: nn.Module, seed: int, sizes: Sizes) -> Facts:
         ways: dict[str, list[float]] = {}
         for index, sides in enumerate(gaps):
             left, middle, right = (side.to(own_device()) for side in sides)
-            draws = generator_of(seed, "fair gaps", span, index)
-            for way, nats in _filled(network, size, left, middle, right, draws).items():
+            noise = Noise.of(seed, "fair gaps", span, rows=[index], device=own_device())
+            for way, nats in _filled(network, size, left, middle, right, noise).items():
                 ways.setdefault(way, []).append(round(nats, 4))
         if ways:
             characters = [len(texts_of(place).tokenizer.decode(middle.tolist())) for _, middle, _ in gaps]
@@ -179,7 +177,7 @@ def infill(place: Path, network: nn.Module, seed: int, sizes: Sizes) -> Facts:
 
 
 def _filled(
-    network: nn.Module, size: int, left: Tensor, middle: Tensor, right: Tensor, draws: torch.Generator
+    network: nn.Module, size: int, left: Tensor, middle: Tensor, right: Tensor, noise: Noise
 ) -> dict[str, float]:
     """Nats of a middle by each way of a network; `size` is that of the vocabulary without marks."""
     if isinstance(network, Masked):
@@ -187,11 +185,11 @@ def _filled(
     if isinstance(network, Autoregressive):
         if size < network.vocabulary:
             return {"right side read first": filled_nats(network, left, middle, right)}
-        own, reranked = reranking.surprise(network, left, middle, right, DRAFTS, draws)
+        own, reranked = reranking.surprise(network, left, middle, right, noise.repeated(DRAFTS - 1))
         return {"reads on": own, "drafts reranked": reranked}
     if not isinstance(network, Diffusion) or _has_masks(network):
         return {}
-    laws = fusion.middle_laws(network.autoregressive, network, left[None], middle[None], right[None], draws)
+    laws = fusion.middle_laws(network.autoregressive, network, left[None], middle[None], right[None], noise)
     each = [law[0].log_softmax(dim=-1).gather(-1, middle[:, None]).double().sum() for law in laws[:2]]
     return {"autoregressive inside": -float(each[0]), "diffusion": -float(each[1])}
 

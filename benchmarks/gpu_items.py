@@ -32,9 +32,8 @@ from core.images.judge import Judge
 from core.images.model import NoiseProcess, TrainedModel
 from core.modality import run_here
 from core.processes.world import World, average_gradients
-from core.randomness import Draws
+from core.randomness import Draws, Noise
 from core.requests import PrepareDataRequest, TrainJudgeRequest
-from core.samplers import SampleNoise
 from core.storage.checkpoint import serialize
 from core.training import precision
 from core.training.objective import Batch, Objective
@@ -252,8 +251,8 @@ def deterministic(slot: Slot) -> Facts:
 
 
 def draw(slot: Slot) -> Facts:
-    """Samples a second with guidance, as the job draws them, how much of it the noise of the host takes, and whether
-    recorded evaluations are those of the network."""
+    """Samples a second with guidance, as the job draws them; whether recorded evaluations are those of the network, and
+    noise is that of a CPU."""
     objective, job = slot.images(), slot.job
     network = objective.model.to(slot.device).eval().requires_grad_(False)
     trained = TrainedModel(network, NoiseProcess(job.model.process), objective.shape, job.model, {}, network)
@@ -267,13 +266,13 @@ def draw(slot: Slot) -> Facts:
     last = slice(len(labels) - settings.batch_size, None)  # by then evaluations are repeated from a recording
     seeds = [sampling.sample_seed(settings.seed, index) for index in range(len(labels))[last]]
     alone = sampling.draw_batch(trained, settings, seeds, labels[last], sigmas, slot.device)
-    began = time.monotonic()
-    for _ in range(settings.steps):
-        SampleNoise(range(settings.batch_size), objective.shape.size)()
-    noise = (time.monotonic() - began) * len(labels) / settings.batch_size
+    here, there = (Noise(seeds, where) for where in (slot.device, "cpu"))
+    uniforms = torch.equal(here.uniform(100).cpu(), there.uniform(100))
+    normals = (here.normal(100).cpu() - there.normal(100)).abs().max()
     return {
         "samples/s": round(len(labels) / seconds, 1),
-        "host noise, s": round(noise, 2),
+        "uniforms as a CPU's": uniforms,
+        "normals from a CPU's": float(normals),
         "drawing, s": round(seconds, 2),
         "pixels as kernel by kernel": float((drawn[last] == alone).mean()),
     }

@@ -38,8 +38,8 @@ from core.images.judge import Judge
 from core.images.model import TrainedModel, load_model
 from core.images.samples import Samples, in_proportion
 from core.processes.world import World, own_device
-from core.randomness import seed_of
-from core.samplers import Denoiser, SampleNoise
+from core.randomness import Noise, seed_of
+from core.samplers import Denoiser
 from core.training import precision
 from factory.job import ImageTrainingJob
 from pipelines.jobs import load_job
@@ -101,7 +101,7 @@ def draw_by_diffusers(trained: TrainedModel, settings: ImageSample, labels: NDAr
     for start in range(0, len(labels), settings.batch_size):
         part = slice(start, start + settings.batch_size)
         denoiser = denoiser_of(trained, settings, labels[part], where)
-        begin = SampleNoise(seeds[part], trained.shape.size, where)()
+        begin = Noise(seeds[part], where).normal(*trained.shape.size)
         with precision.choose(where).autocast(where):
             made = solve_by_diffusers(denoiser, begin, settings, trained.process.sigma_data, seeds[start])
         parts.append(pictures.to_uint8(made.cpu()))

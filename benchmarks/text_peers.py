@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.randomness import Draws, generator_of
+from core.randomness import Draws, Noise, generator_of
 from core.text import autoregressive
 from core.text.autoregressive import Autoregressive
 from core.text.config import TextModel
@@ -115,11 +115,9 @@ def mask_evaluations(block: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def generate_blocks(
-    network: Diffusion, count: int, length: int, steps: int, generator: torch.Generator, temperature: float = 1.0
-) -> Tensor:
-    """Tokens [count, length] of a model of block masks, each block uncovered in `steps` steps."""
-    block, device = network.config.process.blocks[0], network.unigram.device
+def generate_blocks(network: Diffusion, length: int, steps: int, noise: Noise, temperature: float = 1.0) -> Tensor:
+    """Tokens [B, length] of a model of block masks, a row of `noise` each; each block is uncovered in `steps` steps."""
+    count, block, device = len(noise), network.config.process.blocks[0], network.unigram.device
     prefix = Prefix(network, torch.zeros(count, 0, dtype=torch.long, device=device), block)
     gamma = torch.full((count, block), network.config.process.gamma_max, device=device)
     nothing = torch.zeros(count, block, network.config.process.embedding, device=device)
@@ -130,8 +128,8 @@ def generate_blocks(
         before = prefix.before[:, None].expand(tokens.shape)
         for step in range(steps, 0, -1):
             noisy = Noisy(nothing, gamma, tokens, known, before, begins)
-            drawn = autoregressive.draw(network.denoise(noisy, prefix.start, prefix.past) / temperature, generator)
-            reveal = ~known & to_device(torch.rand(tokens.shape, generator=generator) < 1 / step, device)
+            drawn = autoregressive.draw(network.denoise(noisy, prefix.start, prefix.past) / temperature, noise)
+            reveal = ~known & (noise.uniform(block) < 1 / step)
             tokens, known = torch.where(reveal, drawn, tokens), known | reveal
         prefix.extend(tokens, block)
     return prefix.ids[:, :length]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from benchmarks.gpus import HARDWARE, Training, machine, step
-from core.randomness import Draws
 from core.text.bpe import LEARNED_FROM
 
 HASHED = 0.8e-9  # s a byte: SHA-256, when a data set is opened
@@ -122,7 +121,7 @@ def reach_rows(field: list[Training], share: int = 64) -> list[dict[str, object]
             gpus = machine("a100-x8").accelerator_count * machines
             taken = step(replace(one, batch=share * gpus), "a100-x8", machines)
             row[f"{gpus:,} GPUs"] = f"{100 * alone / taken.seconds:.0f} %"
-        noise = 4 * one.noise * max(share, Draws.group(1024 * share))
+        noise = 4 * one.noise * share
         row["noise of a step"] = f"{noise / 1e6:.2g} MB, {1e6 * noise / HARDWARE['a100'].bandwidth:.0f} µs"
         rows.append(row)
     return rows

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from core import philox
+from core.philox import mixed
 
 
 def seed_of(*parts: int | str) -> int:
@@ -20,55 +24,63 @@ def generator_of(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*parts))
 
 
-class Streams:
-    """Numbers for a batch whose rows belong to draws of their own: row [i] sees what row `index` of its draw sees.
+class Noise:
+    """Random numbers for the rows of a batch, each row's a function of its own key and of how often it was asked.
 
-    A draw of `count` rows takes its numbers from one generator, `count` rows at a time. So all of them are drawn for
-    each row that is wanted, and the same row meets the same numbers whatever shares the batch.
+    So a row meets the same numbers whatever shares its batch, in whichever process, and on every device: uniforms to
+    the bit, normals to rounding.
     """
 
-    def __init__(self, rows: Sequence[tuple[tuple[int | str, ...], int, int]]) -> None:
-        """One (parts of the draw's seed, index, count) for each row of the batch."""
-        self._draws = list(dict.fromkeys((parts, count) for parts, _, count in rows))
-        self._generators = [generator_of(*parts) for parts, _ in self._draws]
-        places = {draw: place for place, draw in enumerate(self._draws)}
-        self._rows = [(places[parts, count], index) for parts, index, count in rows]
+    def __init__(self, keys: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> None:
+        """Of one key a row, int64 [R]."""
+        self._keys = torch.as_tensor(keys, dtype=torch.int64)
+        self._device, self._asked = torch.device(device), 0
+
+    @classmethod
+    def of(cls, *parts: int | str, rows: int | Sequence[int], device: torch.device | str = "cpu") -> Noise:
+        """Of rows that are numbered, with a key of `parts` and its number each."""
+        return cls([seed_of(*parts, row) for row in (range(rows) if isinstance(rows, int) else rows)], device)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, rows: slice) -> Noise:
+        """That of some rows, which goes on by itself."""
+        some = Noise(self._keys[rows], self._device)
+        some._asked = self._asked
+        return some
+
+    def repeated(self, count: int) -> Noise:
+        """`count` rows for each row, side by side, with numbers of their own."""
+        keys = mixed(self._keys)[:, None] + torch.arange(1, count + 1)
+        return Noise(mixed(keys).flatten(), self._device)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normals, [rows, *shape]."""
-        drawn = [
-            torch.randn(count, *shape, generator=generator)
-            for generator, (_, count) in zip(self._generators, self._draws, strict=True)
-        ]
-        return torch.stack([drawn[place][index] for place, index in self._rows])
+        """The next standard normals: float32 [R, *shape] on the device."""
+        return philox.normal(self._next(), math.prod(shape), self._device).view(len(self), *shape)
 
+    def uniform(self, *shape: int) -> Tensor:
+        """The next uniforms in [0, 1): float32 [R, *shape] on the device."""
+        return philox.uniform(self._next(), math.prod(shape), self._device).view(len(self), *shape)
 
-def normal(source: torch.Generator | Streams, rows: int, *shape: int) -> Tensor:
-    """Standard normals [rows, *shape] from one generator, or from one for each draw."""
-    return source.normal(*shape) if isinstance(source, Streams) else torch.randn(rows, *shape, generator=source)
+    def _next(self) -> Tensor:
+        self._asked += 1
+        return mixed(self._keys + seed_of("asked", self._asked))
 
 
 class Draws:
     """Random numbers for the slice [start, stop) of a global batch of `total` examples.
 
     The same example meets the same numbers however the batch is spread over processes and micro-batches. The few that
-    decide about noise are drawn for the global batch and then cut, on the host, where they are the same for every
-    device. Noise is drawn in groups of examples, each from a generator of its own, so a process draws no more than
-    those in which its slice lies; on a GPU, on the device, whose numbers are others than a CPU's.
+    decide about noise are drawn for the global batch and then cut, on the host. Noise is drawn on the device, example
+    by example.
     """
-
-    GROUP, GROUPS = 256, 64  # examples at least, and groups of a batch at most
 
     def __init__(self, seed: int, examples_seen: int, start: int, stop: int, total: int, device: torch.device) -> None:
         self.generator = generator_of(seed, "batch", examples_seen)
-        self._noise: dict[int, torch.Generator] = {}  # by the first example of a group
-        self._seed, self._seen = seed, examples_seen
         self._start, self._stop, self._total, self.device = start, stop, total, device
-
-    @classmethod
-    def group(cls, total: int) -> int:
-        """Examples whose noise is drawn together."""
-        return max(cls.GROUP, -(-total // cls.GROUPS))
+        first = seed_of(seed, "noise") + examples_seen + start - 2**63  # an int64, and so are those that follow
+        self._noise = Noise(mixed(first + torch.arange(stop - start)), device)
 
     @classmethod
     def fresh(cls, total: int, device: torch.device) -> Draws:
@@ -80,18 +92,7 @@ class Draws:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normals on the device, [stop - start, *shape]."""
-        group = self.group(self._total)
-        first, last = self._start - self._start % group, min(self._total, -(-self._stop // group) * group)
-        numbers = torch.empty(last - first, *shape, device=self.device)
-        for begin in range(first, last, group):
-            numbers[begin - first :][:group].normal_(generator=self._noise_of(begin))
-        return numbers[self._start - first : self._stop - first]
-
-    def _noise_of(self, begin: int) -> torch.Generator:
-        if begin not in self._noise:
-            seed = seed_of(self._seed, "noise", self._seen, begin)
-            self._noise[begin] = torch.Generator(self.device).manual_seed(seed)
-        return self._noise[begin]
+        return self._noise.normal(*shape)
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniforms in [0, 1), [stop - start, *shape]."""
@@ -198,14 +199,7 @@ def shuffled(positions: Tensor, size: int, generator: torch.Generator) -> Tensor
     while bool(walking.any()):
         left, right = places >> half, places & ((1 << half) - 1)
         for key in keys:
-            left, right = right, left ^ (_mixed(right + key) & ((1 << half) - 1))
+            left, right = right, left ^ (mixed(right + key) & ((1 << half) - 1))
         places = torch.where(walking, (left << half) | right, places)
         walking = places >= size
     return places
-
-
-def _mixed(numbers: Tensor) -> Tensor:
-    """Every bit of int64 `numbers` spread over all others (the finaliser of SplitMix64)."""
-    numbers = (numbers ^ (numbers >> 30)) * -0x40A7B892E31B1A47
-    numbers = (numbers ^ (numbers >> 27)) * -0x6B2FB644ECCEEE15
-    return numbers ^ (numbers >> 31)

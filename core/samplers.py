@@ -11,7 +11,7 @@ denoiser.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -19,8 +19,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-
-from core.transfer import to_device
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # x [B, ...] and sigma [], of the host, to the clean image [B, ...]
 Noise = Callable[[], Tensor] | None  # fresh standard normals [B, ...], for samplers that add noise
@@ -46,20 +44,6 @@ def estimated_start(denoiser: Denoiser, x: Tensor, sigma: float) -> Tensor:
     of c in d pixels stands sqrt(d) c / sigma above the noise, 0.6 for MNIST's darkness at sigma 40.
     """
     return x + denoiser(x, _level(sigma, x))
-
-
-class SampleNoise:
-    """Standard normal noise with one CPU generator per sample: the same image whatever batch it is drawn in."""
-
-    def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> None:
-        """Noise for len(seeds) samples of `shape` each."""
-        self._generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        self._shape = tuple(shape)
-        self._device = device
-
-    def __call__(self) -> Tensor:
-        """The next noise. float32 [len(seeds), *shape]"""
-        return to_device(torch.stack([torch.randn(self._shape, generator=g) for g in self._generators]), self._device)
 
 
 class Sampler(Protocol):

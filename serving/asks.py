@@ -79,7 +79,7 @@ def order_of(ask: Ask, card: ModelCard, options: Options) -> Order:
     if ask.steps is not None and ask.steps > most:
         raise UserError(f"steps: found {ask.steps}; allowed: 1 to {most}")
     seed = ask.seed if ask.seed is not None else randbelow(2**31)
-    rows: list[dict[str, Any]] = [{"seed": seed, "index": index, "count": ask.count} for index in range(ask.count)]
+    rows: list[dict[str, Any]] = [{"seed": seed, "index": index} for index in range(ask.count)]
     wishes: dict[str, Any] = {"steps": ask.steps, "guidance": ask.guidance}
     if isinstance(ask, ImageAsk):
         section = _section(card, wishes)

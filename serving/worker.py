@@ -49,7 +49,7 @@ def main() -> None:
 
         require_gpus()
         drawer = load(asked["modality"], asked["parts"], asked["batch"])
-        row: dict[str, Any] = {"seed": 0, "index": 0, "count": 1}
+        row: dict[str, Any] = {"seed": 0, "index": 0}
         row |= {"label": -1} if asked["modality"] == "images" else {"prompt": ""}
         short = {"steps": min(WARM_STEPS, asked["section"]["steps"])}
         drawer.draw({**asked["section"], **short}, [row] * drawer.tile)

@@ -23,8 +23,7 @@ from core.images.guidance import denoiser_of
 from core.images.model import TrainedModel
 from core.images.objective import ImageObjective
 from core.noise import karras_sigmas
-from core.randomness import DataOrder, Draws, seed_of
-from core.samplers import SampleNoise
+from core.randomness import DataOrder, Draws, Noise
 from core.training.objective import Batch
 from core.transfer import to_device
 
@@ -67,9 +66,9 @@ class Paths:
         teacher, top = self.teacher, float(self.sigmas[0])
         classes = len(teacher.shape.class_names)
         labels = np.arange(TOGETHER) % classes if teacher.config.conditional else np.full(TOGETHER, classes)
-        seeds = [seed_of(self.seed, "path", number * TOGETHER + i) for i in range(TOGETHER)]
+        paths = range(number * TOGETHER, (number + 1) * TOGETHER)
         states: list[Tensor] = []
-        unit = SampleNoise(seeds, teacher.shape.size, self.device)()
+        unit = Noise.of(self.seed, "path", rows=paths, device=self.device).normal(*teacher.shape.size)
         denoiser = denoiser_of(teacher, self.settings, labels, self.device)
         start = samplers.estimated_start(denoiser, top * unit, top)
         ends = samplers.sample_dpmpp(denoiser, start, self.sigmas, callback=lambda step: states.append(step.x))

@@ -17,8 +17,8 @@ from core.images.guidance import guided
 from core.images.image_diffusion import ImageDiffusion
 from core.images.model import ImageShape
 from core.images.shards import Images, order_of
-from core.randomness import DataOrder, Draws, generator_of
-from core.samplers import SampleNoise, sample_dpmpp
+from core.randomness import DataOrder, Draws, Noise, generator_of
+from core.samplers import sample_dpmpp
 from core.training import optimizers as optim
 from core.training.capacity import fits_beside_training
 from core.training.objective import Batch
@@ -121,7 +121,7 @@ class ImageObjective:
         device = next(model.parameters()).device
         classes = min(10, self.no_class) if self.config.conditional else 8
         labels = torch.arange(classes).repeat(4) if self.config.conditional else torch.full((32,), self.no_class)
-        unit = SampleNoise(range(len(labels)), self.shape.size, device)()
+        unit = Noise(range(len(labels)), device).normal(*self.shape.size)
         images = pictures.to_uint8(self._drawn(model, unit, labels).cpu())
         return ".png", pictures.png(pictures.grid(images, columns=classes))
 

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from core.images.prepared import Prepared
 from core.processes import parts as parallel
 from core.processes import world as distributed
 from core.processes.world import World
-from core.randomness import seed_of
+from core.randomness import Noise, seed_of
 from core.requests import Facts, SampleRequest, ShardDrawer, ShardRequest
 from core.training import numerics, precision
 from core.training.precision import Precision
@@ -262,7 +263,7 @@ def _solved(
     evidence: Evidence | None,
 ) -> Tensor:
     """The samples [B, C, H, W] of `seeds` [B] on `device`; no step waits for it."""
-    source = samplers.SampleNoise(seeds, trained.shape.size, device)
+    source = partial(Noise(seeds, device).normal, *trained.shape.size)
     denoiser = denoiser_of(trained, settings, labels, device, evidence)
     for watching in (callback, evidence):
         if isinstance(watching, DenoisingPath | Evidence):

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.randomness import Noise
 from core.text import token_files
 from core.text.transformer import Cache, TokenTransformer
 from core.training.optimizers import ParameterGroup
-from core.transfer import to_device
 
 
 class NextToken(Protocol):
@@ -73,9 +73,7 @@ def parameter_groups(model: nn.Module) -> list[ParameterGroup]:
 
 
 @torch.no_grad()
-def generate(
-    model: Autoregressive, prompt: Tensor, length: int, generator: torch.Generator, temperature: float = 1.0
-) -> Tensor:
+def generate(model: Autoregressive, prompt: Tensor, length: int, noise: Noise, temperature: float = 1.0) -> Tensor:
     """Draws tokens after a prompt [B, P] until there are `length`: int64 [B, length].
 
     Beyond the context the model goes on from the second half of what it has seen.
@@ -88,14 +86,14 @@ def generate(
             inputs, cache, read = ids[:, offset:], None, 0
         logits, cache = model.read(inputs, read, cache)
         read += inputs.shape[1]
-        inputs = draw(logits[:, -1] / temperature, generator)[:, None]
+        inputs = draw(logits[:, -1] / temperature, noise)[:, None]
         ids = torch.cat((ids, inputs), dim=1)
     return ids[:, :length]
 
 
-def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One token from each law [..., V], by the Gumbel maximum; the numbers come from a CPU generator."""
-    uniform = to_device(torch.rand(logits.shape, generator=generator).clamp_min(1e-20), logits.device)
+def draw(logits: Tensor, noise: Noise) -> Tensor:
+    """One token from each law [B, ..., V], by the Gumbel maximum."""
+    uniform = noise.uniform(*logits.shape[1:]).clamp_min(1e-20)
     return (logits - (-uniform.log()).log()).argmax(dim=-1)
 
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World
-from core.randomness import generator_of
+from core.randomness import Noise, generator_of
 from core.text.reverse_steps import ddpm
 from core.text.schedule import NoisePath, alpha_sigma, diffuse, evidence
 
@@ -39,7 +39,7 @@ TokenPosterior = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Logits [B, L, V] of clean tokens, given tokens [B, L] (of which each block may read those before it), z [B, L, d] and
 gamma [B, L]."""
 
-Term = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # tokens [B, L] and times u [B, blocks] to nats [B, L]
+Term = Callable[[Tensor, Tensor, Noise], Tensor]  # tokens [B, L] and times u [B, blocks] to nats [B, L]
 BATCH = 4096  # tokens evaluated together
 
 
@@ -62,14 +62,14 @@ def path_bound(
         draws: times for each block, spread evenly over the path.
     """
 
-    def integrand(rows: Tensor, u: Tensor, generator: torch.Generator) -> Tensor:
+    def integrand(rows: Tensor, u: Tensor, noise: Noise) -> Tensor:
         x, gamma, slope = embeddings[rows], path.gamma(u).flatten(1), path.slope(u).flatten(1)
-        mean = posterior(rows, diffuse(x, gamma, _normal(x, generator)), gamma).softmax(dim=-1) @ embeddings
+        mean = posterior(rows, diffuse(x, gamma, noise.normal(*x.shape[1:])), gamma).softmax(dim=-1) @ embeddings
         return 0.5 * torch.exp(-gamma) * slope * (x - mean).square().sum(dim=-1)
 
-    def reconstruction(rows: Tensor, u: Tensor, generator: torch.Generator) -> Tensor:
+    def reconstruction(rows: Tensor, u: Tensor, noise: Noise) -> Tensor:
         x, gamma = embeddings[rows], torch.full(rows.shape, path.warp.low, device=rows.device)
-        return _cross_entropy(posterior(rows, diffuse(x, gamma, _normal(x, generator)), gamma), rows)
+        return _cross_entropy(posterior(rows, diffuse(x, gamma, noise.normal(*x.shape[1:])), gamma), rows)
 
     integral = _mean_over_times(integrand, tokens, path.block, draws, seed, world)
     return integral + _mean_over_times(reconstruction, tokens, path.block, 1, seed, world) + _prior(path, embeddings)
@@ -92,19 +92,19 @@ def chain_bound(
     """
     levels = path.grid(steps)
 
-    def step(rows: Tensor, u: Tensor, generator: torch.Generator) -> Tensor:
+    def step(rows: Tensor, u: Tensor, noise: Noise) -> Tensor:
         place = (u * steps).long().clamp(max=steps - 1)  # [B, blocks]
         gamma, after = levels[place].flatten(1), levels[place + 1].flatten(1)
         x = embeddings[rows]
-        z, noise = diffuse(x, gamma, _normal(x, generator)), _normal(x, generator)
-        lower = ddpm(z, x, gamma[..., None], after[..., None], noise)  # of q(z_s | z_t, x)
+        z, unit = diffuse(x, gamma, noise.normal(*x.shape[1:])), noise.normal(*x.shape[1:])
+        lower = ddpm(z, x, gamma[..., None], after[..., None], unit)  # of q(z_s | z_t, x)
         logits = posterior(rows, z, gamma)
         told = logits - evidence(z, gamma, embeddings) + evidence(lower, after, embeddings)
         # What the noise of z_s does to CE(told) in first order has mean 0 and is most of its variance when steps are
         # small. In large steps it is too much; any factor that does not know the noise leaves the mean as it is.
         error = x - logits.softmax(dim=-1) @ embeddings
         signal = torch.exp(-after) - torch.exp(-gamma)
-        control = signal.sqrt() * (noise * error).sum(dim=-1) / (1 + 0.5 * signal * error.square().sum(dim=-1))
+        control = signal.sqrt() * (unit * error).sum(dim=-1) / (1 + 0.5 * signal * error.square().sum(dim=-1))
         decodes = (place == steps - 1).repeat_interleave(path.block, dim=1)
         rest = torch.where(decodes, 0.0, _cross_entropy(told, rows) + control)
         return steps * (_cross_entropy(logits, rows) - rest)
@@ -128,7 +128,11 @@ def _mean_over_times(term: Term, tokens: Tensor, block: int, draws: int, seed: i
         draw, batch = divmod(index, len(batches))
         picked = batches[batch]
         u = ((begin[picked] + draw) / draws).to(tokens.device)
-        nats = term(tokens[picked.to(tokens.device)], u, generator_of(seed, "noise", draw, batch))
+        nats = term(
+            tokens[picked.to(tokens.device)],
+            u,
+            Noise.of(seed, "noise", draw, rows=picked.tolist(), device=tokens.device),
+        )
         return {"nats": nats.double().mean(dim=1).cpu().numpy()}
 
     parts = [one["nats"] for one in parallel.arrays(part, draws * len(batches), world)]
@@ -140,10 +144,6 @@ def _prior(path: NoisePath, embeddings: Tensor) -> float:
     alpha, sigma = alpha_sigma(torch.tensor(path.warp.high, dtype=torch.float64))
     square, size = embeddings[0].double().square().sum().cpu(), embeddings.shape[1]
     return float(0.5 * (alpha**2 * square + size * (sigma**2 - 1 - 2 * sigma.log())))
-
-
-def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator).to(x.device)
 
 
 def _cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.randomness import Noise
 from core.text.autoregressive import NextToken, draw, total_log_prob
 from core.text.denoiser import Diffusion
 from core.text.generation import Prefix, Settings, block_denoiser, denoise_block
-from core.transfer import to_device
 
 
 def mix(autoregressive: Tensor, diffusion: Tensor, alpha: float) -> Tensor:
@@ -35,9 +35,7 @@ def bayes(autoregressive: Tensor, both_sides: Tensor, left_side: Tensor, weight:
 
 
 @torch.no_grad()
-def next_laws(
-    model: Diffusion, left: Tensor, gap: int, right: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def next_laws(model: Diffusion, left: Tensor, gap: int, right: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
     """Logits [B, V] of the token after left [B, P], with the text right [B, Q] after `gap` tokens given and without.
 
     All of the gap is noise at gamma_max: what diffusion knows of the token before any denoising.
@@ -47,7 +45,7 @@ def next_laws(
     tokens = torch.cat((blank, right), dim=1)
     known = (torch.arange(size, device=left.device) >= gap).expand(tokens.shape)
     prefix = Prefix(model, left, size)
-    z = to_device(torch.randn(len(left), size, model.config.process.embedding, generator=generator), left.device)
+    z = noise.normal(size, model.config.process.embedding)
     gamma = torch.full((size,), model.config.process.gamma_max, device=left.device)
     both = block_denoiser(model, prefix, tokens, known, 1.0)(z, gamma, None)[:, 0]
     alone = block_denoiser(model, prefix, tokens, torch.zeros_like(known), 1.0)(z, gamma, None)[:, 0]
@@ -56,7 +54,7 @@ def next_laws(
 
 @torch.no_grad()
 def middle_laws(
-    autoregressive: NextToken, model: Diffusion, left: Tensor, middle: Tensor, right: Tensor, generator: torch.Generator
+    autoregressive: NextToken, model: Diffusion, left: Tensor, middle: Tensor, right: Tensor, noise: Noise
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits [B, G, V] of each true middle token [B, G] given those before it: AR, diffusion, diffusion without right.
 
@@ -65,8 +63,7 @@ def middle_laws(
     length, gap = left.shape[1], middle.shape[1]
     own = autoregressive(torch.cat((left, middle), dim=1))[:, length : length + gap]
     pairs = [
-        next_laws(model, torch.cat((left, middle[:, :done]), dim=1), gap - done, right, generator)
-        for done in range(gap)
+        next_laws(model, torch.cat((left, middle[:, :done]), dim=1), gap - done, right, noise) for done in range(gap)
     ]
     return own, torch.stack([both for both, _ in pairs], dim=1), torch.stack([alone for _, alone in pairs], dim=1)
 
@@ -79,7 +76,7 @@ def fill(
     gap: int,
     right: Tensor,
     join: Callable[[Tensor, Tensor, Tensor], Tensor],
-    generator: torch.Generator,
+    noise: Noise,
 ) -> Tensor:
     """`gap` tokens [B, gap] after left [B, P], drawn one by one with the text right [B, Q] in view.
 
@@ -89,17 +86,17 @@ def fill(
     ids = left
     for done in range(gap):
         own = autoregressive(ids)[:, -1]
-        both, alone = next_laws(model, ids, gap - done, right, generator)
-        ids = torch.cat((ids, draw(join(own, both, alone), generator)[:, None]), dim=1)
+        both, alone = next_laws(model, ids, gap - done, right, noise)
+        ids = torch.cat((ids, draw(join(own, both, alone), noise)[:, None]), dim=1)
     return ids[:, left.shape[1] :]
 
 
 @torch.no_grad()
-def reweight(autoregressive: NextToken, candidates: Tensor, weight: float, generator: torch.Generator) -> Tensor:
+def reweight(autoregressive: NextToken, candidates: Tensor, weight: float, noise: Noise) -> Tensor:
     """(C) For each row one of its diffusion samples `candidates` [B, K, L]: int64 [B, L]."""
     rows, count, length = candidates.shape
     scores = weight * total_log_prob(autoregressive, candidates.reshape(rows * count, length))
-    return candidates[torch.arange(rows, device=candidates.device), draw(scores.view(rows, count), generator)]
+    return candidates[torch.arange(rows, device=candidates.device), draw(scores.view(rows, count), noise)]
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ class Verified:
     accepted_per_block: float
 
 
-def accept(draft: Tensor, drafted: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def accept(draft: Tensor, drafted: Tensor, target: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
     """Speculative acceptance of one block.
 
     Args:
@@ -123,7 +120,7 @@ def accept(draft: Tensor, drafted: Tensor, target: Tensor, generator: torch.Gene
     length = drafted.shape[1]
     index = drafted[..., None]
     ratio = (target.gather(-1, index) - draft.gather(-1, index))[..., 0]
-    uniform = to_device(torch.rand(drafted.shape, generator=generator), drafted.device)
+    uniform = noise.uniform(length)
     passed = (uniform.log() < ratio).long().cumprod(dim=1)
     accepted = passed.sum(dim=1)
     failed = accepted.clamp(max=length - 1)
@@ -131,7 +128,7 @@ def accept(draft: Tensor, drafted: Tensor, target: Tensor, generator: torch.Gene
     rest = (target[rows, failed].exp() - draft[rows, failed].exp()).clamp_min(0)
     # Rounding can leave nothing: then the laws agree and the target itself is right.
     rest = torch.where(rest.sum(dim=-1, keepdim=True) > 1e-9, rest, target[rows, failed].exp())
-    redrawn = draw(rest.log(), generator)
+    redrawn = draw(rest.log(), noise)
     tokens = drafted.clone()
     tokens[rows, failed] = torch.where(accepted < length, redrawn, drafted[rows, failed])
     return tokens, (accepted + 1).clamp(max=length)
@@ -145,23 +142,23 @@ def verify(
     length: int,
     block: int,
     settings: Settings,
-    generator: torch.Generator,
+    noise: Noise,
 ) -> Verified:
     """(D) Tokens [B, length] with the autoregressive model's law, drafted `block` at a time.
 
     Rows go on one by one, because they accept different numbers.
     """
     finished, accepted, blocks = [], 0, 0
-    for row in prompt:
-        ids = row[None]
+    for index, row in enumerate(prompt):
+        ids, own = row[None], noise[index : index + 1]
         while ids.shape[1] < length:
             blank = torch.zeros(1, block, dtype=torch.long, device=ids.device)
             prefix = Prefix(model, ids, block)
-            draft = denoise_block(model, prefix, blank, blank.bool(), settings, generator).log_softmax(dim=-1)
-            drafted = draw(draft, generator)
+            draft = denoise_block(model, prefix, blank, blank.bool(), settings, own).log_softmax(dim=-1)
+            drafted = draw(draft, own)
             whole = torch.cat((ids, drafted), dim=1)
             target = autoregressive(whole)[:, ids.shape[1] : -1].log_softmax(dim=-1)
-            tokens, count = accept(draft, drafted, target, generator)
+            tokens, count = accept(draft, drafted, target, own)
             ids = torch.cat((ids, tokens[:, : int(count[0])]), dim=1)
             accepted, blocks = accepted + int((tokens == drafted)[0, : int(count[0])].sum()), blocks + 1
         finished.append(ids[0, :length])

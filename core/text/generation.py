@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.randomness import Streams, normal
+from core.randomness import Noise
 from core.text.denoiser import Diffusion, Noisy
 from core.text.reverse_steps import STEPS
 from core.text.schedule import NoisePath, evidence
 from core.text.transformer import Cache
-from core.transfer import to_device
 
 Watch = Callable[[float, Tensor], None]  # mean gamma of a block, and the most probable tokens [B, L] of the text
 
@@ -132,19 +131,16 @@ def denoise_block(
     tokens: Tensor,
     known: Tensor,
     settings: Settings,
-    source: torch.Generator | Streams,
+    source: Noise,
     watch: Watch | None = None,
 ) -> Tensor:
     """Logits [B, L, V] of a block after all its steps, given `tokens` [B, L] where `known`."""
     denoise = block_denoiser(model, prefix, tokens, known, settings.guidance)
     step = STEPS[settings.sampler]
     grid = sampled_path(model, tokens.shape[1], settings.tilt).grid(settings.steps)
-    shape = (*tokens.shape, model.config.process.embedding)
+    shape = (tokens.shape[1], model.config.process.embedding)
 
-    def fresh() -> Tensor:
-        return to_device(normal(source, *shape), tokens.device)
-
-    z, guess = fresh(), None
+    z, guess = source.normal(*shape), None
     logits = torch.empty(0)
     for index in range(settings.steps):
         logits = denoise(z, grid[index], guess) / settings.temperature
@@ -152,7 +148,7 @@ def denoise_block(
             watch(float(grid[index].mean()), torch.where(known, tokens, logits.argmax(dim=-1)))
         if index + 1 < settings.steps:
             gamma, after = grid[index], grid[index + 1]
-            lower = step(z, model.mean(logits), gamma[:, None], after[:, None], fresh())
+            lower = step(z, model.mean(logits), gamma[:, None], after[:, None], source.normal(*shape))
             guess = carried_over(model, logits, z, gamma, lower, after, settings.temperature)
             z = lower
     return logits
@@ -165,7 +161,7 @@ def generate(
     length: int,
     block: int,
     settings: Settings,
-    source: torch.Generator | Streams,
+    source: Noise,
     watch: Watch | None = None,
 ) -> Tensor:
     """Tokens after a prompt [B, P] until there are `length`, `block` at a time: int64 [B, length]."""
@@ -187,7 +183,7 @@ def fill(
     gap: int,
     right: Tensor,
     settings: Settings,
-    source: torch.Generator | Streams,
+    source: Noise,
     watch: Watch | None = None,
 ) -> Tensor:
     """`gap` tokens [B, gap] between left [B, P] and right [B, Q]; both are given as clean context."""

@@ -17,7 +17,7 @@ from core.evaluation import FusionCurve, FusionExample
 from core.metrics import Definition, Metric
 from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World
-from core.randomness import generator_of
+from core.randomness import Noise, generator_of
 from core.text import fusion, ratios, reranking
 from core.text.autoregressive import Autoregressive
 from core.text.config import TextEvaluate, TextModel
@@ -58,9 +58,8 @@ def _measured(
     def nats(index: int) -> dict[str, Any]:
         """One span: nats of its middle under each law, [weights], and of each of its tokens, [weights][tokens]."""
         left, middle, right = (side.to(world.device) for side in spans[index])
-        own, both, alone = fusion.middle_laws(
-            other, network, left[None], middle[None], right[None], generator_of(settings.seed, "fusion", span, index)
-        )
+        noise = Noise.of(settings.seed, "fusion", span, rows=[index], device=world.device)
+        own, both, alone = fusion.middle_laws(other, network, left[None], middle[None], right[None], noise)
         curve: dict[str, Any] = {name: [] for name in ("sums", *names)}
         for weight in weights:
             laws = (fusion.mix(own, both, weight), fusion.bayes(own, both, alone, weight))
@@ -68,8 +67,8 @@ def _measured(
             curve["sums"].append([float(nats.sum()) for nats in each])
             for name, tokens in zip(names, each, strict=True):
                 curve[name].append([round(value, 3) for value in tokens.tolist()])
-        draws = generator_of(settings.seed, "drafts", span, index)
-        single = reranking.surprise(other, left, middle, right, settings.drafts, draws)
+        drafts = Noise.of(settings.seed, "drafts", span, index, rows=settings.drafts - 1, device=world.device)
+        single = reranking.surprise(other, left, middle, right, drafts)
         sides = {"left": decode(left.tolist()), "right": decode(right.tolist())}
         shown = [decode([token]) for token in middle.tolist()]
         return {**sides, "tokens": shown, "characters": len(decode(middle.tolist())), "single": single, **curve}

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.randomness import Noise
 from core.text.autoregressive import draw
 from core.text.transformer import TokenTransformer
-from core.transfer import to_device
 
 
 class Masked(TokenTransformer):
@@ -28,14 +28,11 @@ def masked_loss(logits: Tensor, tokens: Tensor, masked: Tensor, share: Tensor) -
 
 
 @torch.no_grad()
-def generate(
-    model: Masked, count: int, length: int, steps: int, generator: torch.Generator, temperature: float = 1.0
-) -> Tensor:
-    """Tokens [count, length]: all masks at first, of which each step reveals its share."""
-    device = model.directions.device
-    ids = torch.full((count, length), model.vocabulary, device=device)
+def generate(model: Masked, length: int, steps: int, noise: Noise, temperature: float = 1.0) -> Tensor:
+    """Tokens [B, length], a row of `noise` each: all masks at first, of which each step reveals its share."""
+    ids = torch.full((len(noise), length), model.vocabulary, device=model.directions.device)
     for step in range(steps, 0, -1):
-        drawn = draw(model(ids) / temperature, generator)
-        reveal = to_device(torch.rand(ids.shape, generator=generator) < 1 / step, device)
+        drawn = draw(model(ids) / temperature, noise)
+        reveal = noise.uniform(length) < 1 / step
         ids = torch.where((ids == model.vocabulary) & reveal, drawn, ids)
     return ids

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World
-from core.randomness import DataOrder, Draws, generator_of
+from core.randomness import DataOrder, Draws, Noise, generator_of
 from core.text import data, generation, masked, original
 from core.text.autoregressive import Autoregressive, generate, parameter_groups, unigram_log_probs
 from core.text.bound import TokenPosterior
@@ -67,6 +67,10 @@ class _TextObjective:
     def _windows(self, indices: Tensor) -> Tensor:
         return data.windows(self.tokens, indices, self.config.context)
 
+    def _noise(self, device: torch.device) -> Noise:
+        """That of a preview, the same at every look."""
+        return Noise.of(self.seed, "preview", rows=PREVIEW_TEXTS, device=device)
+
     def _text(self, ids: Tensor) -> tuple[str, bytes]:
         texts = [self.texts.tokenizer.decode(row) for row in ids.cpu().tolist()]
         return ".txt", "\n\n--------\n\n".join(texts).encode()
@@ -93,7 +97,7 @@ class AutoregressiveObjective(_TextObjective):
     def preview(self, model: nn.Module) -> tuple[str, bytes] | None:
         assert isinstance(model, Autoregressive)
         empty = torch.zeros(PREVIEW_TEXTS, 0, dtype=torch.long, device=model.directions.device)
-        return self._text(generate(model, empty, self.config.context, generator_of(self.seed, "preview")))
+        return self._text(generate(model, empty, self.config.context, self._noise(model.directions.device)))
 
 
 class DiffusionObjective(_TextObjective):
@@ -160,9 +164,9 @@ class DiffusionObjective(_TextObjective):
     def preview(self, model: nn.Module) -> tuple[str, bytes] | None:
         assert isinstance(model, Diffusion)
         empty = torch.zeros(PREVIEW_TEXTS, 0, dtype=torch.long, device=model.unigram.device)
-        settings, draws = generation.Settings(steps=PREVIEW_STEPS), generator_of(self.seed, "preview")
+        settings, noise = generation.Settings(steps=PREVIEW_STEPS), self._noise(empty.device)
         block = self.config.process.blocks[0]
-        return self._text(generation.generate(model, empty, self.config.context, block, settings, draws))
+        return self._text(generation.generate(model, empty, self.config.context, block, settings, noise))
 
 
 class MaskedObjective(_TextObjective):
@@ -193,8 +197,8 @@ class MaskedObjective(_TextObjective):
 
     def preview(self, model: nn.Module) -> tuple[str, bytes] | None:
         assert isinstance(model, Masked)
-        draws = generator_of(self.seed, "preview")
-        return self._text(masked.generate(model, PREVIEW_TEXTS, self.config.context, PREVIEW_STEPS, draws))
+        noise = self._noise(model.directions.device)
+        return self._text(masked.generate(model, self.config.context, PREVIEW_STEPS, noise))
 
 
 class OriginalObjective(_TextObjective):
@@ -222,8 +226,7 @@ class OriginalObjective(_TextObjective):
 
     def preview(self, model: nn.Module) -> tuple[str, bytes] | None:
         assert isinstance(model, Original)
-        draws = generator_of(self.seed, "preview")
-        return self._text(original.generate(model, PREVIEW_TEXTS, self.config.context, 100, draws))
+        return self._text(original.generate(model, self.config.context, 100, self._noise(model.kept.device)))
 
 
 OBJECTIVES: dict[str, Callable[[TextModel, TextSet, int], Objective]] = {

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.randomness import Noise
 from core.text.config import TextModel
 from core.text.transformer import Transformer
-from core.transfer import to_device
 
 STEPS = 1000
 EMBEDDING_STD = 0.02
@@ -53,14 +53,14 @@ class Original(nn.Module):
 
 
 @torch.no_grad()
-def generate(model: Original, count: int, length: int, steps: int, generator: torch.Generator) -> Tensor:
-    """Tokens [count, length] by DDIM over `steps` of the 1,000, rounded at the end."""
+def generate(model: Original, length: int, steps: int, noise: Noise) -> Tensor:
+    """Tokens [B, length], a row of `noise` each, by DDIM over `steps` of the 1,000, rounded at the end."""
     device = model.kept.device
-    z = to_device(torch.randn(count, length, model.table.embedding_dim, generator=generator), device)
+    z = noise.normal(length, model.table.embedding_dim)
     grid = torch.linspace(STEPS - 1, 0, min(steps, STEPS)).round().long()
     for index, step in enumerate(grid.tolist()):
-        noise = model(z, torch.full((count,), step, device=device))
+        error = model(z, torch.full((len(z),), step, device=device))
         kept = model.kept[step]
         after = model.kept[int(grid[index + 1])] if index + 1 < len(grid) else torch.ones((), device=device)
-        z = after.sqrt() * (z - (1 - kept).sqrt() * noise) / kept.sqrt() + (1 - after).sqrt() * noise
+        z = after.sqrt() * (z - (1 - kept).sqrt() * error) / kept.sqrt() + (1 - after).sqrt() * error
     return model.rounding(z).argmax(dim=-1)

@@ -17,23 +17,23 @@ import math
 import torch
 from torch import Tensor
 
+from core.randomness import Noise
 from core.text.autoregressive import Autoregressive, draw
 from core.text.transformer import Cache
 
 
 @torch.no_grad()
-def surprise(
-    model: Autoregressive, left: Tensor, middle: Tensor, right: Tensor, drafts: int, generator: torch.Generator
-) -> tuple[float, float]:
+def surprise(model: Autoregressive, left: Tensor, middle: Tensor, right: Tensor, noise: Noise) -> tuple[float, float]:
     """Nats of middle [G] after left [P]: by the model that reads on, and the bound of its drafts reranked by right [Q].
 
+    Drafts are the middle itself and one for each row of `noise`.
     The three together are at most the model's context.
     """
     laws, left_cache = model.read(model.shifted(left[None]), 0, None)
-    others = _drafts(model, laws[:, -1], left_cache, len(middle), drafts - 1, generator)
+    others = _drafts(model, laws[:, -1], left_cache, len(middle), noise)
     before, after = log_probs(model, laws[:, -1], left_cache, torch.cat((middle[None], others)), right)
     own = -float(before[0])
-    return own, own + float(after.logsumexp(0) - after[0]) - math.log(drafts)
+    return own, own + float(after.logsumexp(0) - after[0]) - math.log(len(noise) + 1)
 
 
 def log_probs(
@@ -54,16 +54,15 @@ def log_probs(
     return each[:, :gap].sum(dim=1), each[:, gap:].sum(dim=1)
 
 
-def _drafts(
-    model: Autoregressive, law: Tensor, cache: Cache, gap: int, count: int, generator: torch.Generator
-) -> Tensor:
-    """`count` continuations [count, gap] of the text in `cache`, whose next token has logits `law` [1, V]."""
-    ids = draw(law.expand(count, -1), generator)[:, None]
+def _drafts(model: Autoregressive, law: Tensor, cache: Cache, gap: int, noise: Noise) -> Tensor:
+    """Continuations [K, gap], a row of `noise` each, of the text in `cache`; the next token has logits `law` [1, V]."""
+    count = len(noise)
+    ids = draw(law.expand(count, -1), noise)[:, None]
     read, cache = cache[0][0].shape[2], _repeated(cache, count)
     while count and ids.shape[1] < gap:
         laws, cache = model.read(ids[:, -1:], read, cache)
         read += 1
-        ids = torch.cat((ids, draw(laws[:, -1], generator)[:, None]), dim=1)
+        ids = torch.cat((ids, draw(laws[:, -1], noise)[:, None]), dim=1)
     return ids if count else ids.new_zeros(0, gap)
 
 

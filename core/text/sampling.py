@@ -15,7 +15,7 @@ from core.errors import UserError
 from core.jsontext import to_lines
 from core.processes import parts as parallel
 from core.processes.world import SINGLE_PROCESS, World, own_device
-from core.randomness import Streams, generator_of
+from core.randomness import Noise, seed_of
 from core.requests import Facts, SampleRequest, ShardDrawer, ShardRequest
 from core.text import autoregressive, fusion, generation, masked, original
 from core.text.autoregressive import Autoregressive
@@ -119,17 +119,15 @@ class Writer:
         self, mode: str, prompt: str, count: int, place: int, watch: Watch | None = None
     ) -> list[dict[str, Any]]:
         """Continuations of a prompt (empty: none)."""
-        draws = generator_of(self.settings.seed, "sample", mode, place)
-        made = self.continuations(mode, [prompt] * count, draws, watch)
+        noise = self._noise(mode, place, count)
+        made = self.continuations(mode, [prompt] * count, noise, watch)
         return [{"mode": mode, "prompt": prompt, "text": text, "seed": self.settings.seed} for text in made]
 
-    def continuations(
-        self, mode: str, prompts: Sequence[str], draws: torch.Generator | Streams, watch: Watch | None = None
-    ) -> list[str]:
+    def continuations(self, mode: str, prompts: Sequence[str], noise: Noise, watch: Watch | None = None) -> list[str]:
         """A continuation of each prompt; prompts of one batch have the same number of tokens."""
         start = self._encoded(prompts, slice(-(self.trained.config.context // 2), None))
         with self._number_format():
-            drawn = self._tokens(mode, start, self.length + start.shape[1], draws, watch)
+            drawn = self._tokens(mode, start, self.length + start.shape[1], noise, watch)
         decode, new = self.trained.tokenizer.decode, drawn[:, start.shape[1] :].tolist()
         return [prompt + decode(row) for prompt, row in zip(prompts, new, strict=True)]
 
@@ -144,33 +142,34 @@ class Writer:
         ):
             yield
 
+    def _noise(self, mode: str, first: int, count: int) -> Noise:
+        """That of `count` samples of a mode from number `first` on."""
+        return Noise.of(self.settings.seed, "sample", mode, rows=range(first, first + count), device=self.device)
+
     def _encoded(self, texts: Sequence[str], kept: slice) -> Tensor:
         """The `kept` tokens of each text: [B, P]."""
         known = {text: self.trained.tokenizer.encode(text)[kept] for text in set(texts)}
         return torch.tensor([known[text] for text in texts], dtype=torch.long).to(self.device)
 
-    def _tokens(
-        self, mode: str, start: Tensor, length: int, draws: torch.Generator | Streams, watch: Watch | None
-    ) -> Tensor:
+    def _tokens(self, mode: str, start: Tensor, length: int, noise: Noise, watch: Watch | None) -> Tensor:
         s, network = self.settings, self.trained.network
         if mode == "diffusion" and isinstance(network, Diffusion):
-            return generation.generate(network, start, length, self.block, self.denoising, draws, watch)
-        assert isinstance(draws, torch.Generator)
+            return generation.generate(network, start, length, self.block, self.denoising, noise, watch)
         if isinstance(network, Masked):
-            return masked.generate(network, len(start), length, s.steps, draws, s.temperature)
+            return masked.generate(network, length, s.steps, noise, s.temperature)
         if isinstance(network, Original):
-            return original.generate(network, len(start), length, max(s.steps, 100), draws)
+            return original.generate(network, length, max(s.steps, 100), noise)
         if isinstance(network, Autoregressive):
-            return autoregressive.generate(network, start, length, draws, s.temperature)
+            return autoregressive.generate(network, start, length, noise, s.temperature)
         assert isinstance(network, Diffusion)
         other = self.other or network.autoregressive
         if mode == "autoregressive":
-            return autoregressive.generate(other, start, length, draws, s.temperature)
+            return autoregressive.generate(other, start, length, noise, s.temperature)
         if s.fusion == "verify":
-            return fusion.verify(other, network, start, length, self.block, self.denoising, draws).tokens
+            return fusion.verify(other, network, start, length, self.block, self.denoising, noise).tokens
         many = start.repeat_interleave(s.candidates, dim=0)
-        drawn = generation.generate(network, many, length, self.block, self.denoising, draws)
-        return fusion.reweight(other, drawn.view(len(start), s.candidates, length), s.fusion_weight, draws)
+        drawn = generation.generate(network, many, length, self.block, self.denoising, noise.repeated(s.candidates))
+        return fusion.reweight(other, drawn.view(len(start), s.candidates, length), s.fusion_weight, noise)
 
     def _join(self, own: Tensor, both: Tensor, alone: Tensor) -> Tensor:
         """The law of a token in the gap, by the configured way of fusion."""
@@ -183,13 +182,11 @@ class Writer:
         self, mode: str, prompt: str, count: int, place: int, watch: Watch | None = None
     ) -> list[dict[str, Any]]:
         """What may stand in the prompt's gap, by diffusion alone (infill) or by both models (guided)."""
-        draws = generator_of(self.settings.seed, "sample", mode, place)
-        made = self.fillings(mode, [prompt] * count, draws, watch)
+        noise = self._noise(mode, place, count)
+        made = self.fillings(mode, [prompt] * count, noise, watch)
         return [{"mode": mode, "prompt": prompt, "text": text, "seed": self.settings.seed} for text in made]
 
-    def fillings(
-        self, mode: str, prompts: Sequence[str], draws: torch.Generator | Streams, watch: Watch | None = None
-    ) -> list[str]:
+    def fillings(self, mode: str, prompts: Sequence[str], noise: Noise, watch: Watch | None = None) -> list[str]:
         """Each prompt with its gap filled; prompts of one batch have as many tokens before the gap, and after it."""
         s, network = self.settings, self.trained.network
         assert isinstance(network, Diffusion)
@@ -201,23 +198,21 @@ class Writer:
         right = self._encoded([after for _, after in sides], slice(room - s.gap))
         with self._number_format():
             if mode == "infill":
-                ids = generation.fill(network, left, s.gap, right, self.denoising, draws, watch)
+                ids = generation.fill(network, left, s.gap, right, self.denoising, noise, watch)
             else:
-                assert isinstance(draws, torch.Generator)
                 other = self.other or network.autoregressive
-                ids = fusion.fill(other, network, left, s.gap, right, self._join, draws)
+                ids = fusion.fill(other, network, left, s.gap, right, self._join, noise)
         decode = self.trained.tokenizer.decode
         return [before + decode(row) + after for (before, after), row in zip(sides, ids.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)
 class Row:
-    """Sample `index` of the `count` that `write` gives for `prompt` and `seed`."""
+    """Sample `index` of those that `write` gives for `prompt` and `seed`."""
 
     prompt: str
     seed: int
     index: int
-    count: int
 
 
 @torch.inference_mode()
@@ -227,17 +222,10 @@ def write_rows(writer: Writer, rows: Sequence[Row], watch: Watch | None = None) 
     Raises:
         UserError: the settings ask for what the model cannot do.
     """
-    mode, network = "infill" if GAP in rows[0].prompt else "diffusion", writer.trained.network
-    seeds: list[tuple[int | str, ...]] = [(row.seed, "sample", mode, 0) for row in rows]
-    if not isinstance(network, Diffusion):  # their numbers are not drawn row by row
-        whole = {
-            (row.seed, row.count): writer.continuations(mode, [row.prompt] * row.count, generator_of(*seed))
-            for row, seed in zip(rows, seeds, strict=True)
-        }
-        return [whole[row.seed, row.count][row.index] for row in rows]
-    draws = Streams([(seed, row.index, row.count) for seed, row in zip(seeds, rows, strict=True)])
+    mode = "infill" if GAP in rows[0].prompt else "diffusion"
+    noise = Noise([seed_of(row.seed, "sample", mode, row.index) for row in rows], writer.device)
     make = writer.fillings if mode == "infill" else writer.continuations
-    return make(mode, [row.prompt for row in rows], draws, watch)
+    return make(mode, [row.prompt for row in rows], noise, watch)
 
 
 def write(request: SampleRequest, prompt: str, watch: Callable[[float, list[str]], None] | None = None) -> list[Facts]:
@@ -286,16 +274,12 @@ def written(
 def shard_drawer(request: ShardRequest) -> ShardDrawer:
     """Ranges of very many texts of one mode, without prompts, as lines of samples.jsonl.
 
-    Texts are drawn from one stream of noise for each batch, so a shard is whole batches.
-
     Raises:
         UserError: the model is damaged, or the settings ask for what it cannot do.
     """
     settings = validate(TextSample, {"modes": ("diffusion",), **request.sample, "count": request.size}, "sample")
     if len(settings.modes) != 1 or settings.modes[0] not in ("diffusion", "autoregressive") or settings.prompts:
         raise UserError("sample.modes: shards take one mode, diffusion or autoregressive, and no prompts")
-    if request.size % settings.batch_size:
-        raise UserError(f"shard size {request.size}: allowed: a multiple of sample.batch_size, {settings.batch_size}")
     device = own_device()
     trained = load_model(request.model, device)
     writer = Writer(trained, None, settings, device)

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from core.errors import UserError
 from core.images.sampling import choose_sigmas, denoise_batch, sample_seed
-from core.randomness import generator_of
-from core.samplers import SampleNoise
+from core.randomness import Noise, generator_of
 from core.text.generation import Prefix, Settings, denoise_block
 from serving.export.source import ImageSource, TextSource
 
@@ -46,8 +45,8 @@ def image_noise(source: ImageSource) -> tuple[list[int], Tensor, Tensor]:
     seeds = [sample_seed(0, index) for index in range(COUNT)]
     none = len(source.trained.shape.class_names)
     labels = torch.arange(COUNT) % none if source.trained.config.conditional and none else torch.full((COUNT,), none)
-    draw = SampleNoise(seeds, source.trained.shape.size)
-    return seeds, labels, torch.stack([draw() for _ in range(source.table.noises)])
+    noise, size = Noise(seeds), source.trained.shape.size
+    return seeds, labels, torch.stack([noise.normal(*size) for _ in range(source.table.noises)])
 
 
 def of_images(source: ImageSource, what: str, sample: Callable[[Tensor, Tensor], Tensor]) -> Difference:
@@ -87,10 +86,10 @@ def of_text(source: TextSource, what: str, step: Step) -> Difference:
     known = torch.arange(size)[None] >= size - 2
     settings = Settings(s.sampler, s.steps, s.temperature, 1.0, s.tilt)
     prefix = Prefix(network, before, size)
-    ours = denoise_block(network, prefix, tokens, known, settings, generator_of(0, "noise"))
+    ours = denoise_block(network, prefix, tokens, known, settings, Noise.of("noise", rows=1))
     inputs = network.autoregressive.shifted(before)[:, -prefix.length :]
     theirs = denoised_block(step, inputs, tokens, known, s.steps, s.temperature, network.config.process.embedding,
-                            generator_of(0, "noise"))  # fmt: skip
+                            Noise.of("noise", rows=1))  # fmt: skip
     free = ~known[0]
     if not torch.equal(ours.argmax(-1)[0, free], theirs.argmax(-1)[0, free]):
         return Difference(f"{what}: tokens", float("inf"), TOLERANCE["text"])
@@ -99,15 +98,15 @@ def of_text(source: TextSource, what: str, step: Step) -> Difference:
 
 def denoised_block(
     step: Step, prefix: Tensor, tokens: Tensor, known: Tensor, steps: int, temperature: float, size: int,
-    generator: torch.Generator,
+    source: Noise,
 ) -> Tensor:  # fmt: skip
     """Logits [B, L, V] of a block after all steps of `step`."""
-    shape = (*tokens.shape, size)
-    z, guess, logits = torch.randn(shape, generator=generator), torch.zeros(shape), torch.empty(0)
+    shape = (tokens.shape[1], size)
+    z, guess, logits = source.normal(*shape), torch.zeros(1, *shape), torch.empty(0)
     times = np.linspace(1, 0, steps + 1)
     for index in range(steps):
         last = index + 1 == steps
-        noise = torch.zeros(shape) if last else torch.randn(shape, generator=generator)
+        noise = torch.zeros(1, *shape) if last else source.normal(*shape)
         logits, guess, z = step(prefix, tokens, known, z, guess, noise, *map(_scalar, times[index : index + 2]),
                                 _scalar(temperature))  # fmt: skip
     return logits

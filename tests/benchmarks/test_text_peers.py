@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmarks import text_peers
 from benchmarks.text_peers import FillInTheMiddleObjective, filled_nats, mask_bound, mask_evaluations, mask_logits
+from core.randomness import Noise
 from core.text.autoregressive import Autoregressive
 from core.text.config import TextModel
 from core.text.denoiser import Diffusion
@@ -74,7 +75,7 @@ def test_block_masks_begin_as_the_autoregressive_model_and_see_no_hidden_token()
 def test_blocks_are_written_to_the_length_that_is_asked_for() -> None:
     torch.manual_seed(0)
     network = Diffusion(20, CONFIG, torch.zeros(20)).eval()
-    made = text_peers.generate_blocks(network, 3, 10, 2, torch.Generator().manual_seed(0))
+    made = text_peers.generate_blocks(network, 10, 2, Noise(range(3)))
     assert made.shape == (3, 10)
     assert made.min() >= 0
     assert made.max() < 20

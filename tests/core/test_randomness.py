@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core.randomness import DataOrder, Draws, Streams, generator_of, normal
+from core.randomness import DataOrder, Draws, Noise, seed_of
 
 CPU = torch.device("cpu")
 
@@ -15,28 +15,12 @@ def test_an_example_meets_the_same_noise_however_the_batch_is_split() -> None:
         assert torch.equal(numbers, torch.cat([part[index] for part in drawn]))
 
 
-def test_a_process_draws_the_noise_of_its_own_groups_only() -> None:
-    total = 10 * Draws.GROUP + 7  # the last group is short
-    whole = Draws(3, 0, 0, total, total, CPU)
-    expected = [whole.normal(3), whole.normal(2)]  # of the same generators, one after the other
-    assert len(set(expected[0][:, 0].tolist())) > total - 3
-    for start, stop, drawn in (
-        (0, 256, 256),
-        (300, 500, 256),
-        (500, 530, 512),
-        (2560, total, 7),
-        (9, 9, 256),
-        (0, 0, 0),
-    ):
-        part = Draws(3, 0, start, stop, total, CPU)
-        made = [part.normal(3), part.normal(2)]
-        assert all(torch.equal(numbers[start:stop], own) for numbers, own in zip(expected, made, strict=True))
-        assert made[0].untyped_storage().nbytes() == drawn * 3 * 4
-
-
-def test_a_great_batch_is_drawn_in_few_groups() -> None:
-    assert Draws.group(64) == Draws.group(1024) == 256
-    assert Draws.group(65_536) == 1024
+def test_an_examples_noise_is_that_of_its_place_in_the_stream_alone() -> None:
+    """Whatever batches the stream is cut into, and whoever asks for how much at once."""
+    first, second = Draws(3, 0, 0, 64, 64, CPU), Draws(3, 32, 0, 16, 16, CPU)
+    assert torch.equal(first.normal(5)[32:48], second.normal(5))
+    assert not torch.equal(Draws(4, 32, 0, 16, 16, CPU).normal(5), Draws(3, 32, 0, 16, 16, CPU).normal(5))
+    assert Draws(3, 2**62, 0, 2, 2, CPU).normal(5).isfinite().all()
 
 
 def test_stratified_draws_hit_every_stratum_once() -> None:
@@ -122,13 +106,24 @@ def test_an_order_near_shards_stays_within_a_few_and_says_which_are_next() -> No
         assert set(coming[len(window) :]) == set(following)
 
 
-def test_a_row_sees_the_numbers_of_its_own_draw_whatever_shares_the_batch() -> None:
-    def alone(seed: int, count: int) -> list[torch.Tensor]:
-        generator = generator_of(seed, "x")
-        return [normal(generator, count, 2, 3), normal(generator, count, 4)]
+def test_a_row_sees_its_own_numbers_whatever_shares_the_batch() -> None:
+    keys = [seed_of("x", index) for index in range(5)]
+    together, alone = Noise(keys), Noise(keys[3:4])
+    for shape in ((2, 3), (4,), ()):
+        assert torch.equal(together.normal(*shape)[3:4], alone.normal(*shape))
+        assert torch.equal(together.uniform(*shape)[3:4], alone.uniform(*shape))
+    some = together[3:]
+    assert torch.equal(some.normal(7)[0], alone.normal(7)[0])
+    assert torch.equal(Noise.of("x", rows=range(2, 4)).normal(9), Noise(keys[2:4]).normal(9))
+    assert torch.equal(Noise.of("x", rows=2).normal(9), Noise(keys[:2]).normal(9))
+    assert len(Noise([])) == 0
+    assert Noise([]).normal(3, 2).shape == (0, 3, 2)
 
-    rows = [(2, 0, 1), (1, 2, 3), (3, 1, 2), (1, 0, 3)]  # seed, index, count
-    together = Streams([((seed, "x"), index, count) for seed, index, count in rows])
-    for turn, shape in enumerate([(2, 3), (4,)]):
-        wanted = torch.stack([alone(seed, count)[turn][index] for seed, index, count in rows])
-        assert torch.equal(normal(together, len(rows), *shape), wanted)
+
+def test_rows_and_what_they_are_asked_for_are_independent() -> None:
+    noise = Noise(range(64))  # keys that are neighbours
+    numbers = torch.cat([noise.normal(32), noise.normal(32), noise.repeated(2).normal(32).view(64, 64)], dim=1)
+    for values in (numbers, numbers.T):
+        correlation = torch.corrcoef(values).triu(1)
+        assert float(correlation.abs().max()) < 5.5 / values.shape[1] ** 0.5
+    assert len(numbers.unique()) > numbers.numel() - 10

@@ -1,4 +1,4 @@
-// The random numbers of torch on a CPU, so that a seed gives here what it gives in Python.
+// The random numbers of core/randomness.py, so that a seed gives here what it gives in Python.
 "use strict";
 
 /** SHA-256 of a text, as 32 bytes. FIPS 180-4; Web Crypto is missing on pages from plain http. */
@@ -33,50 +33,56 @@ function sha256(text) {
   return h.flatMap((x) => [x >>> 24, (x >>> 16) & 255, (x >>> 8) & 255, x & 255]);
 }
 
-/** The lower 32 bits of core.randomness.seed_of(...parts): a generator on a CPU takes no more of a seed. */
+/** core.randomness.seed_of(...parts), a BigInt. */
 function seedOf(...parts) {
-  const d = sha256(parts.join("/"));
-  return (((d[0] | (d[1] << 8) | (d[2] << 16) | (d[3] << 24)) >>> 1) | ((d[4] & 1) << 31)) >>> 0;
+  return sha256(parts.join("/")).slice(0, 8).reduceRight((seed, byte) => (seed << 8n) | BigInt(byte), 0n) >> 1n;
 }
 
-/** Standard normals as torch.randn draws them from one generator: call it with how many, at least 16. */
-function normals(seed) {
-  const state = new Uint32Array(624);
-  state[0] = seed >>> 0;
-  for (let i = 1; i < 624; i++) state[i] = Math.imul(1812433253, state[i - 1] ^ (state[i - 1] >>> 30)) + i;
-  let next = 624;
-  const twist = () => {
-    for (let i = 0; i < 624; i++) {
-      const y = (state[i] & 0x80000000) | (state[(i + 1) % 624] & 0x7fffffff);
-      state[i] = state[(i + 397) % 624] ^ (y >>> 1) ^ (y & 1 ? 0x9908b0df : 0);
+/** core.philox.mixed of a number of 64 bits. */
+function mixed(x) {
+  x = BigInt.asUintN(64, x);
+  x = BigInt.asUintN(64, (x ^ (x >> 30n)) * 0xbf58476d1ce4e5b9n);
+  x = BigInt.asUintN(64, (x ^ (x >> 27n)) * 0x94d049bb133111ebn);
+  return x ^ (x >> 31n);
+}
+
+/** The high 32 bits of the product of two numbers of 32. */
+function high(a, b) {
+  const [al, ah, bl, bh] = [a & 0xffff, a >>> 16, b & 0xffff, b >>> 16];
+  const middle = ah * bl + ((al * bl) >>> 16);
+  return ah * bh + Math.floor((middle + al * bh) / 65536);
+}
+
+/** Philox 4x32-10 (Salmon et al. 2011): `count` uniforms in [0, 1) of a key of 64 bits. */
+function philox(key, count) {
+  const data = new Float64Array(count);
+  const halves = [Number(BigInt.asUintN(32, key)), Number(BigInt.asUintN(32, key >> 32n))];
+  for (let place = 0; 4 * place < count; place++) {
+    let [a, b, c, d, k, l] = [place, 0, 0, 0, ...halves];
+    for (let round = 0; round < 10; round++) {
+      const [x, y] = [high(a, 0xd2511f53), high(c, 0xcd9e8d57)];
+      [a, b, c, d] = [(y ^ b ^ k) >>> 0, Math.imul(c, 0xcd9e8d57) >>> 0, (x ^ d ^ l) >>> 0, Math.imul(a, 0xd2511f53) >>> 0];
+      [k, l] = [(k + 0x9e3779b9) >>> 0, (l + 0xbb67ae85) >>> 0];
     }
-    next = 0;
-  };
-  const uniform = () => {
-    if (next === 624) twist();
-    let y = state[next++];
-    y ^= y >>> 11;
-    y ^= (y << 7) & 0x9d2c5680;
-    y ^= (y << 15) & 0xefc60000;
-    y ^= y >>> 18;
-    return (y & 0xffffff) / 2 ** 24;
-  };
-  const fill = (data, at) => {  // Box and Muller 1958, sixteen at a time
-    for (let j = at; j < at + 8; j++) {
-      const radius = Math.sqrt(-2 * Math.log(1 - data[j]));
-      const angle = 2 * Math.PI * data[j + 8];
-      data[j] = radius * Math.cos(angle);
-      data[j + 8] = radius * Math.sin(angle);
-    }
-  };
+    [a, b, c, d].forEach((word, i) => { if (4 * place + i < count) data[4 * place + i] = (word & 0xffffff) / 2 ** 24; });
+  }
+  return data;
+}
+
+/** The inverse of the error function, to 3e-7 of its value (Giles 2010). */
+function erfinv(x) {
+  const w = -Math.log((1 - x) * (1 + x));
+  const [at, terms] = w < 5
+    ? [w - 2.5, [2.81022636e-8, 3.43273939e-7, -3.5233877e-6, -4.39150654e-6, 2.1858087e-4, -1.25372503e-3, -4.17768164e-3, 0.246640727, 1.50140941]]
+    : [Math.sqrt(w) - 3, [-2.00214257e-4, 1.00950558e-4, 1.34934322e-3, -3.67342844e-3, 5.73950773e-3, -7.6224613e-3, 9.43887047e-3, 1.00167406, 2.83297682]];
+  return x * terms.reduce((sum, term) => sum * at + term);
+}
+
+/** Standard normals of a row of core.randomness.Noise with this key: call it with how many. */
+function normals(key) {
+  let asked = 0;
   return (count) => {
-    const data = new Float32Array(Math.max(count, 16));
-    for (let i = 0; i < data.length; i++) data[i] = uniform();
-    for (let i = 0; i + 16 <= data.length; i += 16) fill(data, i);
-    if (data.length % 16) {
-      for (let i = data.length - 16; i < data.length; i++) data[i] = uniform();
-      fill(data, data.length - 16);
-    }
-    return data.subarray(0, count);
+    const uniforms = philox(mixed(key + seedOf("asked", ++asked)), count);
+    return Float32Array.from(uniforms, (u) => Math.SQRT2 * erfinv(2 * u - (1 - 2 ** -24)));
   };
 }

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.randomness import Draws
+from core.randomness import Draws, Noise
 from core.text.autoregressive import Autoregressive, generate, unigram_log_probs
 from core.text.data import TextSet, windows
 from core.text.denoiser import Diffusion, Noisy
@@ -123,7 +123,7 @@ def test_without_a_prefix_blocks_know_nothing_of_each_other(model: Diffusion, to
 def test_generation_with_a_cache_follows_the_autoregressive_law(model: Diffusion):
     """Greedy tokens with the cache are greedy tokens without it."""
     prompt = torch.tensor([[1, 2, 3]])
-    ids = generate(model.autoregressive, prompt, 12, torch.Generator().manual_seed(0), temperature=1e-6)
+    ids = generate(model.autoregressive, prompt, 12, Noise([0]), temperature=1e-6)
     for place in range(3, 12):
         assert int(model.autoregressive(ids[:, :place])[0, -1].argmax()) == int(ids[0, place])
 
@@ -133,10 +133,10 @@ def test_generation_with_a_cache_follows_the_autoregressive_law(model: Diffusion
 def test_samples_keep_their_prompt_and_have_their_length_beyond_the_context(model: Diffusion, sampler: str):
     prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
     settings = Settings(sampler=sampler, steps=3, guidance=1.5)
-    ids = generate_blocks(model, prompt, 41, 4, settings, torch.Generator().manual_seed(0))
+    ids = generate_blocks(model, prompt, 41, 4, settings, Noise([0, 1]))
     assert ids.shape == (2, 41)
     assert (ids[:, :3] == prompt).all()
-    assert generate(model.autoregressive, prompt, 41, torch.Generator().manual_seed(0)).shape == (2, 41)
+    assert generate(model.autoregressive, prompt, 41, Noise([0, 1])).shape == (2, 41)
 
 
 @torch.no_grad()
@@ -151,8 +151,8 @@ def test_a_guess_knows_what_the_step_before_has_decided(texts: TextSet):
 
     size = texts.tokenizer.size
     fresh = Seen(size, MODEL, unigram_log_probs(texts.tokens["train"], size))
-    prompt, draws = torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.Generator().manual_seed(0)
-    generate_blocks(fresh, prompt, 7, 4, Settings(steps=3, temperature=0.9), draws)
+    prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    generate_blocks(fresh, prompt, 7, 4, Settings(steps=3, temperature=0.9), Noise([0, 1]))
     assert [one.guess is None for one in seen] == [True, False, False]
     for one in seen[1:]:
         own = fresh.mean((fresh.unigram + evidence(one.z, one.gamma, fresh.embeddings())) / 0.9)
@@ -163,11 +163,7 @@ def test_a_guess_knows_what_the_step_before_has_decided(texts: TextSet):
 def test_a_gap_is_filled_with_its_number_of_tokens_and_the_right_side_matters(model: Diffusion):
     left, right = torch.tensor([[1, 2]]), torch.tensor([[7, 8, 9]])
     settings = Settings(steps=4)
-    filled = [
-        fill(model, left, 4, side, settings, torch.Generator().manual_seed(seed))
-        for side in (right, right + 20)
-        for seed in range(8)
-    ]
+    filled = [fill(model, left, 4, side, settings, Noise([seed])) for side in (right, right + 20) for seed in range(8)]
     assert all(ids.shape == (1, 4) for ids in filled)
     assert any((a != b).any() for a, b in zip(filled[:8], filled[8:], strict=True))
 

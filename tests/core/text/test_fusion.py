@@ -4,6 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
+from core.randomness import Noise
 from core.text import fusion
 from core.text.denoiser import Diffusion
 from core.text.generation import Settings
@@ -54,7 +55,9 @@ def test_accepted_drafts_have_the_target_law_whatever_the_draft() -> None:
     drafts = laws(2, 3, seed=2).softmax(-1)  # wrong on purpose
     drafted = torch.stack([torch.multinomial(d, count, replacement=True, generator=generator) for d in drafts], dim=1)
     target = torch.stack((first.expand(count, 3), second[drafted[:, 0]]), dim=1)
-    tokens, valid = fusion.accept(drafts.log().expand(count, 2, 3), drafted, target.log(), generator)
+    tokens, valid = fusion.accept(
+        drafts.log().expand(count, 2, 3), drafted, target.log(), Noise.of("accept", rows=count)
+    )
     rest = torch.multinomial(second[tokens[:, 0]], 1, generator=generator)[:, 0]  # the next round, where one failed
     last = torch.where(valid == 2, tokens[:, 1], rest)
     observed = torch.bincount(tokens[:, 0] * 3 + last, minlength=9)
@@ -67,7 +70,7 @@ def test_accepted_drafts_have_the_target_law_whatever_the_draft() -> None:
 def test_a_draft_from_the_target_itself_is_always_accepted() -> None:
     law = laws(100, 4, 6).log_softmax(-1)
     drafted = law.argmax(-1)
-    tokens, valid = fusion.accept(law, drafted, law, torch.Generator().manual_seed(0))
+    tokens, valid = fusion.accept(law, drafted, law, Noise(range(100)))
     assert (valid == 4).all()
     assert (tokens == drafted).all()
 
@@ -77,9 +80,7 @@ def test_draft_and_verify_has_the_law_of_the_autoregressive_model(model: Diffusi
     """The first token after a prompt, whole procedure: chi-squared against the model's own probabilities."""
     prompt = torch.tensor([[5, 6]]).expand(200, -1)
     model.autoregressive.head.weight.mul_(3)  # a law far from uniform
-    found = fusion.verify(
-        model.autoregressive, model, prompt, 3, 2, Settings(steps=1), torch.Generator().manual_seed(0)
-    )
+    found = fusion.verify(model.autoregressive, model, prompt, 3, 2, Settings(steps=1), Noise(range(200)))
     law = model.autoregressive(prompt[:1])[0, -1].double().softmax(-1)
     top = law.topk(3).indices
     observed = torch.tensor([int((found.tokens[:, 2] == token).sum()) for token in top])
@@ -91,7 +92,7 @@ def test_draft_and_verify_has_the_law_of_the_autoregressive_model(model: Diffusi
 @torch.no_grad()
 def test_reweighting_with_a_huge_lambda_keeps_the_likeliest_candidate(model: Diffusion) -> None:
     candidates = torch.randint(model.vocabulary, (2, 5, 6), generator=torch.Generator().manual_seed(3))
-    chosen = fusion.reweight(model.autoregressive, candidates, 1e6, torch.Generator().manual_seed(3))
+    chosen = fusion.reweight(model.autoregressive, candidates, 1e6, Noise(range(2)))
     scores = fusion.total_log_prob(model.autoregressive, candidates.view(10, 6)).view(2, 5)
     torch.testing.assert_close(chosen, candidates[torch.arange(2), scores.argmax(dim=1)])
 
@@ -99,10 +100,8 @@ def test_reweighting_with_a_huge_lambda_keeps_the_likeliest_candidate(model: Dif
 @torch.no_grad()
 def test_the_pair_of_laws_differs_by_the_right_side_alone(model: Diffusion) -> None:
     left, middle, right = torch.tensor([[1, 2, 3]]), torch.tensor([[4, 5]]), torch.tensor([[6, 7, 8]])
-    own, both, alone = fusion.middle_laws(
-        model.autoregressive, model, left, middle, right, torch.Generator().manual_seed(0)
-    )
-    other = fusion.middle_laws(model.autoregressive, model, left, middle, right + 50, torch.Generator().manual_seed(0))
+    own, both, alone = fusion.middle_laws(model.autoregressive, model, left, middle, right, Noise([0]))
+    other = fusion.middle_laws(model.autoregressive, model, left, middle, right + 50, Noise([0]))
     assert own.shape == both.shape == alone.shape == (1, 2, model.vocabulary)
     torch.testing.assert_close(other[0], own)
     torch.testing.assert_close(other[2], alone)

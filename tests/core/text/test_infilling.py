@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from core.randomness import Noise
 from core.text import reranking
 from core.text.autoregressive import Autoregressive
 from core.text.config import TextEvaluate, TextModel
@@ -47,8 +48,8 @@ def place(gap: torch.Tensor) -> int:
 
 
 def bounds(model: Autoregressive, drafts: int, repeats: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    found = [reranking.surprise(model, LEFT, MIDDLE, RIGHT, drafts, generator)[1] for _ in range(repeats)]
+    noise = Noise(range(drafts - 1))
+    found = [reranking.surprise(model, LEFT, MIDDLE, RIGHT, noise)[1] for _ in range(repeats)]
     return torch.tensor(found, dtype=torch.float64)
 
 
@@ -64,7 +65,7 @@ def test_the_cached_reading_gives_the_probabilities_of_whole_texts(tiny: Autoreg
 
 
 def test_one_draft_is_the_autoregressive_model_itself(tiny: Autoregressive) -> None:
-    own, reranked = reranking.surprise(tiny, LEFT, MIDDLE, RIGHT, 1, torch.Generator())
+    own, reranked = reranking.surprise(tiny, LEFT, MIDDLE, RIGHT, Noise([]))
     assert own == pytest.approx(-float(counted(tiny)[0][place(MIDDLE)]), abs=1e-4)
     assert reranked == pytest.approx(own, abs=1e-9)
 

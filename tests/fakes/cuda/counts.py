@@ -122,7 +122,7 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
 def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
     import torch
 
-    from core.randomness import generator_of
+    from core.randomness import Noise
     from core.text import autoregressive, fusion, generation, masked, original
     from core.text.data import TextSet
     from core.text.objective import OBJECTIVES
@@ -180,24 +180,27 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
             return fusion.bayes(own, both, alone, 1.0)
 
         def work() -> None:
-            generation.generate(model, start, 8, 4, settings, generator_of(0))
-            generation.fill(model, left, 4, right, settings, generator_of(0))
-            fusion.fill(model.autoregressive, model, left, 3, right, join, generator_of(0))
-            fusion.reweight(model.autoregressive, many, 1.0, generator_of(0))
+            noise = Noise(range(4), device)
+            generation.generate(model, start, 8, 4, settings, noise)
+            generation.fill(model, left, 4, right, settings, noise)
+            fusion.fill(model.autoregressive, model, left, 3, right, join, noise)
+            fusion.reweight(model.autoregressive, many, 1.0, noise[:2])
 
         return count(model, work)
 
     def verify() -> Any:
         model, start = network("diffusion"), empty[:1].to(device)
-        return count(model, lambda: fusion.verify(model.autoregressive, model, start, 2, 2, settings, generator_of(0)))
+        return count(
+            model, lambda: fusion.verify(model.autoregressive, model, start, 2, 2, settings, Noise([0], device))
+        )
 
     def next_tokens() -> Any:
         model, start = network("autoregressive"), empty.to(device)
-        return count(model, lambda: autoregressive.generate(model, start, 6, generator_of(0)))
+        return count(model, lambda: autoregressive.generate(model, start, 6, Noise(range(4), device)))
 
     def at_once(name: str, generate: Callable[..., Any]) -> Any:
         model = network(name)
-        return count(model, lambda: generate(model, 4, context, 4, generator_of(0)))
+        return count(model, lambda: generate(model, context, 4, Noise(range(4), device)))
 
     return {
         "train text, autoregressive": lambda: train("autoregressive"),
