@@ -13,7 +13,9 @@ from typing import Any
 from factory.job import AnyJob
 from factory.many import DRAW
 from factory.steps import STEPS
+from pipelines import dataflow
 from pipelines.checks import worker_pools
+from pipelines.dataflow import Workers, workers_of
 from pipelines.machines import IN_CLUSTER, Machine, Price
 
 RUN_FEE = 0.03  # USD a run; quoted by finout.io, read 2026-11
@@ -98,15 +100,17 @@ def estimate(
         machines: priced rows.
         history: hours that steps took in an earlier run of the job, by step.
     """
-    steps, used = [], []
+    steps, used, workers = [], [], workers_of(spec)
     for step, row, replicas, spot in placed(spec, machines):
         hours, basis, bound = _hours(step, job, history or {})
-        price = row.price() if row else None
+        rate = _rate(row, replicas, spot, workers.get(step))
         if row and row.usd_per_hour:
             used.append(row.usd_per_hour)
-        usd = None if price is None else price * replicas * hours * (SPOT if spot else 1)
         name = _name(row) + (" spot" if spot else "") if row else "unknown machine"
-        steps.append(StepCost(step, name, hours, usd, basis, bound))
+        if step in workers:
+            name, bound = f"{name} + {workers[step]}", True  # it may start fewer
+            used.append(dataflow.PRICE)
+        steps.append(StepCost(step, name, hours, None if rate is None else rate * hours, basis, bound))
     return Estimate(
         tuple(steps),
         verified=all(price.verified for price in used),
@@ -117,12 +121,18 @@ def estimate(
 
 def hourly(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> dict[str, float]:
     """USD per hour of each step of a compiled pipeline, for those whose machine has a price."""
-    prices = {}
-    for step, row, replicas, spot in placed(spec, machines):
-        price = row.price() if row else None
-        if price is not None:
-            prices[step] = price * replicas * (SPOT if spot else 1)
-    return prices
+    workers = workers_of(spec)
+    rates = {
+        step: _rate(row, replicas, spot, workers.get(step)) for step, row, replicas, spot in placed(spec, machines)
+    }
+    return {step: rate for step, rate in rates.items() if rate is not None}
+
+
+def _rate(row: Machine | None, replicas: int, spot: bool, workers: Workers | None) -> float | None:
+    """USD an hour of a step's machines, and of all that Dataflow may start for it; None: one has no price."""
+    own = row.price() if row else None
+    theirs = workers.usd_per_hour if workers else 0.0
+    return None if own is None or theirs is None else own * replicas * (SPOT if spot else 1) + theirs
 
 
 def placed(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> Iterator[tuple[str, Machine | None, int, bool]]:

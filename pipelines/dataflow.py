@@ -8,14 +8,62 @@ program that is no step of ours.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from components.step import BEAM_IMAGE
+from core.processes import beam
 from factory.job import AnyJob
+from pipelines.checks import executors
+from pipelines.machines import Price
 from pipelines.settings import Settings
 
 APIS = ("dataflow.googleapis.com",)
 PERMISSIONS = {"dataflow.jobs.create": "roles/dataflow.developer", "dataflow.jobs.cancel": "roles/dataflow.developer"}
+
+CPU_HOUR, GB_HOUR = 0.056, 0.003557  # USD of a worker's vCPU and of a GB of its memory, batch, us-central1
+PRICE = Price(machine=CPU_HOUR, accelerator=0, verified=False, date=date(2026, 11, 28), source="Dataflow: from memory")
+GB_A_CPU = {"standard": 4.0, "highmem": 8.0, "highcpu": 1.0}  # at most, of any family
+_SIZE = re.compile(r"[a-z0-9]+-(standard|highmem|highcpu)-(\d+)")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The most machines that Dataflow starts for a step."""
+
+    count: int
+    machine_type: str
+
+    @property
+    def cpus(self) -> int | None:
+        """vCPUs of one; None where the name does not say."""
+        size = _SIZE.fullmatch(self.machine_type)
+        return int(size[2]) if size else None
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """Of all of them; None where the name does not say how large one is."""
+        size = _SIZE.fullmatch(self.machine_type)
+        return self.count * int(size[2]) * (CPU_HOUR + GB_A_CPU[size[1]] * GB_HOUR) if size else None
+
+    def __str__(self) -> str:
+        return f"{self.count} x {self.machine_type} of Dataflow"
+
+
+def workers_of(spec: Mapping[str, Any]) -> dict[str, Workers]:
+    """What the steps of a compiled pipeline ask of Dataflow."""
+    found = {}
+    for step, container in executors(spec):
+        variables = {item["name"]: item["value"] for item in container.get("env", [])}
+        options = json.loads(variables.get(beam.OPTIONS, "{}"))
+        if options:
+            data = spec["root"]["inputDefinitions"]["parameters"]["data"]["defaultValue"]
+            count = data["shards"].get("workers") or options["max_num_workers"]
+            found[step] = Workers(int(count), str(options["machine_type"]))
+    return found
 
 
 def uses_beam(job: AnyJob) -> bool:

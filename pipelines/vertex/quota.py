@@ -10,10 +10,12 @@ from typing import Any
 from pipelines import costs
 from pipelines.checks import executors, worker_pools
 from pipelines.concurrency import most_at_once
+from pipelines.dataflow import workers_of
 from pipelines.findings import Finding
 from pipelines.vertex.client import Vertex
 
 _METRIC = "aiplatform.googleapis.com/custom_model_training_{spot}nvidia_{kind}_gpus"
+_CPUS = "compute.googleapis.com/cpus"
 _HOST = "cloudquotas.googleapis.com"
 _ASK = "ask for more at https://console.cloud.google.com/iam-admin/quotas"
 
@@ -51,7 +53,29 @@ def accelerators(spec: Mapping[str, Any]) -> Iterator[Gpus]:
 
 def quota_findings(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
     """A quota that one job alone exceeds, with which the run cannot end; one that jobs at once exceed, so that they
-    wait for each other."""
+    wait for each other; one with which Dataflow starts fewer machines than it may."""
+    yield from _gpu_findings(vertex, spec)
+    yield from _dataflow_findings(vertex, spec)
+
+
+def _dataflow_findings(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    for step, workers in workers_of(spec).items():
+        if workers.cpus is None:
+            continue
+        most = workers.count * workers.cpus
+        infos = _infos(vertex, "compute.googleapis.com")
+        if isinstance(infos, int):
+            yield Finding(f"quota: could not be read (HTTP {infos}); needed: {most} {_CPUS}", problem=False)
+            continue
+        for value in _values(infos, _CPUS, vertex.project.region):
+            said = f"quota: {_CPUS} in {vertex.project.region} is {value}, {step} asks Dataflow for"
+            if value < workers.cpus:
+                yield Finding(f"{said} machines of {workers.cpus}; {_ASK}")
+            elif value < most:
+                yield Finding(f"{said} {most} ({workers}): it gets fewer; {_ASK}", problem=False)
+
+
+def _gpu_findings(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]:
     held: dict[str, Counter[str]] = {}
     single: Counter[str] = Counter()
     for gpus in accelerators(spec):
@@ -62,20 +86,14 @@ def quota_findings(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]
         single[metric] = max(single[metric], steps[gpus.step] // gpus.jobs)
     if not held:
         return
-    infos = _infos(vertex)
+    infos = _infos(vertex, "aiplatform.googleapis.com")
     if isinstance(infos, int):
         yield Finding(f"quota: could not be read (HTTP {infos}); needed: {', '.join(sorted(held))}", problem=False)
         return
     region = vertex.project.region
-    for info in infos:
-        metric = info.get("metric", "")
-        if metric not in held:
-            continue
+    for metric in held:
         together = most_at_once(spec, held[metric])
-        for dimension in info.get("dimensionsInfos", []):
-            value = int(dimension.get("details", {}).get("value", -1))
-            if value < 0 or region not in dimension.get("applicableLocations", [region]):
-                continue
+        for value in _values(infos, metric, region):
             said = f"quota: {metric} in {region} is {value}, the run needs"
             if value < single[metric]:
                 yield Finding(f"{said} {single[metric]}; {_ASK}")
@@ -85,9 +103,18 @@ def quota_findings(vertex: Vertex, spec: Mapping[str, Any]) -> Iterator[Finding]
                               problem=False)  # fmt: skip
 
 
-def _infos(vertex: Vertex) -> list[dict[str, Any]] | int:
-    """All quotas of Vertex AI, or the HTTP status with which they are refused."""
-    path = f"/v1/projects/{vertex.project.project}/locations/global/services/aiplatform.googleapis.com/quotaInfos"
+def _values(infos: list[dict[str, Any]], metric: str, region: str) -> Iterator[int]:
+    """The values of a metric in a region."""
+    for info in infos:
+        for dimension in info.get("dimensionsInfos", []) if info.get("metric") == metric else []:
+            value = int(dimension.get("details", {}).get("value", -1))
+            if value >= 0 and region in dimension.get("applicableLocations", [region]):
+                yield value
+
+
+def _infos(vertex: Vertex, service: str) -> list[dict[str, Any]] | int:
+    """All quotas of a service, or the HTTP status with which they are refused."""
+    path = f"/v1/projects/{vertex.project.project}/locations/global/services/{service}/quotaInfos"
     infos: list[dict[str, Any]] = []
     token = ""
     while True:

@@ -19,9 +19,11 @@ from core.images.data import prepare_data
 from core.images.dataset import ImageDataset
 from core.processes import beam, interpreter
 from factory.job import AnyJob
+from pipelines import costs
 from pipelines.checks import check_spec, executors, read_spec
 from pipelines.compile import TARGETS, compile_job
-from pipelines.dataflow import beam_options
+from pipelines.dataflow import Workers, beam_options, workers_of
+from pipelines.machines import load_machines
 from pipelines.settings import Settings
 from tests.core.images.test_data import class_folders
 from tests.fakes.dataflow import DataflowServer
@@ -73,6 +75,27 @@ def test_settings_become_the_options_of_dataflow() -> None:
     assert beam_options(job(IMAGES), given, "r/t:1") is None
     with pytest.raises(UserError, match="project is not set"):
         beam_options(beamed(), Settings(dataflow=given.dataflow, bucket="b"), "r/t:1")
+
+
+@pytest.mark.parametrize(("machine", "each"), [("n1-standard-4", 4 * 0.056 + 16 * 0.003557), ("m1-ultramem-40", None)])
+def test_machines_of_dataflow_are_in_the_estimate_at_most(machine: str, each: float | None) -> None:
+    rows, steps, rates = load_machines(), {}, {}
+    for name, given in (("own", {}), ("dataflow", {"dataflow": {"machine_type": machine, "workers": 3}})):
+        one = beamed(**({} if name == "own" else {"shards": {"engine": "beam", "workers": 5}}))
+        options = beam_options(one, settings(**given), IMAGE)
+        spec = read_spec(compile_job(one, "vertex", image=IMAGE, beam=options))[0]
+        found = costs.estimate(spec, one, rows)
+        steps[name] = next(step for step in found.steps if step.step == "prepare-data")
+        rates[name] = costs.hourly(spec, rows).get("prepare-data")
+    own, more = steps["own"], steps["dataflow"]
+    assert (own.machine, own.bound) == ("e2-standard-4", False)
+    assert (more.machine, more.bound) == (f"e2-standard-4 + 5 x {machine} of Dataflow", True)
+    if each is None:
+        assert (more.usd, rates["dataflow"]) == (None, None)
+    else:
+        assert more.usd == pytest.approx(own.usd + 5 * each * own.hours)
+        assert rates["dataflow"] == pytest.approx(rates["own"] + 5 * each)
+    assert workers_of(spec) == {"prepare-data": Workers(5, machine)}
 
 
 @pytest.fixture(scope="module")

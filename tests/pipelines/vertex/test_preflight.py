@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from core.errors import UserError
@@ -16,6 +18,7 @@ from pipelines.settings import load_settings
 from pipelines.step_options import step_names, with_step_options
 from pipelines.vertex.deploy import Options, prepare
 from pipelines.vertex.preflight import limit_findings, parameter_problems, preflight
+from pipelines.vertex.quota import quota_findings
 from pipelines.vertex.regions import check_region
 
 
@@ -145,6 +148,24 @@ def test_quota_below_what_is_needed(cloud, command):
         only_line(command("deploy", "digits"), f"{metric} in us-central1 is 0, the run needs 1")
     finally:
         cloud.server.platform.quota.clear()
+
+
+@pytest.mark.parametrize(
+    ("quota", "said", "problem"),
+    [(3, "is 3, prepare-data asks Dataflow for machines of 4", True),
+     (11, "is 11, prepare-data asks Dataflow for 12 (3 x n1-standard-4 of Dataflow): it gets fewer", False),
+     (12, "", False)],
+)  # fmt: skip
+def test_quota_of_processors_for_the_machines_of_dataflow(cloud, quota, said, problem):
+    job = load_job("digits", ["data.source=folder", "data.data_dir=gs://demo-bucket/in", "data.shards.engine=beam"])
+    options = {"max_num_workers": 3, "machine_type": "n1-standard-4"}
+    spec = read_spec(compile_job(job, "vertex", beam=json.dumps(options)))[0]
+    cloud.server.platform.quota[("us-central1", "compute.googleapis.com/cpus")] = quota
+    try:
+        found = list(quota_findings(cloud.vertex, spec))
+    finally:
+        cloud.server.platform.quota.clear()
+    assert [(said in one.text, one.problem) for one in found] == ([(True, problem)] if said else [])
 
 
 @pytest.mark.parametrize(("parallel", "need"), [(0, 2), (1, 2), (3, 4)])
