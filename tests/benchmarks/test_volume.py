@@ -32,7 +32,7 @@ def test_of_images_in_shards_labels_are_opened_and_the_rest_comes_while_training
     assert shards.epoch == pytest.approx(20e9 * 5.3e-9 / 4)
 
 
-def test_a_gpu_draws_the_noise_of_its_own_group() -> None:
+def test_a_gpu_draws_the_noise_of_its_own_examples() -> None:
     (row,) = reach_rows([Training("by hand", Work(25_000_000, 3e9, 1000, 1e8), 1e6, 64, noise=1000)])
-    assert row["noise of a step"] == "4.1 MB, 3 µs"
+    assert row["noise of a step"] == "0.26 MB, 0 µs"
     assert int(row["1,024 GPUs"].split()[0]) <= int(row["64 GPUs"].split()[0])
