@@ -28,6 +28,7 @@ from core.storage import scratches
 
 FOLDER = 1000  # files
 VOCABULARY, WORDS = 50_000, 1 << 18  # of the text; drawn at once
+DRAWN = 1 << 27  # bytes of text that are drawn, and then repeated: drawing is slower than preparing
 
 
 def write_files(place: Path, count: int, side: int) -> dict[str, Any]:
@@ -45,16 +46,25 @@ def write_files(place: Path, count: int, side: int) -> dict[str, Any]:
 
 
 def write_text(place: Path, size: int) -> dict[str, Any]:
-    """At least `size` bytes of words whose frequencies fall as a language's do; the section `data` that reads it."""
+    """At least `size` bytes of words whose frequencies fall as a language's do; the section `data` that reads it.
+
+    After `DRAWN` bytes they are repeated.
+    """
     random = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlucmfwypvbgkjqxz"))
-    words = np.array(["".join(letters[random.integers(0, 26, random.integers(1, 11))]) for _ in range(VOCABULARY)])
+    words = ["".join(letters[random.integers(0, 26, random.integers(1, 11))]) for _ in range(VOCABULARY)]
     frequency = 1 / np.arange(1, VOCABULARY + 1)
-    with (place / "text.txt").open("wb") as sink:
-        while sink.tell() < size:
-            drawn = words[random.choice(VOCABULARY, WORDS, p=frequency / frequency.sum())]
-            sink.write(("\n".join(map(" ".join, drawn.reshape(-1, 16))) + "\n").encode())
-    return {"source": "file", "data_dir": str(place / "text.txt"), "tokenizer": {"vocabulary": 4096}}
+    path = place / "text.txt"
+    with path.open("wb") as sink:
+        while sink.tell() < min(size, DRAWN):
+            drawn = random.choice(VOCABULARY, WORDS, p=frequency / frequency.sum()).reshape(-1, 16).tolist()
+            lines = [" ".join([words[index] for index in line]) for line in drawn]
+            sink.write(("\n".join(lines) + "\n").encode())
+        sink.flush()
+        with path.open("rb") as drawn_already:
+            while sink.tell() < size:
+                sink.write(drawn_already.read(1 << 24))
+    return {"source": "file", "data_dir": str(path), "tokenizer": {"vocabulary": 4096}}
 
 
 def prepared(modality: str, data: dict[str, Any], out: Path) -> dict[str, Any]:

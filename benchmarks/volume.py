@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from benchmarks.gpus import HARDWARE, Training, machine, step
+from core.text.bpe import LEARNED_FROM
 
 HASHED = 0.8e-9  # s a byte: SHA-256, when a data set is opened
 ARRAY_IMAGE, ARRAY_BYTE = 5.5e-6, 5.2e-9  # s an image, and s a byte of its pixels: arrays through prepare-data
 FETCHED = 5.3e-9  # s a byte: a shard read, hashed, written into the cache, and its images picked from there
 FILE_IMAGE = 320e-6  # s: a PNG file of 28x28 pixels, of which all processors decode
-TEXT_BYTE = 0.65e-6  # s a byte of text: BPE of 4,096 tokens, of which all processors tokenize
+TEXT_BYTE = 65e-9  # s a byte of text: BPE of 4,096 tokens, of which all processors tokenize
+LEARNED_BYTE = 0.33e-6  # s a byte of text that merges are learned from, `LEARNED_FROM` at most
 DRAWN = 1 / 230  # s: an image of the job digits, 16 steps with guidance
 PROCESSORS = 64  # of the machine that prepares
 DISK = 1.2e9  # bytes/s that a network disk reads; assumed
@@ -40,7 +42,8 @@ class DataSet:
     def serial(self) -> float:
         """Seconds of the one process that writes, on any number of processors."""
         if self.kind == "text":
-            return 3 * HASHED * self.bytes  # text, tokens and their content
+            learned = LEARNED_BYTE * min(self.bytes, LEARNED_FROM)
+            return learned + 3 * HASHED * self.bytes  # text, tokens and their content
         return 0.0 if self._by_shard else self._written
 
     @property

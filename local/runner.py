@@ -28,6 +28,7 @@ from core.errors import UserError
 from core.evaluation import VERDICT, Verdict
 from core.records import Search, read
 from core.storage import scratches
+from core.storage.folders import sweep
 from core.storage.locks import Holder
 from factory.job import AnyJob
 from factory.many import DRAW
@@ -195,6 +196,8 @@ def _execute(
         stack.enter_context(contextlib.redirect_stdout(stream))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        for step in (runs / STORE).glob("*/*"):  # each try of a step has a folder of its own
+            sweep(step)
         local.init(
             runner=runner,
             pipeline_root=str(runs / STORE),

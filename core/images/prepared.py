@@ -6,9 +6,7 @@ numbers of the host, so each list of them is a recording of its own; the keys of
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -90,9 +88,8 @@ class Prepared:
         trained, unconditional = self.within(number_format), bool((labels == len(self.shape.class_names)).all())
 
         def path(batch: Batch) -> tuple[Tensor, ...]:
-            placed, *keys = batch.tensors
-            drawn = (normal(each, *self.shape.size) for each in keys[0]) if keys else None
-            noise = drawn.__next__ if drawn else partial(source.normal, *self.shape.size)
+            placed, keys = batch.tensors
+            noise = iter(normal(each, *self.shape.size) for each in keys).__next__
             denoiser = denoiser_of(trained, settings, placed, source.device, evidence, unconditional)
             x = float(sigmas[0]) * noise()
             if settings.start == "estimate":
@@ -100,13 +97,13 @@ class Prepared:
             x = samplers.SAMPLERS[settings.sampler](denoiser, x, sigmas, noise=noise, callback=callback)
             return x, *(evidence.gathered() if evidence else ())
 
-        placed = to_device(torch.from_numpy(labels), device)
-        with numerics.switched(number_format, device), number_format.autocast(device):
+        keys = source.keys(1 + samplers.noises(settings.sampler, settings.steps))
+        kind = (settings, number_format, unconditional, evidence is not None, *sigmas.tolist())
+        batch = Batch((to_device(torch.from_numpy(labels), source.device), keys), kind)
+        with numerics.switched(number_format, source.device), number_format.autocast(source.device):
             if self._paths is None:
-                return path(Batch((placed,)))[0]
-            keys = source.keys(1 + samplers.noises(settings.sampler, settings.steps))
-            kind = (settings, number_format, unconditional, evidence is not None, *sigmas.tolist())
-            x, *seen = self._paths(path, Batch((placed, keys), kind), record=callback is None)
+                return path(batch)[0]
+            x, *seen = self._paths(path, batch, record=callback is None)
         if evidence is not None and seen:
             evidence.take(*seen)
         return x

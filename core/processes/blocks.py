@@ -12,9 +12,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from queue import SimpleQueue
 from typing import IO, Any
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors import numpy as safetensors
 
 from core.errors import UserError
-from core.processes import interpreter, limits
+from core.processes import futures, interpreter, limits
 
 Block = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 """Facts that JSON has, and arrays by name."""
@@ -62,15 +61,9 @@ def in_order(work: Work, blocks: Iterable[Block], processes: int | None = None) 
         finally:
             free.put(worker)
 
-    waiting: deque[Future[Block]] = deque()
     threads = ThreadPoolExecutor(processes)
     try:
-        for block in blocks:
-            waiting.append(threads.submit(answer, block))
-            if len(waiting) == 2 * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from futures.in_order((threads.submit(answer, block) for block in blocks), 2 * processes)
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         for worker in workers:

@@ -10,17 +10,22 @@ keeps no modes. Readers begin with the manifest, so a folder without it is no ou
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
+import hashlib
 import os
+import platform
 import shutil
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from core.names import inside
 from core.storage import scratches
 from core.storage.drives import is_mounted_bucket
 from core.storage.faults import as_storage_error
-from core.storage.files import confirm, copy_tree, list_files, unique_beside, write_bytes
+from core.storage.files import confirm, copy_tree, list_files, write_bytes
 
 _NO_FOLDER_RENAME = {errno.EMFILE, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV}
 
@@ -45,14 +50,61 @@ def atomic_folder(out: Path, manifest: str) -> Iterator[Path]:
                 _require(inside(made, manifest))
                 _copy(made, out, manifest)
             return
-        made = unique_beside(out)
-        try:
-            made.mkdir(parents=True)
+        with _draft(out) as made:
             yield made
             _require(inside(made, manifest))
             _rename(made, out, manifest)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def _draft(out: Path) -> Iterator[Path]:
+    """A new folder beside `out`, locked."""
+    sweep(out.parent, out.name)
+    made, lock = draft(out), None
+    try:
+        while not made.is_dir():  # or another one has removed it before it was locked
+            made.mkdir(parents=True)
+            lock = _lock(made, fcntl.LOCK_EX)
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def sweep(place: Path, name: str | None = None) -> None:
+    """Removes what killed processes of this machine left of the output `name` that they were writing in `place`.
+
+    Args:
+        place: a folder that may be missing.
+        name: of one output; None: of any.
+    """
+    for left in place.glob(f".{'*' if name is None else glob.escape(name)}.{_host()}-*.tmp"):
+        if (lock := _lock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(lock)
+
+
+def draft(out: Path) -> Path:
+    """A name that nobody has used for what becomes `out`."""
+    return out.with_name(f".{out.name}.{_host()}-{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _host() -> str:
+    """This machine in eight letters: not all file systems that machines share have locks which all of them see."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _lock(folder: Path, how: int) -> int | None:
+    """The descriptor that holds it; None if another one does, or the file system has no locks."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, how)
+            return descriptor
+        except OSError:
+            os.close(descriptor)
+    return None
 
 
 def _require(manifest: Path) -> None:

@@ -28,7 +28,7 @@ from core.printable import say
 from core.records import facts
 from core.sources.described import summary_lines
 from core.sources.summary import Tally
-from core.storage import integrity, scratches
+from core.storage import integrity
 from core.storage.faults import as_storage_error
 from core.text import token_files
 from core.text import tokenizer as tokenizers
@@ -119,16 +119,18 @@ def prepare_text(
         UserError: it is too short.
     """
     tally = tally or Tally()
-    with as_storage_error(out, "written"), scratches.temporary_folder("text") as scratch:
-        text = LongText.written(pieces, scratch / "text", config.limit)
+    with as_storage_error(out, "written"), storage.atomic_folder(out, "dataset.json") as folder:
+        text = LongText.written(pieces, inside(folder, "train.txt"), config.limit)
         _require_length(text, source)
         texts = split(text, config.validation_fraction, config.test_fraction)
         learned_from = text if config.tokenizer.kind == "characters" else texts["train"]
         tokenizer = tokenizers.train_tokenizer(learned_from, config.tokenizer)
-        with storage.atomic_folder(out, "dataset.json") as folder:
-            metadata = {"modality": "text", "source": source} | _write(folder, texts, tokenizer)
-            metadata |= {"tokenizer": config.tokenizer.kind, "summary": facts(tally.summary())}
-            integrity.write_json(folder / "dataset.json", metadata)
+        for name in SPLITS[1:]:
+            texts[name] = LongText.written(texts[name].blocks(), inside(folder, f"{name}.txt"))
+        texts["train"].end_file()  # it is what `text` begins with: no copy of a text that may fill a disk
+        metadata = {"modality": "text", "source": source} | _write(folder, texts, tokenizer)
+        metadata |= {"tokenizer": config.tokenizer.kind, "summary": facts(tally.summary())}
+        integrity.write_json(folder / "dataset.json", metadata)
     for line in summary_lines(metadata):
         say(line, to=sys.stderr)
     return {key: value for key, value in metadata.items() if key != "summary"}
@@ -148,17 +150,16 @@ def _require_length(text: LongText, source: str) -> None:
 
 
 def _write(folder: Path, texts: Mapping[str, LongText], tokenizer: Tokenizer) -> dict[str, Any]:
-    """Writes each split's text and tokens, and the tokenizer; what dataset.json says of them."""
+    """Writes each split's tokens beside its text, and the tokenizer; what dataset.json says of them."""
     content = hashlib.sha256(json.dumps(tokenizer.to_json(), sort_keys=True).encode())
     hashes, tokens = {}, {}
     for name, text in texts.items():
         content.update(b"\0")
         digest = hashlib.sha256()
-        with inside(folder, f"{name}.txt").open("wb") as sink:
-            for block in text.blocks():
-                sink.write(data := block.encode())
-                digest.update(data)
-                content.update(data)
+        for block in text.blocks():
+            data = block.encode()
+            digest.update(data)
+            content.update(data)
         hashes[name] = digest.hexdigest()
         blocks = tokenizers.encode_blocks(tokenizer, text)
         tokens[name] = token_files.write(inside(folder, f"{name}.npy"), blocks, tokenizer.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -70,6 +71,13 @@ class LongText:
             source.seek(begin)
             return source.read(end - begin).decode()[self._start - before : self._stop - before]
 
+    def end_file(self) -> None:
+        """Ends the file where this text ends; no text of what followed can be read any more."""
+        first = bisect_right(self._marks, (self._stop + 1,)) - 1
+        before, begin = self._marks[first]
+        last = LongText(self._path, self._marks, before, self._stop)
+        os.truncate(self._path, begin + len(str(last).encode()))
+
     def blocks(self) -> Iterator[str]:
         """All of it, at most `BLOCK` characters at a time."""
         for start in range(0, len(self), BLOCK):
@@ -77,18 +85,21 @@ class LongText:
 
 
 def between_words(text: str | LongText, size: int) -> Iterator[str]:
-    """`text` in parts of `size` characters or somewhat more, cut where neither a word nor a token crosses."""
-    start = 0
-    while start < len(text):
-        stop = _boundary(text, start + size, size)
-        yield str(text[start:stop])
-        start = stop
+    """`text` in parts of `size` characters or somewhat more, cut where neither a word nor a token crosses.
 
-
-def _boundary(text: str | LongText, position: int, size: int) -> int:
-    """The first place from `position` on that is before a single space or end of line; after `size` more, any."""
-    match = BETWEEN_WORDS.search(str(text[position - 1 : position + size]), 1)
-    return min(position - 1 + match.start() if match else position + size, len(text))
+    That is before a single space or end of line; where there is none in `size` more characters, anywhere.
+    """
+    held, read = "", 0
+    while True:
+        while len(held) <= 2 * size and read < len(text):
+            held += str(text[read : read + size])
+            read += size
+        if not held:
+            return
+        match = BETWEEN_WORDS.search(held, size, 2 * size)
+        stop = match.start() if match else 2 * size
+        yield held[:stop]
+        held = held[stop:]
 
 
 def stretches(text: str | LongText, most: int) -> Iterator[str]:

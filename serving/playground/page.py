@@ -99,7 +99,7 @@ def _text(source: TextSource, prompt: str) -> tuple[dict[str, Any], dict[str, An
 
 def merges(saved: Mapping[str, Any]) -> list[list[str]]:
     """The pairs that byte-level BPE joins, in order; a character of Latin-1 for each byte."""
-    from core.text.tokenizer import byte_letters
+    from core.text.bpe import byte_letters
 
     of = {letter: chr(byte) for byte, letter in enumerate(byte_letters())}
     pairs = [one.split(" ") if isinstance(one, str) else one for one in saved["model"]["merges"]]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from factory.run_folder import Run
+from core.storage import folders
+from factory.run_folder import STORE, Run
 from tests.local.conftest import REPOSITORY, Project, make_project
 
 States = Callable[[Run], dict[str, str]]
@@ -227,8 +228,11 @@ def test_a_run_that_was_killed_outright_is_no_longer_running_and_is_resumed(proj
     process.wait(60)
     killed = project.latest()
     assert (killed.status, killed.facts["interrupted"]) == ("failed", True)
+    left = folders.draft(killed.folder.parents[1] / STORE / "tiny-1" / "prepare-data" / "dataset")
+    left.mkdir(parents=True)  # as a killed step leaves it
     assert project.here("run", "tiny.yaml", "--resume").returncode == 0
     assert (project.latest().id, project.latest().status) == (killed.id, "succeeded")
+    assert not left.exists()
 
 
 def test_a_run_that_was_killed_outright_ends_its_step_too(project: Project) -> None:

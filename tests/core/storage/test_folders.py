@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +54,30 @@ def test_a_folder_appears_with_all_its_files_and_replaces_what_a_kill_left(place
     publish(place / "out")
     assert storage.list_files(place / "out") == ["deep/weights", "model.json"]
     assert [path.name for path in place.iterdir()] == ["out"]
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from core import storage
+with storage.atomic_folder(Path(sys.argv[1]), "model.json") as folder:
+    (folder / "half").write_text("x")
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_makes_is_not(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().strip())
+        publish(tmp_path / "out")
+        assert (left / "half").is_file()
+        process.kill()
+    assert (left / "half").is_file()
+    publish(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_block_without_the_manifest_is_a_bug_and_replaces_nothing(tmp_path: Path) -> None:

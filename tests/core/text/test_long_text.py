@@ -33,6 +33,8 @@ def test_a_slice_is_what_python_cuts(
     assert all(len(block) <= 4 for block in written.blocks())
     opened = LongText.opened(path)
     assert (str(opened), len(opened), str(opened[start:stop])) == (text, len(text), text[start:stop])
+    written[:start].end_file()
+    assert (path.read_bytes().decode(), str(written[:start])) == (text[:start], text[:start])
     assert str(LongText.written(pieces, path, limit=start)) == text[:start]
 
 
