@@ -69,6 +69,11 @@ def executors(spec: Spec) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield name.removeprefix("exec-"), executor["container"]
 
 
+def section_of(spec: Spec, name: str) -> Mapping[str, Any]:
+    """A section of the job as it was compiled."""
+    return dict(spec["root"]["inputDefinitions"]["parameters"][name]["defaultValue"])
+
+
 def _images(spec: Spec) -> Iterator[str]:
     images = [(step, container.get("image", "").removesuffix(BEAM_IMAGE)) for step, container in executors(spec)]
     images += [

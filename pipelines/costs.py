@@ -14,7 +14,7 @@ from factory.job import AnyJob
 from factory.many import DRAW
 from factory.steps import STEPS
 from pipelines import dataflow
-from pipelines.checks import worker_pools
+from pipelines.checks import section_of, worker_pools
 from pipelines.dataflow import Workers, workers_of
 from pipelines.machines import IN_CLUSTER, Machine, Price
 
@@ -160,18 +160,14 @@ def placed(spec: Mapping[str, Any], machines: Mapping[str, Machine]) -> Iterator
 
 def in_loop(spec: Mapping[str, Any], step: str) -> int:
     """How many tasks of a step that draws shards run at once in their loop; 1 for any other step."""
-    return int(_section(spec, "many")["parallel"]) if step == DRAW else 1
+    return int(section_of(spec, "many")["parallel"]) if step == DRAW else 1
 
 
 def at_once(spec: Mapping[str, Any], step: str) -> int:
     """How many jobs of its size a step has at once: the parallel trials of a search, otherwise 1."""
     if step != TRIALS:
         return 1
-    return int(_section(spec, "search")["parallel"])
-
-
-def _section(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return dict(spec["root"]["inputDefinitions"]["parameters"][name]["defaultValue"])
+    return int(section_of(spec, "search")["parallel"])
 
 
 def rounds(job: AnyJob, step: str) -> float:

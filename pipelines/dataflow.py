@@ -17,7 +17,7 @@ from typing import Any
 from components.step import BEAM_IMAGE
 from core.processes import beam
 from factory.job import AnyJob
-from pipelines.checks import executors
+from pipelines.checks import executors, section_of
 from pipelines.machines import Price
 from pipelines.settings import Settings
 
@@ -60,8 +60,7 @@ def workers_of(spec: Mapping[str, Any]) -> dict[str, Workers]:
         variables = {item["name"]: item["value"] for item in container.get("env", [])}
         options = json.loads(variables.get(beam.OPTIONS, "{}"))
         if options:
-            data = spec["root"]["inputDefinitions"]["parameters"]["data"]["defaultValue"]
-            count = data["shards"].get("workers") or options["max_num_workers"]
+            count = section_of(spec, "data")["shards"].get("workers") or options["max_num_workers"]
             found[step] = Workers(int(count), str(options["machine_type"]))
     return found
 
