@@ -14,7 +14,7 @@ from torch import Tensor
 
 MULTIPLIERS, ROUNDS = (0xD2511F53, 0xCD9E8D57), 10
 WEYL = (0x9E3779B9, 0xBB67AE85)  # what the two halves of a key grow by from round to round
-LOW, HALF = 0xFFFF_FFFF, 1 << 32
+LOW = 0xFFFF_FFFF
 BITS = 24  # of a number that a uniform in fp32 takes
 OPERATOR = getattr(torch, "_philox_uniform_", None)
 

@@ -89,7 +89,7 @@ class Prepared:
 
         def path(batch: Batch) -> tuple[Tensor, ...]:
             placed, keys = batch.tensors
-            noise = iter(normal(each, *self.shape.size) for each in keys).__next__
+            noise = (normal(each, *self.shape.size) for each in keys).__next__
             denoiser = denoiser_of(trained, settings, placed, source.device, evidence, unconditional)
             x = float(sigmas[0]) * noise()
             if settings.start == "estimate":
