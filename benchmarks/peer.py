@@ -105,7 +105,7 @@ class Peer:
         network.train()
         average, optimizer = _Average(self, network), self._optimizers(network, choice, where)
         images, labels = _resident(data, "train", None, where)
-        graphs = Graphs() if where.type == "cuda" else None
+        graphs = Graphs(on=where.type == "cuda")
 
         def step(given: Batch) -> Tensor:
             """All of a step on the device: ours is recorded as a CUDA graph, so a peer's is too."""
@@ -128,7 +128,7 @@ class Peer:
             chosen, at = order[at : at + batch], at + batch
             numbers = torch.tensor([self._factor(seen, batch, budget.examples), average.kept(seen + batch, batch)])
             given = Batch((*to_device(numbers, where).unbind(), images[chosen], labels[chosen]))
-            graphs(step, given) if graphs else step(given)
+            graphs(step, given)
             average.now_and_then()
             seen += batch
             seconds = time.monotonic() - began

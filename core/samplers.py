@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # x [B, ...] and sigma [], of the host, to the clean image [B, ...]
-Noise = Callable[[], Tensor] | None  # fresh standard normals [B, ...], for samplers that add noise
+Normals = Callable[[], Tensor] | None  # fresh standard normals [B, ...], for samplers that add noise
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Sampler(Protocol):
     """The one signature."""
 
     def __call__(
-        self, denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise = None, callback: Callback = None
+        self, denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Normals = None, callback: Callback = None
     ) -> Tensor: ...
 
 
 def sample_ddim(
-    denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise = None, callback: Callback = None, eta: float = 0.0
+    denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Normals = None, callback: Callback = None, eta: float = 0.0
 ) -> Tensor:
     """DDIM (Song et al. 2021, equation 12), which is Euler's method; `eta` adds noise, 1 being DDPM. First order."""
     for i, (sigma, after) in enumerate(_pairs(sigmas)):
@@ -77,7 +77,7 @@ In sigma: x_s ~ N(D + (s/t)^2 (x - D), s^2 (1 - (s/t)^2)) for a step from noise 
 
 
 def sample_heun(
-    denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise = None, callback: Callback = None
+    denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Normals = None, callback: Callback = None
 ) -> Tensor:
     """Heun's method (EDM, algorithm 1 without churn). Second order, 2 steps - 1 evaluations when it ends at 0."""
     for i, (sigma, after) in enumerate(_pairs(sigmas)):
@@ -93,7 +93,7 @@ def sample_heun(
 
 
 def sample_dpmpp(
-    denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise = None, callback: Callback = None, eta: float = 0.0
+    denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Normals = None, callback: Callback = None, eta: float = 0.0
 ) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order at one evaluation a step.
 
@@ -161,7 +161,7 @@ def _report(callback: Callback, index: int, sigma: float, x: Tensor, denoised: T
         callback(Step(index, sigma, x, denoised))
 
 
-def _required(noise: Noise) -> Callable[[], Tensor]:
+def _required(noise: Normals) -> Callable[[], Tensor]:
     if noise is None:
         raise ValueError("a stochastic sampler needs a noise source")
     return noise

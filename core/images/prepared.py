@@ -43,8 +43,7 @@ class Prepared:
 
     def __init__(self, trained: TrainedModel, settings: ImageSample, device: torch.device, batches: int = 1) -> None:
         self._trained, self._settings = trained, settings
-        self._singly = False
-        self._paths: Graphs | None = None
+        self._singly, self._paths = False, Graphs(on=False)
         self.shape = trained.shape
         self.trained_in: str = trained.description.get("train_precision", "auto")
         self._made: dict[torch.dtype | None, TrainedModel] = {}
@@ -101,8 +100,6 @@ class Prepared:
         kind = (settings, number_format, unconditional, evidence is not None, *sigmas.tolist())
         batch = Batch((to_device(torch.from_numpy(labels), source.device), keys), kind)
         with numerics.switched(number_format, source.device), number_format.autocast(source.device):
-            if self._paths is None:
-                return path(batch)[0]
             x, *seen = self._paths(path, batch, record=callback is None)
         if evidence is not None and seen:
             evidence.take(*seen)
@@ -117,17 +114,14 @@ class _Network(nn.Module):
         self.network, self._dtype = network, dtype
         self._casts = Casts(network, dtype)
         self._casts.refresh()
-        self._graphs = Graphs() if recorded else None
+        self._graphs = Graphs(on=recorded)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         if self._dtype is None:
-            return self._evaluated(Batch(inputs))
+            return self._graphs(self._output, Batch(inputs))
         # Without autocast's own cache: a recording would read from it when it is gone.
         with torch.autocast(inputs[0].device.type, self._dtype, cache_enabled=False), self._casts.in_place():
-            return self._evaluated(Batch(inputs))
-
-    def _evaluated(self, batch: Batch) -> Tensor:
-        return self._graphs(self._output, batch) if self._graphs else self._output(batch)
+            return self._graphs(self._output, Batch(inputs))
 
     def _output(self, batch: Batch) -> Tensor:
         output: Tensor = self.network(*batch.tensors)

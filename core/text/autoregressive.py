@@ -82,7 +82,7 @@ def generate(model: Autoregressive, prompt: Tensor, length: int, noise: Noise, t
     Beyond the context the model goes on from the second half of what it has seen.
     """
     graphs = worthwhile(prompt.device, length - prompt.shape[1])
-    cache = Cache(model.context, prompt.device, fixed=graphs is not None)
+    cache = Cache(model.context, prompt.device, fixed=graphs.on)
 
     def drawn(batch: Batch) -> Tensor:
         ids, positions, keys = batch.tensors
@@ -96,7 +96,7 @@ def generate(model: Autoregressive, prompt: Tensor, length: int, noise: Noise, t
             inputs, cache.length = seen[:, max(0, seen.shape[1] - model.context // 2) :], 0
         batch = Batch((inputs, cache.place(inputs.shape[1]), keys))
         cache.length += inputs.shape[1]
-        inputs = drawn(batch) if graphs is None else graphs(drawn, batch)
+        inputs = graphs(drawn, batch)
         tokens.append(inputs)
     return torch.cat(tokens, dim=1)[:, :length]
 

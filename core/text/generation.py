@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +16,6 @@ from core.text.transformer import Cache
 from core.training.graphs import worthwhile
 from core.training.objective import Batch
 
-R = TypeVar("R", Tensor, tuple[Tensor, ...])
 Watch = Callable[[float, Tensor], None]  # mean gamma of a block, and the most probable tokens [B, L] of the text
 
 
@@ -53,7 +51,7 @@ class Prefix:
     def __init__(self, model: Diffusion, ids: Tensor, room: int, evaluations: int = 0) -> None:
         self.model, self.ids = model, ids[:, :0]
         self.graphs = worthwhile(ids.device, evaluations)
-        self.cache = Cache(model.config.context, ids.device, fixed=self.graphs is not None)
+        self.cache = Cache(model.config.context, ids.device, fixed=self.graphs.on)
         self.before = torch.full((len(ids),), model.vocabulary, device=ids.device)  # the last token [B], or the start's
         self.extend(ids, room)
 
@@ -65,16 +63,12 @@ class Prefix:
             inputs, self.cache.length = self.ids[:, -kept:], 0
         self.before, new = inputs[:, -1], inputs.shape[1] - 1
         if new:
-            self.repeated(self._read, Batch((inputs[:, :-1], self.cache.place(new)), ("read",)))
+            self.graphs(self._read, Batch((inputs[:, :-1], self.cache.place(new)), ("read",)))
             self.cache.length += new
 
     def _read(self, batch: Batch) -> Tensor:
         ids, positions = batch.tensors
         return self.model.autoregressive.features(ids, positions, self.cache)
-
-    def repeated(self, function: Callable[[Batch], R], batch: Batch) -> R:
-        """`function(batch)`, recorded where that is worth it."""
-        return function(batch) if self.graphs is None else self.graphs(function, batch)
 
 
 @dataclass(frozen=True)
@@ -175,7 +169,7 @@ def denoise_block(
         moves = index + 1 < settings.steps
         more = (grid[index + 1], keys[index + 1]) if moves else ()
         batch = Batch((*given, z, grid[index], *more, *guess), (settings, watch is not None, bool(guess), moves))
-        state = prefix.repeated(evaluated, batch)
+        state = prefix.graphs(evaluated, batch)
         if watch is not None:
             watch(levels[index], state[0])
             state = state[1:]

@@ -33,9 +33,11 @@ class Graphs:
 
     Args:
         warm: calls of a kind that run kernel by kernel before it is recorded; None: `WARM`.
+        on: False where nothing is to be recorded, as on a CPU: every call is then the function's own.
     """
 
-    def __init__(self, warm: int | None = None) -> None:
+    def __init__(self, warm: int | None = None, *, on: bool = True) -> None:
+        self.on = on
         self._warm = warm
         self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Any]] = {}
         self._calls: Counter[Hashable] = Counter()
@@ -43,6 +45,8 @@ class Graphs:
 
     def __call__(self, function: Callable[[Batch], R], batch: Batch, *, record: bool = True) -> R:
         """`function(batch)`; kernel by kernel without `record`, as where somebody watches."""
+        if not self.on:
+            return function(batch)
         kind = (*batch.kind, *((tensor.shape, tensor.dtype) for tensor in batch.tensors))
         self._calls[kind] += 1
         if not record:
@@ -75,6 +79,6 @@ def _recorded(function: Callable[[Batch], R], batch: Batch) -> tuple[torch.cuda.
     return graph, inputs, result
 
 
-def worthwhile(device: torch.device, calls: int) -> Graphs | None:
-    """For work that `device` is asked for so many times, or None where kernel by kernel is as well."""
-    return Graphs() if device.type == "cuda" and calls >= WORTH else None
+def worthwhile(device: torch.device, calls: int) -> Graphs:
+    """For work that `device` is asked for so many times; off where kernel by kernel is as well."""
+    return Graphs(on=device.type == "cuda" and calls >= WORTH)

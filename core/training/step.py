@@ -46,7 +46,7 @@ class Step:
         if config.compile:
             self.forward = torch.compile(self.model, options=FASTER_LAYOUT if self.on_gpu else None)
         alone = world.size == 1 and len(self._parts()) == 1
-        self.graphs = Graphs() if self.on_gpu and alone and config.graphs else None
+        self.graphs = Graphs(on=self.on_gpu and alone and config.graphs)
 
     def __call__(self, seen: int, rate: float) -> Tensor:
         """Trains on the examples after the first `seen`, at `rate` in [0, 1] of the peak learning rates.
@@ -59,7 +59,7 @@ class Step:
         if not self.on_gpu:
             return self._update(self._gradients(seen), rate, kept)
         numbers = to_device(torch.tensor([rate, kept]), self.world.device).unbind()  # which a recorded step reads anew
-        if self.graphs is None:
+        if not self.graphs.on:
             return self._update(self._gradients(seen), *numbers)
         batch = self._batch(seen, *self._parts()[0])
         return self.graphs(self._recorded, Batch((*numbers, *batch.tensors), batch.kind))

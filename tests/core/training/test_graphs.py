@@ -33,7 +33,7 @@ def trained(
     """All that `STEPS` steps, as a GPU takes them, leave behind, what each came to, and how many were recorded."""
     config = TrainConfig(examples=10**6, batch_size=8, optimizer="muon", weight_decay=0.1, warmup_examples=80)
     step = Step(objective, config, World(0, 1, CPU), precision.choose(CPU, number_format))
-    step.on_gpu, step.graphs = True, Graphs() if recorded else None
+    step.on_gpu, step.graphs = True, Graphs(on=recorded)
 
     def decided_there(self: Optimizers, bad: Tensor) -> None:
         for optimizer in self.parts.values():
