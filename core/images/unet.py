@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.attention import attention
+from core.attention import FULL, attention
 from core.images.model import ImageShape
 from core.images.networks import UNetConfig
 
@@ -49,7 +49,7 @@ class UNet(nn.Module):
         self.last = ResidualBlock(channels[-1], width, config.dropout)
         self.up = nn.ModuleList(nn.Conv2d(channels[i + 1], channels[i], 1) for i in levels)
         self.up_blocks = nn.ModuleList(blocks(level) for level in levels)
-        self.norm = group_norm(channels[0])
+        self.norm = GroupNorm(channels[0])
         self.head = zeroed(nn.Conv2d(channels[0], 2 * image_channels * config.patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor) -> Tensor:
@@ -81,10 +81,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, width: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.norm1 = group_norm(channels)
+        self.norm1 = GroupNorm(channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.film = zeroed(nn.Linear(width, 2 * channels))
-        self.norm2 = group_norm(channels)
+        self.norm2 = GroupNorm(channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
 
@@ -101,7 +101,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int, head_channels: int) -> None:
         super().__init__()
         self.heads = max(1, channels // head_channels)
-        self.norm = group_norm(channels)
+        self.norm = GroupNorm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = zeroed(nn.Linear(channels, channels))
 
@@ -138,9 +138,20 @@ def twice_as_large(h: Tensor) -> Tensor:
     return h[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2).reshape(batch, channels, 2 * height, 2 * width)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with groups of 8 channels or, where that does not divide, one group."""
-    return nn.GroupNorm(channels // 8 if channels % 8 == 0 else 1, channels)
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation with groups of 8 channels or, where that does not divide, one group.
+
+    In bf16 on a CPU by way of fp32: for channels-last torch's own kernel takes four times as long there (64 maps of
+    64 x 14 x 14 and their gradients: 6.7 against 1.8 ms).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels // 8 if channels % 8 == 0 else 1, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or x.dtype in FULL:
+            return super().forward(x)
+        return super().forward(x.float()).to(x.dtype)
 
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)

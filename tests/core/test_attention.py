@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.attention import attention
+from tests.core.kernels import Kernels
 
 
 def inputs(dtype: torch.dtype) -> list[torch.Tensor]:
@@ -30,21 +30,8 @@ def test_under_autocast_it_is_exact_up_to_the_rounding_of_what_goes_in_and_out(d
     torch.testing.assert_close(found, wanted, rtol=2**-8 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
 
 
-class Kernels(TorchDispatchMode):
-    """Number formats in which attention's kernels are called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[torch.dtype] = set()
-
-    def __torch_dispatch__(self, function, types, arguments=(), named=None):
-        if "scaled_dot_product" in str(function):
-            self.seen.add(arguments[0].dtype)
-        return function(*arguments, **(named or {}))
-
-
 def test_on_a_cpu_its_kernel_never_sees_bf16() -> None:
-    with torch.autocast("cpu", torch.bfloat16), Kernels() as kernels:
+    with torch.autocast("cpu", torch.bfloat16), Kernels("scaled_dot_product") as kernels:
         attention(*inputs(torch.bfloat16))
         attention(*inputs(torch.float32))
     assert kernels.seen == {torch.float32}

@@ -8,7 +8,8 @@ from core.errors import UserError
 from core.images.config import ImageModel
 from core.images.model import ImageShape, build_network
 from core.images.networks import DDPMUNetConfig, DiTConfig, UNetConfig
-from core.images.unet import UNet, twice_as_large
+from core.images.unet import GroupNorm, UNet, twice_as_large
+from tests.core.kernels import Kernels
 
 SMALL = UNetConfig(channels=(8, 16), blocks=(1, 1), embedding=16, head_channels=8)
 
@@ -161,3 +162,21 @@ def test_pixels_become_four_on_a_gpu_as_on_a_cpu() -> None:
     weight = torch.randn(left.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     gradients = [torch.autograd.grad((out * weight).sum(), into)[0] for out, into in ((left, here), (right, there))]
     torch.testing.assert_close(gradients[0], gradients[1].as_subclass(torch.Tensor))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_groups_are_normalised_as_torch_does_in_double(dtype, layout):
+    x = torch.randn(2, 16, 5, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    norm = awake(GroupNorm(16))
+    found = norm(x.to(memory_format=layout))
+    wanted = nn.functional.group_norm(x.double(), 2, norm.weight.double(), norm.bias.double())
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), wanted, rtol=torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps)
+
+
+def test_on_a_cpu_group_normalisation_never_sees_bf16():
+    model = build_network(ImageModel(network=SMALL), shape(8))
+    with torch.autocast("cpu", torch.bfloat16), Kernels("group_norm") as kernels:
+        model(*inputs(8)).sum().backward()
+    assert kernels.seen == {torch.float32}
