@@ -62,18 +62,23 @@ class Noise:
 
     def uniform(self, *shape: int) -> Tensor:
         """The next uniforms in [0, 1): float32 [R, *shape] on the device."""
-        return philox.uniform(self.keys(1)[0], math.prod(shape)).view(len(self), *shape)
+        return uniform(self.keys(1)[0], *shape)
 
     def keys(self, times: int) -> Tensor:
         """What the next numbers are functions of, those of `times` calls: int64 [times, R, 2] on the device."""
         asked = [seed_of("asked", self._asked + 1 + turn) for turn in range(times)]
         self._asked += times
-        return to_device(philox.rows(mixed(self._keys + torch.tensor(asked)[:, None])), self.device)
+        return to_device(philox.rows(mixed(self._keys + torch.tensor(asked, dtype=torch.int64)[:, None])), self.device)
 
 
 def normal(keys: Tensor, *shape: int) -> Tensor:
     """The standard normals of one of `Noise.keys` [R, 2]: float32 [R, *shape]."""
     return philox.normal(keys, math.prod(shape)).view(len(keys), *shape)
+
+
+def uniform(keys: Tensor, *shape: int) -> Tensor:
+    """The uniforms in [0, 1) of one of `Noise.keys` [R, 2]: float32 [R, *shape]."""
+    return philox.uniform(keys, math.prod(shape)).view(len(keys), *shape)
 
 
 class Draws:

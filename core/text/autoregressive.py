@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core import philox
-from core.randomness import Noise
+from core.randomness import Noise, uniform
 from core.text import token_files
 from core.text.transformer import Cache, TokenTransformer
 from core.training.graphs import worthwhile
@@ -87,7 +86,7 @@ def generate(model: Autoregressive, prompt: Tensor, length: int, noise: Noise, t
     def drawn(batch: Batch) -> Tensor:
         ids, positions, keys = batch.tensors
         laws = model.head(model.features(ids, positions, cache)[:, -1:])
-        return chosen(laws[:, -1] / temperature, philox.uniform(keys, model.vocabulary))[:, None]
+        return chosen(laws[:, -1] / temperature, uniform(keys, model.vocabulary))[:, None]
 
     tokens, inputs = [prompt], model.shifted(prompt)[:, -model.context :]
     for keys in noise.keys(length - prompt.shape[1]):

@@ -143,7 +143,9 @@ class TextSample(Frozen):
     length: int | None = Field(None, ge=1, le=100_000, description="tokens; null: the model's context")
     gap: int = Field(8, ge=1, le=1000, description=f"tokens that {GAP} stands for")
     block: int | None = Field(None, ge=1, le=4096, description="tokens denoised together; null: the model's first")
-    sampler: Literal["q", "ddim", "ddpm"] = "ddpm"
+    sampler: Literal["mixture", "ddpm", "ddim", "q"] = Field(
+        "mixture", description="mixture: a step goes to a token drawn from its law; the others to the mean of all"
+    )
     steps: int = Field(32, ge=1, le=10_000, description="network evaluations for each block")
     temperature: float = Field(1.0, gt=0, le=10, description="of the denoiser's token probabilities")
     tilt: float | None = Field(None, ge=0, le=1000, description="null: the largest that was trained")

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.randomness import Noise, normal
+from core.randomness import Noise, normal, uniform
+from core.text.autoregressive import chosen, draw
 from core.text.denoiser import Diffusion, Noisy
-from core.text.reverse_steps import STEPS
+from core.text.reverse_steps import MIXTURE, STEPS
 from core.text.schedule import NoisePath, evidence
 from core.text.transformer import Cache
 from core.training.graphs import worthwhile
@@ -23,7 +24,7 @@ Watch = Callable[[float, Tensor], None]  # mean gamma of a block, and the most p
 class Settings:
     """How a block is denoised."""
 
-    sampler: str = "ddpm"
+    sampler: str = MIXTURE
     steps: int = 32
     temperature: float = 1.0
     guidance: float = 1.0
@@ -142,7 +143,7 @@ def denoise_block(
     source: Noise,
     watch: Watch | None = None,
 ) -> Tensor:
-    """Logits [B, L, V] of a block after all its steps, given `tokens` [B, L] where `known`."""
+    """Logits [B, L, V] of a block after all its steps, given `tokens` [B, L] where `known`; `decoded` makes tokens."""
     block, cache = Block.after(prefix, tokens, known), prefix.cache
     grid = sampled_path(model, tokens.shape[1], settings.tilt).grid(settings.steps)
     shape = (tokens.shape[1], model.config.process.embedding)
@@ -157,23 +158,32 @@ def denoise_block(
         seen = (torch.where(within.known, within.tokens, logits.argmax(dim=-1)),) if watched else ()
         if not moves:
             return *seen, logits
-        after, fresh = more
-        lower = STEPS[settings.sampler](z, model.mean(logits), gamma[:, None], after[:, None], normal(fresh, *shape))
+        after, fresh, *pick = more
+        clean = model.embeddings()[chosen(logits, uniform(pick[0], *logits.shape[1:]))] if pick else model.mean(logits)
+        lower = STEPS[settings.sampler](z, clean, gamma[:, None], after[:, None], normal(fresh, *shape))
+        if pick:  # the bounds are of a chain that hands nothing else on
+            return *seen, lower
         return *seen, lower, carried_over(model, logits, z, gamma, lower, after, settings.temperature)
 
     given = (block.tokens, block.known, block.before, block.positions)
     keys = source.keys(settings.steps)
+    picks = source.keys(settings.steps - 1) if settings.sampler == MIXTURE else ()
     state: tuple[Tensor, ...] = (normal(keys[0], *shape),)  # z, then the guess too, and logits in the end
     for index in range(settings.steps):
         z, *guess = state
         moves = index + 1 < settings.steps
-        more = (grid[index + 1], keys[index + 1]) if moves else ()
+        more = (grid[index + 1], keys[index + 1], *picks[index : index + 1]) if moves else ()
         batch = Batch((*given, z, grid[index], *more, *guess), (settings, watch is not None, bool(guess), moves))
         state = prefix.graphs(evaluated, batch)
         if watch is not None:
             watch(levels[index], state[0])
             state = state[1:]
     return state[0]
+
+
+def decoded(logits: Tensor, sampler: str, source: Noise) -> Tensor:
+    """Tokens [B, L] of a block's last logits: drawn by the mixture, and by the others the most probable ones."""
+    return draw(logits, source) if sampler == MIXTURE else logits.argmax(dim=-1)
 
 
 @torch.no_grad()
@@ -195,7 +205,7 @@ def generate(
         done = prefix.ids
         seen = None if watch is None else _with_prefix(watch, done)
         logits = denoise_block(model, prefix, blank, torch.zeros_like(blank, dtype=torch.bool), settings, source, seen)
-        prefix.extend(logits.argmax(dim=-1), block)
+        prefix.extend(decoded(logits, settings.sampler, source), block)
     return prefix.ids[:, :length]
 
 
@@ -215,7 +225,8 @@ def fill(
     tokens = torch.cat((torch.zeros(len(left), gap, dtype=torch.long, device=left.device), right), dim=1)
     known = (torch.arange(size, device=left.device) >= gap).expand(tokens.shape)
     seen = None if watch is None else _with_prefix(watch, left)
-    return denoise_block(model, prefix, tokens, known, settings, source, seen).argmax(dim=-1)[:, :gap]
+    logits = denoise_block(model, prefix, tokens, known, settings, source, seen)
+    return decoded(logits, settings.sampler, source)[:, :gap]
 
 
 def _with_prefix(watch: Watch, done: Tensor) -> Watch:

@@ -1,4 +1,12 @@
-"""One reverse step of noise, three ways. All need the denoised mean alone, so they share one signature."""
+"""One reverse step of noise. All go by what is taken for the clean embedding, so they share one signature.
+
+That is the denoised mean; of the mixture a token drawn from the network's law. Then a step has the law
+
+    p(z_s | z_t) = sum_v p(v | z_t) q(z_s | z_t, v)
+
+of the chain whose likelihood core/text/bound.py bounds. A mean is no token: where a step takes a slot from noise to
+clean at once, it lies between all that the token might have been.
+"""
 
 from __future__ import annotations
 
@@ -40,4 +48,5 @@ def q(z: Tensor, mean: Tensor, gamma: Tensor, after: Tensor, noise: Tensor) -> T
     return next_alpha * mean + next_sigma * noise
 
 
-STEPS: dict[str, Step] = {"ddim": ddim, "ddpm": ddpm, "q": q}
+MIXTURE = "mixture"
+STEPS: dict[str, Step] = {MIXTURE: ddpm, "ddpm": ddpm, "ddim": ddim, "q": q}

@@ -127,7 +127,7 @@ def test_generation_with_a_cache_follows_the_autoregressive_law(model: Diffusion
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "q"])
+@pytest.mark.parametrize("sampler", ["mixture", "ddpm", "ddim", "q"])
 def test_samples_keep_their_prompt_and_have_their_length_beyond_the_context(model: Diffusion, sampler: str):
     prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
     settings = Settings(sampler=sampler, steps=3, guidance=1.5)
@@ -150,11 +150,28 @@ def test_a_guess_knows_what_the_step_before_has_decided(texts: TextSet):
     size = texts.tokenizer.size
     fresh = Seen(size, MODEL, unigram_log_probs(texts.tokens["train"], size))
     prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
-    generate_blocks(fresh, prompt, 7, 4, Settings(steps=3, temperature=0.9), Noise([0, 1]))
+    generate_blocks(fresh, prompt, 7, 4, Settings("ddpm", steps=3, temperature=0.9), Noise([0, 1]))
     assert [one.guess is None for one in seen] == [True, False, False]
     for one in seen[1:]:
         own = fresh.mean((fresh.unigram + evidence(one.z, one.gamma, fresh.embeddings())) / 0.9)
         torch.testing.assert_close(one.guess, own, atol=1e-4, rtol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("sampler", "steps", "exact"), [("mixture", 1, True), ("mixture", 4, True), ("ddpm", 4, False)]
+)
+def test_the_mixture_draws_independent_tokens_exactly(texts: TextSet, sampler: str, steps: int, exact: bool):
+    """A fresh model is the exact posterior of tokens that are independent: few steps are then as good as many."""
+    size = texts.tokenizer.size
+    fresh = Diffusion(size, MODEL, unigram_log_probs(texts.tokens["train"], size))
+    empty = torch.zeros(1500, 0, dtype=torch.long)
+    ids = generate_blocks(fresh, empty, 8, 4, Settings(sampler, steps), Noise.of("exact", rows=1500))
+    expected = fresh.unigram.exp() * ids.numel()
+    often = expected > 20
+    errors = (ids.flatten().bincount(minlength=size) - expected)[often] / expected[often].sqrt()
+    spread = float(errors.square().mean())  # about 1 for draws of the law, +- sqrt(2 / tokens)
+    assert (spread < 1 + 4 * (2 / int(often.sum())) ** 0.5) is exact, spread
 
 
 @torch.no_grad()
