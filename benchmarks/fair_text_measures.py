@@ -38,7 +38,7 @@ from core.text.metrics import NGramJudge
 from core.text.objective import AutoregressiveObjective, block_posterior
 
 Facts = dict[str, Any]
-PROCESS = {"blocks": (8, 8, 32), "tilt": (1, 4)}  # of the job; gaps of all are those that fit into its longest block
+PROCESS = {"blocks": (8, 8, 32), "tilt": (1, 7)}  # of the job; gaps of all are those that fit into its longest block
 TEMPERATURES = {True: (1.0, 0.9, 0.8, 0.7), False: (1.0, 0.9)}  # of an autoregressive model, and of others
 DRAFTS = 16  # of a gap, of which the right side picks one
 STATE = 1 << 28  # bytes of weights at most
@@ -125,7 +125,7 @@ def _ways(network: nn.Module, sizes: Sizes, temperature: float) -> list[tuple[fl
         settings = generation.Settings(steps=steps, temperature=temperature)
         return lambda noise: generation.generate(network, empty, length, block, settings, noise)
 
-    return [(steps / block, by(steps)) for steps in (block, 4 * block)]
+    return [(steps / block, by(steps)) for steps in (block, 2 * block)]
 
 
 def verdict(place: Path, sizes: Sizes, made: Sequence[str]) -> Facts:

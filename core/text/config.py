@@ -94,7 +94,7 @@ class ProcessConfig(Frozen):
         (8, 8, 32), min_length=1, max_length=16, description="tokens denoised together, after clean text before them"
     )
     tilt: tuple[Tilt, Tilt] = Field(
-        (1.0, 4.0),
+        (1.0, 7.0),
         description="range of how far a block's first slots run ahead of its last; 0: all at one noise level",
     )
     known: float = Field(0.3, ge=0, le=1, description="share of blocks with clean tokens inside: infill")
@@ -146,7 +146,7 @@ class TextSample(Frozen):
     sampler: Literal["mixture", "ddpm", "ddim", "q"] = Field(
         "mixture", description="mixture: a step goes to a token drawn from its law; the others to the mean of all"
     )
-    steps: int = Field(32, ge=1, le=10_000, description="network evaluations for each block")
+    steps: int = Field(16, ge=1, le=10_000, description="network evaluations for each block")
     temperature: float = Field(1.0, gt=0, le=10, description="of the denoiser's token probabilities")
     tilt: float | None = Field(None, ge=0, le=1000, description="null: the largest that was trained")
     guidance: float = Field(1.0, ge=0, le=50, description="1 is none; weight of the text before, as in CFG")

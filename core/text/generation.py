@@ -25,7 +25,7 @@ class Settings:
     """How a block is denoised."""
 
     sampler: str = MIXTURE
-    steps: int = 32
+    steps: int = 16
     temperature: float = 1.0
     guidance: float = 1.0
     tilt: float | None = None  # None: the largest that was trained

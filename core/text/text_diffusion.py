@@ -13,7 +13,7 @@ from core.text.model import TrainedText, load_model, save_model
 from core.text.sampling import written
 from core.training.log import read_records, write_records
 
-STEPS, TEMPERATURE = 32, 0.9
+STEPS, TEMPERATURE = 16, 0.9
 """How texts are drawn where nothing else is said: as the predefined text jobs do."""
 
 
@@ -72,7 +72,7 @@ class TextDiffusion:
         Args:
             count: how many.
             prompt: text to continue; `___` stands for what is to be filled in; empty: from nothing.
-            steps: network evaluations for each block of tokens. Left out: 32, or as measured.
+            steps: network evaluations for each block of tokens. Left out: 16, or as measured.
             guidance: weight of the prompt; 1: none. Left out: 1, or as measured.
             temperature: of the token probabilities; lower is safer. Left out: 0.9, or as measured.
             seed: the same seed gives the same texts; left out: another one each time.
