@@ -1,7 +1,7 @@
 """Texts by fewer evaluations a token: words, surprise and variety of one model's samples beside its bits per character.
 
     python -m benchmarks.text_steps --model RUN/steps/train-diffusion --dataset RUN/steps/prepare-data \
-        [--steps 8,16,32] [--tilts 4] [--temperature 1] [--count 48]
+        [--steps 8,16,32] [--tilts 4] [--samplers mixture,ddpm] [--temperature 1] [--count 48]
 
 The first rows are real text and the autoregressive model inside, drawn at the same temperature with one evaluation a
 token. Bits are those of a chain with so many steps for a block (core/text/bound.py), whatever the temperature.
@@ -28,9 +28,9 @@ from core.text.sampling import Writer
 COLUMNS = ("word_validity", "word_validity_4", "js_4", "judge_nll", "entropy", "distinct_2")
 
 
-def row(name: str, values: dict[str, Metric], key: str, **more: float | None) -> dict[str, Any]:
+def row(name: str, values: dict[str, Metric], key: str, **more: float | str | None) -> dict[str, Any]:
     shown = {column: round(getattr(values[column], key), 3) for column in COLUMNS}
-    return {"": name, "tilt": None, "evaluations a token": None, **more, **shown}
+    return {"": name, "tilt": None, "sampler": None, "evaluations a token": None, **more, **shown}
 
 
 def main() -> None:
@@ -39,6 +39,7 @@ def main() -> None:
         options.add_argument(f"--{name}", type=Path, required=True, help=f"folder that {what} wrote")
     options.add_argument("--steps", default="8,16,32", help="for each block")
     options.add_argument("--tilts", help="of the blocks, separated by commas; default: the largest that was trained")
+    options.add_argument("--samplers", default="mixture", help="separated by commas")
     options.add_argument("--temperature", type=float, default=1.0)
     options.add_argument("--count", type=int, default=48, help="texts of each row, as long as the context")
     options.add_argument("--windows", type=int, default=32, help="of held-out text whose bits are measured; 0: none")
@@ -64,10 +65,11 @@ def main() -> None:
         rows[0] |= {"bits/char": None}
         rows[1] |= {"bits/char": bits(writer, ())[INSIDE_BITS.name].value}
     largest = str(trained.config.process.tilt[1])
-    for tilt, steps in product((chosen.tilts or largest).split(","), map(int, chosen.steps.split(","))):
-        writer, values = drawn("diffusion", steps=steps, tilt=float(tilt))
+    wanted = (chosen.tilts or largest).split(","), chosen.samplers.split(","), map(int, chosen.steps.split(","))
+    for tilt, sampler, steps in product(*wanted):
+        writer, values = drawn("diffusion", steps=steps, tilt=float(tilt), sampler=sampler)
         evaluations = steps / writer.block
-        more = {"tilt": float(tilt), "evaluations a token": evaluations}
+        more = {"tilt": float(tilt), "sampler": sampler, "evaluations a token": evaluations}
         rows.append(row(f"diffusion, {steps} steps", values, "value", **more))
         if chosen.windows:
             rows[-1] |= {"bits/char": bits(writer, (evaluations,))[held_out.chain_name(evaluations)].value}

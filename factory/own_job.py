@@ -86,9 +86,9 @@ def _text_job(inner: str, place: str, files: list[str]) -> tuple[Values, list[st
         "autoregressive": {"minutes": first, **budget},
         "train": {"minutes": second, **budget},
         "warm_start": True,
-        "sample": {"count": 24, "steps": 32, "temperature": 0.9, "guided_count": 2},
+        "sample": {"count": 24, "steps": 16, "temperature": 0.9, "guided_count": 2},
         "evaluate": {"spans": [8, 16, 32] if context == 128 else [], "span_count": 12, "bound_windows": 32},
-        "gate": {"metric": "bits_per_character_4", "better": "lower"},
+        "gate": {"metric": "bits_per_character_2", "better": "lower"},
     }
     notes += [
         f"{len(text):,} characters of text",
