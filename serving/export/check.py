@@ -52,8 +52,9 @@ def image_noise(source: ImageSource) -> tuple[list[int], Tensor, Tensor]:
 def of_images(source: ImageSource, what: str, sample: Callable[[Tensor, Tensor], Tensor]) -> Difference:
     """Compares `sample(noise [N, B, C, H, W], labels [B])` with core's sampler."""
     seeds, labels, noise = image_noise(source)
-    sigmas = choose_sigmas(source.settings, source.trained.process)
-    ours = denoise_batch(source.trained, source.settings, seeds, labels.numpy(), sigmas, torch.device("cpu"))
+    settings = source.settings.model_copy(update={"precision": "fp32"})  # as exports are, whatever this CPU draws in
+    sigmas = choose_sigmas(settings, source.trained.process)
+    ours = denoise_batch(source.trained, settings, seeds, labels.numpy(), sigmas, torch.device("cpu"))
     return Difference(what, float((sample(noise, labels) - ours).abs().max()), TOLERANCE["images"])
 
 
