@@ -1,7 +1,8 @@
 """Samples of an export beside core's own, from the same noise. An export that differs by more is refused.
 
 Images are compared as floats in [-1, 1], of which a grey level is 0.0078. Texts are compared by the logits after the
-last step of a block, of which the largest decides the token, and token by token.
+last step of a block, and token by token. The mixture draws tokens at every step, both sides by the same uniforms: where
+one differs, so do all logits after it.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from torch import Tensor
 
 from core.errors import UserError
 from core.images.sampling import choose_sigmas, denoise_batch, sample_seed
-from core.randomness import Noise, generator_of
-from core.text.generation import Prefix, Settings, denoise_block
+from core.randomness import Noise, generator_of, normal, uniform
+from core.text.generation import Prefix, Settings, decoded, denoise_block
+from core.text.reverse_steps import MIXTURE
 from serving.export.source import ImageSource, TextSource
 
 TOLERANCE = {"images": 2e-3, "text": 5e-2}
 COUNT = 4
 Denoise = Callable[[Tensor, float, Tensor, float, float], Tensor]  # x, sigma, label, guidance, autoguidance
-Step = Callable[..., Sequence[Tensor]]  # as `programs.TextStep`
+Step = Callable[..., Sequence[Tensor]]  # as `programs.DrawingStep` or `GuessingStep`
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,9 @@ def image_noise(source: ImageSource) -> tuple[list[int], Tensor, Tensor]:
 def of_images(source: ImageSource, what: str, sample: Callable[[Tensor, Tensor], Tensor]) -> Difference:
     """Compares `sample(noise [N, B, C, H, W], labels [B])` with core's sampler."""
     seeds, labels, noise = image_noise(source)
-    sigmas = choose_sigmas(source.settings, source.trained.process)
-    ours = denoise_batch(source.trained, source.settings, seeds, labels.numpy(), sigmas, torch.device("cpu"))
+    settings = source.settings.model_copy(update={"precision": "fp32"})  # as exports are, whatever this CPU draws in
+    sigmas = choose_sigmas(settings, source.trained.process)
+    ours = denoise_batch(source.trained, settings, seeds, labels.numpy(), sigmas, torch.device("cpu"))
     return Difference(what, float((sample(noise, labels) - ours).abs().max()), TOLERANCE["images"])
 
 
@@ -77,7 +80,7 @@ def by_table(source: ImageSource, denoise: Denoise) -> Callable[[Tensor, Tensor]
 
 @torch.inference_mode()
 def of_text(source: TextSource, what: str, step: Step) -> Difference:
-    """Compares the logits of a block after some tokens, the last two of it given, with core's sampler."""
+    """Compares logits and tokens of a block after some text, its last two tokens given, with core's sampler."""
     network, s = source.network, source.settings
     size = max(source.block, 2)
     draws = generator_of(0, "tokens")
@@ -86,30 +89,33 @@ def of_text(source: TextSource, what: str, step: Step) -> Difference:
     known = torch.arange(size)[None] >= size - 2
     settings = Settings(s.sampler, s.steps, s.temperature, 1.0, s.tilt)
     prefix = Prefix(network, before, size)
-    ours = denoise_block(network, prefix, tokens, known, settings, Noise.of("noise", rows=1))
+    noise = Noise.of("noise", rows=1)
+    ours = denoise_block(network, prefix, tokens, known, settings, noise)
+    wanted = decoded(ours, s.sampler, noise)
     inputs = network.autoregressive.shifted(before)[:, -prefix.cache.length - 1 :]
-    theirs = denoised_block(step, inputs, tokens, known, s.steps, s.temperature, network.config.process.embedding,
-                            Noise.of("noise", rows=1))  # fmt: skip
-    free = ~known[0]
-    if not torch.equal(ours.argmax(-1)[0, free], theirs.argmax(-1)[0, free]):
+    theirs, found = denoised_block(step, source, inputs, tokens, known, Noise.of("noise", rows=1))
+    if not torch.equal(wanted[~known], found[~known]):
         return Difference(f"{what}: tokens", float("inf"), TOLERANCE["text"])
     return Difference(what, float((ours - theirs).abs().max()), TOLERANCE["text"])
 
 
 def denoised_block(
-    step: Step, prefix: Tensor, tokens: Tensor, known: Tensor, steps: int, temperature: float, size: int,
-    source: Noise,
-) -> Tensor:  # fmt: skip
-    """Logits [B, L, V] of a block after all steps of `step`."""
-    shape = (tokens.shape[1], size)
-    z, guess, logits = source.normal(*shape), torch.zeros(1, *shape), torch.empty(0)
-    times = np.linspace(1, 0, steps + 1)
-    for index in range(steps):
-        last = index + 1 == steps
-        noise = torch.zeros(1, *shape) if last else source.normal(*shape)
-        logits, guess, z = step(prefix, tokens, known, z, guess, noise, *map(_scalar, times[index : index + 2]),
-                                _scalar(temperature))  # fmt: skip
-    return logits
+    step: Step, source: TextSource, prefix: Tensor, tokens: Tensor, known: Tensor, noise: Noise
+) -> tuple[Tensor, Tensor]:
+    """Logits [B, L, V] and tokens [B, L] of a block after all steps of `step`."""
+    network, s, mixture = source.network, source.settings, source.settings.sampler == MIXTURE
+    shape = (tokens.shape[1], network.config.process.embedding)
+    normals = noise.keys(s.steps)
+    uniforms = noise.keys(s.steps) if mixture else ()
+    z, logits, made = normal(normals[0], *shape), torch.empty(0), torch.zeros(1, *shape)
+    times = np.linspace(1, 0, s.steps + 1)
+    for index in range(s.steps):
+        last = index + 1 == s.steps
+        fresh = torch.zeros(1, *shape) if last else normal(normals[index + 1], *shape)
+        own = uniform(uniforms[index], shape[0], network.vocabulary) if mixture else made
+        logits, made, z = step(prefix, tokens, known, z, own, fresh, *map(_scalar, times[index : index + 2]),
+                               _scalar(s.temperature))  # fmt: skip
+    return logits, made if mixture else logits.argmax(dim=-1)
 
 
 def _scalar(value: float) -> Tensor:

@@ -68,6 +68,7 @@ def text_facts(source: TextSource) -> dict[str, Any]:
         "block": source.block,
         "largest_block": max(config.process.blocks),
         "start": source.trained.tokenizer.size,
+        "sampler": source.settings.sampler,
         "steps": source.settings.steps,
         "temperature": source.settings.temperature,
         "vocabulary": vocabulary(source.trained.tokenizer),
@@ -88,7 +89,8 @@ def check(folder: Path, source: ImageSource | TextSource) -> list[Difference]:
         deserialize(inside(folder, name).read_bytes(), name) for name in (WEIGHTS, GUIDE) if name in config["weights"]
     ]
     if isinstance(source, TextSource):
-        return [of_text(source, CONFIG, lambda *inputs: run(config, parts[0], **named(inputs)))]
+        sampler = source.settings.sampler
+        return [of_text(source, CONFIG, lambda *inputs: run(config, parts[0], **named(sampler, inputs)))]
 
     def denoise(x: Tensor, sigma: float, labels: Tensor, guidance: float, autoguidance: float) -> Tensor:
         row = next(row for row in config["rows"] if row["sigma"] == sigma)

@@ -36,7 +36,8 @@ def check(folder: Path, source: ImageSource | TextSource) -> list[Difference]:
     """Samples by ONNX Runtime beside core's."""
     if isinstance(source, TextSource):
         step = _session(folder / STEP)
-        return [of_text(source, STEP, lambda *inputs: _run(step, **named(inputs)))]
+        sampler = source.settings.sampler
+        return [of_text(source, STEP, lambda *inputs: _run(step, **named(sampler, inputs)))]
     denoiser, whole, settings = _session(folder / DENOISER), _session(folder / SAMPLER), source.settings
 
     def denoise(x: Tensor, sigma: float, label: Tensor, guidance: float, autoguidance: float) -> Tensor:

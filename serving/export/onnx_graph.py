@@ -2,7 +2,7 @@
 
     denoiser.onnx   x [B, C, H, W], sigma [], label [B], guidance [], autoguidance [] -> denoised [B, C, H, W]
     sampler.onnx    noise [N, B, C, H, W], label [B], guidance [], autoguidance [] -> images [B, C, H, W]
-    step.onnx       of text: what `programs.TextStep` takes and gives
+    step.onnx       of text: what `programs.DrawingStep` takes and gives, or `GuessingStep`
 
 The sampler is one graph: ONNX's Loop over the rows of its table. The table is an input with a default, so that one file
 samples in any number of steps. Guidance costs nothing where it is off: the network sees the batch twice, with the class
@@ -21,7 +21,7 @@ import torch
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch.export import ExportedProgram
 
-from serving.export.programs import STEP_INPUTS, STEP_OUTPUTS
+from serving.export.programs import step_names
 from serving.export.source import ImageSource, TextSource
 from serving.export.table import Table
 
@@ -46,7 +46,7 @@ class Networks:
 
 def text_step(source: TextSource) -> ModelProto:
     """step.onnx."""
-    return _converted(source.program, STEP_INPUTS, STEP_OUTPUTS)
+    return _converted(source.program, *step_names(source.settings.sampler))
 
 
 def denoiser(source: ImageSource, networks: Networks) -> ModelProto:

@@ -9,13 +9,11 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from core.images.model import NoiseProcess, TrainedModel
+from core.text.autoregressive import chosen
 from core.text.denoiser import Diffusion, Noisy
 from core.text.generation import carried_over
-from core.text.reverse_steps import STEPS
+from core.text.reverse_steps import MIXTURE, STEPS
 from core.text.schedule import tilted
-
-STEP_INPUTS = ("prefix", "tokens", "known", "z", "guess", "noise", "u", "after", "temperature")
-STEP_OUTPUTS = ("logits", "guess_after", "z_after")  # of `TextStep`
 
 
 class ImageDenoiser(nn.Module):
@@ -46,24 +44,23 @@ def place(values: Tensor, knots: Tensor) -> Tensor:
 
 
 class TextStep(nn.Module):
-    """One step of the denoising of a block of L tokens, after the clean text before it.
+    """What steps of every sampler share: the noise levels of a block of L tokens, and its logits.
 
-    Args:
+    All take, beside what is their own,
+
         prefix: int64 [B, P], tokens before the block, the first one V if the text begins there; at least that one.
         tokens, known: int64 and bool [B, L]; clean tokens that are given inside the block.
         z: noisy embeddings [B, L, d]; standard normals before the first step.
-        guess: the means [B, L, d] that the step before gave for this one; anything before the first.
         noise: standard normals [B, L, d].
         u, after: times [] from 1 to 0, of this step and of the next.
         temperature: [] of the token probabilities.
 
-    Returns:
-        logits [B, L, V] divided by the temperature; the next step's guess [B, L, d]; z [B, L, d] at `after`.
+    and give logits [B, L, V] divided by the temperature, first, and z [B, L, d] at `after`, last.
     """
 
     edges: Tensor
 
-    def __init__(self, model: Diffusion, sampler: str = "ddpm", tilt: float | None = None) -> None:
+    def __init__(self, model: Diffusion, sampler: str, tilt: float | None = None) -> None:
         super().__init__()
         self.model, self.step = model, STEPS[sampler]
         self.tilt = model.config.process.tilt[1] if tilt is None else tilt
@@ -75,27 +72,19 @@ class TextStep(nn.Module):
         times = tilted(u, slots, self.tilt)
         return warp.low + (warp.high - warp.low) * place(times, self.edges) / (len(self.edges) - 1)
 
-    def forward(
-        self, prefix: Tensor, tokens: Tensor, known: Tensor, z: Tensor, guess: Tensor, noise: Tensor, u: Tensor,
-        after: Tensor, temperature: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        logits = self.logits(prefix, tokens, known, z, guess, u) / temperature
-        slots = tokens.shape[1]
-        gamma, below = self.gamma(u, slots), self.gamma(after, slots)
-        lower = self.step(z, self.model.mean(logits), gamma[:, None], below[:, None], noise)
-        return logits, carried_over(self.model, logits, z, gamma, lower, below, temperature), lower
-
-    def logits(self, prefix: Tensor, tokens: Tensor, known: Tensor, z: Tensor, guess: Tensor, u: Tensor) -> Tensor:
+    def logits(
+        self, prefix: Tensor, tokens: Tensor, known: Tensor, z: Tensor, u: Tensor, guess: Tensor | None = None
+    ) -> Tensor:
         """Logits [B, L, V]: `Diffusion.denoise`, with the prefix read again instead of kept."""
         model, clean = self.model, self.model.autoregressive
         read, slots = prefix.shape[1], tokens.shape[1]
         begins = torch.arange(slots) == 0
         before = prefix[:, -1:].expand(tokens.shape)
         gamma = self.gamma(u, slots).expand(tokens.shape)
-        alone = Noisy(z, gamma, tokens, known, before, begins)
-        first, own = model.slots(alone)
-        later, _ = model.slots(Noisy(z, gamma, tokens, known, before, begins, guess=guess))
-        inputs = torch.where(u >= 1, first, later)
+        inputs, own = model.slots(Noisy(z, gamma, tokens, known, before, begins))
+        if guess is not None:
+            later, _ = model.slots(Noisy(z, gamma, tokens, known, before, begins, guess=guess))
+            inputs = torch.where(u >= 1, inputs, later)
         past = clean.embed(clean.embeddings()[prefix])
         places = torch.cat((torch.arange(read), torch.arange(slots) + (read - 1)))
         row, column = torch.arange(read + slots)[:, None], torch.arange(read + slots)[None, :]
@@ -106,9 +95,49 @@ class TextStep(nn.Module):
         return prior + own
 
 
-def named(inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+class DrawingStep(TextStep):
+    """A step of the mixture, to tokens that are drawn. `uniform`: uniforms [B, L, V] in [0, 1). `drawn`: int64 [B, L].
+
+    The block is what the last step has drawn.
+    """
+
+    def forward(
+        self, prefix: Tensor, tokens: Tensor, known: Tensor, z: Tensor, uniform: Tensor, noise: Tensor, u: Tensor,
+        after: Tensor, temperature: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        logits = self.logits(prefix, tokens, known, z, u) / temperature
+        gamma, below = self.gamma(u, tokens.shape[1]), self.gamma(after, tokens.shape[1])
+        drawn = chosen(logits, uniform)
+        lower = self.step(z, self.model.embeddings()[drawn], gamma[:, None], below[:, None], noise)
+        return logits, torch.where(known, tokens, drawn), lower
+
+
+class GuessingStep(TextStep):
+    """A step of the other samplers, to the mean of all tokens. `guess`, `guess_after`: the means [B, L, d] that a step
+    is given by the one before, anything before the first, and what it gives to the next.
+
+    The block is the most probable tokens of the last step's logits.
+    """
+
+    def forward(
+        self, prefix: Tensor, tokens: Tensor, known: Tensor, z: Tensor, guess: Tensor, noise: Tensor, u: Tensor,
+        after: Tensor, temperature: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        logits = self.logits(prefix, tokens, known, z, u, guess) / temperature
+        gamma, below = self.gamma(u, tokens.shape[1]), self.gamma(after, tokens.shape[1])
+        lower = self.step(z, self.model.mean(logits), gamma[:, None], below[:, None], noise)
+        return logits, carried_over(self.model, logits, z, gamma, lower, below, temperature), lower
+
+
+def step_names(sampler: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Inputs and outputs of a step of text, in their order."""
+    given, made = ("uniform", "drawn") if sampler == MIXTURE else ("guess", "guess_after")
+    return ("prefix", "tokens", "known", "z", given, "noise", "u", "after", "temperature"), ("logits", made, "z_after")
+
+
+def named(sampler: str, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     """The inputs of a step of text by their names."""
-    return dict(zip(STEP_INPUTS, inputs, strict=True))
+    return dict(zip(step_names(sampler)[0], inputs, strict=True))
 
 
 def image_program(trained: TrainedModel, network: nn.Module) -> ExportedProgram:
@@ -120,12 +149,14 @@ def image_program(trained: TrainedModel, network: nn.Module) -> ExportedProgram:
         return torch.export.export(module, example, dynamic_shapes=({0: batch}, {0: batch}, {0: batch}))
 
 
-def text_program(model: Diffusion, sampler: str = "ddpm", tilt: float | None = None) -> ExportedProgram:
+def text_program(model: Diffusion, sampler: str, tilt: float | None = None) -> ExportedProgram:
     """The traced step of a text model, for any batch, prefix and block."""
-    module = TextStep(model, sampler, tilt).eval()
+    mixture = sampler == MIXTURE
+    module = (DrawingStep if mixture else GuessingStep)(model, sampler, tilt).eval()
     size, top = model.config.process.embedding, model.config.context
     batch, prefix, slots = Dim("batch", min=1, max=4096), Dim("prefix", min=1, max=top), Dim("slots", min=2, max=top)
-    vectors = [torch.zeros(2, 4, size) for _ in range(3)]  # one tensor three times would be traced as one argument
+    sizes = (size, model.vocabulary if mixture else size, size)
+    vectors = [torch.zeros(2, 4, one) for one in sizes]  # one tensor three times would be traced as one argument
     tokens = torch.zeros(2, 4, dtype=torch.int64)
     example = (
         torch.zeros(2, 3, dtype=torch.int64),

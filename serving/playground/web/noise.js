@@ -78,11 +78,12 @@ function erfinv(x) {
   return x * terms.reduce((sum, term) => sum * at + term);
 }
 
-/** Standard normals of a row of core.randomness.Noise with this key: call it with how many. */
-function normals(key) {
+/** A row of core.randomness.Noise with this key: standard normals, and uniforms in [0, 1), so many as are asked for. */
+function noiseOf(key) {
   let asked = 0;
-  return (count) => {
-    const uniforms = philox(mixed(key + seedOf("asked", ++asked)), count);
-    return Float32Array.from(uniforms, (u) => Math.SQRT2 * erfinv(2 * u - (1 - 2 ** -24)));
+  const next = (count) => philox(mixed(key + seedOf("asked", ++asked)), count);
+  return {
+    normal: (count) => Float32Array.from(next(count), (u) => Math.SQRT2 * erfinv(2 * u - (1 - 2 ** -24))),
+    uniform: (count) => Float32Array.from(next(count)),
   };
 }

@@ -1,4 +1,4 @@
-"""Tiny models as sources of exports: images with a guide, text; each traced once."""
+"""Tiny models as sources of exports: images with a guide, text by the mixture and by the mean; each traced once."""
 
 from __future__ import annotations
 
@@ -44,8 +44,17 @@ def image_source(tmp_path_factory: pytest.TempPathFactory) -> ImageSource:
 
 @pytest.fixture(scope="session")
 def text_source(tmp_path_factory: pytest.TempPathFactory) -> TextSource:
-    folder = tmp_path_factory.mktemp("exported") / "text"
+    return _written(tmp_path_factory.mktemp("exported") / "text", "mixture")
+
+
+@pytest.fixture(scope="session")
+def guessing_source(tmp_path_factory: pytest.TempPathFactory) -> TextSource:
+    """Text whose steps go to the mean and hand a guess on."""
+    return _written(tmp_path_factory.mktemp("exported") / "text", "ddpm")
+
+
+def _written(folder: Path, sampler: str) -> TextSource:
     save_text(folder)
-    found = sources.load(FoundModel({"model": folder}, {"steps": 4, "temperature": 0.9}), {})
+    found = sources.load(FoundModel({"model": folder}, {"steps": 4, "temperature": 0.9, "sampler": sampler}), {})
     assert isinstance(found, TextSource)
     return found

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from core.images.guidance import denoiser_of
 from core.images.sampling import choose_sigmas
 from core.randomness import Noise
 from core.text import generation
+from core.text.autoregressive import chosen
 from core.text.generation import Settings
 from serving.export import folder as plain
-from serving.export.check import TOLERANCE
+from serving.export.check import TOLERANCE, of_text
+from serving.export.programs import DrawingStep, named
 from serving.export.source import ImageSource, TextSource
 from tests.serving.export.conftest import guided_source
 
@@ -90,21 +93,56 @@ def test_files_of_a_transformer_give_our_images(tmp_path: Path) -> None:
     assert found.largest < found.allowed
 
 
+@pytest.mark.parametrize("kind", ["text", "guessing"])
 def test_a_script_without_this_package_writes_our_text(
-    folder: Path, text_source: TextSource, monkeypatch: pytest.MonkeyPatch
+    kind: str, folder: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given the noise that such a script has, which is torch's."""
-    plain = torch.Generator().manual_seed(0)
-    monkeypatch.setattr(generation, "normal", lambda _, *shape: torch.randn(1, *shape, generator=plain))
-    written = type_in(folder, "write.py").removesuffix("\n")
-    s, network = text_source.settings, text_source.network
+    """Given the random numbers that such a script has, which are torch's."""
+    source: TextSource = request.getfixturevalue(f"{kind}_source")
+    shutil.copytree(folder / "blocked", tmp_path / "blocked")
+    plain.write(tmp_path / "text-folder", source)
+    written = type_in(tmp_path, "write.py").removesuffix("\n")
+    torchs = torch.Generator().manual_seed(0)
+    monkeypatch.setattr(generation, "normal", lambda _, *shape: torch.randn(1, *shape, generator=torchs))
+    monkeypatch.setattr(generation, "uniform", lambda _, *shape: torch.rand(1, *shape, generator=torchs))
+    monkeypatch.setattr(
+        generation, "draw", lambda logits, _: chosen(logits, torch.rand(logits.shape, generator=torchs))
+    )
+    s, network = source.settings, source.network
     how = Settings(s.sampler, s.steps, s.temperature, 1.0, s.tilt)
     none = torch.zeros(1, 0, dtype=torch.long)
-    tokens = generation.generate(network, none, 32, text_source.block, how, Noise([0]))
-    assert written == text_source.trained.tokenizer.decode(tokens[0].tolist())
+    tokens = generation.generate(network, none, 32, source.block, how, Noise([0]))
+    assert written == source.trained.tokenizer.decode(tokens[0].tolist())
 
 
-@pytest.mark.parametrize("kind", ["image", "text"])
+def test_text_drawn_by_other_uniforms_is_seen_by_the_check(text_source: TextSource) -> None:
+    step = text_source.program.module()
+    of_text(text_source, "step", step).require()
+
+    def otherwise(*inputs: torch.Tensor) -> Sequence[torch.Tensor]:
+        given = named("mixture", inputs)
+        outputs: Sequence[torch.Tensor] = step(*{**given, "uniform": 1 - given["uniform"]}.values())
+        return outputs
+
+    with pytest.raises(UserError, match="step: tokens: differs from this project's samples by inf"):
+        of_text(text_source, "step", otherwise).require()
+
+
+def test_what_a_step_draws_has_the_tokens_that_are_known(text_source: TextSource) -> None:
+    network, shape = text_source.network, (1, 8)
+    prefix, tokens = torch.full((1, 1), network.vocabulary), torch.arange(8)[None]
+    known = tokens % 2 == 0
+    noise, uniform = (
+        torch.zeros(*shape, network.config.process.embedding),
+        torch.full((*shape, network.vocabulary), 0.5),
+    )
+    step = DrawingStep(network, "mixture")
+    logits, drawn, _ = step(prefix, tokens, known, noise, uniform, noise, *map(torch.tensor, (1.0, 0.5, 1.0)))
+    assert drawn[known].tolist() == [0, 2, 4, 6]
+    assert torch.equal(drawn[~known], logits.argmax(dim=-1)[~known])  # equal uniforms are no preference
+
+
+@pytest.mark.parametrize("kind", ["image", "text", "guessing"])
 def test_onnx_runtime_gives_our_samples(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     writer, source = onnx_files(), request.getfixturevalue(f"{kind}_source")
     writer.write(tmp_path, source)  # type: ignore[attr-defined]
@@ -133,7 +171,7 @@ def exec_page(folder: Path) -> None:
     subprocess.run([sys.executable, "runtime.py"], cwd=folder, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("kind", ["image", "text"])
+@pytest.mark.parametrize("kind", ["image", "text", "guessing"])
 def test_a_program_of_torch_gives_our_samples(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     from serving.export import torch_program
 

@@ -54,11 +54,17 @@ def text_source(tmp_path_factory: pytest.TempPathFactory) -> TextSource:
 
 
 @pytest.fixture(scope="session")
+def guessing_source(text_source: TextSource) -> TextSource:
+    """The same model, whose steps go to the mean and hand a guess on."""
+    return TextSource(text_source.trained, text_source.settings.model_copy(update={"sampler": "ddpm"}))
+
+
+@pytest.fixture(scope="session")
 def folders(
-    image_source: ImageSource, text_source: TextSource, runtime_files: dict[str, bytes],
+    image_source: ImageSource, text_source: TextSource, guessing_source: TextSource, runtime_files: dict[str, bytes],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:  # fmt: skip
-    """The pages `images` and `text`."""
+    """The pages `images`, `text` and `guessing`."""
     for name in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(name, reason="the extra `export` is not installed: pip install 'textdiffusion[export]'")
     files = import_module("serving.export.onnx_files")
@@ -66,6 +72,7 @@ def folders(
     for name, source, graph, prompt in (
         ("images", image_source, files.DENOISER, ""),
         ("text", text_source, files.STEP, "First Citizen: ___ speak."),
+        ("guessing", guessing_source, files.STEP, ""),
     ):
         made[name] = tmp_path_factory.mktemp("play")
         graphs = tmp_path_factory.mktemp("graphs")
@@ -115,7 +122,7 @@ def _kept(browser: Any, folders: dict[str, Path]) -> Iterator[tuple[_Tabs, dict[
 
 @pytest.fixture
 def calls(_kept: tuple[_Tabs, dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The pages `images` and `text`, opened once, for tests that only call their functions."""
+    """The pages `images`, `text` and `guessing`, opened once, for tests that only call their functions."""
     tabs, pages = _kept
     yield pages
     assert tabs.logged == []

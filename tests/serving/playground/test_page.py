@@ -27,12 +27,13 @@ def test_the_browsers_noise_is_that_of_python(count: int, calls: Pages) -> None:
         wanted = [noise.normal(count)[0] for _ in range(2)]
         drawn = calls["images"].evaluate(
             """([seed, count]) => {
-                const draw = normals(seedOf(seed, "sample", 0));
-                return [...draw(count), ...draw(count)];
+                const noise = noiseOf(seedOf(seed, "sample", 0));
+                return [[...noise.normal(count), ...noise.normal(count)], [...noise.uniform(count)]];
             }""",
             [seed, count],
         )
-        assert float((torch.tensor(drawn) - torch.cat(wanted)).abs().max()) < 1e-5
+        assert float((torch.tensor(drawn[0]) - torch.cat(wanted)).abs().max()) < 1e-5
+        assert torch.equal(torch.tensor(drawn[1]), noise.uniform(count)[0])  # to the bit
 
 
 @pytest.mark.parametrize(("label", "guidance", "steps", "seed"), [(2, 1.5, 4, 0), (0, 3.0, 8, 7), (3, 1.0, 6, 2**40)])
@@ -42,7 +43,7 @@ def test_an_image_of_the_browser_is_that_of_python(
     wishes = {"label": label, "guidance": guidance, "steps": steps, "seed": seed}
     drawn = calls["images"].evaluate("async (wishes) => [...await drawImage(model, wishes)]", wishes)
     trained = image_source.trained
-    settings = image_source.settings.model_copy(update={"guidance": guidance, "steps": steps})
+    settings = image_source.settings.model_copy(update={"guidance": guidance, "steps": steps, "precision": "fp32"})
     sigmas = choose_sigmas(settings, trained.process)
     ours = denoise_batch(trained, settings, [sample_seed(seed, 0)], np.array([label]), sigmas, torch.device("cpu"))
     assert float((torch.tensor(drawn) - ours.flatten()).abs().max()) < TOLERANCE["images"] * max(
@@ -50,14 +51,17 @@ def test_an_image_of_the_browser_is_that_of_python(
     )
 
 
+@pytest.mark.parametrize("sampler", ["mixture", "ddpm"])
 @pytest.mark.parametrize("prompt", ["First Citizen: ___ speak.", "the cat ", "", "it's  42 naïve\n\n ___ días…"])
-def test_a_text_of_the_browser_is_that_of_python(prompt: str, calls: Pages, text_source: TextSource) -> None:
+def test_a_text_of_the_browser_is_that_of_python(
+    prompt: str, sampler: str, calls: Pages, text_source: TextSource
+) -> None:
     wishes = {"steps": 4, "temperature": 0.9, "seed": 3, "gap": 5, "length": 24}
-    drawn = calls["text"].evaluate(
+    drawn = calls["text" if sampler == "mixture" else "guessing"].evaluate(
         "async ([prompt, wishes]) => model.words.decode((await drawText(model, prompt, wishes)).map(([id]) => id))",
         [prompt, wishes],
     )
-    section = {"count": 1, "block": text_source.block, **wishes}
+    section = {"count": 1, "block": text_source.block, "sampler": sampler, **wishes}
     (row,) = written(text_source.trained, None, section, prompt, torch.device("cpu"))
     assert drawn == row["text"]
 
