@@ -235,7 +235,7 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
                 waits.update(counts.waits)
                 counts.reset()
                 logits = generation.denoise_block(model, prefix, tokens, tokens > 0, settings, noise)
-                prefix.extend(logits.argmax(dim=-1), 8)
+                prefix.extend(generation.decoded(logits, settings.sampler, noise), 8)
 
         return {**(last := count(model, work)), "waits": waits | last["waits"], "evaluations": settings.steps}
 
