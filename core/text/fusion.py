@@ -156,7 +156,8 @@ def verify(
         while ids.shape[1] < length:
             blank = torch.zeros(1, block, dtype=torch.long, device=ids.device)
             prefix = Prefix(model, ids, block)
-            draft = denoise_block(model, prefix, blank, blank.bool(), settings, own).log_softmax(dim=-1)
+            _, logits = denoise_block(model, prefix, blank, blank.bool(), settings, own)
+            draft = logits.log_softmax(dim=-1)
             drafted = draw(draft, own)
             whole = torch.cat((ids, drafted), dim=1)
             target = autoregressive(whole)[:, ids.shape[1] : -1].log_softmax(dim=-1)

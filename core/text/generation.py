@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core.randomness import Noise, normal, uniform
-from core.text.autoregressive import chosen, draw
+from core.text.autoregressive import chosen
 from core.text.denoiser import Diffusion, Noisy
 from core.text.reverse_steps import MIXTURE, STEPS
 from core.text.schedule import NoisePath, evidence
@@ -142,48 +142,50 @@ def denoise_block(
     settings: Settings,
     source: Noise,
     watch: Watch | None = None,
-) -> Tensor:
-    """Logits [B, L, V] of a block after all its steps, given `tokens` [B, L] where `known`; `decoded` makes tokens."""
+) -> tuple[Tensor, Tensor]:
+    """The tokens [B, L] of a block after all its steps, given `tokens` where `known`, and their logits [B, L, V].
+
+    The mixture draws them from their law, the other samplers take the most probable ones.
+    """
     block, cache = Block.after(prefix, tokens, known), prefix.cache
     grid = sampled_path(model, tokens.shape[1], settings.tilt).grid(settings.steps)
     shape = (tokens.shape[1], model.config.process.embedding)
     levels = [] if watch is None else grid.mean(dim=1).tolist()
+    mixture = settings.sampler == MIXTURE
 
     def evaluated(batch: Batch) -> tuple[Tensor, ...]:
-        """The most probable tokens, if they are watched; then z and the guess for the next step, or at last logits."""
+        """The most probable tokens if watched, z, and the guess for the next step; at last tokens and logits."""
         _, watched, guessed, moves = batch.kind
         within, (z, gamma, *more) = Block(*batch.tensors[:4]), batch.tensors[4:]
         guess = more.pop() if guessed else None
         logits = within.logits(model, cache, settings.guidance, z, gamma, guess) / settings.temperature
-        seen = (torch.where(within.known, within.tokens, logits.argmax(dim=-1)),) if watched else ()
+        best = logits.argmax(dim=-1)
+        drawn = chosen(logits, uniform(more.pop(), *logits.shape[1:])) if mixture else best
         if not moves:
-            return *seen, logits
-        after, fresh, *pick = more
-        clean = model.embeddings()[chosen(logits, uniform(pick[0], *logits.shape[1:]))] if pick else model.mean(logits)
+            return torch.where(within.known, within.tokens, drawn), logits
+        seen = (torch.where(within.known, within.tokens, best),) if watched else ()
+        clean = model.embeddings()[drawn] if mixture else model.mean(logits)
+        after, fresh = more
         lower = STEPS[settings.sampler](z, clean, gamma[:, None], after[:, None], normal(fresh, *shape))
-        if pick:  # the bounds are of a chain that hands nothing else on
+        if mixture:  # the bounds are of a chain that hands nothing else on
             return *seen, lower
         return *seen, lower, carried_over(model, logits, z, gamma, lower, after, settings.temperature)
 
     given = (block.tokens, block.known, block.before, block.positions)
     keys = source.keys(settings.steps)
-    picks = source.keys(settings.steps - 1) if settings.sampler == MIXTURE else ()
-    state: tuple[Tensor, ...] = (normal(keys[0], *shape),)  # z, then the guess too, and logits in the end
+    picks = source.keys(settings.steps) if mixture else ()
+    state: tuple[Tensor, ...] = (normal(keys[0], *shape),)  # z, then the guess too, and tokens and logits in the end
     for index in range(settings.steps):
         z, *guess = state
         moves = index + 1 < settings.steps
-        more = (grid[index + 1], keys[index + 1], *picks[index : index + 1]) if moves else ()
+        more = ((grid[index + 1], keys[index + 1]) if moves else ()) + tuple(picks[index : index + 1])
         batch = Batch((*given, z, grid[index], *more, *guess), (settings, watch is not None, bool(guess), moves))
         state = prefix.graphs(evaluated, batch)
         if watch is not None:
             watch(levels[index], state[0])
-            state = state[1:]
-    return state[0]
-
-
-def decoded(logits: Tensor, sampler: str, source: Noise) -> Tensor:
-    """Tokens [B, L] of a block's last logits: drawn by the mixture, and by the others the most probable ones."""
-    return draw(logits, source) if sampler == MIXTURE else logits.argmax(dim=-1)
+            state = state[1:] if moves else state
+    ids, logits = state
+    return ids, logits
 
 
 @torch.no_grad()
@@ -204,8 +206,8 @@ def generate(
         blank = torch.zeros(len(prompt), size, dtype=torch.long, device=prompt.device)
         done = prefix.ids
         seen = None if watch is None else _with_prefix(watch, done)
-        logits = denoise_block(model, prefix, blank, torch.zeros_like(blank, dtype=torch.bool), settings, source, seen)
-        prefix.extend(decoded(logits, settings.sampler, source), block)
+        ids, _ = denoise_block(model, prefix, blank, torch.zeros_like(blank, dtype=torch.bool), settings, source, seen)
+        prefix.extend(ids, block)
     return prefix.ids[:, :length]
 
 
@@ -225,8 +227,7 @@ def fill(
     tokens = torch.cat((torch.zeros(len(left), gap, dtype=torch.long, device=left.device), right), dim=1)
     known = (torch.arange(size, device=left.device) >= gap).expand(tokens.shape)
     seen = None if watch is None else _with_prefix(watch, left)
-    logits = denoise_block(model, prefix, tokens, known, settings, source, seen)
-    return decoded(logits, settings.sampler, source)[:, :gap]
+    return denoise_block(model, prefix, tokens, known, settings, source, seen)[0][:, :gap]
 
 
 def _with_prefix(watch: Watch, done: Tensor) -> Watch:

@@ -17,7 +17,7 @@ from torch import Tensor
 from core.errors import UserError
 from core.images.sampling import choose_sigmas, denoise_batch, sample_seed
 from core.randomness import Noise, generator_of, normal, uniform
-from core.text.generation import Prefix, Settings, decoded, denoise_block
+from core.text.generation import Prefix, Settings, denoise_block
 from core.text.reverse_steps import MIXTURE
 from serving.export.source import ImageSource, TextSource
 
@@ -89,9 +89,7 @@ def of_text(source: TextSource, what: str, step: Step) -> Difference:
     known = torch.arange(size)[None] >= size - 2
     settings = Settings(s.sampler, s.steps, s.temperature, 1.0, s.tilt)
     prefix = Prefix(network, before, size)
-    noise = Noise.of("noise", rows=1)
-    ours = denoise_block(network, prefix, tokens, known, settings, noise)
-    wanted = decoded(ours, s.sampler, noise)
+    wanted, ours = denoise_block(network, prefix, tokens, known, settings, Noise.of("noise", rows=1))
     inputs = network.autoregressive.shifted(before)[:, -prefix.cache.length - 1 :]
     theirs, found = denoised_block(step, source, inputs, tokens, known, Noise.of("noise", rows=1))
     if not torch.equal(wanted[~known], found[~known]):

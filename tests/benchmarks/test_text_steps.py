@@ -34,10 +34,10 @@ def test_rows_are_of_each_number_of_steps_and_tilt(
     text_steps.main()
     printed = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("| ")]
-    assert [(row[0], row[2]) for row in rows[2:]] == [
-        ("real text", "-"),
-        ("autoregressive inside", "1"),
-        *((f"diffusion, {steps} steps", f"{steps / 4:g}") for _ in range(2) for steps in (2, 4)),
+    assert [(row[0], row[2], row[3]) for row in rows[2:]] == [
+        ("real text", "-", "-"),
+        ("autoregressive inside", "-", "1"),
+        *((f"diffusion, {steps} steps", "mixture", f"{steps / 4:g}") for _ in range(2) for steps in (2, 4)),
     ]
     assert rows[0][-1] == "bits/char"
     assert all(float(row[-1]) > 1 for row in rows[3:])

@@ -36,7 +36,7 @@ async function drawImage({ ort, session, config }, { label, guidance, steps, see
   return x;
 }
 
-/** A block of `tokens` after `prefix`, given where `known`: [id, share] of each; core.text.generation.denoise_block and decoded. */
+/** A block of `tokens` after `prefix`, given where `known`: [id, share] of each; as core.text.generation.denoise_block. */
 async function denoiseBlock({ ort, session, config }, prefix, tokens, known, { steps, temperature }, source, watch) {
   const slots = tokens.length, dims = [1, slots, config.embedding], size = slots * config.embedding;
   const laws = [1, slots, config.vocabulary.length], mixture = config.sampler === "mixture";

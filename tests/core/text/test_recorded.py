@@ -66,10 +66,11 @@ def test_steps_of_blocks_from_a_recording(
         watched.append(seen := [])
         for place in range(5):  # the context has room for three
             tokens = torch.arange(12).view(3, 4) + place
-            found.append(
-                denoise_block(model, prefix, tokens, tokens < 10, settings, draws, lambda _, ids: seen.append(ids))
+            ids, logits = denoise_block(
+                model, prefix, tokens, tokens < 10, settings, draws, lambda _, ids: seen.append(ids)
             )
-            prefix.extend(found[-1].argmax(dim=-1), 4)
+            found.append(logits)
+            prefix.extend(ids, 4)
         return torch.stack(found)
 
     (growing, fixed, recorded), recordings = three_ways(make, 2, monkeypatch)

@@ -234,8 +234,8 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
             for _ in range(WARM + 2):
                 waits.update(counts.waits)
                 counts.reset()
-                logits = generation.denoise_block(model, prefix, tokens, tokens > 0, settings, noise)
-                prefix.extend(generation.decoded(logits, settings.sampler, noise), 8)
+                ids, _ = generation.denoise_block(model, prefix, tokens, tokens > 0, settings, noise)
+                prefix.extend(ids, 8)
 
         return {**(last := count(model, work)), "waits": waits | last["waits"], "evaluations": settings.steps}
 

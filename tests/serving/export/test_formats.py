@@ -22,7 +22,6 @@ from core.images.guidance import denoiser_of
 from core.images.sampling import choose_sigmas
 from core.randomness import Noise
 from core.text import generation
-from core.text.autoregressive import chosen
 from core.text.generation import Settings
 from serving.export import folder as plain
 from serving.export.check import TOLERANCE, of_text
@@ -105,9 +104,6 @@ def test_a_script_without_this_package_writes_our_text(
     torchs = torch.Generator().manual_seed(0)
     monkeypatch.setattr(generation, "normal", lambda _, *shape: torch.randn(1, *shape, generator=torchs))
     monkeypatch.setattr(generation, "uniform", lambda _, *shape: torch.rand(1, *shape, generator=torchs))
-    monkeypatch.setattr(
-        generation, "draw", lambda logits, _: chosen(logits, torch.rand(logits.shape, generator=torchs))
-    )
     s, network = source.settings, source.network
     how = Settings(s.sampler, s.steps, s.temperature, 1.0, s.tilt)
     none = torch.zeros(1, 0, dtype=torch.long)
