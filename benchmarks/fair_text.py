@@ -229,7 +229,12 @@ def _draw(found: Facts, axes: Any) -> None:
             y = [_per_character(one["windows"], found)[0] for one in run["bits"]]
             style = {"color": f"C{list(found['chosen']).index(name)}", "marker": "o", "markersize": 3}
             axes.plot(x, y, label=name if run is runs[0] else None, **style)
+            if len(x) == 1:  # what others are compared with
+                axes.axhline(y[0], color=style["color"], linewidth=0.5, linestyle="dashed")
     axes.set(xscale="log", xlabel="evaluations a token (log)", ylabel="bits per character, a line a training")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.set_xticks(sorted({one["evaluations"] for run in found["trainings"] for one in run["bits"]}))
     axes.legend(frameon=False, fontsize=7)
 
 
