@@ -17,6 +17,7 @@ SAMPLERS = {
     "ddim": "DDIM",
     "ddpm": "DDPM ancestral",
     "q": "q-sampling",
+    "mixture": "drawn tokens",
 }
 
 TONES = {Decision.PROMOTE: "good", Decision.PROVISIONAL: "bad", Decision.KEEP: "quiet"}
