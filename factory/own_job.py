@@ -88,7 +88,7 @@ def _text_job(inner: str, place: str, files: list[str]) -> tuple[Values, list[st
         "warm_start": True,
         "sample": {"count": 24, "steps": 16, "temperature": 0.9, "guided_count": 2},
         "evaluate": {"spans": [8, 16, 32] if context == 128 else [], "span_count": 12, "bound_windows": 32},
-        "gate": {"metric": "bits_per_character_2", "better": "lower"},
+        "gate": {"metric": "bits_per_character_1", "better": "lower"},
     }
     notes += [
         f"{len(text):,} characters of text",
