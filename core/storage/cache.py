@@ -105,7 +105,11 @@ class FileCache:
                     copied = _copied(uri, sink, size)
                 if copied != sha256:
                     raise UserError(f"{uri}: its SHA-256 is not the one it was written with; run prepare-data again")
-                with contextlib.suppress(FileNotFoundError):  # a smaller cache of another process removed it
+                # While room is made no file changes its name: one that is listed by neither would not be counted.
+                with (
+                    self._locked("room"),
+                    contextlib.suppress(FileNotFoundError),
+                ):  # a smaller cache may have removed it
                     part.replace(kept)
             finally:
                 part.unlink(missing_ok=True)

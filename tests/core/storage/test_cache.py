@@ -4,6 +4,7 @@ import hashlib
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,3 +118,32 @@ def test_half_of_the_free_disk_is_taken_where_nobody_says(monkeypatch: pytest.Mo
     monkeypatch.delenv("TEXTDIFFUSION_CACHE_GB")
     free = caches.shutil.disk_usage(cache.folder).free
     assert 0.4 * free < FileCache.own("x", 1).limit < 0.6 * free
+
+
+def test_no_file_changes_its_name_while_room_is_made(
+    far: Far, cache: FileCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be listed by neither name, so not counted, and the cache would hold a file too many."""
+    copied, fetched, under_lock = caches._copied, threading.Event(), []
+
+    def copied_while_another_makes_room(*arguments: Any) -> str:
+        found = copied(*arguments)
+        locked = threading.Event()
+
+        def make_room() -> None:
+            with cache._locked("room"):
+                locked.set()
+                under_lock.append(fetched.wait(0.3))
+
+        thread.append(threading.Thread(target=make_room))
+        thread[0].start()
+        locked.wait()
+        return found
+
+    thread: list[threading.Thread] = []
+    monkeypatch.setattr(caches, "_copied", copied_while_another_makes_room)
+    cache.fetch(far.uris[0], far.hashes[0], SIZE)
+    fetched.set()
+    thread[0].join()
+    assert under_lock == [False]
+    assert kept(cache) == {far.hashes[0]}
