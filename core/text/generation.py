@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from core.randomness import Noise, normal, uniform
@@ -142,13 +143,16 @@ def denoise_block(
     settings: Settings,
     source: Noise,
     watch: Watch | None = None,
+    free: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The tokens [B, L] of a block after all its steps, given `tokens` where `known`, and their logits [B, L, V].
 
-    The mixture draws them from their law, the other samplers take the most probable ones.
+    The mixture draws them from their law, the other samplers take the most probable ones. All steps are for the first
+    `free` slots, behind which all are known; None: for all slots.
     """
     block, cache = Block.after(prefix, tokens, known), prefix.cache
-    grid = sampled_path(model, tokens.shape[1], settings.tilt).grid(settings.steps)
+    grid = sampled_path(model, free or tokens.shape[1], settings.tilt).grid(settings.steps)
+    grid = F.pad(grid, (0, tokens.shape[1] - grid.shape[1]), value=model.config.process.gamma_max)
     shape = (tokens.shape[1], model.config.process.embedding)
     levels = [] if watch is None else grid.mean(dim=1).tolist()
     mixture = settings.sampler == MIXTURE
@@ -227,7 +231,7 @@ def fill(
     tokens = torch.cat((torch.zeros(len(left), gap, dtype=torch.long, device=left.device), right), dim=1)
     known = (torch.arange(size, device=left.device) >= gap).expand(tokens.shape)
     seen = None if watch is None else _with_prefix(watch, left)
-    return denoise_block(model, prefix, tokens, known, settings, source, seen)[0][:, :gap]
+    return denoise_block(model, prefix, tokens, known, settings, source, seen, gap)[0][:, :gap]
 
 
 def _with_prefix(watch: Watch, done: Tensor) -> Watch:

@@ -89,7 +89,7 @@ def of_text(source: TextSource, what: str, step: Step) -> Difference:
     known = torch.arange(size)[None] >= size - 2
     settings = Settings(s.sampler, s.steps, s.temperature, 1.0, s.tilt)
     prefix = Prefix(network, before, size)
-    wanted, ours = denoise_block(network, prefix, tokens, known, settings, Noise.of("noise", rows=1))
+    wanted, ours = denoise_block(network, prefix, tokens, known, settings, Noise.of("noise", rows=1), free=size - 2)
     inputs = network.autoregressive.shifted(before)[:, -prefix.cache.length - 1 :]
     theirs, found = denoised_block(step, source, inputs, tokens, known, Noise.of("noise", rows=1))
     if not torch.equal(wanted[~known], found[~known]):

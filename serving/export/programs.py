@@ -13,7 +13,6 @@ from core.text.autoregressive import chosen
 from core.text.denoiser import Diffusion, Noisy
 from core.text.generation import carried_over
 from core.text.reverse_steps import MIXTURE, STEPS
-from core.text.schedule import tilted
 
 
 class ImageDenoiser(nn.Module):
@@ -66,10 +65,14 @@ class TextStep(nn.Module):
         self.tilt = model.config.process.tilt[1] if tilt is None else tilt
         self.register_buffer("edges", model.warp.distribution(), persistent=False)
 
-    def gamma(self, u: Tensor, slots: int) -> Tensor:
-        """Noise levels [L] of the slots of a block at time u []: `NoisePath.gamma`."""
-        warp = self.model.warp
-        times = tilted(u, slots, self.tilt)
+    def gamma(self, u: Tensor, known: Tensor) -> Tensor:
+        """Noise levels [L] of the slots of a block at time u []: `NoisePath.gamma`, and `gamma_max` of the `known` ones
+        [B, L], which end it, as many in each row."""
+        warp, slots = self.model.warp, torch.arange(known.shape[1])
+        free = (~known[0]).sum()
+        along = slots / (free - 1).clamp(min=1)
+        times = (u * (1 + self.tilt) - self.tilt * (1 - along)).clamp(0, 1)  # as `schedule.tilted`
+        times = torch.where(slots < free, times, torch.ones(()))
         return warp.low + (warp.high - warp.low) * place(times, self.edges) / (len(self.edges) - 1)
 
     def logits(
@@ -80,7 +83,7 @@ class TextStep(nn.Module):
         read, slots = prefix.shape[1], tokens.shape[1]
         begins = torch.arange(slots) == 0
         before = prefix[:, -1:].expand(tokens.shape)
-        gamma = self.gamma(u, slots).expand(tokens.shape)
+        gamma = self.gamma(u, known).expand(tokens.shape)
         inputs, own = model.slots(Noisy(z, gamma, tokens, known, before, begins))
         if guess is not None:
             later, _ = model.slots(Noisy(z, gamma, tokens, known, before, begins, guess=guess))
@@ -106,7 +109,7 @@ class DrawingStep(TextStep):
         after: Tensor, temperature: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         logits = self.logits(prefix, tokens, known, z, u) / temperature
-        gamma, below = self.gamma(u, tokens.shape[1]), self.gamma(after, tokens.shape[1])
+        gamma, below = self.gamma(u, known), self.gamma(after, known)
         drawn = chosen(logits, uniform)
         lower = self.step(z, self.model.embeddings()[drawn], gamma[:, None], below[:, None], noise)
         return logits, torch.where(known, tokens, drawn), lower
@@ -124,7 +127,7 @@ class GuessingStep(TextStep):
         after: Tensor, temperature: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         logits = self.logits(prefix, tokens, known, z, u, guess) / temperature
-        gamma, below = self.gamma(u, tokens.shape[1]), self.gamma(after, tokens.shape[1])
+        gamma, below = self.gamma(u, known), self.gamma(after, known)
         lower = self.step(z, self.model.mean(logits), gamma[:, None], below[:, None], noise)
         return logits, carried_over(self.model, logits, z, gamma, lower, below, temperature), lower
 

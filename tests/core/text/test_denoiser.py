@@ -10,7 +10,7 @@ from core.randomness import Draws, Noise
 from core.text.autoregressive import Autoregressive, generate, unigram_log_probs
 from core.text.data import TextSet, windows
 from core.text.denoiser import Diffusion, Noisy
-from core.text.generation import Block, Prefix, Settings, fill
+from core.text.generation import Block, Prefix, Settings, fill, sampled_path
 from core.text.generation import generate as generate_blocks
 from core.text.objective import DiffusionObjective, gamma_losses, noisy_windows
 from core.text.schedule import evidence
@@ -181,6 +181,23 @@ def test_a_gap_is_filled_with_its_number_of_tokens_and_the_right_side_matters(mo
     filled = [fill(model, left, 4, side, settings, Noise([seed])) for side in (right, right + 20) for seed in range(8)]
     assert all(ids.shape == (1, 4) for ids in filled)
     assert any((a != b).any() for a, b in zip(filled[:8], filled[8:], strict=True))
+
+
+@torch.no_grad()
+def test_all_steps_of_a_filling_are_for_the_gap(texts: TextSet):
+    levels: list[torch.Tensor] = []
+
+    class Seen(Diffusion):
+        def denoise(self, noisy: Noisy, *rest: Any) -> torch.Tensor:
+            levels.append(noisy.gamma[0])
+            return super().denoise(noisy, *rest)
+
+    size = texts.tokenizer.size
+    fresh = Seen(size, MODEL, unigram_log_probs(texts.tokens["train"], size))
+    fill(fresh, torch.tensor([[1, 2]]), 3, torch.tensor([[7, 8, 9, 4]]), Settings(steps=5), Noise([0]))
+    seen = torch.stack(levels)
+    assert torch.equal(seen[:, :3], sampled_path(fresh, 3).grid(5)[:5])
+    assert (seen[:, 3:] == MODEL.process.gamma_max).all()
 
 
 def test_the_loss_is_the_same_for_the_same_clock_and_splits_over_micro_batches(texts: TextSet):
