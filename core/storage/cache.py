@@ -106,10 +106,8 @@ class FileCache:
                 if copied != sha256:
                     raise UserError(f"{uri}: its SHA-256 is not the one it was written with; run prepare-data again")
                 # While room is made no file changes its name: one that is listed by neither would not be counted.
-                with (
-                    self._locked("room"),
-                    contextlib.suppress(FileNotFoundError),
-                ):  # a smaller cache may have removed it
+                # A smaller cache of another process may have removed it.
+                with self._locked("room"), contextlib.suppress(FileNotFoundError):
                     part.replace(kept)
             finally:
                 part.unlink(missing_ok=True)

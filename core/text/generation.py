@@ -93,6 +93,10 @@ class Block:
         """The next one after a text."""
         return cls(tokens, known, prefix.before, prefix.cache.place(tokens.shape[1]))
 
+    def with_known(self, ids: Tensor) -> Tensor:
+        """`ids` [B, L], or the tokens that are given."""
+        return torch.where(self.known, self.tokens, ids)
+
     def logits(
         self, model: Diffusion, cache: Cache, guidance: float, z: Tensor, gamma: Tensor, guess: Tensor | None
     ) -> Tensor:
@@ -151,10 +155,11 @@ def denoise_block(
     `free` slots, behind which all are known; None: for all slots.
     """
     block, cache = Block.after(prefix, tokens, known), prefix.cache
-    grid = sampled_path(model, free or tokens.shape[1], settings.tilt).grid(settings.steps)
-    grid = F.pad(grid, (0, tokens.shape[1] - grid.shape[1]), value=model.config.process.gamma_max)
-    shape = (tokens.shape[1], model.config.process.embedding)
+    slots = tokens.shape[1]
+    grid = sampled_path(model, slots if free is None else free, settings.tilt).grid(settings.steps)
     levels = [] if watch is None else grid.mean(dim=1).tolist()
+    grid = F.pad(grid, (0, slots - grid.shape[1]), value=model.config.process.gamma_max)
+    shape = (slots, model.config.process.embedding)
     mixture = settings.sampler == MIXTURE
 
     def evaluated(batch: Batch) -> tuple[Tensor, ...]:
@@ -163,12 +168,11 @@ def denoise_block(
         within, (z, gamma, *more) = Block(*batch.tensors[:4]), batch.tensors[4:]
         guess = more.pop() if guessed else None
         logits = within.logits(model, cache, settings.guidance, z, gamma, guess) / settings.temperature
-        best = logits.argmax(dim=-1)
-        drawn = chosen(logits, uniform(more.pop(), *logits.shape[1:])) if mixture else best
+        drawn = chosen(logits, uniform(more.pop(), *logits.shape[1:])) if mixture else None
         if not moves:
-            return torch.where(within.known, within.tokens, drawn), logits
-        seen = (torch.where(within.known, within.tokens, best),) if watched else ()
-        clean = model.embeddings()[drawn] if mixture else model.mean(logits)
+            return within.with_known(logits.argmax(dim=-1) if drawn is None else drawn), logits
+        seen = (within.with_known(logits.argmax(dim=-1)),) if watched else ()
+        clean = model.mean(logits) if drawn is None else model.embeddings()[drawn]
         after, fresh = more
         lower = STEPS[settings.sampler](z, clean, gamma[:, None], after[:, None], normal(fresh, *shape))
         if mixture:  # the bounds are of a chain that hands nothing else on

@@ -45,7 +45,11 @@ def tilted(u: Tensor, block: int, tilt: float | Tensor) -> Tensor:
     Slots on the left run ahead, as in AR-Diffusion (Wu et al. 2023): with tilt 0 all are alike, with a tilt of
     block - 1 or more a slot starts when the one before it is done, which is autoregressive generation.
     """
-    place = torch.arange(block, device=u.device) / max(1, block - 1)
+    return delayed(u, torch.arange(block, device=u.device) / max(1, block - 1), tilt)
+
+
+def delayed(u: Tensor, place: Tensor, tilt: float | Tensor) -> Tensor:
+    """Times [..., slots] of slots at `place` [slots] along a block, from 0 to 1; as `tilted`."""
     return (u[..., None] * (1 + tilt) - tilt * (1 - place)).clamp(0, 1)
 
 

@@ -13,6 +13,7 @@ from core.text.autoregressive import chosen
 from core.text.denoiser import Diffusion, Noisy
 from core.text.generation import carried_over
 from core.text.reverse_steps import MIXTURE, STEPS
+from core.text.schedule import delayed
 
 
 class ImageDenoiser(nn.Module):
@@ -70,8 +71,7 @@ class TextStep(nn.Module):
         [B, L], which end it, as many in each row."""
         warp, slots = self.model.warp, torch.arange(known.shape[1])
         free = (~known[0]).sum()
-        along = slots / (free - 1).clamp(min=1)
-        times = (u * (1 + self.tilt) - self.tilt * (1 - along)).clamp(0, 1)  # as `schedule.tilted`
+        times = delayed(u, slots / (free - 1).clamp(min=1), self.tilt)
         times = torch.where(slots < free, times, torch.ones(()))
         return warp.low + (warp.high - warp.low) * place(times, self.edges) / (len(self.edges) - 1)
 

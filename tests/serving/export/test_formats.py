@@ -124,6 +124,11 @@ def test_text_drawn_by_other_uniforms_is_seen_by_the_check(text_source: TextSour
         of_text(text_source, "step", otherwise).require()
 
 
+def test_a_block_that_the_check_gives_whole_is_alike(text_source: TextSource) -> None:
+    short = TextSource(text_source.trained, text_source.settings.model_copy(update={"block": 2}))
+    of_text(short, "step", text_source.program.module()).require()
+
+
 def test_what_a_step_draws_has_the_tokens_that_are_known(text_source: TextSource) -> None:
     network, shape = text_source.network, (1, 8)
     prefix, tokens = torch.full((1, 1), network.vocabulary), torch.arange(8)[None]
