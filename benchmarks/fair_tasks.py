@@ -70,11 +70,11 @@ def full(place: Path, name: str, choice: Choice, examples: int, count: int) -> F
 
     tried = {}
     for weight in one.guidances if len(one.guidances) > 1 else ():
-        verdict = _judge(place, JUDGES[1]).examine(drawn(weight, min(CHOSEN_BY, count), 1))
-        tried[weight] = metrics.frechet_distance(verdict.features, _real(place, JUDGES[1])["validation"])
+        chosen_by = drawn(weight, min(CHOSEN_BY, count), 1)
+        tried[weight] = verdict(place, JUDGES[1], chosen_by, "validation")["distance"]
     weight = min(tried, key=lambda weight: tried[weight]) if tried else one.guidances[0]
     images = drawn(weight, count, 0)
-    facts = {
+    facts: Facts = {
         "examples": trained.examples,
         "loss": trained.loss(),
         "guidance": weight,
@@ -83,12 +83,15 @@ def full(place: Path, name: str, choice: Choice, examples: int, count: int) -> F
         "training, s": round(trained.seconds, 2),
         "drawing, s": round(time.monotonic() - began, 2),
     }
-    for which in JUDGES:
-        verdict = _judge(place, which).examine(images)
-        distance = metrics.frechet_distance(verdict.features, _real(place, which)["train"])
-        right = verdict.classes == np.arange(count) % classes
-        facts[which] = {"distance": distance, "accuracy": float(right.mean())}
-    return facts
+    return facts | {which: verdict(place, which, images) for which in JUDGES}
+
+
+def verdict(place: Path, which: str, images: Any, split: str = "train") -> Facts:
+    """A judge's distance of images to real ones of a split, and the share of its class; image i is of i mod classes."""
+    answers = _judge(place, which).examine(images)
+    right = answers.classes == np.arange(len(images)) % ImageDataset.open(place / "dataset", verify=False).classes
+    distance = metrics.frechet_distance(answers.features, _real(place, which)[split])
+    return {"distance": distance, "accuracy": float(right.mean())}
 
 
 def costs(place: Path, name: str) -> Facts:

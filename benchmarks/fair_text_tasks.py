@@ -66,7 +66,7 @@ def judged(place: Path, examples: int, sizes: Sizes) -> Facts:
     """Trains the second judge, an autoregressive model of characters; what real text is to both judges."""
     texts = texts_of(place, "characters")
     objective = AutoregressiveObjective(sizes.model({}), texts, 1)
-    network, facts = _fitted(objective, examples, 0.02, 1)
+    network, facts = fitted(objective, examples, 0.02, 1)
     storage.write_bytes(place / "judge.safetensors", serialize(network.state_dict()))
     real = [texts_of(place).tokenizer.decode(row) for row in windows_of(place, sizes).tokens.tolist()]
     return {**facts, "windows": [len(text) for text in real], "test text": verdict(place, sizes, real)}
@@ -74,7 +74,7 @@ def judged(place: Path, examples: int, sizes: Sizes) -> Facts:
 
 def started(place: Path, examples: int, rate: float, seed: int, sizes: Sizes) -> Facts:
     """The autoregressive model that warm contenders of a seed begin with."""
-    network, facts = _fitted(AutoregressiveObjective(sizes.model(PROCESS), texts_of(place), seed), examples, rate, seed)
+    network, facts = fitted(AutoregressiveObjective(sizes.model(PROCESS), texts_of(place), seed), examples, rate, seed)
     storage.write_bytes(place / f"start-{seed}.safetensors", serialize(network.state_dict()))
     return facts
 
@@ -101,11 +101,11 @@ def _trained(
     if one.warm:
         start = storage.read_bytes(place / f"start-{seed}.safetensors", limit=STATE)
         objective.model.autoregressive.load_state_dict(deserialize(start, "start"))
-    return _fitted(objective, examples, rate, seed)
+    return fitted(objective, examples, rate, seed)
 
 
-def _fitted(objective: Any, examples: int, rate: float, seed: int) -> tuple[nn.Module, Facts]:
-    """The averaged weights at the best of ten looks at validation text."""
+def fitted(objective: Any, examples: int, rate: float, seed: int) -> tuple[nn.Module, Facts]:
+    """A training of an objective: the averaged weights at the best of ten looks at validation text."""
     own = {"validate_every": 0.1, "early_stop": 100, "checkpoint_minutes": 60, "muon_learning_rate": rate, "seed": seed}
     settings = TrainConfig.model_validate({**SHARED, **own, "examples": examples})
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:

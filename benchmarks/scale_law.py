@@ -1,67 +1,196 @@
-"""Validation loss against examples and parameters: what `textdiffusion plan` is fitted to.
+"""Quality against examples, parameters and minutes: what `textdiffusion plan` is fitted to.
 
-    python -m benchmarks.scale_law --out build/benchmarks   # goes on after a kill; trainings that are there stay
-    python -m benchmarks.scale_law --channels 16,32 --examples 1000,2000 --seeds 1
+    python -m benchmarks.scale_law --modality images --data_dir MNIST --seconds 7200
+    python -m benchmarks.scale_law --modality text --data_dir FILE --seconds 7200
+    python -m benchmarks.scale_law --modality images --tiny        # every part of it, in a minute
+    python -m benchmarks.scale_law --show build/benchmarks/scale-law-text.json  # tables, curves and picture of a run
 
-One training of the job `digits` for each network, number of examples and seed, each with the whole schedule of its
-learning rate: points along one long training would have a rate that has not come down. Batches of 32 with a warm-up of
-500, everything else the job's. `scale-law.json` is written after each; what a user is told (factory/scale_law.json)
-changes with a commit alone.
+One training for each network, number of examples and seed, everything else the job's, each with the whole schedule of
+its learning rate: points along one long training would have a rate that has not come down. Images have their loss on
+validation images and their Fréchet distance above the floor; text has bits per character of test text, the
+autoregressive model's and, with an evaluation a token, diffusion's bound.
+
+`scale-law-<modality>.json` is written again after each training; with `--work FOLDER` a run that was cut off goes on.
+`scale-law-<modality>-curves.json` is in the form of factory/scale_law.json: what users are told changes with a
+commit alone. Seconds are of one process; with `--workers` beside others.
 """
 
 from __future__ import annotations
 
+from argparse import Namespace
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import Budget, Choice, Ours
-from benchmarks.results import machine, parser, publish, work_folder
+from benchmarks.comparison import Comparison, Key, Task, compare
+from benchmarks.fair_tasks import JUDGES, Facts, judged
+from benchmarks.fair_text_measures import Sizes
+from benchmarks.results import parser, publish
+from benchmarks.scale_law_tasks import (
+    BATCH,
+    IMAGES,
+    TEXTS,
+    TINY_IMAGES,
+    TINY_TEXTS,
+    Network,
+    image_training,
+    text_training,
+)
+from benchmarks.text import SHARED
 from core import storage
-from core.images.dataset import ImageDataset
 from core.modality import run_here
 from core.requests import PrepareDataRequest
-from pipelines.jobs import load_job
+from factory.plan import Curve, Point, fit
 
-RATE, BATCH = 0.02, 32  # Muon's learning rate, the job's
+DISTANCE, LOSS, BITS = "Frechet distance above the floor", "validation loss", "bits per character"
+METRICS = {"images": (LOSS, DISTANCE), "text": (BITS,)}
+EXAMPLES = {"images": "2000,6000,20000,60000", "text": "160,500,1600,5000"}
+SOURCES = {"images": "mnist", "text": "shakespeare"}
+TINY = {"source": "", "examples": "64,128,256,512", "count": 20, "judge_epochs": 0.3, "seeds": 1}
+TINY_SOURCES = {"images": "digits", "text": "pydoc"}
+TINY_SIZES = Sizes(context=64, depth=1, windows=4, draws=2)
 
 
-def network(channels: str) -> Ours:
-    """The job with a network of `channels`, such as "16,32"."""
-    widths = [int(width) for width in channels.split(",")]
-    changes = {"model": {"network": {"channels": widths}}, "train": {"warmup_examples": 500, "guide_at": None}}
-    return Ours(channels, "digits", changes | {"sample": {"autoguidance": 1.0}})
+class Trainings(Comparison[Network]):
+    """All of one modality, small budgets first."""
+
+    settings, labels = (), ("network", "asked", "seed")
+
+    def __init__(self, chosen: Namespace, place: Path) -> None:
+        self.images, self.file = chosen.modality == "images", f"scale-law-{chosen.modality}.json"
+        field = (TINY_IMAGES if self.images else TINY_TEXTS) if chosen.tiny else (IMAGES if self.images else TEXTS)
+        super().__init__(chosen, place, field, ("judges",))
+        self.source = chosen.source or (TINY_SOURCES if chosen.tiny else SOURCES)[chosen.modality]
+        self.found |= {"modality": chosen.modality, "source": self.source}
+        path = chosen.out / self.file
+        before = storage.read_json(path) if chosen.work and path.exists() else {}
+        if before.get("source") == self.source:
+            self.found |= {key: before[key] for key in ("judges", "trainings")}
+
+    def run(self) -> Facts:
+        source: Facts = {"source": self.source, "data_dir": None if self.chosen.tiny else self.chosen.data_dir}
+        if not self.images:
+            source |= {"tokenizer": {"kind": "bpe", "vocabulary": 300 if self.chosen.tiny else 1024}}
+        if not (self.place / "dataset").exists():
+            modality = self.chosen.modality
+            run_here(PrepareDataRequest(modality=modality, data=source, out=self.place / "dataset"))
+        which, chosen = JUDGES[0], self.chosen
+        if self.images and which not in self.found["judges"]:
+            self.do({("judges", which): partial(judged, self.place, which, chosen.judge_epochs, chosen.count)})
+        self.do(dict(self._tasks()))
+        self.workers.close()
+        return self.found
+
+    def _tasks(self) -> Iterator[tuple[Key, Task]]:
+        done = {tuple(run[label] for label in self.labels) for run in self.found["trainings"]}
+        job = "digits" if self.source == "digits" else "mnist-training"
+        for seed in range(self.chosen.seeds):
+            for examples in map(int, (self.chosen.examples or EXAMPLES[self.chosen.modality]).split(",")):
+                for one in self.field:
+                    task = (
+                        partial(image_training, self.place, job, one, examples, seed, self.chosen.count)
+                        if self.images
+                        else partial(text_training, self.place, one, examples, seed, self._sizes())
+                    )
+                    if (one.name, examples, seed) not in done:
+                        yield ("training", one.name, examples, seed), task
+
+    def _sizes(self) -> Sizes:
+        return TINY_SIZES if self.chosen.tiny else Sizes()
 
 
-def trained(channels: str, examples: int, seed: int, dataset: Path) -> dict[str, Any]:
-    """A row of one training."""
-    one = network(channels)
-    made = one.train(dataset, Budget(examples), None, Choice(RATE, BATCH, seed))
-    size = sum(p.numel() for p in one.network(ImageDataset.open(dataset, verify=False)).parameters())
-    row = {"channels": channels, "parameters": size, "examples": made.examples, "seed": seed}
-    return row | {"validation_loss": round(made.loss(), 6), "images/s": round(made.examples / made.seconds, 1)}
+def curves(found: Facts) -> list[Curve]:
+    """A curve for each network and metric that has the points for a law."""
+    made = []
+    for metric in METRICS[found["modality"]]:
+        for network in dict.fromkeys(run["network"] for run in found["trainings"]):
+            runs = [run for run in found["trainings"] if run["network"] == network]
+            points = [point for run in runs if (point := _point(found, run, metric))]
+            curve = {"data": found["source"], "network": network, "metric": metric, "points": points}
+            curve |= {"parameters": runs[0]["parameters"]}
+            curve |= {"batch": BATCH if found["modality"] == "images" else SHARED["batch_size"]}
+            source = f"benchmarks/scale_law.py --modality {found['modality']}, on {found['measured on']}"
+            if len({point.examples for point in points}) >= 4:
+                made.append(Curve.model_validate({**curve, "source": source}))
+    return made
+
+
+def _point(found: Facts, run: Facts, metric: str) -> Point | None:
+    """None where a model is no better than none: a distance below its floor has no logarithm."""
+    about = {"examples": run["examples"], "seed": run["seed"]}
+    if metric != DISTANCE:
+        return Point(value=run[metric], **about)
+    floor = found["judges"][JUDGES[0]]["floor"]
+    return Point(value=run["distance"], floor=floor, **about) if run["distance"] > floor else None
+
+
+def laws(found: Facts) -> list[Facts]:
+    """A row for each curve: its law, and what that says of the ends."""
+    rows = []
+    for curve in curves(found):
+        law, seen = fit(curve.points), [point.examples for point in curve.points]
+        rows.append(
+            {
+                "network": curve.network,
+                "parameters": curve.parameters,
+                "metric": curve.metric,
+                "trainings": len(curve.points),
+                "examples": f"{min(seen):,} to {max(seen):,}",
+                "floor": law.floor if curve.points[0].floor is None else None,
+                "b": law.exponent,
+                "residuals": f"{law.spread:.1%}",
+                "at the most": law.at(max(seen))[0],
+                "one more training": "{1:.3g} to {2:.3g}".format(*law.at(max(seen))),
+            }
+        )
+    return rows
+
+
+def show(found: Facts, out: Path) -> None:
+    """Prints and writes trainings, laws, curves and a picture."""
+    if not found["trainings"]:
+        print(f"no training ended: {found['errors'] or 'more --seconds are needed'}")
+        return
+    name, made = f"scale-law-{found['modality']}", curves(found)
+    judge = found["judges"].get(JUDGES[0])
+    about = f"; floor {judge['floor']:.3g}, n = {judge['real images in the floor']:,}" if judge else ""
+    title = f"{found['source']}{about}, on {found['measured on']}"
+    publish(f"{name}-trainings", f"Trainings: {title}", found["trainings"], out)
+    if made:
+        grid = (len(METRICS[found["modality"]]), 2)
+        publish(name, f"Laws: {title}", laws(found), out, partial(_draw, found), grid)
+    storage.write_json(out / f"{name}-curves.json", [curve.model_dump(mode="json") for curve in made])
+
+
+def _draw(found: Facts, axes: Any) -> None:
+    """A row of pictures for each metric: against examples, with the laws, and against minutes."""
+    metrics, networks = METRICS[found["modality"]], list(dict.fromkeys(run["network"] for run in found["trainings"]))
+    seconds = {(run["network"], run["examples"], run["seed"]): run["seconds"] for run in found["trainings"]}
+    for curve in curves(found):
+        by_examples, by_minutes = axes[metrics.index(curve.metric)]
+        colour, law = f"C{networks.index(curve.network)}", fit(curve.points)
+        label = f"{curve.network} ({curve.parameters / 1e6:.2g} M)"
+        values = [(point, point.value - (point.floor or 0)) for point in curve.points]
+        by_examples.plot([p.examples for p, _ in values], [v for _, v in values], ".", color=colour, label=label)
+        seen = sorted({point.examples for point, _ in values})
+        by_examples.plot(seen, [law.at(examples)[0] for examples in seen], color=colour, linewidth=0.8)
+        minutes = sorted((seconds[curve.network, p.examples, p.seed or 0] / 60, v) for p, v in values)
+        by_minutes.plot([m for m, _ in minutes], [v for _, v in minutes], ".-", color=colour, linewidth=0.8)
+        for one, label in ((by_examples, "examples"), (by_minutes, "minutes of training, one thread")):
+            one.set(xscale="log", yscale="log", xlabel=label)
+        by_examples.set_ylabel(curve.metric.replace("Frechet", "Fréchet"))
+    axes[0, 0].legend(frameon=False, fontsize=6)
 
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--channels", action="append", help="of a network; may be given again")
-    options.add_argument("--examples", default="1000,2000,4000,8000")
-    options.add_argument("--seeds", type=int, default=2)
-    chosen = options.parse_args()
-    path = chosen.out / "scale-law.json"
-    rows: list[dict[str, Any]] = storage.read_json(path)["rows"] if path.exists() else []
-    done = {(row["channels"], row["asked"], row["seed"]) for row in rows}
-    with work_folder(None) as place:
-        source = load_job("digits").data.model_dump(mode="json")
-        run_here(PrepareDataRequest(modality="images", data=source, out=place / "dataset"))
-        for seed in range(chosen.seeds):
-            for examples in map(int, chosen.examples.split(",")):
-                for channels in chosen.channels or ("16,32", "32,64"):
-                    if (channels, examples, seed) not in done:
-                        row = trained(channels, examples, seed, place / "dataset")
-                        rows.append(row | {"asked": examples})
-                        storage.write_json(path, {"measured on": machine(), "batch": BATCH, "rows": rows})
-                        print(rows[-1], flush=True)
-    publish("scale-law", "Validation loss, one training a row", rows, chosen.out)
+    options.add_argument("--modality", choices=list(METRICS), default="images")
+    options.add_argument("--source", choices=["mnist", "mnist-small", "digits", "shakespeare", "pydoc", "file"])
+    options.add_argument("--examples", help=f"of each training, separated by commas; default: {EXAMPLES}")
+    options.add_argument("--count", type=int, default=1000, help="samples of each training, of images")
+    options.add_argument("--judge_epochs", type=float, default=8)
+    compare(options, TINY, lambda chosen, place: Trainings(chosen, place).run(), show)
 
 
 if __name__ == "__main__":

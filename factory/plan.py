@@ -24,7 +24,7 @@ from core.errors import UserError
 TABLE = Path(__file__).with_name("scale_law.json")
 CONFIDENCE = 0.9
 _T = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)  # two-sided 90 %, by degrees of freedom
-_SHARES = np.linspace(0, 0.995, 200)  # of the lowest value, tried as the floor
+_SHARES = 1 - np.logspace(0, -3, 200)  # of the lowest value, tried as the floor
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -109,8 +109,8 @@ def fit(points: Sequence[Point]) -> Law:
     y = np.array([point.value - (point.floor or 0) for point in points])
     if y.min() <= 0:
         raise ValueError("a law needs values above their floors")
-    tried = [(*_line(x, np.log(y - floor)), float(floor)) for floor in ([0.0] if measured else _SHARES * y.min())]
-    spread, level, exponent, floor = min(tried)
+    _, floor = min((_misfit(x, y, floor), float(floor)) for floor in ([0.0] if measured else _SHARES * y.min()))
+    spread, level, exponent = _line(x, np.log(y - floor))
     freedom = len(points) - 2 - (not measured)
     return Law(floor, level, exponent, spread * math.sqrt((len(points)) / freedom), freedom, tuple(x.tolist()))
 
@@ -119,6 +119,12 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     """(root of the mean squared residual, level, exponent) of y = level - exponent x."""
     slope, level = np.polyfit(x, y, 1)
     return float(np.sqrt(np.mean((y - level - slope * x) ** 2))), float(level), -float(slope)
+
+
+def _misfit(x: np.ndarray, y: np.ndarray, floor: float) -> float:
+    """Mean squared residual of ln y itself: logarithms of what is above are the wider apart, the higher the floor."""
+    _, level, exponent = _line(x, np.log(y - floor))
+    return float(np.mean(np.log((floor + np.exp(level - exponent * x)) / y) ** 2))
 
 
 @cache

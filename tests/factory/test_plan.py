@@ -38,11 +38,14 @@ def test_a_power_law_above_a_floor_is_found_again() -> None:
     assert above.at(3000)[0] == pytest.approx(3 * 3000**-0.5, rel=1e-6)
 
 
-def test_nine_of_ten_more_trainings_lie_in_the_interval() -> None:
+@pytest.mark.parametrize("measured", [True, False])
+def test_nine_of_ten_more_trainings_lie_in_the_interval(measured: bool) -> None:
     inside = []
     for seed in range(300):
-        law = fit(points(0.2, 0.5, 0.1, seed, measured=True))
-        other = 3 * 5000**-0.5 * math.exp(0.1 * np.random.default_rng(10_000 + seed).normal())
+        law = fit(points(0.2, 0.5, 0.1, seed, measured))
+        other = (0 if measured else 0.2) + 3 * 5000**-0.5 * math.exp(
+            0.1 * np.random.default_rng(10_000 + seed).normal()
+        )
         inside.append(law.at(5000)[1] <= other <= law.at(5000)[2])
     assert np.mean(inside) == pytest.approx(plan.CONFIDENCE, abs=0.05)
 
