@@ -20,8 +20,10 @@ def register(app: typer.Typer) -> None:
 
 def plan(
     minutes: Annotated[float, typer.Option(min=0.001, max=43_200, help="Of training.")],
-    device: Annotated[str, typer.Option(help="cpu: two cores with AVX2; h200, l4, ..: one GPU.")] = "cpu",
-    data: Annotated[str, typer.Option(help="Like the data of which job: mnist or digits.")] = "mnist",
+    device: Annotated[
+        str, typer.Option(help="cpu: two cores with AVX2; cpu-bf16: with AVX512; h200, l4, ..: one GPU.")
+    ] = "cpu",
+    data: Annotated[str, typer.Option(help="The data of which job: mnist or shakespeare.")] = "mnist",
     rate: Annotated[
         float | None, typer.Option(min=0.001, help="Examples a second of your machine; `runs` and logs have it.")
     ] = None,
