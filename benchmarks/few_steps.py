@@ -78,7 +78,7 @@ def rows_of(teacher: TrainedModel, student: TrainedModel, few: FewSteps, alone: 
         if not alone:
             yield name, teacher, ImageSample.model_validate({**changes, "batch_size": 250})
     for count in (1, 2):
-        manner = {"sampler": "ddim", "steps": count, "sigma_max": few.top, "sigma_min": few.middle, "batch_size": 250}
+        manner = {"sampler": "ddpm", "steps": count, "sigma_max": few.top, "sigma_min": few.middle, "batch_size": 250}
         yield f"student, {count} step{'s'[: count - 1]}", student, ImageSample.model_validate(manner)
 
 

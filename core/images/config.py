@@ -138,7 +138,7 @@ class Process(Frozen):
 class FewSteps(Frozen):
     """How a trained model becomes one that draws in one or two steps, its guidance included (core/images/few_steps.py).
 
-    It is sampled by `sampler: ddim, steps: 2, sigma_max: TOP, sigma_min: MIDDLE` without guidance.
+    It is sampled by `sampler: ddpm, steps: 2, sigma_max: TOP, sigma_min: MIDDLE` without guidance.
     """
 
     share: float = Field(default=0.1, gt=0, lt=1, description="Of the budget, at its end")

@@ -1,15 +1,16 @@
-"""From a diffusion model to one that draws in one step or two: regression on where the paths of its sampling end.
+"""From a diffusion model to one that draws in one step or two: regression on where paths of its sampling end.
 
-A path goes from noise to an image by an ODE (`dpmpp`) with all guidance, so its end is a function of noise and class,
-and regression on it has no average to blur (Luhman and Luhman 2021). The network begins with the teacher's weights. It
-says where the path ends from two places: from noise alone, and from a state in the middle. That is the path's for half
-of the examples; for the others it is where DDIM comes by the network's own first jump, which is beside the path. So it
-is sampled by DDIM along [top, middle, 0], without guidance.
+A path follows an ODE (`dpmpp`) with all guidance, so its end is a function of where it begins and of the class, and
+regression on it has no average to blur (Luhman and Luhman 2021). Paths begin at noise alone, and in the middle, where
+DDPM comes from the end of the first path: at that image under fresh noise. The network begins with the teacher's
+weights and learns both ends. So it is sampled by DDPM along [top, middle, 0], without guidance. What it could not learn
+of the first jump is a blur, which the fresh noise hides.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,13 +33,13 @@ LOWEST = 0.002  # noise level before a path's end
 
 
 class Paths:
-    """Noise, a state in the middle, the end and the class of the teacher's paths, solved when they are asked for."""
+    """Where the teacher's paths begin and end, and their class, solved when they are asked for."""
 
     def __init__(self, teacher: TrainedModel, settings: FewSteps, device: torch.device, seed: int) -> None:
         self.teacher, self.device, self.seed = teacher, device, seed
-        self.sigmas = karras_sigmas(settings.steps, LOWEST, settings.top)
-        self.place = int((self.sigmas[:-1] / settings.middle).log().abs().argmin())
-        self.sigmas[self.place] = settings.middle  # which is then a level of the path
+        self.top, self.middle = settings.top, settings.middle
+        self.whole = karras_sigmas(settings.steps, LOWEST, self.top)
+        self.half = karras_sigmas(-(-settings.steps // 2), LOWEST, self.middle)
         self.settings = ImageSample(
             guidance=settings.guidance,
             guidance_low=settings.guidance_low,
@@ -48,12 +49,13 @@ class Paths:
         self._solved: dict[int, tuple[Tensor, ...]] = {}
 
     def at(self, indices: Tensor) -> tuple[Tensor, ...]:
-        """Noise, states and ends [b, C, H, W] and labels [b] of the paths `indices` [b], on the device."""
+        """Noise, the ends of its paths, states in the middle and the ends of theirs, all [b, C, H, W], and labels [b]
+        of the paths `indices` [b], on the device."""
         parts = torch.div(indices, TOGETHER, rounding_mode="floor")
         solved = {int(part): self._part(int(part)) for part in parts.unique()}
         rows = [solved[part] for part in parts.tolist()]
         places = (indices % TOGETHER).tolist()
-        return tuple(torch.stack([row[kind][i] for row, i in zip(rows, places, strict=True)]) for kind in range(4))
+        return tuple(torch.stack([row[kind][i] for row, i in zip(rows, places, strict=True)]) for kind in range(5))
 
     def _part(self, number: int) -> tuple[Tensor, ...]:
         if number not in self._solved:
@@ -63,16 +65,22 @@ class Paths:
     @torch.no_grad()
     def _solve(self, number: int) -> tuple[Tensor, ...]:
         """Paths [number x TOGETHER, (number + 1) x TOGETHER), classes in turn."""
-        teacher, top = self.teacher, float(self.sigmas[0])
-        classes = len(teacher.shape.class_names)
+        teacher, classes = self.teacher, len(self.teacher.shape.class_names)
         labels = np.arange(TOGETHER) % classes if teacher.config.conditional else np.full(TOGETHER, classes)
         paths = range(number * TOGETHER, (number + 1) * TOGETHER)
-        states: list[Tensor] = []
-        unit = Noise.of(self.seed, "path", rows=paths, device=self.device).normal(*teacher.shape.size)
+        noise = Noise.of(self.seed, "path", rows=paths, device=self.device)
+        unit, fresh = noise.normal(*teacher.shape.size), noise.normal(*teacher.shape.size)
         denoiser = denoiser_of(teacher, self.settings, labels, self.device)
-        start = samplers.estimated_start(denoiser, top * unit, top)
-        ends = samplers.sample_dpmpp(denoiser, start, self.sigmas, callback=lambda step: states.append(step.x))
-        return unit, states[self.place], ends, to_device(torch.from_numpy(labels), self.device)
+        start = samplers.estimated_start(denoiser, self.top * unit, self.top)
+        ends = samplers.sample_dpmpp(denoiser, start, self.whole)
+        states = self.middle_of(unit, ends, fresh)
+        their_ends = samplers.sample_dpmpp(denoiser, states, self.half)
+        return unit, ends, states, their_ends, to_device(torch.from_numpy(labels), self.device)
+
+    def middle_of(self, unit: Tensor, end: Tensor, fresh: Tensor) -> Tensor:
+        """Where DDPM goes from noise `unit` at the top with the estimate `end` and `fresh` noise, all [B, C, H, W]."""
+        kept = (self.middle / self.top) ** 2
+        return end + kept * (self.top * unit - end) + self.middle * math.sqrt(1 - kept) * fresh
 
 
 class FewStepsObjective(ImageObjective):
@@ -97,40 +105,37 @@ class FewStepsObjective(ImageObjective):
         return DataOrder(self.settings.paths, seed)
 
     def batch(self, indices: Tensor, draws: Draws) -> Batch:
-        """The paths `indices` [b], and which of them go on from where the network itself has come."""
-        own = to_device(draws.uniform() < 0.5, draws.device)
-        return Batch((*self.paths.at(indices), own))
+        """The paths `indices` [b]."""
+        return Batch(self.paths.at(indices))
 
     def loss(self, model: Callable[..., Any], batch: Batch) -> Tensor:
         """Squared error of both jumps [b], the mean over pixels."""
-        unit, states, ends, labels, own = batch.tensors
-        first = self._jump(model, self.settings.top * unit, self.settings.top, labels)
-        state = torch.where(own[:, None, None, None], self._state(unit, first.detach()), states)
-        second = self._jump(model, state, self.settings.middle, labels)
-        return sum((guess - ends).square().flatten(1).mean(1) for guess in (first, second))  # type: ignore[return-value]
+        unit, ends, states, their_ends, labels = batch.tensors
+        first = self._jump(model, self.settings.top * unit, self.settings.top, labels) - ends
+        second = self._jump(model, states, self.settings.middle, labels) - their_ends
+        return first.square().flatten(1).mean(1) + second.square().flatten(1).mean(1)
 
     def _jump(self, model: Callable[..., Any], x: Tensor, sigma: float, labels: Tensor) -> Tensor:
         """Where the path through x [B, C, H, W] at `sigma` ends."""
         return self.process.denoise(model, x, torch.tensor(sigma), labels)
 
-    def _state(self, unit: Tensor, end: Tensor) -> Tensor:
-        """Where DDIM comes from noise `unit` with the estimate `end`."""
-        return end + self.settings.middle * (unit - end / self.settings.top)
-
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Squared error of two steps on paths that training does not have."""
+        """Squared error of the second jump and of the first, on paths that training does not have."""
         model.eval()
         first = -(-self.settings.paths // TOGETHER) * TOGETHER
-        unit, _, ends, labels = self.paths.at(torch.arange(first, first + HELD_OUT))
-        once, twice = self._jumps(model, unit, labels)
-        return {"loss": float((twice - ends).square().mean()), "loss/one step": float((once - ends).square().mean())}
+        unit, ends, states, their_ends, labels = self.paths.at(torch.arange(first, first + HELD_OUT))
+        once = self._jump(model, self.settings.top * unit, self.settings.top, labels)
+        again = self._jump(model, states, self.settings.middle, labels)
+        return {"loss": float((again - their_ends).square().mean()), "loss/first": float((once - ends).square().mean())}
 
     def _drawn(self, model: nn.Module, unit: Tensor, labels: Tensor) -> Tensor:
         """What two steps make of unit noise [B, C, H, W] and labels [B]."""
-        return self._jumps(model, unit, to_device(labels, unit.device))[1]
-
-    def _jumps(self, model: nn.Module, unit: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Where one step from noise, and a second one, end."""
-        once = self._jump(model, self.settings.top * unit, self.settings.top, labels)
-        return once, self._jump(model, self._state(unit, once), self.settings.middle, labels)
+        labels, top, middle = to_device(labels, unit.device), self.settings.top, self.settings.middle
+        fresh = Noise.of(self.paths.seed, "preview", rows=len(unit), device=unit.device)
+        return samplers.sample_ddpm(
+            lambda x, sigma: self.process.denoise(model, x, sigma, labels),
+            top * unit,
+            karras_sigmas(2, middle, top),
+            noise=lambda: fresh.normal(*unit.shape[1:]),
+        )

@@ -1,4 +1,4 @@
-"""A model that jumps: its loss is least for the ends of paths, DDIM draws from it, and its training can be killed."""
+"""A model that jumps: its loss is least for the ends of paths, DDPM draws from it, and its training can be killed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from core.images.few_steps import FewStepsObjective
 from core.images.model import ImageShape, NoiseProcess, TrainedModel, build_network
 from core.noise import karras_sigmas
 from core.randomness import Draws
-from core.samplers import sample_ddim
+from core.samplers import sample_ddpm
 from core.storage.model_folder import read_description, read_weights
-from core.training.objective import Batch
 from tests.core.asked import Steps
 from tests.core.images.test_steps import shapes
 
@@ -55,8 +54,7 @@ def test_of_gaussian_data_it_learns_the_closed_form_of_the_flow() -> None:
     """For y ~ N(0, s^2) the denoiser is s^2 / (s^2 + sigma^2) x, and the path ends at s / sqrt(s^2 + sigma^2) x."""
     s = DEVIATION
     goal = objective({"steps": 32}, lambda process: Estimates(process, lambda sigma: s**2 / (s**2 + sigma**2)))
-    drawn = goal.batch(torch.arange(20), Draws(0, 0, 0, 20, 20, CPU)).tensors
-    batch = Batch((*drawn[:-1], torch.zeros(20, dtype=torch.bool)))  # states of the paths: DDIM's lie beside them
+    batch = goal.batch(torch.arange(20), Draws(0, 0, 0, 20, 20, CPU))
     jumps, denoises, errs = (
         goal.loss(Estimates(goal.process, share), batch).mean()
         for share in (
@@ -69,20 +67,26 @@ def test_of_gaussian_data_it_learns_the_closed_form_of_the_flow() -> None:
     assert jumps < 0.5 * errs
 
 
-def test_ddim_along_top_and_middle_is_what_it_was_trained_for() -> None:
-    goal = objective({})
-    unit, labels = torch.randn(2, 1, 8, 8), torch.tensor([0, 1])
-    torch.nn.init.normal_(goal.model.head.weight, std=0.1)  # type: ignore[union-attr, arg-type]
-    with torch.no_grad():
-        once = goal._jump(goal.model, goal.settings.top * unit, goal.settings.top, labels)
-        twice = goal._jump(goal.model, goal._state(unit, once), goal.settings.middle, labels)
-        drawn = sample_ddim(
-            lambda x, sigma: goal.process.denoise(goal.model, x, sigma, labels),
-            goal.settings.top * unit,
-            karras_sigmas(2, goal.settings.middle, goal.settings.top),
-        )
-    assert not torch.allclose(once, twice)
-    torch.testing.assert_close(drawn, twice, atol=1e-4, rtol=1e-4)
+def test_ddpm_along_top_and_middle_begins_its_second_jump_where_it_was_trained_to() -> None:
+    paths = objective({}).paths
+    unit, ends, states, _, _ = paths.at(torch.tensor([3, 4]))
+    fresh, seen = torch.randn_like(unit), []
+
+    def jump(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append(x)
+        return ends
+
+    sample_ddpm(jump, paths.top * unit, karras_sigmas(2, paths.middle, paths.top), noise=lambda: fresh)
+    torch.testing.assert_close(seen[1], paths.middle_of(unit, ends, fresh))
+    again = (states - paths.middle_of(unit, ends, torch.zeros_like(unit))) / paths.middle  # the noise of training
+    assert again.std() == pytest.approx(1, abs=0.15)
+
+
+def test_of_gaussian_data_two_jumps_draw_its_deviation() -> None:
+    s = DEVIATION
+    goal = objective({}, lambda process: Estimates(process, lambda sigma: s / (s**2 + sigma**2).sqrt()))
+    drawn = goal._drawn(goal.model, torch.randn(500, 1, 8, 8), torch.zeros(500, dtype=torch.long))
+    assert drawn.std() == pytest.approx(s, rel=0.04)
 
 
 def test_a_path_is_the_same_whatever_it_is_asked_for_with() -> None:
@@ -90,7 +94,7 @@ def test_a_path_is_the_same_whatever_it_is_asked_for_with() -> None:
     together, alone = first.at(torch.tensor([3, 501])), second.at(torch.tensor([501]))
     assert all(torch.equal(one[1:], other) for one, other in zip(together, alone, strict=True))
     assert not torch.equal(together[0][0], together[0][1])
-    assert together[3].tolist() == [1, 1]
+    assert together[4].tolist() == [1, 1]
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +134,7 @@ def test_killed_in_either_part_it_ends_with_the_same_weights_and_draws_in_two_st
     weights = [read_weights(tmp_path / n, read_description(tmp_path / n, "images")) for n in ("whole", "resumed")]
     assert whole["examples_seen"] == 256
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    manner = {"sampler": "ddim", "steps": 2, "sigma_max": 20.0, "sigma_min": 1.5}
+    manner = {"sampler": "ddpm", "steps": 2, "sigma_max": 20.0, "sigma_min": 1.5}
     steps.sample({"count": 4, **manner}, tmp_path / "whole", tmp_path / "drawn")
     assert (tmp_path / "drawn" / "grid.png").is_file()
 
