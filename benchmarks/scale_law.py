@@ -23,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.comparison import Comparison, Key, Task, compare
 from benchmarks.fair_tasks import JUDGES, Facts, judged
 from benchmarks.fair_text_measures import Sizes
@@ -140,8 +142,8 @@ def laws(found: Facts) -> list[Facts]:
                 "floor": law.floor if curve.points[0].floor is None else None,
                 "b": law.exponent,
                 "residuals": f"{law.spread:.1%}",
-                "at the most": law.at(max(seen))[0],
-                "one more training": "{1:.3g} to {2:.3g}".format(*law.at(max(seen))),
+                "at most examples": law.at(max(seen))[0],
+                "one more training there": "{1:.3g} to {2:.3g}".format(*law.at(max(seen))),
             }
         )
     return rows
@@ -164,23 +166,28 @@ def show(found: Facts, out: Path) -> None:
 
 
 def _draw(found: Facts, axes: Any) -> None:
-    """A row of pictures for each metric: against examples, with the laws, and against minutes."""
+    """A row of pictures for each metric: against examples, with the laws, and against minutes at each one's speed."""
     metrics, networks = METRICS[found["modality"]], list(dict.fromkeys(run["network"] for run in found["trainings"]))
-    seconds = {(run["network"], run["examples"], run["seed"]): run["seconds"] for run in found["trainings"]}
     for curve in curves(found):
-        by_examples, by_minutes = axes[metrics.index(curve.metric)]
-        colour, law = f"C{networks.index(curve.network)}", fit(curve.points)
-        label = f"{curve.network} ({curve.parameters / 1e6:.2g} M)"
-        values = [(point, point.value - (point.floor or 0)) for point in curve.points]
-        by_examples.plot([p.examples for p, _ in values], [v for _, v in values], ".", color=colour, label=label)
-        seen = sorted({point.examples for point, _ in values})
-        by_examples.plot(seen, [law.at(examples)[0] for examples in seen], color=colour, linewidth=0.8)
-        minutes = sorted((seconds[curve.network, p.examples, p.seed or 0] / 60, v) for p, v in values)
-        by_minutes.plot([m for m, _ in minutes], [v for _, v in minutes], ".-", color=colour, linewidth=0.8)
-        for one, label in ((by_examples, "examples"), (by_minutes, "minutes of training, one thread")):
+        runs = [run for run in found["trainings"] if run["network"] == curve.network]
+        longest = max(runs, key=lambda run: run["examples"])
+        pace = longest["seconds"] / longest["examples"] / 60
+        law, label = fit(curve.points), f"{curve.network} ({curve.parameters / 1e6:.2g} M)"
+        style = {"color": f"C{networks.index(curve.network)}", "linewidth": 0.8}
+        seen = [point.examples for point in curve.points]
+        between = np.geomspace(min(seen), max(seen), 50)
+        for one, scale in zip(axes[metrics.index(curve.metric)], (1, pace), strict=True):
+            values = [(scale * point.examples, point.value - (point.floor or 0)) for point in curve.points]
+            one.plot(*zip(*values, strict=True), ".", color=style["color"], label=label)
+            one.plot(scale * between, [law.at(examples)[0] for examples in between], **style)
+    for row, metric in zip(axes, metrics, strict=True):
+        for one, label in zip(row, ("examples", "minutes of training, one thread"), strict=True):
             one.set(xscale="log", yscale="log", xlabel=label)
-        by_examples.set_ylabel(curve.metric.replace("Frechet", "Fréchet"))
-    axes[0, 0].legend(frameon=False, fontsize=6)
+            for axis in (one.xaxis, one.yaxis):
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter("{x:g}" if axis is one.yaxis and metric != DISTANCE else "")
+        row[0].set_ylabel(metric.replace("Frechet", "Fréchet"))
+    axes[0, 1].legend(frameon=False, fontsize=6)
 
 
 def main() -> None:
