@@ -66,7 +66,7 @@ class Trainings(Comparison[Network]):
         self.source = chosen.source or (TINY_SOURCES if chosen.tiny else SOURCES)[chosen.modality]
         self.found |= {"modality": chosen.modality, "source": self.source}
         path = chosen.out / self.file
-        before = storage.read_json(path) if chosen.work and path.exists() else {}
+        before = storage.read_json(path) if (place / "dataset").exists() and path.exists() else {}
         if before.get("source") == self.source:
             self.found |= {key: before[key] for key in ("judges", "trainings")}
 

@@ -165,7 +165,8 @@ def offers(
     curves = [curve for curve in known.curves if curve.data == data]
     if not curves:
         raise UserError(f"--data: found {data}; measured: {', '.join(dict.fromkeys(c.data for c in known.curves))}")
-    made, refused = [], []
+    made: list[Offer] = []
+    refused: dict[str, tuple[float, str]] = {}  # by network, of the curve that goes farthest
     for curve in curves:
         found = _speed(known, curve, device) if rate is None else (rate, rate, False)
         if found is None:
@@ -173,7 +174,8 @@ def offers(
         slow, fast, calculated = found
         law, fewest, examples = fit(curve.points), 60 * minutes * slow, 60 * minutes * math.sqrt(slow * fast)
         if not (law.covers(examples) and law.covers(fewest)):
-            refused.append(_beyond(curve, law, slow, fast, examples, calculated))
+            says = max(law.places), _beyond(curve, law, slow, fast, examples, calculated)
+            refused[curve.network] = max(refused.get(curve.network, says), says)
             continue
         value, low, _ = law.at(examples)
         high = law.at(fewest)[2]
@@ -186,7 +188,8 @@ def offers(
         devices = dict.fromkeys(speed.device for speed in known.speeds if speed.data == data)
         raise UserError(f"--device: found {device}; for {data}: {', '.join(devices)}; or your own speed by --rate")
     if not made:
-        raise UserError(f"--minutes {minutes:g}: beyond what was measured for {data}: {'; '.join(refused)}")
+        where = "; ".join(says for _, says in refused.values())
+        raise UserError(f"--minutes {minutes:g}: beyond what was measured for {data}: {where}")
     return sorted(made, key=lambda one: (one.metric, one.value))
 
 

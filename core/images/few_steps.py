@@ -39,7 +39,7 @@ class Paths:
         self.teacher, self.device, self.seed = teacher, device, seed
         self.top, self.middle = settings.top, settings.middle
         self.whole = karras_sigmas(settings.steps, LOWEST, self.top)
-        self.half = karras_sigmas(-(-settings.steps // 2), LOWEST, self.middle)
+        self.half = karras_sigmas(max(2, -(-settings.steps // 2)), LOWEST, self.middle)
         self.settings = ImageSample(
             guidance=settings.guidance,
             guidance_low=settings.guidance_low,

@@ -60,14 +60,15 @@ def test_laws_and_picture_are_of_every_curve(tmp_path: Path) -> None:
 
 def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     settings = {"modality": "images", "source": None, "examples": "1000,2000,64000", "seeds": 1, "only": "16-24"}
-    chosen = Namespace(out=tmp_path, work=tmp_path, tiny=False, workers=1, seconds=100, count=2, **settings)
+    chosen = Namespace(out=tmp_path, tiny=False, workers=1, seconds=100, count=2, **settings)
     storage.write_json(tmp_path / "scale-law-images.json", {**found(), "source": "mnist"})
-    one = scale_law.Trainings(chosen, tmp_path)
+    work = tmp_path / "work"
+    (work / "dataset").mkdir(parents=True)
+    one = scale_law.Trainings(chosen, work)
     asked = [(name, examples) for (_, name, examples, _), _ in one._tasks()]
     assert asked == [("16-24", 1000), ("16-24", 2000), ("16-24", 64000)]
     assert one.found["judges"]
-    chosen.work = None
-    assert not scale_law.Trainings(chosen, tmp_path).found["trainings"]
+    assert not scale_law.Trainings(chosen, tmp_path / "other").found["trainings"]  # whose judge would be another
 
 
 @pytest.mark.slow

@@ -79,6 +79,15 @@ def test_nothing_is_said_beyond_what_was_measured(minutes: float, device: str, d
     assert says in str(error.value)
 
 
+def test_a_network_is_refused_once_by_the_law_that_goes_farthest() -> None:
+    curve = known().curves[0].model_dump()
+    short = {**curve, "metric": "distance", "points": curve["points"][:4]}
+    with pytest.raises(UserError) as error:
+        offers(60, "cpu", "rings", known=known(curves=[curve, short]))
+    assert "8, 16, loss" in str(error.value)
+    assert "distance" not in str(error.value)
+
+
 def test_a_speed_that_nobody_measured_is_told_from_one_that_was() -> None:
     speed = {**known().speeds[0].model_dump(), "examples_per_second": (1, 9000), "calculated": True}
     with pytest.raises(UserError, match="the speed is calculated, 1 to 9,000 a second: give yours by --rate"):
