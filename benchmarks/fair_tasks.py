@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import second_judge
-from benchmarks.contenders import Budget, Choice, Contender
+from benchmarks.contenders import Budget, Choice, Contender, Images, Labels
 from benchmarks.images import cost
 from benchmarks.peers import fair
 from core.images import metrics
-from core.images.dataset import ImageDataset
+from core.images.dataset import ImageDataset, Split
 from core.images.evaluation import REFERENCE
 from core.images.judge import Answers, Judge
 from core.images.samples import in_proportion
@@ -61,17 +61,17 @@ def short(place: Path, name: str, choice: Choice, examples: int) -> Facts:
 
 def full(place: Path, name: str, choice: Choice, examples: int, count: int) -> Facts:
     """A training, its guidance chosen on validation images, and both judges' verdict on `count` samples."""
-    one, classes = contender(name), ImageDataset.open(place / "dataset", verify=False).classes
+    one, labels = contender(name), np.arange(count) % ImageDataset.open(place / "dataset", verify=False).classes
     trained = one.train(place / "dataset", Budget(examples), None, choice)
     began = time.monotonic()
 
     def drawn(weight: float, count: int, seed: int) -> Any:
-        return trained.draw(np.arange(count) % classes, weight, seed)
+        return trained.draw(labels[:count], weight, seed)
 
     tried = {}
     for weight in one.guidances if len(one.guidances) > 1 else ():
         chosen_by = drawn(weight, min(CHOSEN_BY, count), 1)
-        tried[weight] = verdict(place, JUDGES[1], chosen_by, "validation")["distance"]
+        tried[weight] = verdict(place, JUDGES[1], chosen_by, labels[: len(chosen_by)], "validation")["distance"]
     weight = min(tried, key=lambda weight: tried[weight]) if tried else one.guidances[0]
     images = drawn(weight, count, 0)
     facts: Facts = {
@@ -83,15 +83,14 @@ def full(place: Path, name: str, choice: Choice, examples: int, count: int) -> F
         "training, s": round(trained.seconds, 2),
         "drawing, s": round(time.monotonic() - began, 2),
     }
-    return facts | {which: verdict(place, which, images) for which in JUDGES}
+    return facts | {which: verdict(place, which, images, labels) for which in JUDGES}
 
 
-def verdict(place: Path, which: str, images: Any, split: str = "train") -> Facts:
-    """A judge's distance of images to real ones of a split, and the share of its class; image i is of i mod classes."""
+def verdict(place: Path, which: str, images: Images, labels: Labels, split: Split = "train") -> Facts:
+    """A judge's distance of images to real ones of a split, and the share that is of its class."""
     answers = _judge(place, which).examine(images)
-    right = answers.classes == np.arange(len(images)) % ImageDataset.open(place / "dataset", verify=False).classes
     distance = metrics.frechet_distance(answers.features, _real(place, which)[split])
-    return {"distance": distance, "accuracy": float(right.mean())}
+    return {"distance": distance, "accuracy": float((answers.classes == labels).mean())}
 
 
 def costs(place: Path, name: str) -> Facts:

@@ -63,8 +63,8 @@ class Sizes:
         return TextModel.model_validate({"context": self.context, "transformer": transformer, "process": process})
 
 
-def bits(place: Path, network: nn.Module, sizes: Sizes) -> list[Facts]:
-    """Bits of each window of test text, exact or at most, by evaluations a token."""
+def bits(place: Path, network: nn.Module, sizes: Sizes, evaluations: Sequence[float] = (0.5, 1, 2, 4)) -> list[Facts]:
+    """Bits of each window of test text, exact or at most, by evaluations a token: of ours those that are asked for."""
     windows = windows_of(place, sizes)
     tokens, rows = windows.tokens, []
     if isinstance(network, Autoregressive):
@@ -78,8 +78,8 @@ def bits(place: Path, network: nn.Module, sizes: Sizes) -> list[Facts]:
         return rows
     assert isinstance(network, Diffusion)
     path, posterior = generation.sampled_path(network, block), block_posterior(network, block)
-    for evaluations in (0.5, 1, 2, 4):
-        steps, embeddings = max(1, round(evaluations * block)), network.embeddings()
+    for each in evaluations:
+        steps, embeddings = max(1, round(each * block)), network.embeddings()
         nats = chain_bound(posterior, tokens, embeddings, path, steps, 0, sizes.draws, SINGLE_PROCESS)
         rows.append(_bits(steps / block, nats, windows))
     return rows

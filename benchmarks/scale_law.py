@@ -48,9 +48,9 @@ from factory.plan import Curve, Point, fit
 DISTANCE, LOSS, BITS = "Frechet distance above the floor", "validation loss", "bits per character"
 METRICS = {"images": (LOSS, DISTANCE), "text": (BITS,)}
 EXAMPLES = {"images": "2000,6000,20000,60000", "text": "160,500,1600,5000"}
-SOURCES = {"images": "mnist", "text": "shakespeare"}
-TINY = {"source": "", "examples": "64,128,256,512", "count": 20, "judge_epochs": 0.3, "seeds": 1}
-TINY_SOURCES = {"images": "digits", "text": "pydoc"}
+FIELDS, SOURCES = {"images": IMAGES, "text": TEXTS}, {"images": "mnist", "text": "shakespeare"}
+TINY = {"examples": "64,128,256,512", "count": 20, "judge_epochs": 0.3, "seeds": 1}
+TINY_FIELDS, TINY_SOURCES = {"images": TINY_IMAGES, "text": TINY_TEXTS}, {"images": "digits", "text": "pydoc"}
 TINY_SIZES = Sizes(context=64, depth=1, windows=4, draws=2)
 
 
@@ -61,9 +61,9 @@ class Trainings(Comparison[Network]):
 
     def __init__(self, chosen: Namespace, place: Path) -> None:
         self.images, self.file = chosen.modality == "images", f"scale-law-{chosen.modality}.json"
-        field = (TINY_IMAGES if self.images else TINY_TEXTS) if chosen.tiny else (IMAGES if self.images else TEXTS)
-        super().__init__(chosen, place, field, ("judges",))
-        self.source = chosen.source or (TINY_SOURCES if chosen.tiny else SOURCES)[chosen.modality]
+        fields, sources = (TINY_FIELDS, TINY_SOURCES) if chosen.tiny else (FIELDS, SOURCES)
+        super().__init__(chosen, place, fields[chosen.modality], ("judges",))
+        self.source = sources[chosen.modality] if chosen.tiny else chosen.source or sources[chosen.modality]
         self.found |= {"modality": chosen.modality, "source": self.source}
         path = chosen.out / self.file
         before = storage.read_json(path) if (place / "dataset").exists() and path.exists() else {}
@@ -71,13 +71,12 @@ class Trainings(Comparison[Network]):
             self.found |= {key: before[key] for key in ("judges", "trainings")}
 
     def run(self) -> Facts:
-        source: Facts = {"source": self.source, "data_dir": None if self.chosen.tiny else self.chosen.data_dir}
-        if not self.images:
-            source |= {"tokenizer": {"kind": "bpe", "vocabulary": 300 if self.chosen.tiny else 1024}}
-        if not (self.place / "dataset").exists():
-            modality = self.chosen.modality
-            run_here(PrepareDataRequest(modality=modality, data=source, out=self.place / "dataset"))
         which, chosen = JUDGES[0], self.chosen
+        source: Facts = {"source": self.source, "data_dir": None if chosen.tiny else chosen.data_dir}
+        if not self.images:
+            source |= {"tokenizer": {"kind": "bpe", "vocabulary": 300 if chosen.tiny else 1024}}
+        if not (self.place / "dataset").exists():
+            run_here(PrepareDataRequest(modality=chosen.modality, data=source, out=self.place / "dataset"))
         if self.images and which not in self.found["judges"]:
             self.do({("judges", which): partial(judged, self.place, which, chosen.judge_epochs, chosen.count)})
         self.do(dict(self._tasks()))
@@ -87,19 +86,17 @@ class Trainings(Comparison[Network]):
     def _tasks(self) -> Iterator[tuple[Key, Task]]:
         done = {tuple(run[label] for label in self.labels) for run in self.found["trainings"]}
         job = "digits" if self.source == "digits" else "mnist-training"
+        sizes = TINY_SIZES if self.chosen.tiny else Sizes()
         for seed in range(self.chosen.seeds):
             for examples in map(int, (self.chosen.examples or EXAMPLES[self.chosen.modality]).split(",")):
                 for one in self.field:
                     task = (
                         partial(image_training, self.place, job, one, examples, seed, self.chosen.count)
                         if self.images
-                        else partial(text_training, self.place, one, examples, seed, self._sizes())
+                        else partial(text_training, self.place, one, examples, seed, sizes)
                     )
                     if (one.name, examples, seed) not in done:
                         yield ("training", one.name, examples, seed), task
-
-    def _sizes(self) -> Sizes:
-        return TINY_SIZES if self.chosen.tiny else Sizes()
 
 
 def curves(found: Facts) -> list[Curve]:
@@ -109,12 +106,18 @@ def curves(found: Facts) -> list[Curve]:
         for network in dict.fromkeys(run["network"] for run in found["trainings"]):
             runs = [run for run in found["trainings"] if run["network"] == network]
             points = [point for run in runs if (point := _point(found, run, metric))]
-            curve = {"data": found["source"], "network": network, "metric": metric, "points": points}
-            curve |= {"parameters": runs[0]["parameters"]}
-            curve |= {"batch": BATCH if found["modality"] == "images" else SHARED["batch_size"]}
-            source = f"benchmarks/scale_law.py --modality {found['modality']}, on {found['measured on']}"
-            if len({point.examples for point in points}) >= 4:
-                made.append(Curve.model_validate({**curve, "source": source}))
+            if len({point.examples for point in points}) < 4:
+                continue
+            curve = {
+                "data": found["source"],
+                "network": network,
+                "parameters": runs[0]["parameters"],
+                "metric": metric,
+                "batch": BATCH if found["modality"] == "images" else SHARED["batch_size"],
+                "source": f"benchmarks/scale_law.py --modality {found['modality']}, on {found['measured on']}",
+                "points": points,
+            }
+            made.append(Curve.model_validate(curve))
     return made
 
 

@@ -46,13 +46,13 @@ def image_training(place: Path, job: str, network: Network, examples: int, seed:
     one = Ours(network.name, job, {"model": {"network": {"channels": network.widths}}})
     trained = one.train(place / "dataset", Budget(examples), None, Choice(IMAGE_RATE, BATCH, seed))
     data = ImageDataset.open(place / "dataset", verify=False)
-    samples = trained.draw(np.arange(count) % data.classes)
+    labels = np.arange(count) % data.classes
     return {
         "parameters": sum(p.numel() for p in one.network(data).parameters()),
         "examples": trained.examples,
         "seconds": round(trained.seconds, 2),
         "validation loss": trained.loss(),
-        **verdict(place, JUDGES[0], samples),
+        **verdict(place, JUDGES[0], trained.draw(labels), labels),
     }
 
 
@@ -73,13 +73,12 @@ def text_training(place: Path, network: Network, examples: int, seed: int, sizes
         objective.model.autoregressive.load_state_dict(trained.state_dict())  # type: ignore[union-attr]
         trained, facts = fitted(objective, examples - first, TEXT_RATE, seed)
     seconds = time.monotonic() - began
-    characters = sum(len(texts.tokenizer.decode(row)) for row in measures.windows_of(place, own).tokens.tolist())
-    (bits,) = (row["windows"] for row in measures.bits(place, trained, own) if row["evaluations"] == 1)
+    (bits,) = measures.bits(place, trained, own, evaluations=(1,))
     return {
         "parameters": facts["parameters"],
         "examples": facts["examples"] + (0 if reads else first),
         "seconds": round(seconds, 2),  # looks at validation text counted
         "validation loss": facts["loss"],
         "best at": facts["best at"],
-        "bits per character": math.fsum(bits) / characters,
+        "bits per character": math.fsum(bits["windows"]) / float(measures.windows_of(place, own).characters.sum()),
     }

@@ -109,7 +109,7 @@ def fit(points: Sequence[Point]) -> Law:
     y = np.array([point.value - (point.floor or 0) for point in points])
     if y.min() <= 0:
         raise ValueError("a law needs values above their floors")
-    _, floor = min((_misfit(x, y, floor), float(floor)) for floor in ([0.0] if measured else _SHARES * y.min()))
+    floor = 0.0 if measured else float(min(_SHARES * y.min(), key=lambda floor: _misfit(x, y, floor)))
     spread, level, exponent = _line(x, np.log(y - floor))
     freedom = len(points) - 2 - (not measured)
     return Law(floor, level, exponent, spread * math.sqrt((len(points)) / freedom), freedom, tuple(x.tolist()))

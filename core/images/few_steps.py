@@ -10,7 +10,6 @@ of the first jump is a blur, which the fresh noise hides.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -79,8 +78,8 @@ class Paths:
 
     def middle_of(self, unit: Tensor, end: Tensor, fresh: Tensor) -> Tensor:
         """Where DDPM goes from noise `unit` at the top with the estimate `end` and `fresh` noise, all [B, C, H, W]."""
-        kept = (self.middle / self.top) ** 2
-        return end + kept * (self.top * unit - end) + self.middle * math.sqrt(1 - kept) * fresh
+        levels = torch.tensor([self.top, self.middle], dtype=torch.float64)
+        return samplers.sample_ddpm(lambda x, sigma: end, self.top * unit, levels, noise=lambda: fresh)
 
 
 class FewStepsObjective(ImageObjective):
@@ -110,24 +109,25 @@ class FewStepsObjective(ImageObjective):
 
     def loss(self, model: Callable[..., Any], batch: Batch) -> Tensor:
         """Squared error of both jumps [b], the mean over pixels."""
-        unit, ends, states, their_ends, labels = batch.tensors
-        first = self._jump(model, self.settings.top * unit, self.settings.top, labels) - ends
-        second = self._jump(model, states, self.settings.middle, labels) - their_ends
-        return first.square().flatten(1).mean(1) + second.square().flatten(1).mean(1)
+        first, second = self._errors(model, *batch.tensors)
+        return first + second
 
-    def _jump(self, model: Callable[..., Any], x: Tensor, sigma: float, labels: Tensor) -> Tensor:
-        """Where the path through x [B, C, H, W] at `sigma` ends."""
-        return self.process.denoise(model, x, torch.tensor(sigma), labels)
+    def _errors(
+        self, model: Callable[..., Any], unit: Tensor, ends: Tensor, states: Tensor, their_ends: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Squared error of the first jump and of the second, [b] each: of what `Paths.at` gives."""
+        top, middle = self.settings.top, self.settings.middle
+        first = self.process.denoise(model, top * unit, torch.tensor(top), labels) - ends
+        second = self.process.denoise(model, states, torch.tensor(middle), labels) - their_ends
+        return first.square().flatten(1).mean(1), second.square().flatten(1).mean(1)
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Squared error of the second jump and of the first, on paths that training does not have."""
         model.eval()
         first = -(-self.settings.paths // TOGETHER) * TOGETHER
-        unit, ends, states, their_ends, labels = self.paths.at(torch.arange(first, first + HELD_OUT))
-        once = self._jump(model, self.settings.top * unit, self.settings.top, labels)
-        again = self._jump(model, states, self.settings.middle, labels)
-        return {"loss": float((again - their_ends).square().mean()), "loss/first": float((once - ends).square().mean())}
+        once, again = self._errors(model, *self.paths.at(torch.arange(first, first + HELD_OUT)))
+        return {"loss": float(again.mean()), "loss/first": float(once.mean())}
 
     def _drawn(self, model: nn.Module, unit: Tensor, labels: Tensor) -> Tensor:
         """What two steps make of unit noise [B, C, H, W] and labels [B]."""

@@ -78,6 +78,9 @@ def test_ddpm_along_top_and_middle_begins_its_second_jump_where_it_was_trained_t
 
     sample_ddpm(jump, paths.top * unit, karras_sigmas(2, paths.middle, paths.top), noise=lambda: fresh)
     torch.testing.assert_close(seen[1], paths.middle_of(unit, ends, fresh))
+    kept = (paths.middle / paths.top) ** 2  # the posterior of Ho et al. 2020, with the end as the clean image
+    law = ends + kept * (paths.top * unit - ends) + paths.middle * (1 - kept) ** 0.5 * fresh
+    torch.testing.assert_close(seen[1], law)
     again = (states - paths.middle_of(unit, ends, torch.zeros_like(unit))) / paths.middle  # the noise of training
     assert again.std() == pytest.approx(1, abs=0.15)
 
