@@ -19,6 +19,10 @@ Task = Callable[[], Any]
 Key = tuple[Any, ...]
 """("short", contender, *settings), ("training", *labels), (part, name) or (part,)."""
 
+ROWS = {"short": "short runs", "training": "trainings"}
+FREE = {"only", "seconds", "seeds", "workers", "work", "out", "data_dir"}
+"""Arguments in which a run that goes on with another may differ: they say how much is measured, or where."""
+
 
 class Named(Protocol):
     """Who is compared."""
@@ -55,34 +59,62 @@ class Comparison(Generic[C]):
             **{part: {} for part in (*parts, "chosen", "errors")},
             **{part: [] for part in ("short runs", "trainings")},
         }
+        self._go_on()
 
     def middle(self, one: C) -> Facts:
         """The settings of a contender without a short run."""
         raise NotImplementedError
 
+    def _go_on(self) -> None:
+        """Begins with what a run before it noted, if `--work` still has its judges; errors are tried again.
+
+        Raises:
+            SystemExit: that run had other arguments or another machine, so the two are not one comparison.
+        """
+        path = self.chosen.out / self.file
+        if not self.chosen.work or not path.exists():
+            return
+        before = storage.read_json(path)
+        was, now = ({"on": one["measured on"], **one["arguments"]} for one in (before, self.found))
+        for key in sorted((was.keys() | now.keys()) - FREE):
+            if was.get(key) != now.get(key):
+                raise SystemExit(f"{path} has {key}: {was.get(key)}, not {now.get(key)}; choose another --out")
+        self.found |= {key: value for key, value in before.items() if key not in ("arguments", "errors")}
+
     def do(self, tasks: Mapping[Key, Task], share: float = 1.0) -> None:
-        """Notes what ends within `share` of the seconds since the beginning, each at once; errors are noted too."""
-        for key, facts in self.workers.run(tasks, self.began + share * self.chosen.seconds):
+        """Notes what ends within `share` of the seconds since the beginning, each at once; errors are noted too.
+
+        What is noted already is not done again.
+        """
+        left = {key: task for key, task in tasks.items() if not self._noted(key)}
+        for key, facts in self.workers.run(left, self.began + share * self.chosen.seconds):
             if isinstance(facts, BaseException):
                 self.found["errors"][str(key)] = facts = f"{type(facts).__name__}: {str(facts)[:500]}"
             else:
                 self._note(key, facts)
             self.found["seconds"] = round(time.monotonic() - self.began, 1)
-            storage.write_json(self.chosen.out / self.file, self.found)
+            self._write()
             print(f"{self.found['seconds']} s, {', '.join(map(str, key))}: {str(facts)[:500]}", flush=True)
 
     def _note(self, key: Key, facts: Facts) -> None:
-        kind, *rest = key
-        if kind == "short":
-            name, *settings = rest
-            row = {"contender": name, **dict(zip(self.settings, settings, strict=True))}
-            self.found["short runs"].append(row | facts)
-        elif kind == "training":
-            self.found["trainings"].append({**dict(zip(self.labels, rest, strict=True)), **facts})
-        elif rest:
-            self.found[kind][rest[0]] = facts
+        if key[0] in ROWS:
+            part, labels = self._row(key)
+            self.found[part].append({**labels, **facts})
+        elif len(key) > 1:
+            self.found[key[0]][key[1]] = facts
         else:
-            self.found[kind] = facts
+            self.found[key[0]] = facts
+
+    def _noted(self, key: Key) -> bool:
+        if key[0] in ROWS:
+            part, labels = self._row(key)
+            return any(labels.items() <= row.items() for row in self.found[part])
+        return bool(self.found[key[0]] if len(key) == 1 else key[1] in self.found[key[0]])
+
+    def _row(self, key: Key) -> tuple[str, Facts]:
+        """The list that a training is in, and what it is there told by."""
+        part, names = ROWS[key[0]], ("contender", *self.settings) if key[0] == "short" else self.labels
+        return part, dict(zip(names, key[1:], strict=True))
 
     def choose(self, field: Sequence[C]) -> None:
         """Each one's settings: those of the lowest loss on validation after a short run, else the middle ones."""
@@ -91,6 +123,10 @@ class Comparison(Generic[C]):
             best = min(rows, key=lambda row: row["loss"]) if rows else self.middle(one)
             kept = {key: best[key] for key in self.settings}
             self.found["chosen"][one.name] = {**kept, "of": len(rows) or "no short run: the middle one"}
+        self._write()
+
+    def _write(self) -> None:
+        storage.write_json(self.chosen.out / self.file, self.found)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -117,7 +153,11 @@ def compare(
     options.add_argument("--seconds", type=float, default=560, help="limit for everything together")
     options.add_argument("--only", help="contenders, separated by commas")
     options.add_argument("--workers", type=int, help="processes; default: 4 on a GPU, 1 on a CPU")
-    options.add_argument("--work", type=Path, help="folder of data sets and judges; default: a temporary one")
+    options.add_argument(
+        "--work",
+        type=Path,
+        help="folder of data sets and judges, kept: a run with the same --out goes on; default: none",
+    )
     options.add_argument("--tiny", action="store_true", help="next to no work, to see that everything runs")
     options.add_argument("--show", type=Path, help="the JSON of a run: its tables and pictures, nothing is trained")
     chosen = options.parse_args()

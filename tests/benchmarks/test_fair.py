@@ -22,7 +22,8 @@ steps = Steps("images")
 
 def comparison(place: Path, **changes: Any) -> fair.Images:
     settings = {"only": "ours,diffusers", "batches": "64,256", "seeds": 3, "workers": 1, "seconds": 100, "tiny": False}
-    chosen = Namespace(out=place, count=20, judge_epochs=1, select=64, **{**settings, **changes})
+    given = {"work": None, "count": 20, "judge_epochs": 1, "select": 64, **settings, **changes}
+    chosen = Namespace(out=place, **given)
     return fair.Images(chosen, place)
 
 
@@ -49,6 +50,29 @@ def test_learning_rate_and_batch_are_those_of_the_lowest_loss_on_validation(tmp_
     assert one.found["chosen"]["ours"] == {"learning rate": 0.04, "batch": 64, "of": 6}
     assert one.found["chosen"]["diffusers"]["learning rate"] == 2e-3  # of a run that was cut off before it
     assert storage.read_json(tmp_path / "fair.json")["short runs"]
+
+
+def test_a_run_goes_on_with_what_one_before_it_noted(tmp_path: Path) -> None:
+    first = comparison(tmp_path, work=tmp_path)
+    seen = answered(first, lambda key: {"loss": 1.0} if key[0] != "short" or key[2] < 0.03 else None)
+    first.select()
+    second = comparison(tmp_path, work=tmp_path, only="ours", seconds=50)
+    again = answered(second, lambda key: {"loss": 0.5})
+    second.select()
+    assert ("judges", JUDGES[0]) in seen
+    assert again == [("short", "ours", 0.04, batch) for batch in (64, 256)]
+    assert second.found["chosen"].keys() == {"ours", "diffusers"}
+    assert second.found["chosen"]["ours"]["learning rate"] == 0.04
+    third = comparison(tmp_path)  # nobody kept its judges
+    assert not third.found["short runs"]
+
+
+def test_a_run_does_not_go_on_with_one_by_other_rules(tmp_path: Path) -> None:
+    first = comparison(tmp_path, work=tmp_path)
+    answered(first, lambda key: {"loss": 1.0})
+    first.select()
+    with pytest.raises(SystemExit, match=r"fair\.json has select: 64, not 128; choose another --out"):
+        comparison(tmp_path, work=tmp_path, select=128)
 
 
 def test_everyone_has_a_first_training_before_anyone_has_a_second(tmp_path: Path) -> None:

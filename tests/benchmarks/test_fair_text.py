@@ -30,7 +30,7 @@ def found(*runs: dict[str, Any]) -> dict[str, Any]:
 
 def test_learning_rates_are_those_of_the_lowest_loss_and_the_first_seed_comes_first(tmp_path: Path) -> None:
     settings = {"tiny": False, "workers": 1, "only": "autoregressive,ours", "seeds": 2, "examples": 100, "select": 8}
-    chosen = Namespace(out=tmp_path, seconds=100, judge=8, count=2, **settings)
+    chosen = Namespace(out=tmp_path, work=None, seconds=100, judge=8, count=2, **settings)
     one = fair_text.Texts(chosen, tmp_path)
     asked: list[Any] = []
 
