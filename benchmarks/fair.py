@@ -4,7 +4,7 @@
     python -m benchmarks.fair --tiny                                             # every part of it, in a minute
     python -m benchmarks.fair --show build/benchmarks/fair.json                  # tables and picture of what is there
 
-Each contender has three learning rates and two batches: the pair with the lowest loss on validation images after a
+Each contender has four learning rates and two batches: the pair with the lowest loss on validation images after a
 short run (`--select` examples) is taken. Then every contender is trained with the first seed at equal examples, then
 with the second, and so on; with `--each`, again at equal seconds, by its speed while nothing else runs. Each
 training chooses its weight of guidance of three by the second judge's distance to *validation* images, with other
@@ -72,7 +72,7 @@ class Images(Comparison[Contender]):
         run_here(PrepareDataRequest(modality="images", data=source, out=self.place / "dataset"))
 
     def middle(self, one: Contender) -> Facts:
-        return {"learning rate": one.rates[len(one.rates) // 2], "batch": self.batches[0]}
+        return {"learning rate": one.rates[(len(one.rates) - 1) // 2], "batch": self.batches[0]}
 
     def select(self) -> None:
         """Judges, costs and short runs; then every contender's learning rate and batch."""
@@ -80,7 +80,7 @@ class Images(Comparison[Contender]):
             ("judges", which): partial(judged, self.place, which, self.chosen.judge_epochs, self.chosen.count)
             for which in JUDGES
         }
-        rates = 1 if self.chosen.tiny else 3
+        rates = 1 if self.chosen.tiny else len(self.field[0].rates)
         choices = [(rate, batch) for rate in range(rates) for batch in self.batches]
         for rate, batch in choices if len(choices) > 1 else []:
             for one in self.field:

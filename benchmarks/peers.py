@@ -94,7 +94,7 @@ class RectifiedFlow(Peer):
     conditional, warmup, decays, ema_std = True, 3000, True, 0.05
     betas = (0.9, 0.99)
     steps, dropped = 25, 0.1
-    guidances: tuple[float, ...] = (1.25, 1.0, 1.5)
+    guidances: tuple[float, ...] = (1.25, 1.0, 1.5, 2.0)
 
     def __init__(self, name: str, widths: tuple[int, int], rates: tuple[float, ...], *, muon: bool = False) -> None:
         self.name, self.widths, self.rates = name, widths, rates
@@ -180,7 +180,7 @@ def fair() -> list[Contender]:
 
     `diffusers` has the FLOP and the parameters of ours, `wider diffusers` 2.3 times and twice as many.
     """
-    muon, adamw, guidances = (0.01, 0.02, 0.04), (1e-3, 2e-3, 4e-3), (1.2, 1.1, 1.35)
+    muon, adamw, guidances = (0.01, 0.02, 0.04, 0.08), (1e-3, 2e-3, 4e-3, 8e-3), (1.2, 1.1, 1.35, 1.5)
     ddim = {"sample": {"sampler": "ddim", "steps": 50}}
     return [
         Ours("ours", "mnist-training", rates=muon, guidances=guidances),
@@ -188,7 +188,7 @@ def fair() -> list[Contender]:
         RectifiedFlow("diffusers", (48, 64), adamw),
         RectifiedFlow("wider diffusers", (64, 96), adamw),
         RectifiedFlow("diffusers with Muon", (48, 64), muon, muon=True),
-        Ours("first DDPM by DDIM", "mnist-ddpm", ddim, (5e-4, 1e-3, 2e-3), (1.25, 1.0, 1.5)),
+        Ours("first DDPM by DDIM", "mnist-ddpm", ddim, (5e-4, 1e-3, 2e-3, 4e-3), (1.25, 1.0, 1.5, 2.0)),
     ]
 
 

@@ -46,8 +46,8 @@ def test_learning_rate_and_batch_are_those_of_the_lowest_loss_on_validation(tmp_
         lambda key: {"loss": abs(key[2] - 0.04) + key[3]} if key[:2] == ("short", "ours") else {},
     )
     one.select()
-    assert sum(key[0] == "short" for key in asked) == 2 * 3 * 2
-    assert one.found["chosen"]["ours"] == {"learning rate": 0.04, "batch": 64, "of": 6}
+    assert sum(key[0] == "short" for key in asked) == 2 * 4 * 2
+    assert one.found["chosen"]["ours"] == {"learning rate": 0.04, "batch": 64, "of": 8}
     assert one.found["chosen"]["diffusers"]["learning rate"] == 2e-3  # of a run that was cut off before it
     assert storage.read_json(tmp_path / "fair.json")["short runs"]
 
@@ -60,7 +60,7 @@ def test_a_run_goes_on_with_what_one_before_it_noted(tmp_path: Path) -> None:
     again = answered(second, lambda key: {"loss": 0.5})
     second.select()
     assert ("judges", JUDGES[0]) in seen
-    assert again == [("short", "ours", 0.04, batch) for batch in (64, 256)]
+    assert again == [("short", "ours", rate, batch) for rate in (0.04, 0.08) for batch in (64, 256)]
     assert second.found["chosen"].keys() == {"ours", "diffusers"}
     assert second.found["chosen"]["ours"]["learning rate"] == 0.04
     third = comparison(tmp_path)  # nobody kept its judges
@@ -111,10 +111,10 @@ def test_a_table_has_means_and_deviations_of_its_own_trainings() -> None:
     assert (row["trainings"], fair.table(found, "other")[0][f"Fréchet, {JUDGES[0]}"]) == (3, "50")
 
 
-def test_contenders_have_names_of_their_own_and_three_rates() -> None:
+def test_contenders_have_names_of_their_own_and_four_rates() -> None:
     field = peers.fair()
     assert len({one.name for one in field}) == len(field)
-    assert all(len(one.rates) == len(one.guidances) == 3 and "," not in one.name for one in field)
+    assert all(len(one.rates) == len(one.guidances) == 4 and "," not in one.name for one in field)
     assert all(one.evaluations(1.0) < one.evaluations(one.guidances[0]) for one in field)
 
 
