@@ -43,11 +43,16 @@ class Curve(Frozen):
 
     data: str
     network: str
+    variant: str = ""  # how it was trained unlike the job, where it was
     parameters: int = Field(ge=1)
     metric: str
     batch: int = Field(ge=1)
     source: str
     points: tuple[Point, ...] = Field(min_length=3)
+
+    @property
+    def name(self) -> str:
+        return f"{self.network} {self.variant}".rstrip()
 
 
 class Speed(Frozen):
@@ -166,7 +171,7 @@ def offers(
     if not curves:
         raise UserError(f"--data: found {data}; measured: {', '.join(dict.fromkeys(c.data for c in known.curves))}")
     made: list[Offer] = []
-    refused: dict[str, tuple[float, str]] = {}  # by network, of the curve that goes farthest
+    refused: dict[str, tuple[float, str]] = {}  # by name, of the curve that goes farthest
     for curve in curves:
         found = _speed(known, curve, device) if rate is None else (rate, rate, False)
         if found is None:
@@ -175,13 +180,13 @@ def offers(
         law, fewest, examples = fit(curve.points), 60 * minutes * slow, 60 * minutes * math.sqrt(slow * fast)
         if not (law.covers(examples) and law.covers(fewest)):
             says = max(law.places), _beyond(curve, law, slow, fast, examples, calculated)
-            refused[curve.network] = max(refused.get(curve.network, says), says)
+            refused[curve.name] = max(refused.get(curve.name, says), says)
             continue
         value, low, _ = law.at(examples)
         high = law.at(fewest)[2]
         numbers = {"value": value, "low": low, "high": high, "trainings": len(curve.points)}
         made.append(
-            Offer(curve.network, curve.parameters, device, calculated, round(examples), round(fewest), curve.metric,
+            Offer(curve.name, curve.parameters, device, calculated, round(examples), round(fewest), curve.metric,
                   **numbers)  # type: ignore[arg-type]
         )  # fmt: skip
     if not made and not refused:
@@ -200,7 +205,7 @@ def _beyond(curve: Curve, law: Law, slow: float, fast: float, examples: float, c
     span = f", {minutes[0]:.3g} to {minutes[1]:.3g} minutes" if minutes[0] <= minutes[1] else ""
     doubt = f"; the speed is calculated, {slow:,.0f} to {fast:,.0f} a second: give yours by --rate"
     return (
-        f"{curve.network}, {curve.metric}: {examples:,.0f} examples; measured: {low:,.0f} to {high:,.0f}{span}"
+        f"{curve.name}, {curve.metric}: {examples:,.0f} examples; measured: {low:,.0f} to {high:,.0f}{span}"
         f"{doubt if calculated else ''}"
     )
 
