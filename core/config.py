@@ -91,7 +91,10 @@ class TrainConfig(Frozen):
     deterministic: bool = Field(
         False, description="on CUDA: the same weights to the last bit, also after a resume, at the cost of speed"
     )
-    compile: bool = Field(False, description="torch.compile: a minute at the start, then faster by half on a GPU")
+    compile: bool = Field(
+        False,
+        description="torch.compile: a minute at the start, then faster by half on a GPU; needs a C compiler there",
+    )
     graphs: bool = Field(True, description="on one GPU: a step is recorded as a CUDA graph and replayed")
     log_every: int = Field(20, ge=1, description="optimizer steps between log lines")
     validate_every: float = Field(0.1, gt=0, le=1, description="fraction of the budget between validations")

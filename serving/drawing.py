@@ -19,6 +19,7 @@ from core.images import sampling as images
 from core.images.config import ImageSample
 from core.images.denoising_path import unfinished
 from core.images.model import load_model
+from core.images.prepared import Prepared
 from core.processes.world import own_device
 from core.samplers import Step
 from core.text import sampling as text
@@ -27,6 +28,7 @@ from core.text.model import load_models
 
 TEXT_ROWS = 16  # of a batch on a CPU
 FRAMES = 40  # states of a denoising that are shown
+KEPT = 4  # wishes, such as a guidance, for which images are prepared
 Rows = Sequence[Mapping[str, Any]]
 Show = Callable[[dict[str, Any], bytes], None]  # facts of a step, and its images' bytes
 
@@ -64,6 +66,7 @@ class _Images:
         self.device = own_device()
         self.trained = load_model(folder, self.device)
         self.tile = batch or images.tile(self.device)
+        self._prepared: dict[ImageSample, Prepared] = {}  # the last used come last
 
     def draw(self, section: Mapping[str, Any], rows: Rows, show: Show | None = None) -> tuple[dict[str, Any], bytes]:
         settings = validate(ImageSample, section, "sample")
@@ -79,7 +82,7 @@ class _Images:
                 show({**facts, "shape": state.shape}, state.tobytes())
 
         drawn = images.draw_batch(
-            self.trained,
+            self._ready(settings),
             settings,
             [images.sample_seed(row["seed"], row["index"]) for row in filled],
             labels,
@@ -88,6 +91,19 @@ class _Images:
             callback=report if show else None,
         )[: len(rows)]
         return {"shape": drawn.shape}, drawn.tobytes()
+
+    def _ready(self, settings: ImageSample) -> Prepared:
+        """The networks as `settings` evaluate them: weights cast once, and on a GPU the path recorded when it is asked
+        for again."""
+        one = self._prepared.pop(settings, None)
+        if one is None:
+            one = Prepared(self.trained, settings, self.device)
+            if self.device.type == "cuda":
+                one.record()
+        self._prepared[settings] = one
+        if len(self._prepared) > KEPT:
+            del self._prepared[next(iter(self._prepared))]
+        return one
 
 
 class _Texts:

@@ -93,8 +93,8 @@ def average_gradients(model: nn.Module, world: World) -> None:
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     dist.all_reduce(flat)
     flat /= world.size
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    parts = flat.split([gradient.numel() for gradient in gradients])
+    torch._foreach_copy_(gradients, [part.view_as(one) for one, part in zip(gradients, parts, strict=True)])
 
 
 def sum_over_processes(values: Tensor) -> Tensor:

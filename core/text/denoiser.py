@@ -23,7 +23,6 @@ from core.text.autoregressive import Autoregressive
 from core.text.config import TextModel
 from core.text.schedule import Warp, evidence
 from core.text.transformer import Cache
-from core.transfer import to_device
 
 GAMMA_FEATURES = 64
 
@@ -101,7 +100,7 @@ class Diffusion(nn.Module):
             return model.head(alone).view(batch, length, -1) + own, None
         read = length - block  # the last block's first slot carries the token before it, and nobody comes after
         clean = model.embed(model.embeddings()[model.shifted(noisy.tokens)[:, :read]])
-        mask = _two_stream_mask(length, block, str(inputs.device))
+        mask = _two_stream_mask(length, block, inputs.device)
         both = model.transformer(torch.cat((clean, inputs), dim=1), torch.cat((positions[:read], positions)), mask=mask)
         logits = model.head(both)
         return logits[:, read:] + own, logits[:, :read] if read else None
@@ -136,15 +135,15 @@ class Diffusion(nn.Module):
 
 
 @lru_cache(maxsize=64)
-def _two_stream_mask(length: int, block: int, device: str) -> Tensor:
+def _two_stream_mask(length: int, block: int, device: torch.device) -> Tensor:
     """Who looks at whom, bool [C + L, C + L]: clean slots at earlier clean ones, a block at its prefix and itself."""
     read = length - block
-    clean, noisy = torch.arange(read), torch.arange(length)
-    mask = torch.zeros(read + length, read + length, dtype=torch.bool)
+    clean, noisy = torch.arange(read, device=device), torch.arange(length, device=device)
+    mask = torch.zeros(read + length, read + length, dtype=torch.bool, device=device)
     mask[:read, :read] = clean[:, None] >= clean
     mask[read:, :read] = clean < (noisy // block * block)[:, None]  # clean slot i holds token i - 1
     mask[read:, read:] = (noisy // block)[:, None] == noisy // block
-    return to_device(mask, device)
+    return mask
 
 
 def _fourier(gamma: Tensor) -> Tensor:

@@ -117,7 +117,8 @@ class Layer(nn.Module):
             key, value = put(key, value)
         mixed = attention(query, key, value, mask=mask, causal=causal)
         x = x + self.dropout(self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width)))
-        x = x + self.dropout(self.down(F.relu(self.up(self.mlp_norm(x))).square()))
+        h = F.relu(self.up(self.mlp_norm(x)))
+        x = x + self.dropout(self.down(h * h))  # `square` is a power to autocast, which takes those in fp32
         return x
 
 

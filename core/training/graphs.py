@@ -55,11 +55,8 @@ class Graphs:
             warm = WARM if self._warm is None else self._warm
             if self._refused or self._calls[kind] <= warm or len(self._graphs) == MOST:
                 return function(batch)
-            try:
-                self._graphs[kind] = _recorded(function, batch)
-            except RuntimeError as error:  # a network of the user's own may wait for the GPU
-                self._refused = True
-                log.warning("no CUDA graph of a step, which runs kernel by kernel: %s", str(error).partition("\n")[0])
+            self._refused = not self._record(kind, function, batch)
+            if self._refused:  # here, where no error holds on to the memory of the attempt
                 return function(batch)
         graph, inputs, result = self._graphs[kind]
         for dtype in {tensor.dtype for tensor in inputs}:  # those of several types a GPU would copy one by one
@@ -69,13 +66,30 @@ class Graphs:
         copies: Any = result.clone() if isinstance(result, Tensor) else tuple(tensor.clone() for tensor in result)
         return copies
 
+    def _record(self, kind: Hashable, function: Callable[[Batch], R], batch: Batch) -> bool:
+        """Records a kind; False if a network of the user's own, which may wait for the GPU, cannot be."""
+        first = next(iter(self._graphs.values()), (None,))[0]
+        try:
+            self._graphs[kind] = _recorded(function, batch, first)
+        except RuntimeError as error:
+            log.warning("no CUDA graph of a step, which runs kernel by kernel: %s", str(error).partition("\n")[0])
+            return False
+        return True
 
-def _recorded(function: Callable[[Batch], R], batch: Batch) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], R]:
+
+def _recorded(
+    function: Callable[[Batch], R], batch: Batch, first: torch.cuda.CUDAGraph | None
+) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], R]:
+    """In the memory of the `first` recording: one runs after the other, and what they come to is copied."""
     inputs = tuple(tensor.clone() for tensor in batch.tensors)
     torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function(Batch(inputs, batch.kind))
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph, pool=None if first is None else first.pool()):
+            result = function(Batch(inputs, batch.kind))
+    except BaseException:
+        torch.cuda.set_stream(stream)  # torch stays on the recording's where that cannot be ended
+        raise
     return graph, inputs, result
 
 

@@ -275,8 +275,7 @@ class _Training:
             self.model.load_state_dict(checkpoint.tensors["model"])
             self.ema.load_state_dict(checkpoint.tensors["ema"])
             self.step.optimizers.load_state_dict(checkpoint.tensors["optimizer"])
-            if self.precision.scaled:
-                self.step.scale.load_state_dict(self.state.scaler)
+            self.step.scale.load_state_dict(self.state.scaler)
             rows = TrainingLog.parse(checkpoint.files["log.jsonl"])
         except (RuntimeError, TypeError, KeyError, ValueError) as error:
             raise UserError(

@@ -99,5 +99,7 @@ class LossScale:
         return {"scale": float(self._scale), "_growth_tracker": int(self._good)} if self.enabled else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._scale.fill_(float(state["scale"]))
-        self._good.fill_(int(state["_growth_tracker"]))
+        """Goes on from `state`; where it is empty, of a training in another format until now, from the beginning."""
+        if self.enabled and state:
+            self._scale.fill_(float(state["scale"]))
+            self._good.fill_(int(state["_growth_tracker"]))

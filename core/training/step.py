@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from core.processes import world as distributed
 from core.processes.world import World
 from core.randomness import Draws, seed_of
 from core.training.casts import Casts
+from core.training.compilation import compiled
 from core.training.ema import PowerEMA
 from core.training.graphs import Graphs
 from core.training.objective import Batch, Objective, settle
@@ -20,9 +22,7 @@ from core.training.optimizers import Optimizers
 from core.training.precision import LossScale, Precision
 from core.transfer import to_device
 
-FASTER_LAYOUT: dict[str, Any] = {
-    "force_layout_optimization": True
-}  # small convolutions in channels-last too, as they are computed
+log = logging.getLogger(__name__)
 
 
 class Step:
@@ -44,7 +44,12 @@ class Step:
         # A compiled network has its casts within its kernels, and is compiled for the weights that it has.
         self.casts = Casts(self.model, None if config.compile else precision.dtype)
         if config.compile:
-            self.forward = torch.compile(self.model, options=FASTER_LAYOUT if self.on_gpu else None)
+            self.forward = compiled(self.model, world.device)
+        if self.on_gpu and config.graphs and world.size > 1 and world.is_first:
+            log.warning(
+                "on %d GPUs steps are not recorded, so a small network may train faster on one (docs/planning.md)",
+                world.size,
+            )
         alone = world.size == 1 and len(self._parts()) == 1
         self.graphs = Graphs(on=self.on_gpu and alone and config.graphs)
 

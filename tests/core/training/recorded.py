@@ -24,7 +24,9 @@ class Recordings:
         monkeypatch.setattr(graphs, "_recorded", self._record)
         monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
 
-    def _record(self, function: Callable[[Batch], Any], batch: Batch) -> tuple[Any, tuple[Tensor, ...], Any]:
+    def _record(
+        self, function: Callable[[Batch], Any], batch: Batch, first: Any
+    ) -> tuple[Any, tuple[Tensor, ...], Any]:
         self.made += 1
         return (made := _Graph(self, function, batch, [*self._changed()])), made.inputs, made.result
 

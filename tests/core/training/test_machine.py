@@ -69,6 +69,16 @@ def test_going_on_with_other_threads_and_precision_is_one_line(
     assert result.machine["threads"] == threads + 1
 
 
+def test_a_checkpoint_of_another_format_goes_on_in_fp16_whose_scale_begins_anew(tmp_path: Path) -> None:
+    cut(tmp_path)
+    result = go_on(tmp_path, SHORT.model_copy(update={"precision": "fp16"}))
+    assert result.examples_seen == SHORT.examples
+    store = CheckpointStore(str(tmp_path))
+    newest = store.load()
+    assert newest is not None
+    assert newest.meta["scaler"]["scale"] > 0
+
+
 def test_where_a_run_chose_the_threads_a_checkpoint_keeps_its_own(
     tmp_path: Path, threads: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

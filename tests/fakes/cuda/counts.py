@@ -260,6 +260,40 @@ def texts(counts: Counts) -> dict[str, Callable[[], Any]]:
     }
 
 
+def traced() -> dict[str, Any]:
+    """Whether torch.compile finds its way through diffusion of text on a GPU, after clean text and without.
+
+    Nothing is compiled: dynamo traces with tensors of its own that compute nothing.
+    """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from core.text.denoiser import Diffusion, Noisy
+    from factory.job import TextTrainingJob
+    from pipelines.jobs import load_job
+
+    job = load_job("shakespeare-training")
+    assert isinstance(job, TextTrainingJob)
+    config = job.model.model_copy(update={"transformer": job.model.transformer.model_copy(update={"depth": 1})})
+    torch.cuda._lazy_init = lambda: None
+    traces: list[Any] = []
+
+    def taken(graph: Any, _: Any) -> Any:
+        traces.append(graph)
+        results = [node.meta["example_value"] for node in graph.graph.output_node().args[0]]
+        return lambda *_: results
+
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+        model, length = Diffusion(1024, config, torch.zeros(1024)), config.context
+        tokens = torch.zeros(2, length, dtype=torch.long)
+        known, begins = torch.zeros(2, length, dtype=torch.bool), torch.zeros(length, dtype=torch.bool)
+        z = torch.zeros(2, length, config.process.embedding)
+        slots = [Noisy(z, z[..., 0], tokens, known, tokens, begins, has_prefix) for has_prefix in (False, True)]
+    for noisy in slots:
+        torch.compile(model, backend=taken)(noisy, 8)
+    return {"graphs": len(traces)}
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
@@ -273,6 +307,10 @@ def main() -> None:
                     if "--trace" in sys.argv:
                         raise
                     found[name] = {"error": f"{type(error).__name__}: {error}"[:300]}
+        try:
+            found["trace text, diffusion"] = traced()
+        except Exception as error:
+            found["trace text, diffusion"] = {"error": f"{type(error).__name__}: {error}"[:300]}
         print(json.dumps(found, indent=1))
 
 

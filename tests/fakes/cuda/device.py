@@ -59,7 +59,7 @@ class Counts:
         self.waits: Counter[str] = Counter()
 
     @contextmanager
-    def recorded(self, _: Any) -> Iterator[None]:
+    def recorded(self, _: Any, pool: Any = None) -> Iterator[None]:
         self.recording = True
         try:
             yield
@@ -179,10 +179,14 @@ def _believed(torch: Any, cuda: Any, counts: Counts) -> Iterator[None]:
         def replay(self) -> None:
             counts.kernels["replay of a graph"] += 1
 
+        def pool(self) -> tuple[int, int]:
+            return (0, 0)
+
     answers = {
         (torch.cuda, "CUDAGraph"): Recording,
         (torch.cuda, "graph"): counts.recorded,
         (torch.cuda, "synchronize"): lambda *_: None,
+        (torch.cuda, "current_stream"): lambda *_: None,
         (torch.cuda, "is_available"): lambda: True,
         (torch.cuda, "is_bf16_supported"): lambda *_, **__: True,
         (torch.cuda, "get_device_capability"): lambda *_: (9, 0),
