@@ -14,6 +14,7 @@ from benchmarks.workers import Workers
 from core import storage
 from core.processes.world import own_device
 from core.requests import Facts
+from core.training.result import InterruptedTrainingError
 
 Task = Callable[[], Any]
 Key = tuple[Any, ...]
@@ -88,6 +89,8 @@ class Comparison(Generic[C]):
         """
         left = {key: task for key, task in tasks.items() if not self._noted(key)}
         for key, facts in self.workers.run(left, self.began + share * self.chosen.seconds):
+            if isinstance(facts, InterruptedTrainingError):
+                raise SystemExit(f"{', '.join(map(str, key))}: stopped by a signal")
             if isinstance(facts, BaseException):
                 self.found["errors"][str(key)] = facts = f"{type(facts).__name__}: {str(facts)[:500]}"
             else:

@@ -224,8 +224,8 @@ def text(slot: Slot) -> Facts:
     sizes, context = job.model.transformer, job.model.context
     batch = 2 if slot.tiny else job.train.batch_size
     ids = torch.randint(0, 1024, (batch, context + 1), device=slot.device)
-    for name, compiled in (("autoregressive", False), ("nanoGPT", on_gpu), ("autoregressive", on_gpu),
-                           ("diffusion", False)):  # fmt: skip
+    for name, compiled in (("autoregressive", False), ("diffusion", False), ("nanoGPT", on_gpu),
+                           ("autoregressive", on_gpu)):  # fmt: skip
         label = name + ", compiled" * compiled
         if label in slot.results:
             continue

@@ -37,9 +37,18 @@ def _package(name: str) -> Check:
 def _accelerator() -> Check:
     if shutil.which("nvidia-smi") is None:
         return checked("gpu", False, "none: training runs on the CPU", "not needed for small jobs", needed=False)
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    text = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.strip().splitlines()
-    return checked("gpu", bool(text), text[0] if text else "nvidia-smi finds none", "nvidia-smi", needed=False)
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    cards = _says(query).splitlines()
+    if not cards:
+        return checked("gpu", False, "nvidia-smi finds none: training runs on the CPU", "nvidia-smi", needed=False)
+    built = _says([sys.executable, "-c", "import torch; print(torch.version.cuda or 'no', torch.cuda.is_available())"])
+    version_of_cuda, _, usable = built.partition(" ")
+    found = cards[0] if usable == "True" else f"{cards[0]}: torch, built for CUDA {version_of_cuda}, cannot use it"
+    return checked("gpu", usable == "True", found, f"a driver for CUDA {version_of_cuda} or newer", needed=False)
+
+
+def _says(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip()
 
 
 def _disk() -> Check:

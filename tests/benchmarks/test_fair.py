@@ -15,6 +15,7 @@ from core import storage
 from core.images import judge
 from core.images.config import ImageEvaluate
 from core.images.dataset import ImageDataset
+from core.training.result import InterruptedTrainingError
 from tests.core.asked import Steps
 
 steps = Steps("images")
@@ -73,6 +74,14 @@ def test_a_run_does_not_go_on_with_one_by_other_rules(tmp_path: Path) -> None:
     first.select()
     with pytest.raises(SystemExit, match=r"fair\.json has select: 64, not 128; choose another --out"):
         comparison(tmp_path, work=tmp_path, select=128)
+
+
+def test_a_signal_ends_it_and_is_nobodys_error(tmp_path: Path) -> None:
+    one = comparison(tmp_path)
+    answered(one, lambda key: InterruptedTrainingError("train: stopped by signal at 64 examples"))
+    with pytest.raises(SystemExit, match="stopped by a signal"):
+        one.select()
+    assert one.found["errors"] == {}
 
 
 def test_everyone_has_a_first_training_before_anyone_has_a_second(tmp_path: Path) -> None:

@@ -41,6 +41,18 @@ def test_an_item_that_fails_or_hangs_costs_no_other(tmp_path: Path, monkeypatch:
     assert found["works"]["rate"] == 3
 
 
+def test_a_gpu_that_is_lost_costs_no_item_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(slot: Slot) -> dict[str, object]:
+        raise torch.AcceleratorError("device-side assert triggered")
+
+    monkeypatch.setitem(gpu_slot.ITEMS, "formats", (9.0, lost))
+    slot = Slot(torch.device("cpu"), tmp_path, tiny=True)
+    found = gpu_slot.measure(slot, ["formats", "machine"], tmp_path / "out.json")
+    assert "device-side assert" in found["items"]["formats"]["error"]
+    assert "error" not in found["items"]["machine"]  # by a process of its own, whose items are as they were
+    assert json.loads((tmp_path / "out.json").read_text()) == found
+
+
 def test_the_items_fit_the_slot_one_after_the_other() -> None:
     assert gpu_slot.SECONDS <= 560
     seconds = {name: most for name, (most, _) in gpu_slot.ITEMS.items()}
