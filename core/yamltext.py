@@ -139,6 +139,8 @@ def _scalar(options: tuple[Any, ...], value: Written) -> Any:
     if any(get_origin(one) is Literal and str(value) in get_args(one) for one in options):
         return str(value)
     missing = value.value is None and (NoneType in options or not value)
+    if isinstance(value.value, bool) and bool not in options and (int in options or float in options):
+        return str(value)  # yes is no number, and pydantic would take it for 1
     if str not in options or missing:
         return value.value
     numbers = tuple(one for one in options if one in _PLAIN)

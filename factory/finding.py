@@ -95,9 +95,12 @@ def of_version(version: Version, scratch: Path) -> FoundModel:
 def _of_a_run(name: str, runs: Path | None) -> FoundModel | None:
     """The model that a run trained; None if there is no such run, or it trained none."""
     try:
-        artifacts = find_run(runs, name).artifacts() if runs is not None else {}
+        run = find_run(runs, name) if runs is not None else None
     except UserError:
         return None
+    if run is None or name not in (LATEST, run.id):  # a job's name begins its runs' ids, but is a registered model
+        return None
+    artifacts = run.artifacts()
     parts: dict[str, Path] = {
         part: artifacts[part]["path"] for part in ("model", "autoregressive") if part in artifacts
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from core import storage
@@ -10,6 +11,8 @@ from core.names import inside
 from factory import hub
 from factory.registry import Registry
 from factory.run_folder import find_run
+
+RECORD = "run.json"
 
 
 def fetch(name: str, target: Path, runs: Path, registry: str) -> int:
@@ -22,17 +25,20 @@ def fetch(name: str, target: Path, runs: Path, registry: str) -> int:
         registry: model registry.
 
     Raises:
-        UserError: there is no such thing, or a file is not what was registered.
+        UserError: there is no such thing, a file is not what was registered, or `target` holds something else.
     """
     if hub.is_hub(name):
         return len(hub.fetch(name, target).files)
     if storage.is_remote(name):
+        files = storage.list_files(name)
+        _require_own(target, files)
         storage.copy_tree(name, target)
-        return len(storage.list_files(name))
+        return len(files)
     store = Registry(registry)
     if "@" in name or name in store.models():
         version = store.resolve(name)
         places = {file: inside(target, file) for file in version.files}
+        _require_own(target, version.files)
         for file, path in places.items():  # none is written if one is refused
             expected = version.files[file]
             if path.exists() and storage.sha256(path) == expected:
@@ -42,6 +48,22 @@ def fetch(name: str, target: Path, runs: Path, registry: str) -> int:
                 path.unlink()
                 raise UserError(f"{name}: {file} is damaged in the registry: its SHA-256 is another one")
         return len(version.files)
-    folder = find_run(runs, name).folder
-    storage.copy_tree(folder, target)
-    return len(storage.list_files(folder))
+    run = find_run(runs, name)
+    kept, record = target / RECORD, run.folder / RECORD
+    if target.exists() and any(target.iterdir()) and not (kept.is_file() and _id_in(kept) == run.id):
+        raise UserError(f"{target}: holds something else than run {run.id}; choose another folder")
+    storage.write_bytes(kept, storage.read_bytes(record))  # first: a copy that is cut off is known by it
+    storage.copy_tree(run.folder, target)
+    return len(storage.list_files(run.folder))
+
+
+def _require_own(target: Path, files: Collection[str]) -> None:
+    """Raises UserError if `target` holds a file that is none of `files`: nobody's own files are mixed into a copy."""
+    others = sorted(set(storage.list_files(target)) - set(files)) if target.exists() else []
+    if others:
+        raise UserError(f"{target}: holds other files, such as {others[0]}; choose another folder")
+
+
+def _id_in(record: Path) -> str:
+    facts = storage.read_json(record)
+    return str(facts.get("id", "")) if isinstance(facts, dict) else ""

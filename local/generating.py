@@ -17,6 +17,7 @@ from factory.finding import FoundModel, find_model
 from local import terminal
 
 Watch = Callable[[float, list[str]], None]
+PICTURES = (".png", ".gif")
 
 
 def generate(
@@ -51,6 +52,8 @@ def generate(
         section = dict(source.manner) | {key: value for key, value in wishes.items() if value is not None}
         section.setdefault("seed", randbelow(2**31))
         result = {"model": model, "seed": section["seed"]}
+        if out is not None and (source.modality == "text" or out.suffix not in PICTURES):
+            _require_folder(out)
         if source.modality == "text":
             if label is not None:
                 raise UserError("--class is for models of images; this one writes text: use --prompt")
@@ -98,11 +101,20 @@ def _save_picture(drawn: Path, out: Path) -> Path:
         with np.load(drawn / "trajectory.npz") as path:
             terminal.save_gif(np.stack([_in_a_row(frame[:8]) for frame in path["images"]]), out)
         return out
-    if out.suffix != ".png":
+    if out.suffix not in PICTURES:
         storage.copy_tree(drawn, out)
         return out / "grid.png"
     storage.write_bytes(out, storage.read_bytes(drawn / "grid.png"))
     return out
+
+
+def _require_folder(out: Path) -> None:
+    """Raises UserError if `out` cannot be the folder of samples, or holds what is none."""
+    if out.suffix and not out.is_dir():
+        raise UserError(f"--out {out}: pictures end in .png, animations in .gif; a folder's name has no ending")
+    held = [Path(name).name for name in storage.list_files(out)] if out.exists() else []
+    if held and not {"samples.npz", "samples.jsonl"} & set(held):
+        raise UserError(f"--out {out}: holds other files, such as {held[0]}; choose another folder")
 
 
 def _in_a_row(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

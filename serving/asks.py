@@ -58,7 +58,7 @@ class TextAsk(_Ask):
     """Texts: new ones, continued ones, or with a gap filled in."""
 
     prompt: str = Field("", max_length=20_000, description=f"Continued, or filled in at {GAP}")
-    temperature: float | None = Field(None, gt=0, le=10)
+    temperature: float | None = Field(None, ge=1e-3, le=10)
     length: int | None = Field(None, ge=1, le=100_000, description="New tokens; left out: the model's context")
     gap: int | None = Field(None, ge=1, le=1000, description=f"Tokens that {GAP} is filled with")
 

@@ -250,7 +250,7 @@ class ImageDiffusion(nn.Module):
                 f"images: found {pixels.dtype} of shape {list(pixels.shape)}; the model takes uint8"
                 f" [B, {_sizes(stored)}] or floats in [-1, 1] [B, {_sizes(self.shape.size)}]"
             )
-        return pixels
+        return pixels.float()
 
     def _labels(self, labels: Tensor | NDArray[Any] | None, count: int) -> Tensor:
         if labels is None:

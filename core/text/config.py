@@ -147,7 +147,7 @@ class TextSample(Frozen):
         "mixture", description="mixture: a step goes to a token drawn from its law; the others to the mean of all"
     )
     steps: int = Field(16, ge=1, le=10_000, description="network evaluations for each block")
-    temperature: float = Field(1.0, gt=0, le=10, description="of the denoiser's token probabilities")
+    temperature: float = Field(1.0, ge=1e-3, le=10, description="of the denoiser's token probabilities")
     tilt: float | None = Field(None, ge=0, le=1000, description="null: the largest that was trained")
     guidance: float = Field(1.0, ge=0, le=50, description="1 is none; weight of the text before, as in CFG")
     fusion: Literal["bayes", "mix", "reweight", "verify"] = Field("verify", description="how guided samples are made")
@@ -163,7 +163,7 @@ class TextEvaluate(Frozen):
     """How samples are compared with real text."""
 
     judge_order: int = Field(5, ge=1, le=12, description="characters an n-gram of the judge spans")
-    temperatures: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
+    temperatures: tuple[Annotated[float, Field(ge=1e-3, le=10)], ...] = Field(
         (0.7, 0.8, 0.9, 1.0), max_length=20, description="of the frontier; empty: not measured"
     )
     frontier_count: int = Field(16, ge=1, le=10_000, description="samples at each temperature")

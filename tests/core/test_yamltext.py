@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core import yamltext
-from core.config import read_yaml, validate, with_overrides
+from core.config import TrainConfig, read_yaml, validate, with_overrides
 from core.errors import UserError
 from core.images.config import ImageData, ImageModel
 from core.text.config import TextSample
@@ -43,6 +43,12 @@ def test_a_text_field_keeps_what_was_written(text: str) -> None:
 @pytest.mark.parametrize("text", ["null", "~", ""])
 def test_nothing_is_still_nothing_where_the_field_allows_it(text: str) -> None:
     assert validate(Settings, yamltext.parse(f"project: {text}", "x"), "x").project is None
+
+
+@pytest.mark.parametrize("text", ["examples: yes", "learning_rate: on", "examples: 100\nseed: true"])
+def test_yes_is_no_number(text: str) -> None:
+    with pytest.raises(UserError, match="valid (integer|number)"):
+        validate(TrainConfig, yamltext.parse(text, "x"), "x")
 
 
 def test_other_fields_are_what_yaml_says() -> None:

@@ -11,6 +11,7 @@ import pytest
 from core import storage
 from core.errors import UserError
 from factory.registry import Registry
+from factory.run_folder import Run, new_run
 from local.downloads import fetch
 from tests.fakes.gcs import GcsServer
 from textdiffusion.cli import app as cli
@@ -106,3 +107,33 @@ def test_a_link_in_the_target_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "copy" / "model").unlink()
     assert fetch("m@1", tmp_path / "copy", tmp_path / "runs", str(tmp_path / "registry")) == 1
     assert storage.list_files(tmp_path / "copy") == ["model/weights.safetensors"]
+
+
+def test_a_copy_of_a_run_goes_only_where_it_began(tmp_path: Path) -> None:
+    one, other = (new_run(tmp_path / "runs", "images", job, ["sample"], {}) for job in ("one", "other"))
+    storage.write_bytes(one.folder / "metrics.json", b"{}")
+    for run in (one, other):
+        run.save(status="succeeded")
+
+    def copy(run: Run, name: str) -> int:
+        return fetch(run.id, tmp_path / name, tmp_path / "runs", str(tmp_path / "registry"))
+
+    storage.write_bytes(tmp_path / "mine" / "metrics.json", b"mine")
+    with pytest.raises(UserError, match="holds something else than run"):
+        copy(one, "mine")
+    assert (tmp_path / "mine" / "metrics.json").read_bytes() == b"mine"
+    count = copy(one, "copy")
+    (tmp_path / "copy" / "metrics.json").unlink()
+    assert copy(one, "copy") == count  # picked up again
+    assert (tmp_path / "copy" / "metrics.json").exists()
+    with pytest.raises(UserError, match="holds something else than run other"):
+        copy(other, "copy")
+
+
+def test_a_copy_of_a_model_leaves_other_files_alone(tmp_path: Path) -> None:
+    register(str(tmp_path / "registry"), {"model/weights.safetensors": hashlib.sha256(b"w").hexdigest()})
+    storage.write_bytes(tmp_path / "mine" / "letter.txt", b"mine")
+    with pytest.raises(UserError, match=r"holds other files, such as letter\.txt"):
+        fetch("m@1", tmp_path / "mine", tmp_path / "runs", str(tmp_path / "registry"))
+    assert fetch("m@1", tmp_path / "copy", tmp_path / "runs", str(tmp_path / "registry")) == 1
+    assert fetch("m@1", tmp_path / "copy", tmp_path / "runs", str(tmp_path / "registry")) == 1

@@ -96,10 +96,12 @@ def test_what_is_not_wished_for_is_as_it_was_when_the_model_was_measured(place: 
         return generate(model, registry.root, wishes, runs=tmp_path / "runs", out=tmp_path / "a.png")["picture"]
 
     wanted = picture(str(place / "model"), **manner)
-    assert np.array_equal(picture("tiny"), wanted)
+    assert np.array_equal(picture("tiny@1"), wanted)
     assert np.array_equal(picture(run.id), wanted)
-    assert np.array_equal(picture("tiny", steps=5), picture(str(place / "model"), **{**manner, "steps": 5}))
-    assert not np.array_equal(picture("tiny", steps=5), wanted)
+    with pytest.raises(UserError, match="tiny: no champion"):
+        picture("tiny")  # its run's id begins so, and is not what a registered model's name means
+    assert np.array_equal(picture("tiny@1", steps=5), picture(str(place / "model"), **{**manner, "steps": 5}))
+    assert not np.array_equal(picture("tiny@1", steps=5), wanted)
     assert not np.array_equal(picture(str(place / "model")), wanted)
 
 
@@ -169,3 +171,13 @@ def test_a_terminal_sees_the_picture_and_a_pipe_does_not(
         assert ended.value.code == 0
         assert ("▀" in stream.getvalue()) == blocks
         assert stream.getvalue().endswith("x.png\n")
+
+
+@pytest.mark.parametrize("name", ["holiday", "drawn.jpg"])
+def test_a_folder_of_something_else_is_left_alone(name: str, place: Path, tmp_path: Path) -> None:
+    out = tmp_path / name
+    if name == "holiday":
+        storage.write_bytes(out / "grid.png", b"mine")
+    with pytest.raises(UserError, match="--out"):
+        generate(str(place / "model"), str(tmp_path / "registry"), {"count": 4, "steps": 2}, out=out)
+    assert not out.exists() or (out / "grid.png").read_bytes() == b"mine"
