@@ -21,6 +21,7 @@ from core import storage
 from core.config import Frozen, validate
 from core.errors import UserError
 
+YOURS = "yours"  # the device of --rate
 TABLE = Path(__file__).with_name("scale_law.json")
 CONFIDENCE = 0.9
 _T = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)  # two-sided 90 %, by degrees of freedom
@@ -67,10 +68,27 @@ class Speed(Frozen):
 
 
 class Table(Frozen):
-    """All that was measured."""
+    """All that was measured; `jobs` is the network of each data set's job, whose speed is known on most devices."""
 
     curves: tuple[Curve, ...]
     speeds: tuple[Speed, ...]
+    jobs: dict[str, str] = Field(default_factory=dict)
+
+    def speed(self, data: str, network: str, device: str) -> Speed | None:
+        asked = (data, network, device)
+        return next((one for one in self.speeds if (one.data, one.network, one.device) == asked), None)
+
+    def devices(self, data: str) -> list[str]:
+        """Those on which something of `data` has a speed."""
+        return list(dict.fromkeys(one.device for one in self.speeds if one.data == data))
+
+    def ratio(self, data: str, network: str) -> float | None:
+        """How many times as fast as the job's a network is, where both have a speed."""
+        job = self.jobs.get(data, network)
+        pairs = [(self.speed(data, network, device), self.speed(data, job, device)) for device in self.devices(data)]
+        both = [math.prod(one.examples_per_second) / math.prod(other.examples_per_second)
+                for one, other in pairs if one and other]  # fmt: skip
+        return math.sqrt(both[0]) if both else 1.0 if job == network else None
 
 
 @dataclass(frozen=True)
@@ -156,12 +174,13 @@ class Offer:
 
 
 def offers(
-    minutes: float, device: str, data: str, rate: float | None = None, known: Table | None = None
+    minutes: float, device: str | None, data: str, rate: float | None = None, known: Table | None = None
 ) -> list[Offer]:
     """What each measured network makes of `minutes` on `device`, the best first; the same metric comes together.
 
     Args:
-        rate: examples a second, measured by the user, in the place of what the table says of the device.
+        device: None: the first on which something was measured.
+        rate: examples a second of the job's network, measured by the user; others are as much faster as in the table.
 
     Raises:
         UserError: the data or device was not measured, or the budget lies beyond what was for every network.
@@ -170,10 +189,11 @@ def offers(
     curves = [curve for curve in known.curves if curve.data == data]
     if not curves:
         raise UserError(f"--data: found {data}; measured: {', '.join(dict.fromkeys(c.data for c in known.curves))}")
+    device = YOURS if rate is not None else device or next(iter(known.devices(data)), "")
     made: list[Offer] = []
     refused: dict[str, tuple[float, str]] = {}  # by name, of the curve that goes farthest
     for curve in curves:
-        found = _speed(known, curve, device) if rate is None else (rate, rate, False)
+        found = _speed(known, curve, device, rate)
         if found is None:
             continue
         slow, fast, calculated = found
@@ -190,8 +210,8 @@ def offers(
                   **numbers)  # type: ignore[arg-type]
         )  # fmt: skip
     if not made and not refused:
-        devices = dict.fromkeys(speed.device for speed in known.speeds if speed.data == data)
-        raise UserError(f"--device: found {device}; for {data}: {', '.join(devices)}; or your own speed by --rate")
+        devices = ", ".join(known.devices(data))
+        raise UserError(f"--device: found {device}; for {data}: {devices}; or your own speed by --rate")
     if not made:
         where = "; ".join(says for _, says in refused.values())
         raise UserError(f"--minutes {minutes:g}: beyond what was measured for {data}: {where}")
@@ -210,17 +230,26 @@ def _beyond(curve: Curve, law: Law, slow: float, fast: float, examples: float, c
     )
 
 
-def _speed(known: Table, curve: Curve, device: str) -> tuple[float, float, bool] | None:
-    """Slowest and fastest examples a second of the curve's network on `device`, and whether they are calculated."""
-    for one in known.speeds:
-        if (one.data, one.network, one.device) == (curve.data, curve.network, device):
-            return *one.examples_per_second, one.calculated
-    return None
+def _speed(known: Table, curve: Curve, device: str, rate: float | None) -> tuple[float, float, bool] | None:
+    """Slowest and fastest examples a second of the curve's network on `device`, and whether they are calculated: from
+    the job's network there, and how much faster this one is where both were measured."""
+    own = known.speed(curve.data, curve.network, device)
+    if own is not None:
+        return *own.examples_per_second, own.calculated
+    job, ratio = known.jobs.get(curve.data, curve.network), known.ratio(curve.data, curve.network)
+    there = known.speed(curve.data, job, device)
+    if ratio is None or (rate is None and there is None):
+        return None
+    slow, fast = (rate, rate) if rate is not None else there.examples_per_second  # type: ignore[union-attr]
+    return slow * ratio, fast * ratio, job != curve.network
 
 
 def choice(made: Sequence[Offer]) -> str:
     """What to choose, in a sentence: the best of a metric, and which of the others cannot be told from it."""
     best = made[0]
-    alike = [one.network for one in made[1:] if one.metric == best.metric and one.low < best.high]
+    others = [one for one in made[1:] if one.metric == best.metric]
+    if not others:
+        return f"{best.examples:,} examples of network {best.network}, the only one that was measured for such a budget"
+    alike = [one.network for one in others if one.low < best.high]
     doubt = f"; cannot be told from {', '.join(alike)} by these trainings" if alike else ""
     return f"choose network {best.network} with {best.examples:,} examples{doubt}"

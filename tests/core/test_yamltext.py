@@ -47,7 +47,7 @@ def test_nothing_is_still_nothing_where_the_field_allows_it(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["examples: yes", "learning_rate: on", "examples: 100\nseed: true"])
 def test_yes_is_no_number(text: str) -> None:
-    with pytest.raises(UserError, match="valid (integer|number)"):
+    with pytest.raises(UserError, match=r"valid (integer|number)"):
         validate(TrainConfig, yamltext.parse(text, "x"), "x")
 
 

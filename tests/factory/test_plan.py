@@ -64,6 +64,26 @@ def test_a_budget_within_what_was_measured_has_an_offer_and_its_slowest_case() -
     assert offers(1, "mine", "rings", rate=100, known=known())[0].examples == 6000
 
 
+def test_another_network_is_as_much_faster_than_the_jobs_as_where_both_were_measured() -> None:
+    curve, speed = known().curves[0].model_dump(), known().speeds[0].model_dump()
+    speeds = [
+        {**speed, "examples_per_second": (100, 100)},
+        {**speed, "device": "gpu", "examples_per_second": (50, 50)},
+        {**speed, "network": "4, 8", "examples_per_second": (150, 600)},
+    ]
+    both = known(curves=[curve, {**curve, "network": "4, 8"}], speeds=speeds, jobs={"rings": "8, 16"})
+
+    def seen(**asked: Any) -> dict[str, tuple[int, bool]]:
+        made = offers(1, asked.pop("device", None), "rings", known=both, **asked)
+        return {one.network: (one.examples, one.calculated) for one in made}
+
+    assert seen() == {"8, 16": (6000, False)}  # cpu, the first device; 18,000 of the other are beyond
+    assert seen(device="gpu") == {"8, 16": (3000, False), "4, 8": (9000, True)}
+    assert seen(rate=20) == {"8, 16": (1200, False), "4, 8": (3600, True)}
+    (alone,) = offers(1, None, "rings", known=both)
+    assert plan.choice([alone]) == "6,000 examples of network 8, 16, the only one that was measured for such a budget"
+
+
 @pytest.mark.parametrize(
     ("minutes", "device", "data", "says"),
     [

@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 
 def jobs(as_json: Json = False) -> None:
-    """The predefined jobs: what they do, on which machine, and what they cost in the cloud."""
+    """The predefined jobs: what they do, on which machine, and what their training alone costs in the cloud."""
     from pipelines.jobs import job_names, load_job
     from pipelines.machines import load_machines
     from pipelines.settings import load_settings
@@ -52,7 +52,8 @@ def jobs(as_json: Json = False) -> None:
     for name in job_names():
         job = load_job(name)
         budget = getattr(job, "train", None)
-        minutes = budget.minutes if budget is not None else None
+        trainings = [one for one in (getattr(job, "autoregressive", None), budget) if one is not None]
+        minutes = sum(one.minutes or 0 for one in trainings)
         price = machines[job.resources.train].price()
         rows.append(
             {
@@ -62,11 +63,11 @@ def jobs(as_json: Json = False) -> None:
                 "data": job.data.source,
                 "machine": job.resources.train if job.kind == "training" else job.resources.sample,
                 "training": f"{minutes:g} min" if minutes else (f"{budget.examples:,} examples" if budget else None),
-                "usd": round(minutes / 60 * price, 2) if minutes and price else None,
+                "training_usd": round(minutes / 60 * price, 2) if minutes and price else None,
                 "description": job.description,
             }
         )
-    columns = ("job", "modality", "kind", "data", "machine", "training", "usd", "description")
+    columns = ("job", "modality", "kind", "data", "machine", "training", "training_usd", "description")
     answer(rows, columns, as_json, "no jobs in pipelines/configs")
 
 

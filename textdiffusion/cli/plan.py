@@ -21,11 +21,14 @@ def register(app: typer.Typer) -> None:
 def plan(
     minutes: Annotated[float, typer.Option(min=0.001, max=43_200, help="Of training.")],
     device: Annotated[
-        str, typer.Option(help="cpu: two cores with AVX2; cpu-bf16: with AVX512; h200, l4, ..: one GPU.")
-    ] = "cpu",
+        str | None,
+        typer.Option(
+            help="cpu: two cores with AVX2; cpu-bf16: with AVX512; h200, l4, ..: one GPU; default: the first."
+        ),
+    ] = None,
     data: Annotated[str, typer.Option(help="The data of which job: mnist or shakespeare.")] = "mnist",
     rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Examples a second of your machine; `runs` and logs have it.")
+        float | None, typer.Option(min=0.001, help="Examples a second of the job on your machine, as its log says.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -40,7 +43,7 @@ def plan(
     rows = [
         {
             **asdict(one),
-            "speed": "yours" if rate else "calculated" if one.calculated else "measured",
+            "speed": "calculated" if one.calculated else "yours" if rate else "measured",
             "value": f"{one.value:.3g}",
             "interval": f"{one.low:.3g} to {one.high:.3g}",
         }

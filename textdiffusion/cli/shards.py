@@ -14,7 +14,7 @@ from textdiffusion.cli.output import examples
 def register(app: typer.Typer) -> None:
     """Adds the command to `app`."""
     lines = (
-        "shards registry/mnist-small/1/model --count 100000 --out many",
+        "shards registry/mnist-small/versions/00001/model --count 100000 --out many",
         "shards gs://my-bucket/model --count 1000000 --out gs://my-bucket/many --worker 3/8 --set sample.steps=16",
     )
     app.command("shards", epilog=examples(*lines))(shards)
