@@ -7,6 +7,7 @@ Nothing is measured here: networks are counted (benchmarks/workload.py), time is
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Callable, Iterator
 
@@ -194,6 +195,7 @@ def tables() -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for name, table in tables():
         print(f"<!-- {name} -->\n{table}\n")
 

@@ -23,7 +23,7 @@ from core.images.prepared import Prepared
 from core.processes.world import own_device
 from core.samplers import Step
 from core.text import sampling as text
-from core.text.config import GAP, TextSample
+from core.text.config import GAP, TextDraw
 from core.text.model import load_models
 
 TEXT_ROWS = 16  # of a batch on a CPU
@@ -117,7 +117,7 @@ class _Texts:
 
     def draw(self, section: Mapping[str, Any], rows: Rows, show: Show | None = None) -> tuple[dict[str, Any], bytes]:
         prompts = sorted({row["prompt"] for row in rows} - {""})
-        settings = validate(TextSample, {**section, "modes": ["diffusion"], "prompts": prompts}, "sample")
+        settings = validate(TextDraw, {**section, "modes": ["diffusion"], "prompts": prompts}, "sample")
         writer = text.Writer(self.trained, self.other, settings, self.device)
         writer.require_modes()
         blocks = -(-writer.length // writer.block) if not any(GAP in prompt for prompt in prompts) else 1

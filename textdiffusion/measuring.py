@@ -72,13 +72,16 @@ def evaluate(
     with scratches.temporary_folder("evaluate") as scratch:
         trained, drawn, measured = scratch / "model", scratch / "samples", scratch / "evaluation"
         if isinstance(model, ImageDiffusion):
-            section.setdefault("count", count or COUNT["images"])
+            section.setdefault("count", COUNT["images"] if count is None else count)
             labels = wanted.pop("labels", None)
             asked = model.settings(section["count"], label=labels, **wanted)
             sample_into(drawn, model.trained, asked, World(0, 1, model.device))
         else:
             model.save(trained)
-            asked_of_text = {"modes": ["diffusion"], **model.settings(count or COUNT["text"], **wanted)}
+            asked_of_text = {
+                "modes": ["diffusion"],
+                **model.settings(COUNT["text"] if count is None else count, **wanted),
+            }
             run(SampleRequest(modality="text", sample=asked_of_text, model=trained, out=drawn))
         run(
             EvaluateRequest(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -157,6 +157,13 @@ class TextSample(Frozen):
     seed: int = Field(0, ge=0, lt=2**63)
     batch_size: int = Field(48, ge=1, le=100_000)
     precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of the network; laws stay fp32")
+
+
+class TextDraw(TextSample):
+    """How texts are drawn for somebody who waits: no record of a run keeps their prompts, which may read like a
+    password."""
+
+    kept_nowhere: ClassVar[frozenset[str]] = frozenset({"prompts"})
 
 
 class TextEvaluate(Frozen):

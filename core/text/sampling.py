@@ -19,7 +19,7 @@ from core.randomness import Noise, seed_of
 from core.requests import Facts, SampleRequest, ShardDrawer, ShardRequest
 from core.text import autoregressive, fusion, generation, masked, original
 from core.text.autoregressive import Autoregressive
-from core.text.config import GAP, TextSample, around_gap
+from core.text.config import GAP, TextDraw, TextSample, around_gap
 from core.text.denoiser import Diffusion
 from core.text.generation import Settings, Watch
 from core.text.masked import Masked
@@ -258,7 +258,7 @@ def written(
         UserError: the settings ask for what the model cannot do.
     """
     asked = {"modes": ["infill" if GAP in prompt else "diffusion"], "prompts": [prompt] if prompt else []}
-    settings = validate(TextSample, {**sample, **asked}, "sample")
+    settings = validate(TextDraw, {**sample, **asked}, "sample")
     writer = Writer(trained, other, settings, device)
     writer.require_modes()
 

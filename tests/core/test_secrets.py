@@ -10,7 +10,7 @@ from core.config import read_yaml, validate
 from core.errors import UserError
 from core.images.config import ImageData
 from core.secrets import redact
-from core.text.config import TextData
+from core.text.config import TextData, TextDraw, TextSample
 from factory.job import parse_job
 from pipelines.compile import ROOT
 from pipelines.jobs import CONFIGS
@@ -77,6 +77,14 @@ def test_no_field_of_a_configuration_takes_a_token(kind: str) -> None:
 
 def test_the_token_of_the_settings_is_taken_for_it_is_kept_nowhere() -> None:
     assert load_settings(environment={"TEXTDIFFUSION_KUBEFLOW_TOKEN": forms()["a JWT"]}).kubeflow_token
+
+
+@pytest.mark.parametrize("kind", forms())
+def test_a_prompt_is_kept_by_runs_and_not_by_a_draw(kind: str) -> None:
+    section = {"prompts": [f"password: {forms()[kind]}"]}
+    with pytest.raises(UserError, match="prompts: holds a credential"):
+        validate(TextSample, section, "sample")
+    assert validate(TextDraw, section, "sample").prompts
 
 
 def test_the_librarys_patterns_are_not_imported_for_words() -> None:
