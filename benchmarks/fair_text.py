@@ -234,7 +234,8 @@ def _draw(found: Facts, axes: Any) -> None:
     axes.set(xscale="log", xlabel="evaluations a token (log)", ylabel="bits per character, a line a training")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
-    axes.set_xticks(sorted({one["evaluations"] for run in found["trainings"] for one in run["bits"]}))
+    seen = [one["evaluations"] for run in found["trainings"] for one in run["bits"]]
+    axes.set_xticks([2.0**power for power in range(-4, 9) if min(seen) <= 2.0**power <= max(seen)])
     axes.legend(frameon=False, fontsize=7)
 
 
