@@ -48,7 +48,11 @@ def _accelerator() -> Check:
 
 
 def _says(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip()
+    """What a program prints; nothing if it cannot be run or hangs, as nvidia-smi does with a broken driver."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 def _disk() -> Check:

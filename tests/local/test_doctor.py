@@ -30,3 +30,4 @@ def test_a_card_counts_only_if_torch_can_use_it(
 
 def test_torch_is_asked_in_a_process_of_its_own() -> None:
     assert doctor._says(["sh", "-c", "echo card; exit 3"]) == "card"
+    assert doctor._says(["no-such-program"]) == ""
