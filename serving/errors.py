@@ -65,6 +65,10 @@ def install(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
+        if first["type"] == "json_invalid":  # its place is a number of characters
+            return _answer(f"body: not valid JSON at character {first['loc'][-1]}", 422)
+        if first["loc"] == ("body",) and isinstance(error.body, str | bytes):
+            return _answer("body: not read as JSON; send it with Content-Type: application/json", 422)
         key = ".".join(str(part) for part in first["loc"] if part != "body")
         return _answer(f"{key or 'body'}: {first['msg'].removeprefix('Value error, ')}", 422)
 

@@ -39,6 +39,19 @@ def test_what_is_not_allowed_of_images_is_named(ask: dict[str, Any], message: st
     assert message in answer["error"]
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        (b'{"count": 1,}', "application/json", "body: not valid JSON at character 12"),
+        (b'{"count": 1}', "application/x-www-form-urlencoded", "body: not read as JSON; send it with Content-Type"),
+    ],
+)
+def test_a_body_that_is_no_json_is_told_why(body: bytes, kind: str, message: str, images_server: Served) -> None:
+    answer = images_server.client.post("/generate", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 422
+    assert message in answer.json()["error"]
+
+
 def test_the_keys_that_are_allowed_are_those_that_are_documented(images_server: Served) -> None:
     answer = images_server.post("/predict", {"instances": [{}], "parameters": {"klass": 1}}, 422)
     assert "klass: there is no such key, found 1; did you mean 'class'? allowed: class, count" in answer["error"]
