@@ -67,7 +67,9 @@ class TrainConfig(Frozen):
     """The training loop. One clock, examples seen, drives learning rate, EMA, noise and data order."""
 
     examples: int | None = Field(None, ge=1, le=10**12, description="budget in examples; alternative to minutes")
-    minutes: float | None = Field(None, gt=0, le=60 * 24 * 30, description="budget in minutes of training")
+    minutes: float | None = Field(
+        None, gt=0, le=60 * 24 * 30, description="budget in minutes of steps; validations and previews come on top"
+    )
     batch_size: int = Field(128, ge=1, le=1_048_576, description="global batch: all processes, all micro-batches")
     micro_batch: int | None = Field(None, ge=1, description="examples a process holds at once; null: no accumulation")
     seed: int = Field(0, ge=0, lt=2**63)

@@ -153,6 +153,10 @@ class Registry:
         """
 
         def step(pointer: Pointer | None) -> tuple[int, list[int]]:
+            if model not in (known := self.models()):
+                raise UserError(
+                    f"{model}: no such model in {self.root}; registered models: {', '.join(known) or 'none'}"
+                )
             if not pointer or not pointer.previous:
                 raise UserError(f"{model}: there is no earlier champion to roll back to")
             number, *rest = pointer.previous

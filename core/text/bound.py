@@ -148,8 +148,3 @@ def _prior(path: NoisePath, embeddings: Tensor) -> float:
 
 def _cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
-
-
-def unigram_posterior(unigram: Tensor, embeddings: Tensor) -> TokenPosterior:
-    """The exact posterior when tokens are independent: what can be known without context."""
-    return lambda tokens, z, gamma: unigram + evidence(z, gamma, embeddings)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from core.text.autoregressive import unigram_log_probs
-from core.text.bound import chain_bound, path_bound, unigram_posterior
+from core.text.bound import TokenPosterior, chain_bound, path_bound
 from core.text.config import ProcessConfig
 from core.text.data import TextSet, windows
 from core.text.denoiser import Diffusion
@@ -82,6 +82,11 @@ class Bigrams:
 @pytest.fixture(scope="module")
 def chain() -> Bigrams:
     return Bigrams()
+
+
+def unigram_posterior(unigram: Tensor, embeddings: Tensor) -> TokenPosterior:
+    """The exact posterior when tokens are independent: what can be known without context."""
+    return lambda tokens, z, gamma: unigram + evidence(z, gamma, embeddings)
 
 
 @pytest.mark.parametrize("size", [16, 32, 64])
