@@ -212,6 +212,8 @@ def text(
     if isinstance(source, str) and len(source) >= MIN_CHARACTERS:  # no path is as long, and no text shorter
         prepare_text([source], "text", validate(TextData, section, "data"), dataset.folder)
         return dataset
+    if not isinstance(source, str | os.PathLike):
+        raise UserError(f"text: found {type(source).__name__}; give the text itself, or where it is")
     place = os.fspath(source)
     if isinstance(source, str) and source in TEXTS:
         section |= {"source": source}

@@ -237,6 +237,8 @@ class ImageDiffusion(nn.Module):
             if label not in names:
                 raise UserError(f"label: found {label!r}; allowed: {', '.join(names[:20]) or 'none'}")
             return names.index(label)
+        if isinstance(label, bool) or not hasattr(label, "__index__"):
+            raise UserError(f"label: found {label!r}; expected a class's name or number")
         return int(label)
 
     def _clean(self, images: Tensor | NDArray[Any]) -> Tensor:

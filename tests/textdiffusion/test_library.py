@@ -210,11 +210,13 @@ def test_a_loss_is_one_number_an_image_and_repeats_with_torchs_seed(data: td.Ima
     diffusion = td.ImageDiffusion(TINY, data.shape, 10)
     images, labels = data.images()[:5], data.labels()[:5]
     losses = []
-    for given in (images.copy(), torch.from_numpy(images / np.float32(127.5) - 1)[:, None]):
+    scaled = images / 127.5 - 1  # float64, as numpy's floats are
+    for given in (images.copy(), scaled[:, None], torch.from_numpy(scaled).float()[:, None]):
         torch.manual_seed(1)
         losses.append(diffusion.loss(given, labels))
     assert losses[0].shape == (5,)
-    torch.testing.assert_close(losses[0], losses[1])
+    for other in losses[1:]:
+        torch.testing.assert_close(losses[0], other)
     assert not torch.equal(losses[0], diffusion.loss(images.copy(), labels))
     assert diffusion.loss(images.copy()).shape == (5,)
 
@@ -310,6 +312,8 @@ def test_pictures_are_enlarged_by_whole_pixels() -> None:
         (lambda d, m, t: td.images("digits", limt=3), "data: limt"),
         (lambda d, m, t: td.text("corpus.txt"), "corpus.txt: no such file or folder, and too short as a text"),
         (lambda d, m, t: td.text("x" * 999), "no such file or folder"),
+        (lambda d, m, t: td.text(5), "text: found int; give the text itself"),
+        (lambda d, m, t: td.evaluate(m, d, 0), "count"),
         (lambda d, m, t: td.train(d), "set exactly one of examples and minutes"),
         (lambda d, m, t: td.train(d, examples=64, batchsize=3), "train: batchsize"),
         (lambda d, m, t: td.train(d, examples=64, network={"chanels": [8]}), "model: network.chanels"),
@@ -319,6 +323,8 @@ def test_pictures_are_enlarged_by_whole_pixels() -> None:
         (lambda d, m, t: td.train(t, examples=64, start=m), "start: found ImageDiffusion for Texts"),
         (lambda d, m, t: m.sample(2, label=10), "sample.labels: found '10'; allowed: 0, 1"),
         (lambda d, m, t: m.sample(2, label="ten"), "label: found 'ten'; allowed: 0, 1"),
+        (lambda d, m, t: m.sample(2, label=1.7), "label: found 1.7; expected a class's name or number"),
+        (lambda d, m, t: m.sample(2, label=True), "label: found True"),
         (lambda d, m, t: m.sample(0), "sample: count"),
         (lambda d, m, t: m.loss(np.zeros((2, 9, 9), np.uint8)), r"the model takes uint8 \[B, 8, 8\] or floats"),
         (lambda d, m, t: m.loss(np.zeros((2, 8, 8), np.uint8), np.array([0, 10])), "labels: found 0 to 10"),
