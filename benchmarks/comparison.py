@@ -21,7 +21,7 @@ Key = tuple[Any, ...]
 """("short", contender, *settings), ("training", *labels), (part, name) or (part,)."""
 
 ROWS = {"short": "short runs", "training": "trainings"}
-FREE = {"only", "seconds", "seeds", "workers", "work", "out", "data_dir"}
+FREE = frozenset({"only", "seconds", "seeds", "workers", "work", "out", "data_dir"})
 """Arguments in which a run that goes on with another may differ: they say how much is measured, or where."""
 
 
@@ -48,6 +48,7 @@ class Comparison(Generic[C]):
     file: str  # of `found`, in `--out`
     settings: tuple[str, ...]  # that a short run decides: in the key of its task, in order
     labels: tuple[str, ...]  # of a training: in the key of its task, in order
+    free = FREE
 
     def __init__(self, chosen: Namespace, place: Path, field: Sequence[C], parts: Sequence[str]) -> None:
         self.chosen, self.place, self.began = chosen, place, time.monotonic()
@@ -77,7 +78,7 @@ class Comparison(Generic[C]):
             return
         before = storage.read_json(path)
         was, now = ({"on": one["measured on"], **one["arguments"]} for one in (before, self.found))
-        for key in sorted((was.keys() | now.keys()) - FREE):
+        for key in sorted((was.keys() | now.keys()) - self.free):
             if was.get(key) != now.get(key):
                 raise SystemExit(f"{path} has {key}: {was.get(key)}, not {now.get(key)}; choose another --out")
         self.found |= {key: value for key, value in before.items() if key not in ("arguments", "errors")}

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison import Comparison, Key, Task, compare
+from benchmarks.comparison import FREE, Comparison, Key, Task, compare
 from benchmarks.fair_tasks import JUDGES, Facts, judged
 from benchmarks.fair_text_measures import Sizes
 from benchmarks.results import parser, publish
@@ -58,6 +58,7 @@ class Trainings(Comparison[Network]):
     """All of one modality, small budgets first."""
 
     settings, labels = (), ("network", "asked", "seed")
+    free = FREE | {"examples"}  # which are among the labels
 
     def __init__(self, chosen: Namespace, place: Path) -> None:
         self.images, self.file = chosen.modality == "images", f"scale-law-{chosen.modality}.json"
@@ -65,10 +66,6 @@ class Trainings(Comparison[Network]):
         super().__init__(chosen, place, fields[chosen.modality], ("judges",))
         self.source = sources[chosen.modality] if chosen.tiny else chosen.source or sources[chosen.modality]
         self.found |= {"modality": chosen.modality, "source": self.source}
-        path = chosen.out / self.file
-        before = storage.read_json(path) if (place / "dataset").exists() and path.exists() else {}
-        if before.get("source") == self.source:
-            self.found |= {key: before[key] for key in ("judges", "trainings")}
 
     def run(self) -> Facts:
         which, chosen = JUDGES[0], self.chosen
@@ -77,14 +74,13 @@ class Trainings(Comparison[Network]):
             source |= {"tokenizer": {"kind": "bpe", "vocabulary": 300 if chosen.tiny else 1024}}
         if not (self.place / "dataset").exists():
             run_here(PrepareDataRequest(modality=chosen.modality, data=source, out=self.place / "dataset"))
-        if self.images and which not in self.found["judges"]:
+        if self.images:
             self.do({("judges", which): partial(judged, self.place, which, chosen.judge_epochs, chosen.count)})
         self.do(dict(self._tasks()))
         self.workers.close()
         return self.found
 
     def _tasks(self) -> Iterator[tuple[Key, Task]]:
-        done = {tuple(run[label] for label in self.labels) for run in self.found["trainings"]}
         job = "digits" if self.source == "digits" else "mnist-training"
         sizes = TINY_SIZES if self.chosen.tiny else Sizes()
         for seed in range(self.chosen.seeds):
@@ -95,8 +91,7 @@ class Trainings(Comparison[Network]):
                         if self.images
                         else partial(text_training, self.place, one, examples, seed, sizes)
                     )
-                    if (one.name, examples, seed) not in done:
-                        yield ("training", one.name, examples, seed), task
+                    yield ("training", one.name, examples, seed), task
 
 
 def curves(found: Facts) -> list[Curve]:

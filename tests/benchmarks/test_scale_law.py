@@ -59,16 +59,33 @@ def test_laws_and_picture_are_of_every_curve(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
-    settings = {"modality": "images", "source": None, "examples": "1000,2000,64000", "seeds": 1, "only": "16-24"}
-    chosen = Namespace(out=tmp_path, tiny=False, workers=1, seconds=100, count=2, **settings)
-    storage.write_json(tmp_path / "scale-law-images.json", {**found(), "source": "mnist"})
-    work = tmp_path / "work"
+    settings = {
+        "modality": "images",
+        "source": None,
+        "seeds": 1,
+        "only": "16-24",
+        "tiny": False,
+        "workers": 1,
+        "data_dir": None,
+    }
+    work, asked = tmp_path / "work", []
     (work / "dataset").mkdir(parents=True)
-    one = scale_law.Trainings(chosen, work)
-    asked = [(name, examples) for (_, name, examples, _), _ in one._tasks()]
-    assert asked == [("16-24", 1000), ("16-24", 2000), ("16-24", 64000)]
-    assert one.found["judges"]
-    assert not scale_law.Trainings(chosen, tmp_path / "other").found["trainings"]  # whose judge would be another
+
+    def run(examples: str) -> list[Any]:
+        chosen = Namespace(out=tmp_path, work=work, examples=examples, seconds=100, count=2, judge_epochs=1, **settings)
+        one = scale_law.Trainings(chosen, work)
+        asked.clear()
+
+        def ended(tasks: dict[Any, Any], until: float) -> Any:
+            asked.extend(tasks)
+            return ((key, {"examples": 1}) for key in tasks)
+
+        one.workers.run = ended  # type: ignore[method-assign]
+        one.run()
+        return list(asked)
+
+    assert run("1000,2000") == [("judges", JUDGES[0]), ("training", "16-24", 1000, 0), ("training", "16-24", 2000, 0)]
+    assert run("1000,2000,64000") == [("training", "16-24", 64000, 0)]
 
 
 @pytest.mark.slow
