@@ -7,7 +7,7 @@
 Each contender has four learning rates and two batches: the pair with the lowest loss on validation images after a
 short run (`--select` examples) is taken. Then every contender is trained with the first seed at equal examples, then
 with the second, and so on; with `--each`, again at equal seconds, by its speed while nothing else runs. Each
-training chooses its weight of guidance of three by the second judge's distance to *validation* images, with other
+training chooses its weight of guidance of four by the second judge's distance to *validation* images, with other
 noise than the samples that are reported. Those are compared with training images, and so are test images, the floor.
 
 `fair.json` is written again after each training, so a run that is cut off at `--seconds` still gives numbers. Nothing

@@ -60,6 +60,7 @@ def measure(slot: Slot, names: list[str], out: Path, seconds: float = SECONDS) -
         left = seconds - (0.0 if slot.tiny else time.monotonic() - began)  # a dry run is of every item
         start, results = time.monotonic(), slot.results
         results.clear()
+        broken = False
         try:
             if left < 5:
                 raise OutOfTimeError("no time was left")
@@ -68,13 +69,11 @@ def measure(slot: Slot, names: list[str], out: Path, seconds: float = SECONDS) -
         except Exception as error:  # the next item may do better, and there is no second slot
             results["error"] = f"{type(error).__name__}: {str(error)[:500]}"
             broken = isinstance(error, torch.AcceleratorError)
-        else:
-            broken = False
         found["items"][name] = {**results, "seconds": round(time.monotonic() - start, 1)}
         storage.write_json(out, found)
         print(f"{name}: {found['items'][name]}", flush=True)
-        if broken and names[index + 1 :]:
-            found["items"] |= _elsewhere(slot, names[index + 1 :], out, seconds - (time.monotonic() - began))
+        if broken and (rest := names[index + 1 :]):
+            found["items"] |= _elsewhere(slot, rest, out, seconds - (time.monotonic() - began))
             storage.write_json(out, found)
             break
     return found

@@ -85,10 +85,13 @@ class Table(Frozen):
     def ratio(self, data: str, network: str) -> float | None:
         """How many times as fast as the job's a network is, where both have a speed."""
         job = self.jobs.get(data, network)
-        pairs = [(self.speed(data, network, device), self.speed(data, job, device)) for device in self.devices(data)]
-        both = [math.prod(one.examples_per_second) / math.prod(other.examples_per_second)
-                for one, other in pairs if one and other]  # fmt: skip
-        return math.sqrt(both[0]) if both else 1.0 if job == network else None
+        if network == job:
+            return 1.0
+        for device in self.devices(data):
+            one, other = self.speed(data, network, device), self.speed(data, job, device)
+            if one and other:
+                return math.sqrt(math.prod(one.examples_per_second) / math.prod(other.examples_per_second))
+        return None
 
 
 @dataclass(frozen=True)
@@ -238,10 +241,10 @@ def _speed(known: Table, curve: Curve, device: str, rate: float | None) -> tuple
         return *own.examples_per_second, own.calculated
     job, ratio = known.jobs.get(curve.data, curve.network), known.ratio(curve.data, curve.network)
     there = known.speed(curve.data, job, device)
-    if ratio is None or (rate is None and there is None):
+    speeds = (rate, rate) if rate is not None else there.examples_per_second if there else None
+    if ratio is None or speeds is None:
         return None
-    slow, fast = (rate, rate) if rate is not None else there.examples_per_second  # type: ignore[union-attr]
-    return slow * ratio, fast * ratio, job != curve.network
+    return speeds[0] * ratio, speeds[1] * ratio, job != curve.network
 
 
 def choice(made: Sequence[Offer]) -> str:

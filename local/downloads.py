@@ -49,10 +49,11 @@ def fetch(name: str, target: Path, runs: Path, registry: str) -> int:
                 raise UserError(f"{name}: {file} is damaged in the registry: its SHA-256 is another one")
         return len(version.files)
     run = find_run(runs, name)
-    kept, record = target / RECORD, run.folder / RECORD
-    if target.exists() and any(target.iterdir()) and not (kept.is_file() and _id_in(kept) == run.id):
+    if not storage.may_become(target, RECORD) or (
+        (target / RECORD).is_file() and find_run(runs, str(target.absolute())).id != run.id
+    ):
         raise UserError(f"{target}: holds something else than run {run.id}; choose another folder")
-    storage.write_bytes(kept, storage.read_bytes(record))  # first: a copy that is cut off is known by it
+    storage.write_bytes(target / RECORD, storage.read_bytes(run.folder / RECORD))  # first: a part is known by it
     storage.copy_tree(run.folder, target)
     return len(storage.list_files(run.folder))
 
@@ -62,8 +63,3 @@ def _require_own(target: Path, files: Collection[str]) -> None:
     others = sorted(set(storage.list_files(target)) - set(files)) if target.exists() else []
     if others:
         raise UserError(f"{target}: holds other files, such as {others[0]}; choose another folder")
-
-
-def _id_in(record: Path) -> str:
-    facts = storage.read_json(record)
-    return str(facts.get("id", "")) if isinstance(facts, dict) else ""

@@ -112,9 +112,8 @@ def _require_folder(out: Path) -> None:
     """Raises UserError if `out` cannot be the folder of samples, or holds what is none."""
     if out.suffix and not out.is_dir():
         raise UserError(f"--out {out}: pictures end in .png, animations in .gif; a folder's name has no ending")
-    held = [Path(name).name for name in storage.list_files(out)] if out.exists() else []
-    if held and not {"samples.npz", "samples.jsonl"} & set(held):
-        raise UserError(f"--out {out}: holds other files, such as {held[0]}; choose another folder")
+    if not storage.may_become(out, "samples.npz", "samples.jsonl"):
+        raise UserError(f"--out {out}: holds something else than samples; choose another folder")
 
 
 def _in_a_row(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

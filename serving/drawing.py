@@ -7,6 +7,7 @@ in batches of different sizes. Texts on a CPU are not filled up: rows of matrix 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,7 +67,7 @@ class _Images:
         self.device = own_device()
         self.trained = load_model(folder, self.device)
         self.tile = batch or images.tile(self.device)
-        self._prepared: dict[ImageSample, Prepared] = {}  # the last used come last
+        self._ready = lru_cache(KEPT)(self._prepared)
 
     def draw(self, section: Mapping[str, Any], rows: Rows, show: Show | None = None) -> tuple[dict[str, Any], bytes]:
         settings = validate(ImageSample, section, "sample")
@@ -92,17 +93,12 @@ class _Images:
         )[: len(rows)]
         return {"shape": drawn.shape}, drawn.tobytes()
 
-    def _ready(self, settings: ImageSample) -> Prepared:
+    def _prepared(self, settings: ImageSample) -> Prepared:
         """The networks as `settings` evaluate them: weights cast once, and on a GPU the path recorded when it is asked
         for again."""
-        one = self._prepared.pop(settings, None)
-        if one is None:
-            one = Prepared(self.trained, settings, self.device)
-            if self.device.type == "cuda":
-                one.record()
-        self._prepared[settings] = one
-        if len(self._prepared) > KEPT:
-            del self._prepared[next(iter(self._prepared))]
+        one = Prepared(self.trained, settings, self.device)
+        if self.device.type == "cuda":
+            one.record()
         return one
 
 

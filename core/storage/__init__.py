@@ -22,7 +22,7 @@ from core.storage.files import (
     write_json,
     write_json_lines,
 )
-from core.storage.folders import atomic_folder
+from core.storage.folders import atomic_folder, may_become
 
 __all__ = [
     "CHUNK",
@@ -34,6 +34,7 @@ __all__ = [
     "is_remote",
     "join",
     "list_files",
+    "may_become",
     "open_read",
     "read_bytes",
     "read_json",

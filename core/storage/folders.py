@@ -30,6 +30,14 @@ from core.storage.files import confirm, copy_tree, list_files, write_bytes
 _NO_FOLDER_RENAME = {errno.EMFILE, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV}
 
 
+def may_become(folder: Path, *marks: str) -> bool:
+    """Whether nothing is lost if `folder` becomes a new one of a kind that is known by one of the files `marks`: it is
+    not there, is empty, or is of that kind already."""
+    if not folder.exists() or any(inside(folder, mark).is_file() for mark in marks):
+        return True
+    return folder.is_dir() and not any(folder.iterdir())
+
+
 @contextmanager
 def atomic_folder(out: Path, manifest: str) -> Iterator[Path]:
     """A temporary folder that becomes `out` when the block ends well, and vanishes when it does not.

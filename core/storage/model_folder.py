@@ -46,7 +46,7 @@ def require_model_or_nothing(folder: str | Path) -> Path:
     if storage.is_remote(folder):
         raise UserError(f"{folder}: a model is saved to a folder of this machine; copy it from there")
     out = Path(folder).absolute()
-    if out.exists() and not (out / DESCRIPTION).is_file() and not (out.is_dir() and not any(out.iterdir())):
+    if not storage.may_become(out, DESCRIPTION):
         raise UserError(f"{folder}: holds something that is no model; choose another folder")
     return out
 

@@ -83,5 +83,5 @@ def needing_extra(module: str) -> ModuleType:
 
 def require_export_or_nothing(out: Path) -> None:
     """Raises UserError if `out` holds something else than an export, which would be lost."""
-    if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
+    if not storage.may_become(out, MANIFEST):
         raise UserError(f"{out}: holds something that is no export; choose another folder")

@@ -42,7 +42,7 @@ def write(
         UserError: there is no such model, `out` holds something else, a package is missing, or the browser's graph
             would not give our samples; nothing is written then.
     """
-    if out.exists() and not (out / page.PAGE).is_file() and not (out.is_dir() and not any(out.iterdir())):
+    if not storage.may_become(out, page.PAGE):
         raise UserError(f"{out}: holds something that is no playground; choose another folder")
     with scratches.temporary_folder("playground") as scratch:
         source = sources.load(find_model(model, registry, runs, scratch), wishes)

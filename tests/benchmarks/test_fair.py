@@ -16,6 +16,7 @@ from core.images import judge
 from core.images.config import ImageEvaluate
 from core.images.dataset import ImageDataset
 from core.training.result import InterruptedTrainingError
+from tests.benchmarks.answers import answered
 from tests.core.asked import Steps
 
 steps = Steps("images")
@@ -26,18 +27,6 @@ def comparison(place: Path, **changes: Any) -> fair.Images:
     given = {"work": None, "count": 20, "judge_epochs": 1, "select": 64, **settings, **changes}
     chosen = Namespace(out=place, **given)
     return fair.Images(chosen, place)
-
-
-def answered(one: fair.Images, answers: Any) -> list[Any]:
-    """Lets tasks end at once with what `answers` has for their keys; the keys in order."""
-    asked: list[Any] = []
-
-    def ended(tasks: dict[Any, Any], until: float) -> Any:
-        asked.extend(tasks)
-        return ((key, answers(key)) for key in tasks if answers(key))
-
-    one.workers.run = ended  # type: ignore[method-assign]
-    return asked
 
 
 def test_learning_rate_and_batch_are_those_of_the_lowest_loss_on_validation(tmp_path: Path) -> None:

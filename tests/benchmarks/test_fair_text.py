@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import fair_text
 from core import storage
+from tests.benchmarks.answers import answered
 
 
 def run(name: str, seed: int, windows: list[float], **more: Any) -> dict[str, Any]:
@@ -32,14 +33,7 @@ def test_learning_rates_are_those_of_the_lowest_loss_and_the_first_seed_comes_fi
     settings = {"tiny": False, "workers": 1, "only": "autoregressive,ours", "seeds": 2, "examples": 100, "select": 8}
     chosen = Namespace(out=tmp_path, work=None, seconds=100, judge=8, count=2, **settings)
     one = fair_text.Texts(chosen, tmp_path)
-    asked: list[Any] = []
-
-    def ended(tasks: dict[Any, Any], until: float) -> Any:
-        for key in tasks:
-            asked.append(key)
-            yield key, {"loss": abs(key[2] - 0.04) if key[0] == "short" else 0.0}
-
-    one.workers.run = ended  # type: ignore[method-assign]
+    asked = answered(one, lambda key: {"loss": abs(key[2] - 0.04) if key[0] == "short" else 0.0})
     one.prepare = lambda: None  # type: ignore[method-assign]
     one.run()
     assert one.found["chosen"]["ours"] == {"learning rate": 0.04, "of": 3}

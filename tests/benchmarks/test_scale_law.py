@@ -13,6 +13,7 @@ from benchmarks import scale_law
 from benchmarks.fair_tasks import JUDGES
 from core import storage
 from factory.plan import Table, offers
+from tests.benchmarks.answers import answered
 
 
 def found(modality: str = "images") -> dict[str, Any]:
@@ -68,21 +69,15 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
         "workers": 1,
         "data_dir": None,
     }
-    work, asked = tmp_path / "work", []
+    work = tmp_path / "work"
     (work / "dataset").mkdir(parents=True)
 
     def run(examples: str) -> list[Any]:
         chosen = Namespace(out=tmp_path, work=work, examples=examples, seconds=100, count=2, judge_epochs=1, **settings)
         one = scale_law.Trainings(chosen, work)
-        asked.clear()
-
-        def ended(tasks: dict[Any, Any], until: float) -> Any:
-            asked.extend(tasks)
-            return ((key, {"examples": 1}) for key in tasks)
-
-        one.workers.run = ended  # type: ignore[method-assign]
+        asked = answered(one, lambda key: {"examples": 1})
         one.run()
-        return list(asked)
+        return asked
 
     assert run("1000,2000") == [("judges", JUDGES[0]), ("training", "16-24", 1000, 0), ("training", "16-24", 2000, 0)]
     assert run("1000,2000,64000") == [("training", "16-24", 64000, 0)]

@@ -27,7 +27,7 @@ def test_networks_are_prepared_once_for_each_of_the_last_wishes(monkeypatch: pyt
     images._ready(wishes[-1])
     assert images._ready(wishes[0]) is first[0]
     assert images._ready(wishes[1]) is not first[1]
-    assert len(images._prepared) == drawing.KEPT
+    assert images._ready.cache_info().currsize == drawing.KEPT
 
 
 @pytest.mark.parametrize(("device", "recorded"), [("cpu", False), ("cuda", True)])

@@ -294,6 +294,16 @@ def traced() -> dict[str, Any]:
     return {"graphs": len(traces)}
 
 
+def outcome(work: Callable[[], Any]) -> Any:
+    """What `work` returns, or the error that it ended with."""
+    try:
+        return work()
+    except Exception as error:
+        if "--trace" in sys.argv:
+            raise
+        return {"error": f"{type(error).__name__}: {error}"[:300]}
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
@@ -301,16 +311,8 @@ def main() -> None:
         with pretended() as counts:
             for name, work in {**images(counts), **texts(counts)}.items():
                 counts.reset()
-                try:
-                    found[name] = work()
-                except Exception as error:
-                    if "--trace" in sys.argv:
-                        raise
-                    found[name] = {"error": f"{type(error).__name__}: {error}"[:300]}
-        try:
-            found["trace text, diffusion"] = traced()
-        except Exception as error:
-            found["trace text, diffusion"] = {"error": f"{type(error).__name__}: {error}"[:300]}
+                found[name] = outcome(work)
+        found["trace text, diffusion"] = outcome(traced)
         print(json.dumps(found, indent=1))
 
 
