@@ -151,7 +151,7 @@ def test_the_completion_script_asks_this_program(
         (["promote", "digits@١"], "expected MODEL@NUMBER"),  # a digit to int too, and no version's name
         (["promote", "digits@1234567890"], "expected MODEL@NUMBER"),
         (["promote", "digits@3"], "no such version"),
-        (["rollback", "digits"], "no earlier champion"),
+        (["rollback", "digits"], "digits: no such model in registry; registered models: none"),
         (["rollback", "../x"], "expected lower case letters"),
         (["download", "nothing", "there"], "there is none"),
         (["generate", "--model", "nothing"], "no champion"),
