@@ -168,10 +168,10 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--examples", type=int, default=128_000, help="of each training")
     options.add_argument("--select", type=int, default=32_000, help="examples of each short run")
-    options.add_argument("--each", type=float, default=0, help="seconds of each training of a second table; 0: none")
+    options.add_argument("--each", type=float, default=0.0, help="seconds of each training of a second table; 0: none")
     options.add_argument("--count", type=int, default=5000, help="samples of each training")
     options.add_argument("--batches", default="64,256", help="to choose from")
-    options.add_argument("--judge_epochs", type=float, default=8)
+    options.add_argument("--judge_epochs", type=float, default=8.0)
     options.add_argument("--source", default="mnist", choices=["mnist", "mnist-small", "digits"])
     compare(options, TINY, lambda chosen, place: Images(chosen, place).run(), show)
 

@@ -194,7 +194,7 @@ def main() -> None:
     options.add_argument("--source", choices=["mnist", "mnist-small", "digits", "shakespeare", "pydoc", "file"])
     options.add_argument("--examples", help=f"of each training, separated by commas; default: {EXAMPLES}")
     options.add_argument("--count", type=int, default=1000, help="samples of each training, of images")
-    options.add_argument("--judge_epochs", type=float, default=8)
+    options.add_argument("--judge_epochs", type=float, default=8.0)
     compare(options, TINY, lambda chosen, place: Trainings(chosen, place).run(), show)
 
 
