@@ -39,6 +39,7 @@ from core.text.objective import AutoregressiveObjective, block_posterior
 
 Facts = dict[str, Any]
 PROCESS = {"blocks": (8, 8, 32), "tilt": (1, 7)}  # of the job; gaps of all are those that fit into its longest block
+LANES = {"blocks": (8, 32, 32), "lanes": (1, 2, 4), "tilt": (1, 15)}  # in which a block of 8 has a tilt of 7 at most
 TEMPERATURES = {True: (1.0, 0.9, 0.8, 0.7), False: (1.0, 0.9)}  # of an autoregressive model, and of others
 DRAFTS = 16  # of a gap, of which the right side picks one
 STATE = 1 << 28  # bytes of weights at most
@@ -63,7 +64,7 @@ class Sizes:
         return TextModel.model_validate({"context": self.context, "transformer": transformer, "process": process})
 
 
-def bits(place: Path, network: nn.Module, sizes: Sizes, evaluations: Sequence[float] = (0.5, 1, 2, 4)) -> list[Facts]:
+def bits(place: Path, network: nn.Module, sizes: Sizes, evaluations: Sequence[float] = ()) -> list[Facts]:
     """Bits of each window of test text, exact or at most, by evaluations a token: of ours those that are asked for."""
     windows = windows_of(place, sizes)
     tokens, rows = windows.tokens, []
@@ -77,17 +78,22 @@ def bits(place: Path, network: nn.Module, sizes: Sizes, evaluations: Sequence[fl
             rows.append(_bits(mask_evaluations(block, steps), nats, windows))
         return rows
     assert isinstance(network, Diffusion)
-    path, posterior = generation.sampled_path(network, block), block_posterior(network, block)
-    for each in evaluations:
-        steps, embeddings = max(1, round(each * block)), network.embeddings()
-        nats = chain_bound(posterior, tokens, embeddings, path, steps, 0, sizes.draws, SINGLE_PROCESS)
-        rows.append(_bits(steps / block, nats, windows))
+    for each in evaluations or (*(_fewer(network) or (0.5,)), 1, 2, 4):
+        path, steps = generation.path_by_evaluations(network, each)
+        posterior, table = block_posterior(network, path.block), network.embeddings()
+        nats = chain_bound(posterior, tokens, table, path, steps, 0, sizes.draws, SINGLE_PROCESS)
+        rows.append(_bits(steps / path.block, nats, windows))
     return rows
 
 
 def _bits(evaluations: float, nats: Tensor, windows: Windows, exact: bool = False) -> Facts:
     sums = nats.double().cpu() * windows.tokens.shape[1] / math.log(2)
     return {"evaluations": round(evaluations, 3), "exact": exact, "windows": [round(one, 4) for one in sums.tolist()]}
+
+
+def _fewer(network: Diffusion) -> tuple[float, ...]:
+    """Evaluations a token, fewer than one, at which a step decides one slot of each lane."""
+    return tuple(sorted({1 / lanes for lanes in network.config.process.lanes if lanes > 1}))
 
 
 def _has_masks(network: nn.Module) -> bool:
@@ -116,16 +122,17 @@ def _ways(network: nn.Module, sizes: Sizes, temperature: float) -> list[tuple[fl
         reached = round(mask_evaluations(length, length), 3)
         return [(reached, lambda noise: masked.generate(network, length, length, noise, temperature))]
     assert isinstance(network, Diffusion)
-    block = network.config.process.blocks[0]
     if _has_masks(network):
+        block = network.config.process.blocks[0]
         reached = round(mask_evaluations(block, 4 * block), 3)
         return [(reached, lambda noise: generate_blocks(network, length, 4 * block, noise, temperature))]
 
-    def by(steps: int) -> Callable[[Noise], Tensor]:
+    def by(evaluations: float) -> Callable[[Noise], Tensor]:
+        path, steps = generation.path_by_evaluations(network, evaluations)
         settings = generation.Settings(steps=steps, temperature=temperature)
-        return lambda noise: generation.generate(network, empty, length, block, settings, noise)
+        return lambda noise: generation.generate(network, empty, length, path.block, settings, noise)
 
-    return [(steps / block, by(steps)) for steps in (block, 2 * block)]
+    return [(evaluations, by(evaluations)) for evaluations in (*_fewer(network), 1.0, 2.0)]
 
 
 def verdict(place: Path, sizes: Sizes, made: Sequence[str]) -> Facts:

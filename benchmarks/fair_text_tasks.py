@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from benchmarks.fair_text_measures import (
+    LANES,
     PROCESS,
     STATE,
     Facts,
@@ -54,6 +55,7 @@ FIELD = (
     Contender("block masks 4 (BD3-LM)", BlockMasksObjective, {"blocks": (4,)}, warm=True),
     Contender("block masks 8 (BD3-LM)", BlockMasksObjective, {"blocks": (8,)}, warm=True),
     Contender("ours", DiffusionObjective, warm=True),
+    Contender("ours in lanes", DiffusionObjective, LANES, warm=True),
     Contender("ours with endpoints", DiffusionObjective, {**PROCESS, "endpoints": 0.25}, warm=True),
 )
 

@@ -122,6 +122,8 @@ class ChainBits(Record):
     evaluations: float  # of the network, for a token
     steps: int  # of a block
     bits: float
+    block: int | None = None  # tokens; None: that of all
+    lanes: int = 1  # parts of a block that are written side by side
     se: Number = None
     difference: Number = None
     difference_se: Number = None

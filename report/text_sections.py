@@ -135,6 +135,8 @@ def likelihood(artifacts: Artifacts) -> Section:
 def _bits(point: ChainBits, compared: bool) -> str:
     """A point of the curve in words, with its difference to the autoregressive model and the standard errors."""
     said = f"{figure(point.bits)}{_error(point.se)} bits per character"
+    if point.lanes > 1:
+        said = f"{said}, {point.steps} steps for {point.block} tokens in {point.lanes} lanes"
     if not compared or point.difference is None:
         return said
     relation = "above" if point.difference >= 0 else "below"

@@ -79,6 +79,7 @@ class TransformerConfig(Frozen):
 
 
 Block = Annotated[int, Field(ge=1, le=4096)]
+Lanes = Annotated[int, Field(ge=1, le=256)]
 Tilt = Annotated[float, Field(ge=0, le=1000)]
 
 
@@ -93,9 +94,15 @@ class ProcessConfig(Frozen):
     blocks: tuple[Block, ...] = Field(
         (8, 8, 32), min_length=1, max_length=16, description="tokens denoised together, after clean text before them"
     )
+    lanes: tuple[Lanes, ...] = Field(
+        (1,),
+        min_length=1,
+        max_length=16,
+        description="parts of a block that are written side by side, of each of `blocks` or one for all",
+    )
     tilt: tuple[Tilt, Tilt] = Field(
         (1.0, 7.0),
-        description="range of how far a block's first slots run ahead of its last; 0: all at one noise level",
+        description="range of how far a lane's first slots run ahead of its last; 0: all at one noise level",
     )
     known: float = Field(0.3, ge=0, le=1, description="share of blocks with clean tokens inside: infill")
     endpoints: float = Field(
@@ -112,7 +119,16 @@ class ProcessConfig(Frozen):
             raise ValueError(f"gamma_min is {self.gamma_min}, gamma_max is {self.gamma_max}; it must be the smaller")
         if self.tilt[0] > self.tilt[1]:
             raise ValueError(f"tilt is {list(self.tilt)}; the first must not be the larger")
+        if len(self.lanes) not in (1, len(self.blocks)):
+            raise ValueError(
+                f"lanes is {list(self.lanes)}; expected one for all, or one for each of {len(self.blocks)} blocks"
+            )
         return self
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Blocks and how many lanes each of them has."""
+        return tuple(zip(self.blocks, self.lanes * (len(self.blocks) if len(self.lanes) == 1 else 1), strict=True))
 
 
 class TextModel(Frozen):
@@ -187,6 +203,6 @@ class TextEvaluate(Frozen):
     bound_windows: int = Field(64, ge=1, le=100_000, description="held-out contexts whose bits are measured")
     bound_draws: int = Field(8, ge=1, le=10_000, description="noise levels of each block: fewer steps are all measured")
     evaluations_per_token: tuple[Annotated[float, Field(gt=0, le=10_000)], ...] = Field(
-        (1, 2, 4, 16), max_length=16, description="at which bits per character are measured"
+        (0.5, 1, 2, 4), max_length=16, description="at which bits per character are measured"
     )
     seed: int = Field(0, ge=0)

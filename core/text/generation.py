@@ -32,9 +32,23 @@ class Settings:
     tilt: float | None = None  # None: the largest that was trained
 
 
-def sampled_path(model: Diffusion, block: int, tilt: float | None = None) -> NoisePath:
-    """The noise levels that a block of `block` slots goes through; `tilt` None is the largest that was trained."""
-    return NoisePath(model.warp, block, model.config.process.tilt[1] if tilt is None else tilt)
+def sampled_path(model: Diffusion, block: int, steps: int, tilt: float | None = None) -> NoisePath:
+    """The noise levels that a block of `block` slots goes through in `steps`: `NoisePath.sampled`."""
+    return NoisePath.sampled(model.warp, model.config.process, block, steps, tilt)
+
+
+def path_by_evaluations(
+    model: Diffusion, evaluations: float, block: int | None = None, tilt: float | None = None
+) -> tuple[NoisePath, int]:
+    """The noise levels of a block, and its steps, with so many evaluations a token.
+
+    `block` None: the first that was trained; with less than one evaluation a token, the longest in lanes.
+    """
+    process = model.config.process
+    in_lanes = [length for length, lanes in process.shapes if lanes > 1]
+    block = block or (max(in_lanes) if in_lanes and evaluations < 1 else process.blocks[0])
+    steps = max(1, round(evaluations * block))  # that all tokens of a block have in common
+    return sampled_path(model, block, steps, tilt), steps
 
 
 class Prefix:
@@ -156,7 +170,8 @@ def denoise_block(
     """
     block, cache = Block.after(prefix, tokens, known), prefix.cache
     slots = tokens.shape[1]
-    grid = sampled_path(model, slots if free is None else free, settings.tilt).grid(settings.steps)
+    path = sampled_path(model, slots if free is None else free, settings.steps, settings.tilt)
+    grid = path.grid(settings.steps)
     levels = [] if watch is None else grid.mean(dim=1).tolist()
     grid = F.pad(grid, (0, slots - grid.shape[1]), value=model.config.process.gamma_max)
     shape = (slots, model.config.process.embedding)

@@ -21,7 +21,6 @@ from core.text.bound import chain_bound, path_bound
 from core.text.config import TextEvaluate
 from core.text.data import TextSet
 from core.text.denoiser import Diffusion
-from core.text.generation import sampled_path
 from core.text.glossary import AUTOREGRESSIVE_BITS, BOUND, CHAIN, DIFFERENCE, GLOSSARY, INSIDE_BITS
 from core.text.masked import Masked, masked_loss
 from core.text.objective import block_posterior, token_losses
@@ -97,18 +96,24 @@ def measure(
             metrics[label] = DIFFERENCE.measured(more[name][0], se=more[name][1], n=count)
     if not isinstance(network, Diffusion):
         return metrics, None
-    chains = [_point(count, block, bits, more) for count in sorted(settings.evaluations_per_token)]
+    chains = [_point(count, writer, bits, more) for count in sorted(settings.evaluations_per_token)]
     single = {name: bits[metric.name][0] for name, metric in SINGLE.items() if metric.name in bits}
-    path = sampled_path(network, block, writer.settings.tilt)
     counts = {"characters": int(windows.characters.sum()), "windows": len(windows.tokens)}
-    return metrics, Likelihood(block=block, tilt=path.tilt, chains=chains, **counts, **single)
+    return metrics, Likelihood(block=block, tilt=writer.path.tilt, chains=chains, **counts, **single)
 
 
-def _point(evaluations: float, block: int, bits: Mapping[str, Ratio], more: Mapping[str, Ratio]) -> ChainBits:
-    name, steps = chain_name(evaluations), _steps(evaluations, block)
+def _point(evaluations: float, writer: Writer, bits: Mapping[str, Ratio], more: Mapping[str, Ratio]) -> ChainBits:
+    name, (path, steps) = chain_name(evaluations), writer.path_by(evaluations)
     (value, error), (gap, gap_error) = bits[name], more[name]
     return ChainBits(
-        evaluations=steps / block, steps=steps, bits=value, se=error, difference=gap, difference_se=gap_error
+        evaluations=steps / path.block,
+        steps=steps,
+        block=path.block,
+        lanes=path.lanes,
+        bits=value,
+        se=error,
+        difference=gap,
+        difference_se=gap_error,
     )
 
 
@@ -117,24 +122,19 @@ def chain_name(evaluations: float) -> str:
     return f"{CHAIN.name}_{evaluations:g}"
 
 
-def _steps(evaluations: float, block: int) -> int:
-    """Evaluations of a block: all its tokens have them in common."""
-    return max(1, round(evaluations * block))
-
-
 @torch.no_grad()
 def _nats(writer: Writer, windows: Windows, settings: TextEvaluate, world: World) -> dict[str, Tensor]:
     """Nats per token of each window [R], by the name of the metric."""
     network, tokens, seed = writer.trained.network, windows.tokens, seed_of(settings.seed, "bound")
     nats: dict[str, Tensor] = {}
     if isinstance(network, Diffusion):
-        block, draws = writer.block, settings.bound_draws
-        path, posterior = sampled_path(network, block, writer.settings.tilt), block_posterior(network, block)
+        draws, table = settings.bound_draws, network.embeddings()
         for evaluations in settings.evaluations_per_token:
-            nats[chain_name(evaluations)] = chain_bound(
-                posterior, tokens, network.embeddings(), path, _steps(evaluations, block), seed, draws, world
-            )
-        nats[BOUND.name] = path_bound(posterior, tokens, network.embeddings(), path, seed, draws, world)
+            path, steps = writer.path_by(evaluations)
+            posterior = block_posterior(network, path.block)
+            nats[chain_name(evaluations)] = chain_bound(posterior, tokens, table, path, steps, seed, draws, world)
+        posterior = block_posterior(network, writer.block)
+        nats[BOUND.name] = path_bound(posterior, tokens, table, writer.path, seed, draws, world)
         nats[INSIDE_BITS.name] = _autoregressive(network.autoregressive, windows, world)
     if isinstance(network, Masked):
         nats[BOUND.name] = _masked(network, windows, settings, world)

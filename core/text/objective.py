@@ -22,7 +22,7 @@ from core.text.denoiser import Diffusion, Noisy
 from core.text.given import endpoint_slots, hidden_spans
 from core.text.masked import Masked, masked_loss
 from core.text.original import Original
-from core.text.schedule import diffuse, evidence, tilted
+from core.text.schedule import diffuse, evidence, lane_tilt, tilted
 from core.training.capacity import build_within_memory
 from core.training.objective import Batch, Objective
 from core.training.optimizers import ParameterGroup
@@ -113,31 +113,32 @@ class DiffusionObjective(_TextObjective):
     def batch(self, indices: Tensor, draws: Draws) -> Batch:
         process, context = self.config.process, self.config.context
         pick = torch.rand(4, generator=draws.generator)  # one for the whole global batch
-        block = process.blocks[int(pick[0] * len(process.blocks))]
+        block, lanes = process.shapes[int(pick[0] * len(process.blocks))]
         has_prefix, guesses = bool(pick[1] >= process.prefix_dropout), bool(pick[2] < process.self_conditioning)
         ends = process.endpoints > 0 and bool(torch.rand((), generator=draws.generator) < process.endpoints)
-        low, high = (torch.tensor(value) for value in process.tilt)
+        low, high = (torch.tensor(lane_tilt(value, block, lanes)) for value in process.tilt)
         tilt = torch.lerp(low, high, pick[3]).double()
         if ends:
-            block = max(process.blocks)  # in which gaps are filled
+            block, lanes = max(process.blocks), 1  # in which gaps are filled
             known, u = endpoint_slots(draws, context // block, block), torch.ones(len(indices), context // block)
         else:  # stratified over the blocks of all rows
             u = (draws.stratified()[:, None] + torch.arange(context // block) / (context // block)) % 1
             known = hidden_spans(draws, context // block, block, process.known)
         noise = draws.normal(context, process.embedding)
         given = (to_device(values, draws.device) for values in (self._windows(indices), known, u, tilt))
-        return Batch((*given, noise), (block, has_prefix, guesses, ends))
+        return Batch((*given, noise), (block, lanes, has_prefix, guesses, ends))
 
     def loss(self, model: Callable[..., Any], batch: Batch) -> Tensor:
         process, network = self.config.process, self.model
         assert isinstance(network, Diffusion)
         tokens, known, u, tilt, noise = batch.tensors  # [b, L] twice, [b, blocks], [], [b, L, d]
-        block, has_prefix, guesses, ends = batch.kind
+        block, lanes, has_prefix, guesses, ends = batch.kind
         assert isinstance(block, int)
+        assert isinstance(lanes, int)
         if ends:
             gamma = torch.full(known.shape, process.gamma_max, device=known.device)
         else:  # tilted along each block
-            gamma = network.warp.gamma(tilted(u, block, tilt)).flatten(1)
+            gamma = network.warp.gamma(tilted(u, block, tilt, lanes)).flatten(1)
         noisy = noisy_windows(network, tokens, gamma, noise, known, block, has_prefix=bool(has_prefix))
         if guesses:  # self-conditioning (Chen et al. 2023)
             with torch.no_grad():

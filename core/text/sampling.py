@@ -25,6 +25,7 @@ from core.text.generation import Settings, Watch
 from core.text.masked import Masked
 from core.text.model import TrainedText, load_model, load_models
 from core.text.original import Original
+from core.text.schedule import NoisePath
 from core.text.trajectory import Trajectory, interval
 from core.training import numerics, precision
 from core.training.casts import cast
@@ -54,6 +55,20 @@ class Writer:
         if block > self.trained.config.context:
             raise UserError(f"sample.block: found {block}; the model's context is {self.trained.config.context} tokens")
         return block
+
+    @property
+    def path(self) -> NoisePath:
+        """The noise levels of a block."""
+        return generation.sampled_path(self._denoiser, self.block, self.settings.steps, self.settings.tilt)
+
+    def path_by(self, evaluations: float) -> tuple[NoisePath, int]:
+        """The noise levels of a block, and its steps, with so many evaluations a token."""
+        return generation.path_by_evaluations(self._denoiser, evaluations, self.settings.block, self.settings.tilt)
+
+    @property
+    def _denoiser(self) -> Diffusion:
+        assert isinstance(self.trained.network, Diffusion)
+        return self.trained.network
 
     def rows(self, world: World = SINGLE_PROCESS) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """All samples, as rows of samples.jsonl, and the frames of trajectory.jsonl; in every process of `world`, which

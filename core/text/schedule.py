@@ -5,6 +5,7 @@ gamma = log(sigma^2 / alpha^2) of the variance-preserving process z = alpha x + 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -39,17 +40,34 @@ def evidence(z: Tensor, gamma: Tensor, embeddings: Tensor) -> Tensor:
     return (alpha / sigma**2)[..., None] * (z @ embeddings.T)
 
 
-def tilted(u: Tensor, block: int, tilt: float | Tensor) -> Tensor:
+def lane_length(block: int, lanes: int) -> int:
+    """Slots of a lane, a part of a block that is written beside the others; the last lane may be shorter."""
+    return -(-block // lanes)
+
+
+def fewest_lanes(trained: Iterable[int], block: int, steps: int) -> int:
+    """As few lanes as let `steps` get a block done slot by slot, of those that were trained; the most if none do."""
+    known = sorted(set(trained))
+    return next((lanes for lanes in known if lane_length(block, lanes) <= steps), known[-1])
+
+
+def lane_tilt(tilt: float, block: int, lanes: int) -> float:
+    """`tilt`, or the largest that has a meaning: with more a slot would wait after the one before it is done."""
+    return min(tilt, float(lane_length(block, lanes) - 1))
+
+
+def tilted(u: Tensor, block: int, tilt: float | Tensor, lanes: int = 1) -> Tensor:
     """Times [..., block] of the slots of a block at block times u [...], both from 1 (noise) to 0 (clean).
 
-    Slots on the left run ahead, as in AR-Diffusion (Wu et al. 2023): with tilt 0 all are alike, with a tilt of
-    block - 1 or more a slot starts when the one before it is done, which is autoregressive generation.
+    Slots on the left of each lane run ahead, as in AR-Diffusion (Wu et al. 2023): with tilt 0 all are alike, with a
+    tilt of the lane's length - 1 a slot starts when the one before it is done, which is autoregressive generation.
     """
-    return delayed(u, torch.arange(block, device=u.device) / max(1, block - 1), tilt)
+    lane = lane_length(block, lanes)
+    return delayed(u, torch.arange(block, device=u.device) % lane / max(1, lane - 1), tilt)
 
 
 def delayed(u: Tensor, place: Tensor, tilt: float | Tensor) -> Tensor:
-    """Times [..., slots] of slots at `place` [slots] along a block, from 0 to 1; as `tilted`."""
+    """Times [..., slots] of slots at `place` [slots] along their lane, from 0 to 1; as `tilted`."""
     return (u[..., None] * (1 + tilt) - tilt * (1 - place)).clamp(0, 1)
 
 
@@ -157,17 +175,32 @@ class NoisePath:
     warp: Warp
     block: int = 1
     tilt: float = 0.0
+    lanes: int = 1
 
     def gamma(self, u: Tensor) -> Tensor:
         """Noise levels [..., block] at times u [...]."""
-        return self.warp.gamma(tilted(u, self.block, self.tilt))
+        return self.warp.gamma(self._times(u))
 
     def slope(self, u: Tensor) -> Tensor:
         """d gamma / d u [..., block] at times u [...]; 0 where a slot waits or is done."""
-        time = tilted(u, self.block, self.tilt)
+        time = self._times(u)
         moves = (time > 0) & (time < 1)
         return (1 + self.tilt) * self.warp.slope(time) * moves
 
     def grid(self, steps: int) -> Tensor:
         """Noise levels [steps + 1, block] of so many equal steps, from gamma_max down to gamma_min."""
         return self.gamma(torch.linspace(1, 0, steps + 1, device=self.warp.losses.device))
+
+    @classmethod
+    def sampled(
+        cls, warp: Warp, process: ProcessConfig, block: int, steps: int, tilt: float | None = None
+    ) -> NoisePath:
+        """That of a block which is done in `steps`; `tilt` None is the largest that was trained.
+
+        In as few lanes as the steps allow, so that a step decides no two neighbours at once.
+        """
+        lanes = fewest_lanes(process.lanes, block, steps)
+        return cls(warp, block, lane_tilt(process.tilt[1] if tilt is None else tilt, block, lanes), lanes)
+
+    def _times(self, u: Tensor) -> Tensor:
+        return tilted(u, self.block, self.tilt, self.lanes)

@@ -64,26 +64,38 @@ class TextStep(nn.Module):
         super().__init__()
         self.model, self.step = model, STEPS[sampler]
         self.tilt = model.config.process.tilt[1] if tilt is None else tilt
+        self.lanes = sorted(set(model.config.process.lanes), reverse=True)
         self.register_buffer("edges", model.warp.distribution(), persistent=False)
 
-    def gamma(self, u: Tensor, known: Tensor) -> Tensor:
-        """Noise levels [L] of the slots of a block at time u []: `NoisePath.gamma`, and `gamma_max` of the `known` ones
-        [B, L], which end it, as many in each row."""
+    def lane(self, free: Tensor, step: Tensor) -> Tensor:
+        """Slots of a lane, of `free` ones that take steps of the time `step` []: `fewest_lanes`."""
+        lengths = [(free + lanes - 1) // lanes for lanes in self.lanes]  # from the shortest to the longest
+        chosen = lengths[0]
+        for length in lengths[1:]:
+            chosen = torch.where(length * step < 1.001, length, chosen)
+        return chosen.clamp(min=1)
+
+    def gamma(self, u: Tensor, known: Tensor, step: Tensor) -> Tensor:
+        """Noise levels [L] of the slots of a block at time u [], on a path of equal steps `step`: `NoisePath.sampled`,
+        and `gamma_max` of the `known` ones [B, L], which end it, as many in each row."""
         warp, slots = self.model.warp, torch.arange(known.shape[1])
         free = (~known[0]).sum()
-        times = delayed(u, slots / (free - 1).clamp(min=1), self.tilt)
+        lane = self.lane(free, step)
+        tilt = (lane - 1).clamp(max=self.tilt)
+        times = delayed(u, slots % lane / (lane - 1).clamp(min=1), tilt)
         times = torch.where(slots < free, times, torch.ones(()))
         return warp.low + (warp.high - warp.low) * place(times, self.edges) / (len(self.edges) - 1)
 
     def logits(
-        self, prefix: Tensor, tokens: Tensor, known: Tensor, z: Tensor, u: Tensor, guess: Tensor | None = None
-    ) -> Tensor:
-        """Logits [B, L, V]: `Diffusion.denoise`, with the prefix read again instead of kept."""
+        self, prefix: Tensor, tokens: Tensor, known: Tensor, z: Tensor, levels: Tensor, u: Tensor,
+        guess: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Logits [B, L, V] at noise levels [L]: `Diffusion.denoise`, with the prefix read again instead of kept."""
         model, clean = self.model, self.model.autoregressive
         read, slots = prefix.shape[1], tokens.shape[1]
         begins = torch.arange(slots) == 0
         before = prefix[:, -1:].expand(tokens.shape)
-        gamma = self.gamma(u, known).expand(tokens.shape)
+        gamma = levels.expand(tokens.shape)
         inputs, own = model.slots(Noisy(z, gamma, tokens, known, before, begins))
         if guess is not None:
             later, _ = model.slots(Noisy(z, gamma, tokens, known, before, begins, guess=guess))
@@ -108,8 +120,8 @@ class DrawingStep(TextStep):
         self, prefix: Tensor, tokens: Tensor, known: Tensor, z: Tensor, uniform: Tensor, noise: Tensor, u: Tensor,
         after: Tensor, temperature: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        logits = self.logits(prefix, tokens, known, z, u) / temperature
-        gamma, below = self.gamma(u, known), self.gamma(after, known)
+        gamma, below = self.gamma(u, known, u - after), self.gamma(after, known, u - after)
+        logits = self.logits(prefix, tokens, known, z, gamma, u) / temperature
         drawn = chosen(logits, uniform)
         lower = self.step(z, self.model.embeddings()[drawn], gamma[:, None], below[:, None], noise)
         return logits, torch.where(known, tokens, drawn), lower
@@ -126,8 +138,8 @@ class GuessingStep(TextStep):
         self, prefix: Tensor, tokens: Tensor, known: Tensor, z: Tensor, guess: Tensor, noise: Tensor, u: Tensor,
         after: Tensor, temperature: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        logits = self.logits(prefix, tokens, known, z, u, guess) / temperature
-        gamma, below = self.gamma(u, known), self.gamma(after, known)
+        gamma, below = self.gamma(u, known, u - after), self.gamma(after, known, u - after)
+        logits = self.logits(prefix, tokens, known, z, gamma, u, guess) / temperature
         lower = self.step(z, self.model.mean(logits), gamma[:, None], below[:, None], noise)
         return logits, carried_over(self.model, logits, z, gamma, lower, below, temperature), lower
 

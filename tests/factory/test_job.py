@@ -24,13 +24,13 @@ TEXT = {
     ],
 )
 def test_a_gate_that_reads_bits_which_nobody_measures_is_refused_before_any_training(gate: dict[str, object]) -> None:
-    with pytest.raises(UserError, match=r"gate\.\w+: \w+_3 is not measured: measured are evaluate.*: 1, 2, 4, 16$"):
+    with pytest.raises(UserError, match=r"gate\.\w+: \w+_3 is not measured: measured are evaluate.*: 0.5, 1, 2, 4$"):
         parse_job({**TEXT, "gate": gate}, "words.yaml")
     parse_job({**TEXT, "gate": gate, "evaluate": {"evaluations_per_token": [3]}}, "words.yaml")
 
 
 def test_a_gate_may_read_any_metric_that_is_measured() -> None:
-    for metric in ("bits_per_character_16", "bound_bits_per_character", "bits_over_autoregressive"):
+    for metric in ("bits_per_character_0.5", "bound_bits_per_character", "bits_over_autoregressive"):
         parse_job({**TEXT, "gate": {"metric": metric}}, "words.yaml")
 
 

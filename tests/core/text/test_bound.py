@@ -66,7 +66,7 @@ class Bigrams:
             backward.insert(0, torch.logsumexp(later + self.next, dim=2))
         return torch.stack(forward, dim=1) + torch.stack(backward, dim=1)
 
-    def warped(self, tilt: float) -> NoisePath:
+    def warped(self, tilt: float, lanes: int = 1) -> NoisePath:
         """A path whose warp has seen where the chain is learned, so that it is not straight."""
         warp = Warp(ProcessConfig(gamma_min=-3, gamma_max=9))
         generator = torch.Generator().manual_seed(3)
@@ -76,7 +76,7 @@ class Bigrams:
             logits = self.posterior(x, diffuse(x, gamma, torch.randn(x.shape, generator=generator)), gamma)
             warp.observe(gamma, token_losses(logits, self.tokens[:64]))
         warp.settle(torch.tensor(True))
-        return NoisePath(warp, LENGTH, tilt)
+        return NoisePath(warp, LENGTH, tilt, lanes)
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +106,9 @@ def test_a_denoiser_that_knows_less_has_a_looser_bound() -> None:
     assert float(uniform.mean() - known.mean()) > 0.3
 
 
-@pytest.mark.parametrize("tilt", [0.0, 1.5, 3.0, 6.0])
-def test_the_exact_denoiser_has_the_exact_likelihood_along_every_path(tilt: float, chain: Bigrams) -> None:
-    bound = path_bound(chain.posterior, chain.tokens, chain.embeddings, chain.warped(tilt), draws=32)
+@pytest.mark.parametrize(("tilt", "lanes"), [(0.0, 1), (1.5, 1), (3.0, 1), (6.0, 1), (1.0, 2)])
+def test_the_exact_denoiser_has_the_exact_likelihood_along_every_path(tilt: float, lanes: int, chain: Bigrams) -> None:
+    bound = path_bound(chain.posterior, chain.tokens, chain.embeddings, chain.warped(tilt, lanes), draws=32)
     assert agrees(bound - chain.nats)
 
 
@@ -129,6 +129,16 @@ def test_one_slot_after_the_other_is_exact_at_one_evaluation_a_token(chain: Bigr
     path = chain.warped(LENGTH - 1)
     bound = chain_bound(chain.posterior, chain.tokens, chain.embeddings, path, LENGTH, draws=LENGTH)
     assert agrees(bound - chain.nats, within=0.005)
+
+
+def test_lanes_halve_the_evaluations_and_keep_most_of_what_neighbours_have_in_common(chain: Bigrams) -> None:
+    """Slots that a step decides together are far apart in two lanes, and neighbours in one."""
+    steps = LENGTH // 2
+    one, two = (
+        chain_bound(chain.posterior, chain.tokens, chain.embeddings, path, steps, draws=32) - chain.nats
+        for path in (chain.warped(LENGTH - 1), chain.warped(steps - 1, lanes=2))
+    )
+    assert 0 < float(two.mean()) < 0.5 * float(one.mean())
 
 
 @pytest.mark.parametrize("steps", [1, 3, 50])

@@ -13,7 +13,7 @@ from core.text.denoiser import Diffusion, Noisy
 from core.text.generation import Block, Prefix, Settings, fill, sampled_path
 from core.text.generation import generate as generate_blocks
 from core.text.objective import DiffusionObjective, gamma_losses, noisy_windows
-from core.text.schedule import evidence
+from core.text.schedule import evidence, tilted
 from tests.core.text.conftest import MODEL, shake
 
 CPU = torch.device("cpu")
@@ -183,6 +183,21 @@ def test_a_gap_is_filled_with_its_number_of_tokens_and_the_right_side_matters(mo
     assert any((a != b).any() for a, b in zip(filled[:8], filled[8:], strict=True))
 
 
+def test_lanes_are_trained_as_they_are_sampled(texts: TextSet, monkeypatch: pytest.MonkeyPatch):
+    seen: set[tuple[int, int, float]] = set()
+
+    def noted(u: torch.Tensor, block: int, tilt: torch.Tensor, lanes: int) -> torch.Tensor:
+        seen.add((block, lanes, float(tilt)))
+        return tilted(u, block, tilt, lanes)
+
+    monkeypatch.setattr("core.text.objective.tilted", noted)
+    process = MODEL.process.model_copy(update={"blocks": (4, 8), "lanes": (4, 2), "tilt": (5.0, 7.0)})
+    goal = DiffusionObjective(MODEL.model_copy(update={"process": process}), texts, seed=0)
+    for clock in range(0, 80, 4):
+        goal.loss(goal.model, goal.batch(torch.arange(4), Draws(0, clock, 0, 4, 4, CPU)))
+    assert seen == {(4, 4, 0.0), (8, 2, 3.0)}  # with a larger tilt a slot would wait after the one before it
+
+
 @torch.no_grad()
 def test_all_steps_of_a_filling_are_for_the_gap(texts: TextSet):
     levels: list[torch.Tensor] = []
@@ -196,7 +211,7 @@ def test_all_steps_of_a_filling_are_for_the_gap(texts: TextSet):
     fresh = Seen(size, MODEL, unigram_log_probs(texts.tokens["train"], size))
     fill(fresh, torch.tensor([[1, 2]]), 3, torch.tensor([[7, 8, 9, 4]]), Settings(steps=5), Noise([0]))
     seen = torch.stack(levels)
-    assert torch.equal(seen[:, :3], sampled_path(fresh, 3).grid(5)[:5])
+    assert torch.equal(seen[:, :3], sampled_path(fresh, 3, 5).grid(5)[:5])
     assert (seen[:, 3:] == MODEL.process.gamma_max).all()
 
 

@@ -90,6 +90,43 @@ def test_tilt_runs_from_all_at_once_to_one_after_the_other() -> None:
     assert int(moving.sum(dim=1).max()) == 1
 
 
+def test_lanes_are_written_side_by_side() -> None:
+    u = torch.linspace(1, 0, 50)
+    for block, lanes, lane in ((8, 2, 4), (8, 8, 1), (7, 2, 4), (6, 4, 2)):
+        alone, together = tilted(u, lane, lane - 1.0), tilted(u, block, lane - 1.0, lanes)
+        torch.testing.assert_close(together, torch.cat([alone] * lanes, dim=1)[:, :block])
+
+
+@pytest.mark.parametrize(
+    ("lanes", "block", "steps", "chosen", "tilt"),
+    [
+        ((1,), 8, 2, 1, 7.0),  # no others were trained
+        ((1, 2, 4), 8, 16, 1, 7.0),
+        ((1, 2, 4), 8, 8, 1, 7.0),
+        ((4, 1, 2), 8, 7, 2, 3.0),
+        ((1, 2, 4), 8, 4, 2, 3.0),
+        ((1, 2, 4), 8, 1, 4, 1.0),
+        ((1, 2, 4), 5, 3, 2, 2.0),  # the last block of a text, or a gap
+        ((1, 2, 4), 1, 1, 1, 0.0),
+        ((1, 2, 4), 32, 16, 2, 7.0),  # no more than was trained
+    ],
+)
+def test_a_block_has_as_few_lanes_as_its_steps_allow(
+    lanes: tuple[int, ...], block: int, steps: int, chosen: int, tilt: float
+) -> None:
+    process = ProcessConfig(blocks=(8,) * len(lanes), lanes=lanes)
+    path = NoisePath.sampled(Warp(process), process, block, steps)
+    assert (path.lanes, path.tilt) == (chosen, tilt)
+    assert NoisePath.sampled(Warp(process), process, block, steps, 0.0).tilt == 0
+
+
+def test_lanes_are_of_each_block_or_of_all() -> None:
+    assert ProcessConfig(blocks=(8, 32), lanes=(2,)).shapes == ((8, 2), (32, 2))
+    assert ProcessConfig(blocks=(8, 32), lanes=(1, 4)).shapes == ((8, 1), (32, 4))
+    with pytest.raises(ValueError, match="expected one for all, or one for each of 3 blocks"):
+        ProcessConfig(blocks=(8, 8, 32), lanes=(1, 2))
+
+
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "q"])
 def test_samplers_draw_the_data_distribution_from_the_exact_posterior(name: str) -> None:
     """Two embeddings with probabilities .8 and .2 in one dimension: the ideal denoiser's samples have that law."""

@@ -35,7 +35,7 @@ steps = Steps("text")
 MODEL = {
     "context": 16,
     "transformer": {"width": 32, "depth": 1, "heads": 2},
-    "process": {"embedding": 16, "blocks": [4, 8]},
+    "process": {"embedding": 16, "blocks": [4, 8], "lanes": [1, 2]},
 }
 TRAIN = {"examples": 64, "batch_size": 16, "optimizer": "muon", "warmup_examples": 16, "log_every": 1}
 SAMPLE = {
@@ -158,7 +158,7 @@ def test_every_metric_has_its_floor_count_and_judge(run: dict[str, Any]) -> None
     for name in (
         "bound_bits_per_character",
         "bits_per_character_1",
-        "bits_per_character_16",
+        "bits_per_character_0.5",
         "autoregressive_bits_per_character",
         "inside_bits_per_character",
         "bits_over_autoregressive",
@@ -171,7 +171,8 @@ def test_every_metric_has_its_floor_count_and_judge(run: dict[str, Any]) -> None
 def test_bits_fall_with_evaluations_and_are_compared_on_the_same_windows(run: dict[str, Any]) -> None:
     metrics = json.loads((run["place"] / "evaluation" / "metrics.json").read_text())
     curve = json.loads((run["place"] / "evaluation" / "evaluation.json").read_text())["likelihood"]
-    assert [point["steps"] for point in curve["chains"]] == [4, 8, 16, 64]
+    chains = [(point["block"], point["lanes"], point["steps"]) for point in curve["chains"]]
+    assert chains == [(8, 2, 4), (4, 1, 4), (4, 1, 8), (4, 1, 16)]  # with half an evaluation a token in lanes
     assert (curve["block"], curve["windows"]) == (4, 4)
     for point in curve["chains"]:
         name, own = f"{point['evaluations']:g}", metrics[AUTOREGRESSIVE_BITS.name]
