@@ -111,6 +111,7 @@ class ProcessConfig(Frozen):
     prefix_dropout: float = Field(0.1, ge=0, le=1, description="share of batches without the text before: guidance")
     self_conditioning: float = Field(0.25, ge=0, le=1, description="share of batches that see their own first guess")
     output_prior: bool = Field(True, description="add the exact evidence of a token's own noisy embedding")
+    next_evidence: bool = Field(False, description="add what the next tokens say of a slot, those that are clean")
     autoregressive_weight: float = Field(0.5, ge=0, le=10, description="of the next-token loss on the clean stream")
 
     @model_validator(mode="after")

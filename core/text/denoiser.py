@@ -7,7 +7,8 @@ block diffusion, Arriola et al. 2025). One block as long as the context is diffu
 A noisy slot is built so that an autoregressive model is already a denoiser: it stands where the clean stream predicts
 that token and is fed the *previous* token, the true one where it is known, else the mean of what it may be. With the
 evidence of its own noisy embedding added to the logits, the first slot of a block begins as the exact posterior given
-the text before it. Training adds the rest: what the other noisy tokens say.
+the text before it. Training adds the rest: what the other noisy tokens say. What the next token says can be a term of
+its own (`NextEvidence`), learned from all of the clean text.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.text.autoregressive import Autoregressive
@@ -25,6 +27,7 @@ from core.text.schedule import Warp, evidence
 from core.text.transformer import Cache
 
 GAMMA_FEATURES = 64
+REACH = 4  # tokens after a slot that say something of it beside attention
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,35 @@ class Noisy:
     guess: Tensor | None = None
 
 
+class NextEvidence(nn.Module):
+    """log p(next | token), up to a constant of the tokens: what the tokens after a slot say of the slot's own.
+
+    By Bayes' rule p(x | before, next) is proportional to p(x | before) p(next | x, before), whose last factor is taken
+    for one of few tokens: the slot's, the one before it and the `REACH` after it. Untrained it says nothing.
+
+    Args:
+        size: of an embedding.
+        width: hidden features.
+    """
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.before, self.after = nn.Linear(size, width), nn.Linear(REACH * size, width, bias=False)
+        self.out = nn.Linear(width, size, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, previous: Tensor, following: Tensor, table: Tensor) -> Tensor:
+        """Evidence [B, L, V] for the tokens of `table` [V, d]; 0 where nothing is known of the next ones.
+
+        Args:
+            previous: (mean) embeddings [B, L, d] of the tokens before.
+            following: those [B, L, REACH, d] of the tokens after, less that of a token of which nothing is known.
+        """
+        left = self.before(previous)
+        found: Tensor = self.out(F.gelu(left + self.after(following.flatten(-2))) - F.gelu(left)) @ table.T
+        return found
+
+
 class Diffusion(nn.Module):
     """Denoiser of token embeddings: logits of the clean token at every noisy slot.
 
@@ -77,6 +109,7 @@ class Diffusion(nn.Module):
         for layer in (self.from_noise, self.from_guess, self.from_known, self.from_gamma):
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.from_gamma.bias)
+        self.next_evidence = NextEvidence(size, width) if config.process.next_evidence else None
 
     def embeddings(self) -> Tensor:
         """Embeddings of the tokens [V, d], each of length sqrt(d)."""
@@ -116,8 +149,32 @@ class Diffusion(nn.Module):
         logits: Tensor = model.head(model.transformer(inputs, positions, mask=mask, cache=cache)) + own
         return logits
 
+    def told(self, previous: Tensor, tokens: Tensor, read: Tensor) -> Tensor:
+        """What the next tokens say of each token [B, L, V].
+
+        Args:
+            previous, tokens: (mean) embeddings [B, L, d] of the tokens before, and of the tokens.
+            read: bool [L, REACH]: whether a slot is told by the first after it, the second, ...
+        """
+        assert self.next_evidence is not None
+        table = self.embeddings()
+        known = tokens - self.unigram.softmax(dim=-1) @ table
+        after = _following(known, 0.0).masked_fill(~read[..., None], 0.0)
+        told: Tensor = self.next_evidence(previous, after, table)
+        return told
+
+    def between(self, clean: Tensor, tokens: Tensor) -> Tensor:
+        """Logits [B, C, V] of tokens [B, C] between those before, whose law `clean` [B, C, V] is as it is, and after.
+
+        Of every `REACH` neighbours the first is told by all that come after it, the last by the farthest alone.
+        """
+        model, place = self.autoregressive, torch.arange(tokens.shape[1], device=tokens.device)
+        table, near = model.embeddings(), torch.arange(REACH, device=tokens.device) < place[:, None] % REACH
+        return clean.detach() + self.told(table[model.shifted(tokens)[:, :-1]], table[tokens], ~near)
+
     def slots(self, noisy: Noisy) -> tuple[Tensor, Tensor]:
-        """Inputs of the noisy stream [B, L, width] and the evidence of each slot's own noisy embedding [B, L, V]."""
+        """Inputs of the noisy stream [B, L, width], and what each slot's own noisy embedding and the token after it say
+        of its token [B, L, V]."""
         model = self.autoregressive
         table = model.embeddings()
         own = evidence(noisy.z, noisy.gamma, table[:-1])
@@ -131,7 +188,18 @@ class Diffusion(nn.Module):
         inputs = inputs + self.from_known(torch.where(known, clean, 0.0))
         if noisy.guess is not None:
             inputs = inputs + self.from_guess(noisy.guess)
-        return inputs, own if self.config.process.output_prior else torch.zeros_like(own)
+        said = own if self.config.process.output_prior else torch.zeros_like(own)
+        if self.next_evidence is not None:  # within a block: nobody comes after its last slot
+            block = noisy.begins.cumsum(0)
+            after = _following(block[None, :, None], -1)[0, :, :, 0]
+            said = said + self.told(previous, believed, after == block[:, None])
+        return inputs, said
+
+
+def _following(values: Tensor, beyond: float) -> Tensor:
+    """Of the `REACH` slots after each of values [B, L, d]: [B, L, REACH, d], `beyond` the last slot."""
+    padded = F.pad(values, (0, 0, 0, REACH), value=beyond)
+    return torch.stack([padded.narrow(1, ahead, values.shape[1]) for ahead in range(1, REACH + 1)], dim=2)
 
 
 @lru_cache(maxsize=64)

@@ -151,6 +151,9 @@ class DiffusionObjective(_TextObjective):
         if clean is not None and process.autoregressive_weight:
             read = tokens[:, : clean.shape[1]]
             loss = loss + process.autoregressive_weight * token_losses(clean, read).mean(dim=1)
+            if process.next_evidence:  # of all tokens, where the noisy stream has few before known ones at a time
+                between = token_losses(network.between(clean, read), read)
+                loss = loss + process.autoregressive_weight * between.mean(dim=1)
         return loss
 
     @torch.no_grad()

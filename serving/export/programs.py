@@ -98,8 +98,8 @@ class TextStep(nn.Module):
         gamma = levels.expand(tokens.shape)
         inputs, own = model.slots(Noisy(z, gamma, tokens, known, before, begins))
         if guess is not None:
-            later, _ = model.slots(Noisy(z, gamma, tokens, known, before, begins, guess=guess))
-            inputs = torch.where(u >= 1, inputs, later)
+            later = model.slots(Noisy(z, gamma, tokens, known, before, begins, guess=guess))
+            inputs, own = (torch.where(u >= 1, first, other) for first, other in zip((inputs, own), later, strict=True))
         past = clean.embed(clean.embeddings()[prefix])
         places = torch.cat((torch.arange(read), torch.arange(slots) + (read - 1)))
         row, column = torch.arange(read + slots)[:, None], torch.arange(read + slots)[None, :]

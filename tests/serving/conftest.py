@@ -34,7 +34,7 @@ UNET = {"network": {"name": "unet", "channels": [8, 8], "blocks": [1, 1], "embed
 TRANSFORMER = {
     "context": 32,
     "transformer": {"width": 32, "depth": 2, "heads": 2},
-    "process": {"embedding": 8, "blocks": [8, 16], "lanes": [1, 2]},
+    "process": {"embedding": 8, "blocks": [8, 16], "lanes": [1, 2], "next_evidence": True},
 }
 CLASSES = ("zero", "one", "two")
 MEASURED = {"steps": 4, "guidance": 2.0, "sampler": "dpmpp_sde"}

@@ -21,7 +21,7 @@ MODEL = TextModel.model_validate(
     {
         "context": 16,
         "transformer": {"width": 32, "depth": 2, "heads": 2},
-        "process": {"embedding": 16, "blocks": [4, 8], "lanes": [1, 2], "tilt": [0, 2]},
+        "process": {"embedding": 16, "blocks": [4, 8], "lanes": [1, 2], "tilt": [0, 2], "next_evidence": True},
     }
 )
 

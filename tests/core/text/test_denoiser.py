@@ -9,7 +9,7 @@ import torch
 from core.randomness import Draws, Noise
 from core.text.autoregressive import Autoregressive, generate, unigram_log_probs
 from core.text.data import TextSet, windows
-from core.text.denoiser import Diffusion, Noisy
+from core.text.denoiser import REACH, Diffusion, Noisy
 from core.text.generation import Block, Prefix, Settings, fill, sampled_path
 from core.text.generation import generate as generate_blocks
 from core.text.objective import DiffusionObjective, gamma_losses, noisy_windows
@@ -181,6 +181,41 @@ def test_a_gap_is_filled_with_its_number_of_tokens_and_the_right_side_matters(mo
     filled = [fill(model, left, 4, side, settings, Noise([seed])) for side in (right, right + 20) for seed in range(8)]
     assert all(ids.shape == (1, 4) for ids in filled)
     assert any((a != b).any() for a, b in zip(filled[:8], filled[8:], strict=True))
+
+
+@torch.no_grad()
+def test_a_slot_is_told_by_the_token_after_it_within_its_block(model: Diffusion, tokens: torch.Tensor):
+    """The last of a block has none, and a token that is lost says nothing."""
+    given = torch.ones_like(tokens, dtype=torch.bool)
+    noisy = replace(whole(model, tokens, 4), known=given, gamma=torch.full(tokens.shape, 9.0))
+    own = evidence(noisy.z, noisy.gamma, model.embeddings())
+    told = model.slots(noisy)[1] - own
+    assert (told[:, [0, 1, 2]].std(dim=-1) > 0.01).all()
+    torch.testing.assert_close(told[:, 3::4], torch.zeros(3, 4, told.shape[-1]), atol=1e-4, rtol=0)
+    other = tokens.clone()
+    other[:, 7] += 1  # the last of the second block
+    changed = (model.slots(replace(noisy, tokens=other % 100))[1] - own - told).abs().amax(dim=(0, 2)) > 1e-4
+    assert changed.nonzero().flatten().tolist() == [4, 5, 6]
+    lost = (model.unigram.softmax(dim=-1) @ model.embeddings()).expand(1, 4, -1)
+    unsure = model.told(lost, lost, torch.ones(4, REACH, dtype=torch.bool))
+    torch.testing.assert_close(unsure, torch.zeros_like(unsure), atol=1e-4, rtol=0)
+
+
+def test_all_tokens_of_the_clean_text_teach_what_the_next_ones_say(texts: TextSet):
+    torch.manual_seed(0)
+    goal = DiffusionObjective(MODEL, texts, seed=0)
+    evidence_of_next = goal.model.next_evidence
+    assert evidence_of_next is not None
+    losses = goal.loss(goal.model, goal.batch(torch.arange(4), Draws(0, 0, 0, 4, 4, CPU)))
+    losses.mean().backward()
+    assert evidence_of_next.out.weight.grad is not None
+    assert float(evidence_of_next.out.weight.grad.abs().max()) > 0
+    without = MODEL.model_copy(update={"process": MODEL.process.model_copy(update={"next_evidence": False})})
+    torch.manual_seed(0)
+    plain = DiffusionObjective(without, texts, seed=0)
+    assert plain.model.next_evidence is None
+    other = plain.loss(plain.model, plain.batch(torch.arange(4), Draws(0, 0, 0, 4, 4, CPU)))
+    assert (losses > other).all()  # untrained it says nothing, and has a loss of its own
 
 
 def test_lanes_are_trained_as_they_are_sampled(texts: TextSet, monkeypatch: pytest.MonkeyPatch):
