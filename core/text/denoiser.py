@@ -178,7 +178,8 @@ class Diffusion(nn.Module):
         model = self.autoregressive
         table = model.embeddings()
         own = evidence(noisy.z, noisy.gamma, table[:-1])
-        guess = noisy.guess if noisy.guess is not None else (own + self.unigram).softmax(dim=-1) @ table[:-1]
+        alone = (own + self.unigram).softmax(dim=-1) @ table[:-1]
+        guess = alone if noisy.guess is None else noisy.guess
         known = noisy.known[..., None]
         clean = table[noisy.tokens]
         believed = torch.where(known, clean, guess)
@@ -192,7 +193,8 @@ class Diffusion(nn.Module):
         if self.next_evidence is not None:  # within a block: nobody comes after its last slot
             block = noisy.begins.cumsum(0)
             after = _following(block[None, :, None], -1)[0, :, :, 0]
-            said = said + self.told(previous, believed, after == block[:, None])
+            # A guess of the next ones was made by what this slot is, too; their own embeddings alone were not.
+            said = said + self.told(previous, torch.where(known, clean, alone), after == block[:, None])
         return inputs, said
 
 

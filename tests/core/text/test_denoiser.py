@@ -196,6 +196,9 @@ def test_a_slot_is_told_by_the_token_after_it_within_its_block(model: Diffusion,
     other[:, 7] = (other[:, 7] + 1) % model.vocabulary  # the last of the second block
     changed = (model.slots(replace(noisy, tokens=other))[1] - own - told).abs().amax(dim=(0, 2)) > 1e-4
     assert changed.nonzero().flatten().tolist() == [4, 5, 6]
+    unknown = replace(noisy, known=~given, gamma=torch.full(tokens.shape, 20.0), guess=model.embeddings()[tokens])
+    nothing = model.slots(unknown)[1] - evidence(noisy.z, unknown.gamma, model.embeddings())
+    assert float(nothing.abs().max()) < 0.1 * float(told.abs().max())  # a guess of what is lost is no evidence
     lost = (model.unigram.softmax(dim=-1) @ model.embeddings()).expand(1, 4, -1)
     unsure = model.told(lost, lost, torch.ones(4, REACH, dtype=torch.bool))
     torch.testing.assert_close(unsure, torch.zeros_like(unsure), atol=1e-4, rtol=0)
