@@ -38,8 +38,8 @@ from core.text.metrics import NGramJudge
 from core.text.objective import AutoregressiveObjective, block_posterior
 
 Facts = dict[str, Any]
-PROCESS = {"blocks": (8, 8, 32), "tilt": (1, 7)}  # of the job; gaps of all are those that fit into its longest block
-LANES = {"blocks": (8, 32, 32), "lanes": (1, 2, 4), "tilt": (1, 15), "next_evidence": True}
+PROCESS = {"blocks": (8, 8, 32), "tilt": (1, 7)}  # without lanes; gaps of all are those that fit into its longest block
+LANES = {"blocks": (8, 32, 32), "lanes": (1, 2, 4), "tilt": (1, 15), "next_evidence": True}  # of the jobs
 TEMPERATURES = {True: (1.0, 0.9, 0.8, 0.7), False: (1.0, 0.9)}  # of an autoregressive model, and of others
 DRAFTS = 16  # of a gap, of which the right side picks one
 STATE = 1 << 28  # bytes of weights at most

@@ -81,12 +81,15 @@ def diffusion_work(model: TextModel, vocabulary: int) -> Work:
             chance = process.blocks.count(block) / len(process.blocks)
             chance *= process.prefix_dropout if alone else 1 - process.prefix_dropout
 
-            def logits(count: int, block: int = block, alone: bool = alone) -> tuple[Tensor, Tensor | None]:
+            def logits(count: int, block: int = block, alone: bool = alone) -> tuple[Tensor | None, ...]:
                 tokens = _tokens(count, model)
                 gamma, known = torch.zeros(tokens.shape), torch.zeros(tokens.shape, dtype=torch.bool)
                 noise = torch.zeros(*tokens.shape, process.embedding)
                 noisy = noisy_windows(network, tokens, gamma, noise, known, block, has_prefix=not alone)
-                return network(noisy, block)
+                denoised, clean = network(noisy, block)
+                if clean is None or not process.next_evidence:
+                    return denoised, clean
+                return denoised, clean, network.between(clean, tokens[:, : clean.shape[1]])
 
             def loss(count: int, run: Callable[..., Any] = logits) -> Tensor:
                 return sum(part.sum() for part in run(count) if part is not None)

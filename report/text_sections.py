@@ -105,7 +105,7 @@ def likelihood(artifacts: Artifacts) -> Section:
             [(point.evaluations, point.bits) for point in points],
             "accent",
             dots=True,
-            labels=[_bits(point, measured.autoregressive is not None) for point in points],
+            labels=[_bits(point, measured) for point in points],
         )
     ]
     if points and measured.autoregressive is not None:
@@ -132,12 +132,13 @@ def likelihood(artifacts: Artifacts) -> Section:
     )
 
 
-def _bits(point: ChainBits, compared: bool) -> str:
+def _bits(point: ChainBits, measured: Likelihood) -> str:
     """A point of the curve in words, with its difference to the autoregressive model and the standard errors."""
     said = f"{figure(point.bits)}{_error(point.se)} bits per character"
-    if point.lanes > 1:
-        said = f"{said}, {point.steps} steps for {point.block} tokens in {point.lanes} lanes"
-    if not compared or point.difference is None:
+    if point.lanes > 1 or point.block not in (None, measured.block):
+        lanes = f" in {point.lanes} lanes" if point.lanes > 1 else ""
+        said = f"{said}, {point.steps} steps for {point.block} tokens{lanes}"
+    if measured.autoregressive is None or point.difference is None:
         return said
     relation = "above" if point.difference >= 0 else "below"
     return f"{said}, {abs(point.difference):.3f}{_error(point.difference_se)} {relation} autoregressive"

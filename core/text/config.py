@@ -98,11 +98,11 @@ class ProcessConfig(Frozen):
         (1,),
         min_length=1,
         max_length=16,
-        description="parts of a block that are written side by side, of each of `blocks` or one for all",
+        description="parts of a block that are written side by side, of each of `blocks` or one for all; 1: the whole",
     )
     tilt: tuple[Tilt, Tilt] = Field(
         (1.0, 7.0),
-        description="range of how far a lane's first slots run ahead of its last; 0: all at one noise level",
+        description="range of how far a lane's first slots run ahead of its last; its length - 1: one by one",
     )
     known: float = Field(0.3, ge=0, le=1, description="share of blocks with clean tokens inside: infill")
     endpoints: float = Field(
@@ -112,7 +112,7 @@ class ProcessConfig(Frozen):
     self_conditioning: float = Field(0.25, ge=0, le=1, description="share of batches that see their own first guess")
     output_prior: bool = Field(True, description="add the exact evidence of a token's own noisy embedding")
     next_evidence: bool = Field(False, description="add what the next tokens say of a slot, those that are clean")
-    autoregressive_weight: float = Field(0.5, ge=0, le=10, description="of the next-token loss on the clean stream")
+    autoregressive_weight: float = Field(0.5, ge=0, le=10, description="of the losses on the clean stream")
 
     @model_validator(mode="after")
     def _ordered(self) -> ProcessConfig:
@@ -124,6 +124,9 @@ class ProcessConfig(Frozen):
             raise ValueError(
                 f"lanes is {list(self.lanes)}; expected one for all, or one for each of {len(self.blocks)} blocks"
             )
+        for block, lanes in self.shapes:
+            if lanes > block:
+                raise ValueError(f"lanes: found {lanes} of a block of {block}; expected {block} at most")
         return self
 
     @property

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from core.text.autoregressive import Autoregressive
 from core.text.config import TextModel
-from core.text.schedule import Warp, evidence
+from core.text.schedule import NoisePath, Warp, evidence
 from core.text.transformer import Cache
 
 GAMMA_FEATURES = 64
@@ -119,6 +119,10 @@ class Diffusion(nn.Module):
         """The mean embedding [B, L, d] of laws [B, L, V]: the denoised x0 = softmax(logits) E."""
         return logits.softmax(dim=-1) @ self.embeddings()
 
+    def path(self, block: int, steps: int, tilt: float | None = None) -> NoisePath:
+        """The noise levels that a block of `block` slots goes through in `steps`: `NoisePath.sampled`."""
+        return NoisePath.sampled(self.warp, self.config.process, block, steps, tilt)
+
     def forward(self, noisy: Noisy, block: int) -> tuple[Tensor, Tensor | None]:
         """Logits [B, L, V] of whole contexts cut into blocks, and the next-token logits [B, C, V] of the clean stream.
 
@@ -149,15 +153,15 @@ class Diffusion(nn.Module):
         logits: Tensor = model.head(model.transformer(inputs, positions, mask=mask, cache=cache)) + own
         return logits
 
-    def told(self, previous: Tensor, tokens: Tensor, read: Tensor) -> Tensor:
+    def told(self, table: Tensor, previous: Tensor, tokens: Tensor, read: Tensor) -> Tensor:
         """What the next tokens say of each token [B, L, V].
 
         Args:
+            table: embeddings [V, d].
             previous, tokens: (mean) embeddings [B, L, d] of the tokens before, and of the tokens.
             read: bool [L, REACH]: whether a slot is told by the first after it, the second, ...
         """
         assert self.next_evidence is not None
-        table = self.embeddings()
         known = tokens - self.unigram.softmax(dim=-1) @ table
         after = _following(known, 0.0).masked_fill(~read[..., None], 0.0)
         told: Tensor = self.next_evidence(previous, after, table)
@@ -170,11 +174,11 @@ class Diffusion(nn.Module):
         """
         model, place = self.autoregressive, torch.arange(tokens.shape[1], device=tokens.device)
         table, near = model.embeddings(), torch.arange(REACH, device=tokens.device) < place[:, None] % REACH
-        return clean.detach() + self.told(table[model.shifted(tokens)[:, :-1]], table[tokens], ~near)
+        return clean.detach() + self.told(table[:-1], table[model.shifted(tokens)[:, :-1]], table[tokens], ~near)
 
     def slots(self, noisy: Noisy) -> tuple[Tensor, Tensor]:
-        """Inputs of the noisy stream [B, L, width], and what each slot's own noisy embedding and the token after it say
-        of its token [B, L, V]."""
+        """Inputs of the noisy stream [B, L, width], and what each slot's own noisy embedding and the tokens after it
+        say of its token [B, L, V]."""
         model = self.autoregressive
         table = model.embeddings()
         own = evidence(noisy.z, noisy.gamma, table[:-1])
@@ -194,7 +198,8 @@ class Diffusion(nn.Module):
             block = noisy.begins.cumsum(0)
             after = _following(block[None, :, None], -1)[0, :, :, 0]
             # A guess of the next ones was made by what this slot is, too; their own embeddings alone were not.
-            said = said + self.told(previous, torch.where(known, clean, alone), after == block[:, None])
+            sure = torch.where(known, clean, alone)
+            said = said + self.told(table[:-1], previous, sure, after == block[:, None])
         return inputs, said
 
 

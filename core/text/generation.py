@@ -32,11 +32,6 @@ class Settings:
     tilt: float | None = None  # None: the largest that was trained
 
 
-def sampled_path(model: Diffusion, block: int, steps: int, tilt: float | None = None) -> NoisePath:
-    """The noise levels that a block of `block` slots goes through in `steps`: `NoisePath.sampled`."""
-    return NoisePath.sampled(model.warp, model.config.process, block, steps, tilt)
-
-
 def path_by_evaluations(
     model: Diffusion, evaluations: float, block: int | None = None, tilt: float | None = None
 ) -> tuple[NoisePath, int]:
@@ -48,7 +43,7 @@ def path_by_evaluations(
     in_lanes = [length for length, lanes in process.shapes if lanes > 1]
     block = block or (max(in_lanes) if in_lanes and evaluations < 1 else process.blocks[0])
     steps = max(1, round(evaluations * block))  # that all tokens of a block have in common
-    return sampled_path(model, block, steps, tilt), steps
+    return model.path(block, steps, tilt), steps
 
 
 class Prefix:
@@ -170,8 +165,7 @@ def denoise_block(
     """
     block, cache = Block.after(prefix, tokens, known), prefix.cache
     slots = tokens.shape[1]
-    path = sampled_path(model, slots if free is None else free, settings.steps, settings.tilt)
-    grid = path.grid(settings.steps)
+    grid = model.path(slots if free is None else free, settings.steps, settings.tilt).grid(settings.steps)
     levels = [] if watch is None else grid.mean(dim=1).tolist()
     grid = F.pad(grid, (0, slots - grid.shape[1]), value=model.config.process.gamma_max)
     shape = (slots, model.config.process.embedding)

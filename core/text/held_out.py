@@ -109,7 +109,7 @@ def _point(evaluations: float, writer: Writer, bits: Mapping[str, Ratio], more: 
         evaluations=steps / path.block,
         steps=steps,
         block=path.block,
-        lanes=path.lanes,
+        lanes=path.lanes if path.tilt else 1,  # slots that are all alike have none
         bits=value,
         se=error,
         difference=gap,

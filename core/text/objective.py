@@ -119,26 +119,23 @@ class DiffusionObjective(_TextObjective):
         low, high = (torch.tensor(lane_tilt(value, block, lanes)) for value in process.tilt)
         tilt = torch.lerp(low, high, pick[3]).double()
         if ends:
-            block, lanes = max(process.blocks), 1  # in which gaps are filled
+            block = max(process.blocks)  # in which gaps are filled
             known, u = endpoint_slots(draws, context // block, block), torch.ones(len(indices), context // block)
         else:  # stratified over the blocks of all rows
             u = (draws.stratified()[:, None] + torch.arange(context // block) / (context // block)) % 1
             known = hidden_spans(draws, context // block, block, process.known)
+        times = tilted(u, block, tilt, lanes).flatten(1)  # along each lane
         noise = draws.normal(context, process.embedding)
-        given = (to_device(values, draws.device) for values in (self._windows(indices), known, u, tilt))
-        return Batch((*given, noise), (block, lanes, has_prefix, guesses, ends))
+        given = (to_device(values, draws.device) for values in (self._windows(indices), known, times))
+        return Batch((*given, noise), (block, has_prefix, guesses, ends))
 
     def loss(self, model: Callable[..., Any], batch: Batch) -> Tensor:
         process, network = self.config.process, self.model
         assert isinstance(network, Diffusion)
-        tokens, known, u, tilt, noise = batch.tensors  # [b, L] twice, [b, blocks], [], [b, L, d]
-        block, lanes, has_prefix, guesses, ends = batch.kind
+        tokens, known, times, noise = batch.tensors  # [b, L] three times, [b, L, d]
+        block, has_prefix, guesses, ends = batch.kind
         assert isinstance(block, int)
-        assert isinstance(lanes, int)
-        if ends:
-            gamma = torch.full(known.shape, process.gamma_max, device=known.device)
-        else:  # tilted along each block
-            gamma = network.warp.gamma(tilted(u, block, tilt, lanes)).flatten(1)
+        gamma = torch.full(known.shape, process.gamma_max, device=known.device) if ends else network.warp.gamma(times)
         noisy = noisy_windows(network, tokens, gamma, noise, known, block, has_prefix=bool(has_prefix))
         if guesses:  # self-conditioning (Chen et al. 2023)
             with torch.no_grad():

@@ -58,8 +58,8 @@ class Writer:
 
     @property
     def path(self) -> NoisePath:
-        """The noise levels of a block."""
-        return generation.sampled_path(self._denoiser, self.block, self.settings.steps, self.settings.tilt)
+        """The noise levels of a block that has as many steps as one likes."""
+        return self._denoiser.path(self.block, self.block, self.settings.tilt)
 
     def path_by(self, evaluations: float) -> tuple[NoisePath, int]:
         """The noise levels of a block, and its steps, with so many evaluations a token."""

@@ -197,7 +197,7 @@ class NoisePath:
     ) -> NoisePath:
         """That of a block which is done in `steps`; `tilt` None is the largest that was trained.
 
-        In as few lanes as the steps allow, so that a step decides no two neighbours at once.
+        In as few lanes as the steps allow: at a tilt of the lane's length - 1 a step decides no two neighbours at once.
         """
         lanes = fewest_lanes(process.lanes, block, steps)
         return cls(warp, block, lane_tilt(process.tilt[1] if tilt is None else tilt, block, lanes), lanes)

@@ -52,7 +52,7 @@ class TextStep(nn.Module):
         tokens, known: int64 and bool [B, L]; clean tokens that are given inside the block.
         z: noisy embeddings [B, L, d]; standard normals before the first step.
         noise: standard normals [B, L, d].
-        u, after: times [] from 1 to 0, of this step and of the next.
+        u, after: times [] from 1 to 0, of this step and of the next; steps are equal.
         temperature: [] of the token probabilities.
 
     and give logits [B, L, V] divided by the temperature, first, and z [B, L, d] at `after`, last.
@@ -67,12 +67,12 @@ class TextStep(nn.Module):
         self.lanes = sorted(set(model.config.process.lanes), reverse=True)
         self.register_buffer("edges", model.warp.distribution(), persistent=False)
 
-    def lane(self, free: Tensor, step: Tensor) -> Tensor:
-        """Slots of a lane, of `free` ones that take steps of the time `step` []: `fewest_lanes`."""
+    def lane_length(self, free: Tensor, step: Tensor) -> Tensor:
+        """Slots of a lane, of `free` ones that take steps of the time `step` []: with `fewest_lanes`."""
         lengths = [(free + lanes - 1) // lanes for lanes in self.lanes]  # from the shortest to the longest
         chosen = lengths[0]
         for length in lengths[1:]:
-            chosen = torch.where(length * step < 1.001, length, chosen)
+            chosen = torch.where(length <= torch.round(1 / step), length, chosen)
         return chosen.clamp(min=1)
 
     def gamma(self, u: Tensor, known: Tensor, step: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class TextStep(nn.Module):
         and `gamma_max` of the `known` ones [B, L], which end it, as many in each row."""
         warp, slots = self.model.warp, torch.arange(known.shape[1])
         free = (~known[0]).sum()
-        lane = self.lane(free, step)
+        lane = self.lane_length(free, step)
         tilt = (lane - 1).clamp(max=self.tilt)
         times = delayed(u, slots % lane / (lane - 1).clamp(min=1), tilt)
         times = torch.where(slots < free, times, torch.ones(()))

@@ -10,7 +10,7 @@ from core.randomness import Draws, Noise
 from core.text.autoregressive import Autoregressive, generate, unigram_log_probs
 from core.text.data import TextSet, windows
 from core.text.denoiser import REACH, Diffusion, Noisy
-from core.text.generation import Block, Prefix, Settings, fill, sampled_path
+from core.text.generation import Block, Prefix, Settings, fill
 from core.text.generation import generate as generate_blocks
 from core.text.objective import DiffusionObjective, gamma_losses, noisy_windows
 from core.text.schedule import evidence, tilted
@@ -184,7 +184,7 @@ def test_a_gap_is_filled_with_its_number_of_tokens_and_the_right_side_matters(mo
 
 
 @torch.no_grad()
-def test_a_slot_is_told_by_the_token_after_it_within_its_block(model: Diffusion, tokens: torch.Tensor):
+def test_a_slot_is_told_by_the_tokens_after_it_within_its_block(model: Diffusion, tokens: torch.Tensor):
     """The last of a block has none, and a token that is lost says nothing."""
     given = torch.ones_like(tokens, dtype=torch.bool)
     noisy = replace(whole(model, tokens, 4), known=given, gamma=torch.full(tokens.shape, 9.0))
@@ -200,7 +200,7 @@ def test_a_slot_is_told_by_the_token_after_it_within_its_block(model: Diffusion,
     nothing = model.slots(unknown)[1] - evidence(noisy.z, unknown.gamma, model.embeddings())
     assert float(nothing.abs().max()) < 0.1 * float(told.abs().max())  # a guess of what is lost is no evidence
     lost = (model.unigram.softmax(dim=-1) @ model.embeddings()).expand(1, 4, -1)
-    unsure = model.told(lost, lost, torch.ones(4, REACH, dtype=torch.bool))
+    unsure = model.told(model.embeddings(), lost, lost, torch.ones(4, REACH, dtype=torch.bool))
     torch.testing.assert_close(unsure, torch.zeros_like(unsure), atol=1e-4, rtol=0)
 
 
@@ -249,7 +249,7 @@ def test_all_steps_of_a_filling_are_for_the_gap(texts: TextSet):
     fresh = Seen(size, MODEL, unigram_log_probs(texts.tokens["train"], size))
     fill(fresh, torch.tensor([[1, 2]]), 3, torch.tensor([[7, 8, 9, 4]]), Settings(steps=5), Noise([0]))
     seen = torch.stack(levels)
-    assert torch.equal(seen[:, :3], sampled_path(fresh, 3, 5).grid(5)[:5])
+    assert torch.equal(seen[:, :3], fresh.path(3, 5).grid(5)[:5])
     assert (seen[:, 3:] == MODEL.process.gamma_max).all()
 
 

@@ -125,6 +125,8 @@ def test_lanes_are_of_each_block_or_of_all() -> None:
     assert ProcessConfig(blocks=(8, 32), lanes=(1, 4)).shapes == ((8, 1), (32, 4))
     with pytest.raises(ValueError, match="expected one for all, or one for each of 3 blocks"):
         ProcessConfig(blocks=(8, 8, 32), lanes=(1, 2))
+    with pytest.raises(ValueError, match="lanes: found 16 of a block of 8; expected 8 at most"):
+        ProcessConfig(blocks=(32, 8), lanes=(1, 16))
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "q"])
