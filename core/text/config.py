@@ -132,7 +132,8 @@ class ProcessConfig(Frozen):
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """Blocks and how many lanes each of them has."""
-        return tuple(zip(self.blocks, self.lanes * (len(self.blocks) if len(self.lanes) == 1 else 1), strict=True))
+        lanes = self.lanes * len(self.blocks) if len(self.lanes) == 1 else self.lanes
+        return tuple(zip(self.blocks, lanes, strict=True))
 
 
 class TextModel(Frozen):
