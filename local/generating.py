@@ -60,6 +60,8 @@ def generate(
             return result | _text(source, section, prompt or "", out, watch, scratch / "samples")
         if prompt is not None:
             raise UserError("--prompt is for models of text; this one draws images: use --class")
+        if wishes.get("block") is not None:
+            raise UserError("--block is for models of text; this one draws images")
         from core.images.classes import class_indices
         from core.images.terms import described
 

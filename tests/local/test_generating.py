@@ -153,6 +153,11 @@ def test_what_cannot_be_drawn_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_blocks_are_of_text(place: Path) -> None:
+    with pytest.raises(UserError, match="--block is for models of text; this one draws images"):
+        generate("tiny", str(place / "registry"), {**QUICK, "block": 8}, runs=place / "runs")
+
+
 def test_a_terminal_sees_the_picture_and_a_pipe_does_not(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

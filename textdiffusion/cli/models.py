@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
             "generate --model mnist-small --class 7",
             "generate --model mnist-small --count 8 --out digits.gif",
             "generate --model pydoc --prompt 'The value of '",
+            "generate --model pydoc --block 32 --steps 16",
             "generate --model pydoc --prompt 'If the object ___ is raised.' --count 3",
             "generate --model latest",
             "generate --model hf://me/digits --class 7",
@@ -171,6 +172,9 @@ def generate(
     count: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="Left out: another one each time.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Of the sampler. Left out: as measured.")] = None,
+    block: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Text: tokens written together. Left out: as measured.")
+    ] = None,
     guidance: Annotated[
         float | None, typer.Option(min=0, max=50, help="Weight of the condition; 1: none. Left out: as measured.")
     ] = None,
@@ -189,7 +193,7 @@ def generate(
     from pipelines.settings import load_settings
 
     settings = load_settings({"registry": registry})
-    wishes: dict[str, Any] = {"count": count, "seed": seed, "steps": steps, "guidance": guidance}
+    wishes: dict[str, Any] = {"count": count, "seed": seed, "steps": steps, "block": block, "guidance": guidance}
     console = Console(stderr=as_json, highlight=False)
     with terminal.resolving(console) as watch:
         result = draw(
