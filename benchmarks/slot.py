@@ -27,7 +27,7 @@ TINY_TEXT = {
     "model": {
         "context": 16,
         "transformer": {"width": 32, "depth": 1, "heads": 2},
-        "process": {"blocks": [8], "tilt": [1, 4], "embedding": 16},
+        "process": {"blocks": [8], "lanes": [1], "tilt": [1, 4], "embedding": 16},
     },
     "sample": {"gap": 4},  # a gap is shorter than a block
 }

@@ -15,7 +15,7 @@ KERNELS = {  # a step of training, or of drawing as a whole; about 5 % above wha
     "train images, fp16": 505,
     "train images, epsilon": 511,
     "train text, autoregressive": 446,
-    "train text, diffusion": 920,
+    "train text, diffusion": 1113,
     "train text, masked": 451,
     "train text, original": 450,
 }
