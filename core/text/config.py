@@ -102,7 +102,7 @@ class ProcessConfig(Frozen):
     )
     tilt: tuple[Tilt, Tilt] = Field(
         (1.0, 7.0),
-        description="range of how far a lane's first slots run ahead of its last; its length - 1: one by one",
+        description="range of how far a lane's first slots run ahead of its last; 0: none, its length - 1: one by one",
     )
     known: float = Field(0.3, ge=0, le=1, description="share of blocks with clean tokens inside: infill")
     endpoints: float = Field(

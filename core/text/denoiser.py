@@ -182,8 +182,7 @@ class Diffusion(nn.Module):
         model = self.autoregressive
         table = model.embeddings()
         own = evidence(noisy.z, noisy.gamma, table[:-1])
-        alone = (own + self.unigram).softmax(dim=-1) @ table[:-1]
-        guess = alone if noisy.guess is None else noisy.guess
+        guess = noisy.guess if noisy.guess is not None else self._alone(own, table[:-1])
         known = noisy.known[..., None]
         clean = table[noisy.tokens]
         believed = torch.where(known, clean, guess)
@@ -198,9 +197,13 @@ class Diffusion(nn.Module):
             block = noisy.begins.cumsum(0)
             after = _following(block[None, :, None], -1)[0, :, :, 0]
             # A guess of the next ones was made by what this slot is, too; their own embeddings alone were not.
-            sure = torch.where(known, clean, alone)
+            sure = believed if noisy.guess is None else torch.where(known, clean, self._alone(own, table[:-1]))
             said = said + self.told(table[:-1], previous, sure, after == block[:, None])
         return inputs, said
+
+    def _alone(self, own: Tensor, table: Tensor) -> Tensor:
+        """Mean embeddings [B, L, d] by the evidence of each slot's own noisy embedding [B, L, V] and nothing else."""
+        return (own + self.unigram).softmax(dim=-1) @ table
 
 
 def _following(values: Tensor, beyond: float) -> Tensor:

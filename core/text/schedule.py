@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from core.processes import world as distributed
 from core.text.config import ProcessConfig
 from core.training.objective import Statistic
 
+Count = TypeVar("Count", int, Tensor)
 OBSERVATIONS = 200.0  # after so many, an older one weighs 1/e in the histogram of a bin
 
 
@@ -40,9 +42,9 @@ def evidence(z: Tensor, gamma: Tensor, embeddings: Tensor) -> Tensor:
     return (alpha / sigma**2)[..., None] * (z @ embeddings.T)
 
 
-def lane_length(block: int, lanes: int) -> int:
+def lane_length(block: Count, lanes: int) -> Count:
     """Slots of a lane, a part of a block that is written beside the others; the last lane may be shorter."""
-    return -(-block // lanes)
+    return (block + lanes - 1) // lanes
 
 
 def fewest_lanes(trained: Iterable[int], block: int, steps: int) -> int:

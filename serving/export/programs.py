@@ -13,7 +13,7 @@ from core.text.autoregressive import chosen
 from core.text.denoiser import Diffusion, Noisy
 from core.text.generation import carried_over
 from core.text.reverse_steps import MIXTURE, STEPS
-from core.text.schedule import delayed
+from core.text.schedule import delayed, lane_length
 
 
 class ImageDenoiser(nn.Module):
@@ -67,9 +67,9 @@ class TextStep(nn.Module):
         self.lanes = sorted(set(model.config.process.lanes), reverse=True)
         self.register_buffer("edges", model.warp.distribution(), persistent=False)
 
-    def lane_length(self, free: Tensor, step: Tensor) -> Tensor:
+    def lane(self, free: Tensor, step: Tensor) -> Tensor:
         """Slots of a lane, of `free` ones that take steps of the time `step` []: with `fewest_lanes`."""
-        lengths = [(free + lanes - 1) // lanes for lanes in self.lanes]  # from the shortest to the longest
+        lengths = [lane_length(free, lanes) for lanes in self.lanes]  # from the shortest to the longest
         chosen = lengths[0]
         for length in lengths[1:]:
             chosen = torch.where(length <= torch.round(1 / step), length, chosen)
@@ -80,7 +80,7 @@ class TextStep(nn.Module):
         and `gamma_max` of the `known` ones [B, L], which end it, as many in each row."""
         warp, slots = self.model.warp, torch.arange(known.shape[1])
         free = (~known[0]).sum()
-        lane = self.lane_length(free, step)
+        lane = self.lane(free, step)
         tilt = (lane - 1).clamp(max=self.tilt)
         times = delayed(u, slots % lane / (lane - 1).clamp(min=1), tilt)
         times = torch.where(slots < free, times, torch.ones(()))
