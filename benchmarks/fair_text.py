@@ -12,6 +12,7 @@ test text: bits per character (a bound, but for what reads from left to right) a
 judges say of samples beside their entropy; gaps between whole tokens, with the right side given.
 
 `fair-text.json` is written again after each training, so a run that is cut off at `--seconds` still gives tables.
+`--work` keeps the weights of trainings: one that was cut off while it was measured is not trained again.
 Nothing is downloaded. Examples are windows: one costs diffusion in blocks about twice what it costs others (see the
 seconds, which say something only with `--workers 1`).
 """

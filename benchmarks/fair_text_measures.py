@@ -53,8 +53,8 @@ class Sizes:
     width: int = 192
     depth: int = 4
     heads: int = 3
-    windows: int = 64
-    draws: int = 8
+    windows: int = 192  # of test text: all that Tiny Shakespeare has, nearly
+    draws: int = 32  # of the steps of a block: all of them up to four evaluations a token in blocks of 8
     count: int = 48  # texts of each way to sample
     spans: tuple[int, ...] = (8, 16)  # characters of a gap
     span_count: int = 64

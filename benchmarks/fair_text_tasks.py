@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def judged(place: Path, examples: int, sizes: Sizes) -> Facts:
 def started(place: Path, examples: int, rate: float, seed: int, sizes: Sizes) -> Facts:
     """The autoregressive model that warm contenders of a seed begin with."""
     network, facts = fitted(AutoregressiveObjective(sizes.model(PROCESS), texts_of(place), seed), examples, rate, seed)
-    storage.write_bytes(place / f"start-{seed}.safetensors", serialize(network.state_dict()))
+    storage.write_bytes(_start(place, seed), serialize(network.state_dict()))
     return facts
 
 
@@ -87,8 +88,12 @@ def short(place: Path, name: str, rate: float, examples: int, sizes: Sizes) -> F
 
 
 def full(place: Path, name: str, rate: float, seed: int, examples: int, sizes: Sizes) -> Facts:
-    """A training, and all that is measured of its best weights by validation."""
-    network, facts = _trained(place, contender(name), rate, seed, examples, sizes)
+    """A training, and all that is measured of its best weights by validation.
+
+    The weights stay under `place`, and a run that goes on there measures them without training again.
+    """
+    one = contender(name)
+    network, facts = _kept(place, one, rate, seed, examples, sizes)
     return facts | {
         "bits": bits(place, network, sizes),
         "samples": samples(place, network, seed, sizes),
@@ -96,14 +101,42 @@ def full(place: Path, name: str, rate: float, seed: int, examples: int, sizes: S
     }
 
 
+def _kept(place: Path, one: Contender, rate: float, seed: int, examples: int, sizes: Sizes) -> tuple[nn.Module, Facts]:
+    """As `_trained`, of which weights and facts are kept with what they were asked for."""
+    weights, notes = (place / f"{one.name}-{seed}.{kind}" for kind in ("safetensors", "json"))
+    start = storage.read_bytes(_start(place, seed), limit=STATE) if one.warm else b""
+    asked = {
+        "rate": rate,
+        "examples": examples,
+        "model": repr(sizes.model(one.process)),
+        "start": sha256(start).hexdigest(),
+    }
+    if notes.exists() and (noted := storage.read_json(notes))["asked"] == asked:
+        network = _objective(place, one, seed, sizes).model.to(own_device())
+        network.load_state_dict(deserialize(storage.read_bytes(weights, limit=STATE), weights.name))
+        return network.eval(), noted["facts"]
+    network, facts = _trained(place, one, rate, seed, examples, sizes)
+    storage.write_bytes(weights, serialize(network.state_dict()))
+    storage.write_json(notes, {"asked": asked, "facts": facts})
+    return network, facts
+
+
 def _trained(
     place: Path, one: Contender, rate: float, seed: int, examples: int, sizes: Sizes
 ) -> tuple[nn.Module, Facts]:
-    objective = one.objective(sizes.model(one.process), texts_of(place), seed)
+    objective = _objective(place, one, seed, sizes)
     if one.warm:
-        start = storage.read_bytes(place / f"start-{seed}.safetensors", limit=STATE)
+        start = storage.read_bytes(_start(place, seed), limit=STATE)
         objective.model.autoregressive.load_state_dict(deserialize(start, "start"))
     return fitted(objective, examples, rate, seed)
+
+
+def _objective(place: Path, one: Contender, seed: int, sizes: Sizes) -> Any:
+    return one.objective(sizes.model(one.process), texts_of(place), seed)
+
+
+def _start(place: Path, seed: int) -> Path:
+    return place / f"start-{seed}.safetensors"
 
 
 def fitted(objective: Any, examples: int, rate: float, seed: int) -> tuple[nn.Module, Facts]:

@@ -61,6 +61,7 @@ class TextAsk(_Ask):
     temperature: float | None = Field(None, ge=1e-3, le=10)
     length: int | None = Field(None, ge=1, le=100_000, description="New tokens; left out: the model's context")
     gap: int | None = Field(None, ge=1, le=1000, description=f"Tokens that {GAP} is filled with")
+    block: int | None = Field(None, ge=1, le=4096, description="Tokens denoised together; left out: as measured")
 
 
 Ask = ImageAsk | TextAsk
@@ -88,7 +89,7 @@ def order_of(ask: Ask, card: ModelCard, options: Options) -> Order:
         return Order(section, rows, canonical_json(section), ask.deadline)
     if ask.length is not None and ask.length > options.max_length:
         raise UserError(f"length: found {ask.length}; allowed: 1 to {options.max_length}")
-    wishes |= {"temperature": ask.temperature, "length": ask.length, "gap": ask.gap}
+    wishes |= {"temperature": ask.temperature, "length": ask.length, "gap": ask.gap, "block": ask.block}
     section = _section(card, wishes)
     assert card.tokenizer is not None
     sides = around_gap(ask.prompt) if GAP in ask.prompt else (ask.prompt,)

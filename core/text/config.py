@@ -150,6 +150,17 @@ class TextModel(Frozen):
                 raise ValueError(f"process.blocks: {block} does not divide the context of {self.context} tokens")
         return self
 
+    def block(self, asked: int | None) -> int:
+        """Tokens denoised together: as many as are asked for; None: the first that was trained.
+
+        Raises:
+            UserError: more than are seen at once.
+        """
+        block = asked or self.process.blocks[0]
+        if block > self.context:
+            raise UserError(f"sample.block: found {block}; the model's context is {self.context} tokens")
+        return block
+
 
 Mode = Literal["diffusion", "autoregressive", "guided", "infill"]
 Prompt = Annotated[str, Field(min_length=1, max_length=20_000)]

@@ -106,7 +106,7 @@ def evaluate(
     curves: dict[str, Any] = {"frontier": frontier(writer, judge, settings, world), "likelihood": likelihood}
     if isinstance(network, Diffusion):
         tokens = data.held_out(texts.tokens["test"], context, 32)
-        curves["gamma_bins"] = gamma_losses(network, tokens, trained.config.process.blocks[0], world=world)
+        curves["gamma_bins"] = gamma_losses(network, tokens, trained.config.block(None), world=world)
         infilled, curves["fusion"] = infilling.measure(network, other or network.autoregressive, texts, settings, world)
         measured |= infilled
     return Evaluation(

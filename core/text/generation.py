@@ -39,9 +39,8 @@ def path_by_evaluations(
 
     `block` None: the first that was trained; with less than one evaluation a token, the longest in lanes.
     """
-    process = model.config.process
-    in_lanes = [length for length, lanes in process.shapes if lanes > 1]
-    block = block or (max(in_lanes) if in_lanes and evaluations < 1 else process.blocks[0])
+    in_lanes = [length for length, lanes in model.config.process.shapes if lanes > 1] if evaluations < 1 else []
+    block = model.config.block(block or max(in_lanes, default=None))
     steps = max(1, round(evaluations * block))  # that all tokens of a block have in common
     return model.path(block, steps, tilt), steps
 

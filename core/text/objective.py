@@ -157,7 +157,7 @@ class DiffusionObjective(_TextObjective):
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Losses at fixed noise levels and noise, with the loss of the exact posterior that knows no context."""
         assert isinstance(model, Diffusion)
-        rows = gamma_losses(model, self.held_out, self.config.process.blocks[0])
+        rows = gamma_losses(model, self.held_out, self.config.block(None))
         losses = {f"loss/{row['gamma']:g}": row["loss"] for row in rows}
         without = {f"no_context/{row['gamma']:g}": row["no_context"] for row in rows}
         return {"loss": sum(losses.values()) / len(losses), **losses, **without}
@@ -166,7 +166,7 @@ class DiffusionObjective(_TextObjective):
         assert isinstance(model, Diffusion)
         empty = torch.zeros(PREVIEW_TEXTS, 0, dtype=torch.long, device=model.unigram.device)
         settings, noise = generation.Settings(steps=PREVIEW_STEPS), self._noise(empty.device)
-        block = self.config.process.blocks[0]
+        block = self.config.block(None)
         return self._text(generation.generate(model, empty, self.config.context, block, settings, noise))
 
 

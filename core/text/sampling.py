@@ -51,10 +51,7 @@ class Writer:
 
     @property
     def block(self) -> int:
-        block = self.settings.block or self.trained.config.process.blocks[0]
-        if block > self.trained.config.context:
-            raise UserError(f"sample.block: found {block}; the model's context is {self.trained.config.context} tokens")
-        return block
+        return self.trained.config.block(self.settings.block)
 
     @property
     def path(self) -> NoisePath:

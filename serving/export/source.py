@@ -72,7 +72,7 @@ class TextSource:
     @property
     def block(self) -> int:
         """Tokens that are denoised together."""
-        return self.settings.block or self.trained.config.process.blocks[0]
+        return self.trained.config.block(self.settings.block)
 
     @cached_property
     def program(self) -> ExportedProgram:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-from benchmarks import fair_text
+from benchmarks import fair_text, fair_text_tasks
 from core import storage
 from tests.benchmarks.answers import answered
 
@@ -79,6 +81,26 @@ def test_gaps_are_compared_with_reranked_drafts_of_the_same_seed() -> None:
     assert [row["8: more than reranked"] for row in rows] == ["+0.500 ± 0.000", "+0.000 ± 0.000", "-0.500 ± 0.000"]
 
 
+def test_what_was_trained_is_measured_again_without_training_unless_it_is_asked_for_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, asked = fair_text_tasks.contender("autoregressive"), []
+
+    def trained(place: Path, one: Any, rate: float, *rest: Any) -> tuple[nn.Module, dict[str, Any]]:
+        asked.append(rate)
+        torch.manual_seed(0)
+        return nn.Linear(2, 2), {"loss": rate}
+
+    monkeypatch.setattr(fair_text_tasks, "_trained", trained)
+    monkeypatch.setattr(fair_text_tasks, "_objective", lambda *_: Namespace(model=nn.Linear(2, 2)))
+    first, again, other = (
+        fair_text_tasks._kept(tmp_path, one, rate, 0, 8, fair_text.TINY_SIZES) for rate in (0.5, 0.5, 0.25)
+    )
+    assert asked == [0.5, 0.25]
+    assert first[1] == again[1] == {"loss": 0.5} != other[1]
+    assert torch.equal(first[0].weight, again[0].weight)  # type: ignore[arg-type]
+
+
 def test_a_run_without_a_training_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     fair_text.show({"trainings": [], "errors": {}}, tmp_path)
     assert "no training ended" in capsys.readouterr().out
@@ -92,6 +114,6 @@ def test_the_dry_run_goes_through_all_parts(tmp_path: Path, monkeypatch: pytest.
     result = storage.read_json(tmp_path / "fair-text.json")
     assert not result["errors"]
     assert {(one["contender"], one["seed"]) for one in result["trainings"]} == {
-        (one.name, seed) for one in fair_text.FIELD for seed in (0, 1)
+        (one.name, seed) for one in fair_text_tasks.FIELD for seed in (0, 1)
     }
     assert all((tmp_path / f"fair-text{part}.md").exists() for part in ("", "-samples", "-infill"))

@@ -63,6 +63,7 @@ def test_the_keys_that_are_allowed_are_those_that_are_documented(images_server: 
         ({"prompt": "CAT"}, "found 'C' at character 0"),
         ({"prompt": "a ___ b ___"}, "more than one ___"),
         ({"prompt": "a ___ b", "gap": 16}, "gaps of at most 15 tokens"),
+        ({"block": 4000}, "sample.block: found 4000; the model's context is"),
         ({"length": 1025}, "length: found 1025; allowed: 1 to 1024"),
         ({"class": "one"}, "class: "),
     ],

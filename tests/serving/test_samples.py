@@ -33,6 +33,7 @@ TEXTS = [
     {"prompt": "the ___ sat", "seed": 6, "count": 2},
     {"prompt": "one ___ ran", "seed": 7, "gap": 3},
     {"prompt": "the cat ", "seed": 8, "temperature": 0.5},
+    {"prompt": "the cat ", "seed": 9, "block": 16, "steps": 8},
 ]
 
 
