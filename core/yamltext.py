@@ -132,19 +132,24 @@ def _resolve(options: tuple[Any, ...], value: Any) -> Any:
         inner = [part for one in options if get_origin(one) in (list, tuple) for part in get_args(one)]
         options_of = tuple(option for part in inner if part is not ... for option in _options(part))
         return [_resolve(options_of, item) for item in value]
-    return value
+    return str(value) if _is_no_number(options, value) else value
 
 
 def _scalar(options: tuple[Any, ...], value: Written) -> Any:
     if any(get_origin(one) is Literal and str(value) in get_args(one) for one in options):
         return str(value)
     missing = value.value is None and (NoneType in options or not value)
-    if isinstance(value.value, bool) and bool not in options and (int in options or float in options):
-        return str(value)  # yes is no number, and pydantic would take it for 1
+    if _is_no_number(options, value.value):
+        return str(value)
     if str not in options or missing:
         return value.value
     numbers = tuple(one for one in options if one in _PLAIN)
     return value.value if numbers and isinstance(value.value, numbers) else str(value)
+
+
+def _is_no_number(options: tuple[Any, ...], value: Any) -> bool:
+    """Whether a truth stands where numbers do: yes is no number, and pydantic would take it for 1."""
+    return isinstance(value, bool) and bool not in options and (int in options or float in options)
 
 
 def _of_key(options: tuple[Any, ...], key: str) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,13 @@ def test_a_text_field_keeps_what_was_written(text: str) -> None:
 @pytest.mark.parametrize("text", ["null", "~", ""])
 def test_nothing_is_still_nothing_where_the_field_allows_it(text: str) -> None:
     assert validate(Settings, yamltext.parse(f"project: {text}", "x"), "x").project is None
+
+
+@pytest.mark.parametrize("values", [{"minutes": True}, {"examples": 8, "betas": [True, 0.9]}])
+def test_truth_of_a_program_is_no_number_either(values: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"valid number.*'True'"):
+        validate(TrainConfig, values, "train")
+    assert validate(TrainConfig, {"examples": 8, "deterministic": True}, "train").deterministic
 
 
 @pytest.mark.parametrize("text", ["examples: yes", "learning_rate: on", "examples: 100\nseed: true"])
