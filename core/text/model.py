@@ -80,7 +80,10 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Traine
 
 
 def begin_from(network: nn.Module, folder: Path, tokenizer: Tokenizer) -> None:
-    """Begins `network` from a trained model of the same tokens; a diffusion model also from an autoregressive one.
+    """Begins `network` from a trained model of the same tokens.
+
+    A diffusion model may also begin from an autoregressive one, and from one without the evidence of next tokens, which
+    says nothing until it is trained.
 
     Raises:
         UserError: tokens or sizes differ.
@@ -91,7 +94,8 @@ def begin_from(network: nn.Module, folder: Path, tokenizer: Tokenizer) -> None:
     target = network
     if isinstance(network, Diffusion) and isinstance(trained.network, Autoregressive):
         target = network.autoregressive
-    load_weights(target, trained.network.state_dict(), str(folder))
+    fresh = {key: value for key, value in target.state_dict().items() if key.startswith("next_evidence.")}
+    load_weights(target, fresh | trained.network.state_dict(), str(folder))
 
 
 def load_models(

@@ -9,19 +9,21 @@ from typing import Any
 import pytest
 
 from core import storage
-from core.config import GateConfig
+from core.config import GateConfig, validate
 from core.errors import UserError
 from core.evaluation import Evaluation, Sampling
 from core.metrics import dump, find
 from core.requests import SampleRequest
 from core.storage.snapshot import write_model
 from core.text import data
-from core.text.config import TextEvaluate, TextSample, TokenizerConfig
+from core.text.config import TextEvaluate, TextModel, TextSample, TokenizerConfig
 from core.text.data import TextSet
+from core.text.denoiser import Diffusion
 from core.text.evaluation import evaluation_key, load_judge, sample_metrics
 from core.text.glossary import AUTOREGRESSIVE_BITS, GLOSSARY
 from core.text.metrics import NGramJudge
-from core.text.model import load_model
+from core.text.model import begin_from, build, load_model
+from core.text.objective import gamma_losses
 from core.text.sampling import write
 from core.text.tokenizer import train_tokenizer
 from factory.gate import Challenge, compare
@@ -285,6 +287,18 @@ def test_training_twice_gives_the_same_weights_to_the_bit(run: dict[str, Any], t
         MODEL, TRAIN, run["dataset"], tmp_path / "m", work=str(tmp_path), warm_start=run["place"] / "ar"
     )
     assert again["weights_sha256"] == run["diffusion"]["weights_sha256"]
+
+
+def test_a_model_without_the_evidence_of_next_tokens_may_begin_one_with_it(run: dict[str, Any]) -> None:
+    folder = run["place"] / "model"
+    before = load_model(folder)
+    process = {**MODEL["process"], "next_evidence": True}
+    network = build("diffusion", before.tokenizer.size, validate(TextModel, {**MODEL, "process": process}, "model"))
+    begin_from(network, folder, before.tokenizer)
+    assert isinstance(network, Diffusion)
+    assert isinstance(before.network, Diffusion)
+    windows = data.held_out(data.load(run["dataset"]).tokens["test"], 16, 2)
+    assert gamma_losses(network.eval(), windows, 8) == gamma_losses(before.network, windows, 8)
 
 
 @pytest.mark.parametrize("objective", ["masked", "original"])
