@@ -52,7 +52,7 @@ class Texts(Comparison[Contender]):
 
     def __init__(self, chosen: Namespace, place: Path) -> None:
         super().__init__(chosen, place, FIELD, ("judge", "starts"))
-        self.sizes = TINY_SIZES if chosen.tiny else Sizes(count=chosen.count, span_count=chosen.count)
+        self.sizes = TINY_SIZES if chosen.tiny else Sizes(count=chosen.count)
         self.rates = RATES[1:2] if chosen.tiny else RATES
 
     def run(self) -> Facts:
@@ -247,7 +247,7 @@ def main() -> None:
     options.add_argument("--examples", type=int, default=30_000, help="windows of each training, its start counted")
     options.add_argument("--select", type=int, default=4000, help="windows of each short run")
     options.add_argument("--judge", type=int, default=12_000, help="windows of the second judge's training")
-    options.add_argument("--count", type=int, default=48, help="texts of each way to sample; gaps of each length")
+    options.add_argument("--count", type=int, default=48, help="texts of each way to sample")
     compare(options, TINY, lambda chosen, place: Texts(chosen, place).run(), show)
 
 

@@ -57,7 +57,7 @@ class Sizes:
     draws: int = 32  # of the steps of a block: all of them up to four evaluations a token in blocks of 8
     count: int = 48  # texts of each way to sample
     spans: tuple[int, ...] = (8, 16)  # characters of a gap
-    span_count: int = 64
+    span_count: int = 192
 
     def model(self, process: Facts) -> TextModel:
         transformer = {"width": self.width, "depth": self.depth, "heads": self.heads}
