@@ -25,7 +25,7 @@ from benchmarks.text_peers import (
 from core import storage
 from core.processes.world import SINGLE_PROCESS, own_device
 from core.randomness import Noise
-from core.storage.checkpoint import deserialize
+from core.storage.checkpoint import deserialize, serialize
 from core.text import autoregressive, data, fusion, generation, infilling, masked, metrics, reranking
 from core.text.autoregressive import Autoregressive
 from core.text.bound import chain_bound
@@ -201,6 +201,15 @@ def _filled(
     return {"autoregressive inside": -float(each[0]), "diffusion": -float(each[1])}
 
 
+def kept_weights(path: Path) -> dict[str, Tensor]:
+    """What `keep_weights` wrote."""
+    return deserialize(storage.read_bytes(path, limit=STATE), path.name)
+
+
+def keep_weights(path: Path, network: nn.Module) -> None:
+    storage.write_bytes(path, serialize(network.state_dict()))
+
+
 @cache
 def texts_of(place: Path, kind: str = "dataset") -> TextSet:
     return data.load(place / kind)
@@ -225,6 +234,6 @@ def _words(place: Path) -> set[str]:
 def _second(place: Path, sizes: Sizes) -> Autoregressive:
     texts = texts_of(place, "characters")
     network = AutoregressiveObjective(sizes.model({}), texts, 1).model.to(own_device())
-    network.load_state_dict(deserialize(storage.read_bytes(place / "judge.safetensors", limit=STATE), "judge"))
+    network.load_state_dict(kept_weights(place / "judge.safetensors"))
     assert isinstance(network, Autoregressive)
     return network.eval()

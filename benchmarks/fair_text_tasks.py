@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ from torch import nn
 from benchmarks.fair_text_measures import (
     LANES,
     PROCESS,
-    STATE,
     Facts,
     Sizes,
     bits,
     infill,
+    keep_weights,
+    kept_weights,
     samples,
     texts_of,
     verdict,
@@ -32,7 +32,7 @@ from benchmarks.text_peers import (
 from core import storage
 from core.config import TrainConfig
 from core.processes.world import World, own_device
-from core.storage.checkpoint import CheckpointStore, deserialize, serialize
+from core.storage.checkpoint import CheckpointStore
 from core.text.config import TextModel
 from core.text.data import TextSet
 from core.text.objective import AutoregressiveObjective, DiffusionObjective, MaskedObjective
@@ -70,7 +70,7 @@ def judged(place: Path, examples: int, sizes: Sizes) -> Facts:
     texts = texts_of(place, "characters")
     objective = AutoregressiveObjective(sizes.model({}), texts, 1)
     network, facts = fitted(objective, examples, 0.02, 1)
-    storage.write_bytes(place / "judge.safetensors", serialize(network.state_dict()))
+    keep_weights(place / "judge.safetensors", network)
     real = [texts_of(place).tokenizer.decode(row) for row in windows_of(place, sizes).tokens.tolist()]
     return {**facts, "windows": [len(text) for text in real], "test text": verdict(place, sizes, real)}
 
@@ -78,7 +78,7 @@ def judged(place: Path, examples: int, sizes: Sizes) -> Facts:
 def started(place: Path, examples: int, rate: float, seed: int, sizes: Sizes) -> Facts:
     """The autoregressive model that warm contenders of a seed begin with."""
     network, facts = fitted(AutoregressiveObjective(sizes.model(PROCESS), texts_of(place), seed), examples, rate, seed)
-    storage.write_bytes(_start(place, seed), serialize(network.state_dict()))
+    keep_weights(_start(place, seed), network)
     return facts
 
 
@@ -104,19 +104,14 @@ def full(place: Path, name: str, rate: float, seed: int, examples: int, sizes: S
 def _kept(place: Path, one: Contender, rate: float, seed: int, examples: int, sizes: Sizes) -> tuple[nn.Module, Facts]:
     """As `_trained`, of which weights and facts are kept with what they were asked for."""
     weights, notes = (place / f"{one.name}-{seed}.{kind}" for kind in ("safetensors", "json"))
-    start = storage.read_bytes(_start(place, seed), limit=STATE) if one.warm else b""
-    asked = {
-        "rate": rate,
-        "examples": examples,
-        "model": repr(sizes.model(one.process)),
-        "start": sha256(start).hexdigest(),
-    }
+    start = storage.sha256(_start(place, seed)) if one.warm else None
+    asked = {"rate": rate, "examples": examples, "model": repr(sizes.model(one.process)), "start": start}
     if notes.exists() and (noted := storage.read_json(notes))["asked"] == asked:
         network = _objective(place, one, seed, sizes).model.to(own_device())
-        network.load_state_dict(deserialize(storage.read_bytes(weights, limit=STATE), weights.name))
+        network.load_state_dict(kept_weights(weights))
         return network.eval(), noted["facts"]
     network, facts = _trained(place, one, rate, seed, examples, sizes)
-    storage.write_bytes(weights, serialize(network.state_dict()))
+    keep_weights(weights, network)
     storage.write_json(notes, {"asked": asked, "facts": facts})
     return network, facts
 
@@ -126,8 +121,7 @@ def _trained(
 ) -> tuple[nn.Module, Facts]:
     objective = _objective(place, one, seed, sizes)
     if one.warm:
-        start = storage.read_bytes(_start(place, seed), limit=STATE)
-        objective.model.autoregressive.load_state_dict(deserialize(start, "start"))
+        objective.model.autoregressive.load_state_dict(kept_weights(_start(place, seed)))
     return fitted(objective, examples, rate, seed)
 
 

@@ -25,7 +25,7 @@ def write(slot: Slot) -> Facts:
     sample, length = slot.text_job.sample, network.config.context
     start = torch.zeros(2 if slot.tiny else sample.batch_size, 0, dtype=torch.long, device=slot.device)
     settings = generation.Settings(sample.sampler, 2 if slot.tiny else sample.steps, sample.temperature)
-    blocks = partial(generation.generate, network, start, length, network.config.process.blocks[0], settings)
+    blocks = partial(generation.generate, network, start, length, network.config.block(None), settings)
     ways = {
         "autoregressive": partial(autoregressive.generate, network.autoregressive, start, length),
         "diffusion": blocks,

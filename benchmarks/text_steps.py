@@ -67,7 +67,7 @@ def main() -> None:
     largest = str(trained.config.process.tilt[1])
     wanted = (chosen.tilts or largest).split(","), chosen.samplers.split(","), map(int, chosen.steps.split(","))
     for tilt, sampler, steps in product(*wanted):
-        block = trained.config.process.blocks[0]  # said, so that bits are of the very chain that draws
+        block = trained.config.block(None)  # said, so that bits are of the very chain that draws
         writer, values = drawn("diffusion", block=block, steps=steps, tilt=float(tilt), sampler=sampler)
         evaluations = steps / writer.block
         more = {"tilt": float(tilt), "sampler": sampler, "evaluations a token": evaluations}
