@@ -37,6 +37,7 @@ class Sampling(Record):
     nfe: int | None = None  # network evaluations of one sample
     guidance: Number = None
     autoguidance: Number = None  # images
+    feedback: Number = None  # images
     temperature: Number = None  # text
     block: int | None = None  # text: tokens denoised together
     seed: int | None = None

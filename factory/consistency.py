@@ -50,8 +50,10 @@ def of_images(
     levels = model.process.schedule.steps
     if sample.grid == "ddpm" and sample.steps > levels:
         yield f"sample.steps: found {sample.steps}; model.process.schedule.steps has {levels}"
-    if sample.redraw and not model.conditional:
-        yield f"sample.redraw: found {sample.redraw:g}; the model knows no classes, as model.conditional: false says"
+    for name in ("redraw", "feedback"):
+        if getattr(sample, name) and not model.conditional:
+            found = f"{getattr(sample, name):g}"
+            yield f"sample.{name}: found {found}; the model knows no classes, as model.conditional: false says"
     if not model.conditional and any(str(label) != str(NONE) for label in sample.labels or ()):
         yield "sample.labels: the model knows no classes, as model.conditional: false says; leave them out"
 

@@ -20,7 +20,7 @@ from factory.versions import Version, is_version, version_in
 
 LATEST = "latest"
 MANNER = {"sampler", "steps", "grid", "sigma_min", "sigma_max", "rho", "guidance", "guidance_low", "guidance_high"}
-MANNER |= {"start", "autoguidance", "block", "temperature", "tilt"}
+MANNER |= {"start", "autoguidance", "feedback", "block", "temperature", "tilt"}
 """The settings that say how samples are drawn, and not how many, which or from what seed; of both modalities."""
 
 

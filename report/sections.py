@@ -87,6 +87,8 @@ def _sampling(drawn: Sampling) -> str:
         parts.append(f"guidance {compact(drawn.guidance)}")
     if drawn.autoguidance not in (None, 1):
         parts.append(f"autoguidance {compact(drawn.autoguidance)}")
+    if drawn.feedback:
+        parts.append(f"feedback {compact(drawn.feedback)}")
     if drawn.count is not None:
         again = f" of which {count(drawn.redrawn)} were drawn again" if drawn.redrawn else ""
         parts.append(f"{count(drawn.count)} samples{again}")

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from core import samplers
 from core.config import Frozen, Place
 from core.images.networks import Network, UNetConfig
 from core.sources.config import HubPlace
@@ -199,6 +200,13 @@ class ImageSample(Frozen):
     autoguidance: float = Field(
         default=1.0, ge=0, le=50, description="1 is none; w is D_guide + w (D - D_guide); needs train.guide_at"
     )
+    feedback: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of its samples of a class that the network is taken to draw of any: the less a sample's path"
+        " looks like its class, the more it is guided; 0 is none; for dpmpp_sde and ddpm",
+    )
     redraw: float = Field(
         default=0.0,
         ge=0,
@@ -219,6 +227,11 @@ class ImageSample(Frozen):
         if self.sigma_min >= self.sigma_max:
             raise ValueError(
                 f"sigma_min is {self.sigma_min}, sigma_max is {self.sigma_max}; sigma_min must be the smaller"
+            )
+        if self.feedback and not samplers.noises(self.sampler, self.steps + 1):
+            raise ValueError(
+                f"feedback is {self.feedback:g}, sampler is {self.sampler}; feedback needs a sampler that adds noise at"
+                " every step: dpmpp_sde or ddpm"
             )
         return self
 

@@ -250,10 +250,11 @@ def denoise_batch(
 def evaluations(settings: ImageSample) -> int:
     """Network evaluations (NFE) of an image at most.
 
-    One of the denoiser is one with the class, one without it (inside the interval of guidance, or for evidence) and one
-    of the guide. The images that are drawn again count as part of each.
+    One of the denoiser is one with the class, one without it (where guidance, feedback or evidence need it) and one of
+    the guide. The images that are drawn again count as part of each.
     """
-    networks = 1 + (settings.guidance != 1 or settings.redraw > 0) + (settings.autoguidance != 1)
+    without_class = settings.guidance != 1 or settings.feedback > 0 or settings.redraw > 0
+    networks = 1 + without_class + (settings.autoguidance != 1)
     return math.ceil(denoiser_evaluations(settings) * networks * (1 + settings.redraw))
 
 
@@ -270,6 +271,7 @@ def _facts(settings: ImageSample, trained: TrainedModel, world: World, seconds: 
         nfe=evaluations(settings),
         guidance=settings.guidance,
         autoguidance=settings.autoguidance,
+        feedback=settings.feedback,
         seed=settings.seed,
         count=settings.count,
         redrawn=redrawn if settings.redraw else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,8 @@ from core.text.model import TrainedText
 from factory.finding import FoundModel
 from serving.export.programs import image_program, text_program
 from serving.export.table import Table, table_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ Source = ImageSource | TextSource
 
 
 def load(found: FoundModel, wishes: Mapping[str, Any]) -> Source:
-    """The model that was found, sampled as it was measured unless `wishes` say otherwise.
+    """The model that was found, sampled as it was measured unless `wishes` say otherwise, and without feedback.
 
     Raises:
         UserError: it is damaged, or of a kind that no export knows.
@@ -92,6 +95,8 @@ def load(found: FoundModel, wishes: Mapping[str, Any]) -> Source:
     folder = found.parts["model"]
     manner = {**found.manner, **{key: value for key, value in wishes.items() if value is not None}}
     if found.modality == "images":
+        if manner.pop("feedback", 0):
+            log.warning("exported without sample.feedback: it follows each sample's path, which no graph here does")
         return ImageSource(load_model(folder), validate(ImageSample, manner, "sample"))
     read_description(folder, "text")
     trained = text.load_model(folder)

@@ -62,6 +62,10 @@ def changed(job: dict[str, object], **sections: object) -> dict[str, object]:
         ({"model": {"network": {"channels": [32, 100]}}}, "100 channels at the lowest level cannot be divided"),
         ({"sample": {"grid": "ddpm", "steps": 1001}}, "model.process.schedule.steps has 1000"),
         ({"model": {"conditional": False}, "sample": {"labels": [3]}}, "the model knows no classes"),
+        (
+            {"model": {"conditional": False}, "sample": {"sampler": "ddpm", "feedback": 0.1}},
+            "sample.feedback: found 0.1; the model knows no classes",
+        ),
         ({"model": {"conditional": False}, "sample": {"redraw": 0.1}}, "sample.redraw: found 0.1; the model knows no"),
         ({"sample": {"redraw": 0.1, "labels": [-1]}}, "sample.redraw: found 0.1; sample.labels asks for no class"),
         ({"gate": {"require": {"redrawn": 0.1}}}, "redrawn is not measured: sample.redraw is 0"),

@@ -56,13 +56,16 @@ def drawn(
     return x, evidence.of(x)
 
 
-@pytest.mark.parametrize(("sampler", "number_format"), [("dpmpp_sde", "bf16"), ("heun", "fp32")])
+@pytest.mark.parametrize(
+    ("sampler", "number_format", "feedback"),
+    [("dpmpp_sde", "bf16", 0.0), ("dpmpp_sde", "fp32", 0.1), ("heun", "fp32", 0.0)],
+)
 def test_a_repeated_path_is_that_of_the_sampler(
-    trained: TrainedModel, sampler: str, number_format: str, recordings: Recordings
+    trained: TrainedModel, sampler: str, number_format: str, feedback: float, recordings: Recordings
 ) -> None:
     settings = ImageSample.model_validate(
         {"count": 3, "sampler": sampler, "steps": 3, "precision": number_format, "start": "estimate", "guidance": 1.5,
-         "guidance_low": 0.1, "guidance_high": 5.0, "autoguidance": 1.2}
+         "guidance_low": 0.1, "guidance_high": 5.0, "autoguidance": 1.2, "feedback": feedback}
     )  # fmt: skip
     model = Recorded(trained, settings, CPU)
     classes = [np.array([0, 1, 2]), np.array([3, 10, 4]), np.array([9, 9, 0]), np.array([10, 10, 10])]

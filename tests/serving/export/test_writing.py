@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
+from factory.finding import FoundModel
 from serving.export import check, writing
+from serving.export import source as sources
 from serving.playground import runtime
 from serving.playground import writing as playground
 from tests.serving.conftest import save_text
-from tests.serving.export.conftest import save_guided
+from tests.serving.export.conftest import MANNER, save_guided
 from textdiffusion.cli import app as cli
 
 
@@ -52,6 +54,14 @@ def test_an_export_whose_samples_differ_is_never_written(
     with pytest.raises(UserError, match=r"config.json: differs from this project's samples by .*; allowed: -1"):
         writing.export(str(model), "hub", tmp_path / "out", "", None, {"steps": 2})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_feedback_is_left_out_and_that_is_said(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with_it, without = (
+        sources.load(FoundModel({"model": model}, {**MANNER, **more}), {}) for more in ({"feedback": 0.1}, {})
+    )
+    assert with_it.settings == without.settings
+    assert [record.getMessage()[:39] for record in caplog.records] == ["exported without sample.feedback: it fo"]
 
 
 @pytest.mark.parametrize("write", ["export", "playground"])
