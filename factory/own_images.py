@@ -99,6 +99,7 @@ def images_job(name: str, inner: str, place: str) -> tuple[Values, list[str]]:
             "guidance_low": 0.2,
             "guidance_high": 5.0,
             "autoguidance": 1.25,
+            "feedback": 0.1 if labelled else 0.0,
         },
         "evaluate": {"count": count, "judge_epochs": 20},
         "gate": {"metric": "frechet_distance", "better": "lower"},
