@@ -232,7 +232,7 @@ def main() -> None:
     job = load_job(chosen.job)
     assert isinstance(job, ImageTrainingJob)
     without = {"autoguidance": 1.0} if trained.guide is None else {}
-    base = job.sample.model_copy(update={"count": chosen.count, **without})
+    base = job.sample.model_copy(update={"count": chosen.count, "feedback": 0.0, **without})  # not all ways can have it
     yardstick = Yardstick(Judge.open(chosen.judge), data, drawing.choose_labels(base, trained))
     field = ways([int(count) for count in chosen.steps.split(",")], chosen.ancestral, base)
     rows = measured(field, trained, yardstick, chosen.seeds)

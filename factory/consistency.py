@@ -35,8 +35,11 @@ def of_images(
         yield f"sample.count: found {sample.count}; samples are measured, and that takes at least 2"
     if data.source in SIDES or data.class_names is not None:
         yield from unknown_classes(sample, data.class_names or DIGITS)
-    if sample.redraw and sample.labels and all(str(label) == str(NONE) for label in sample.labels):
-        yield f"sample.redraw: found {sample.redraw:g}; sample.labels asks for no class that a sample could miss"
+    for name, share in (("redraw", sample.redraw), ("feedback", sample.feedback)):
+        if share and sample.labels and all(str(label) == str(NONE) for label in sample.labels):
+            yield f"sample.{name}: found {share:g}; sample.labels asks for no class that a sample could miss"
+        if share and model is not None and not model.conditional:
+            yield f"sample.{name}: found {share:g}; the model knows no classes, as model.conditional: false says"
     if model is None or train is None:
         return
     side = data.resolution or SIDES.get(data.source)
@@ -50,10 +53,6 @@ def of_images(
     levels = model.process.schedule.steps
     if sample.grid == "ddpm" and sample.steps > levels:
         yield f"sample.steps: found {sample.steps}; model.process.schedule.steps has {levels}"
-    for name in ("redraw", "feedback"):
-        if getattr(sample, name) and not model.conditional:
-            found = f"{getattr(sample, name):g}"
-            yield f"sample.{name}: found {found}; the model knows no classes, as model.conditional: false says"
     if not model.conditional and any(str(label) != str(NONE) for label in sample.labels or ()):
         yield "sample.labels: the model knows no classes, as model.conditional: false says; leave them out"
 

@@ -228,10 +228,10 @@ class ImageSample(Frozen):
             raise ValueError(
                 f"sigma_min is {self.sigma_min}, sigma_max is {self.sigma_max}; sigma_min must be the smaller"
             )
-        if self.feedback and not samplers.noises(self.sampler, self.steps + 1):
+        if self.feedback and not samplers.stochastic(self.sampler):
             raise ValueError(
-                f"feedback is {self.feedback:g}, sampler is {self.sampler}; feedback needs a sampler that adds noise at"
-                " every step: dpmpp_sde or ddpm"
+                f"feedback is {self.feedback:g}, sampler is {self.sampler}; feedback needs noise at every step: choose"
+                " dpmpp_sde or ddpm, or set feedback to 0"
             )
         return self
 

@@ -53,16 +53,17 @@ def guided(
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
         level = float(sigma)
-        weight: float | Tensor = scale if interval[0] < level <= interval[1] and not unconditional else 1.0
-        follows = followed is not None and interval[0] < level
+        scaled = scale != 1 and interval[0] < level <= interval[1] and not unconditional
+        following = followed if interval[0] < level else None
         without = None
-        if weight == 1 and not follows:
+        if not scaled and following is None:
             denoised = with_class = process.denoise(network, x, sigma, labels)
         else:
             both = process.denoise(network, torch.cat([x, x]), sigma, torch.cat([labels, nothing]))
             with_class, without = both.chunk(2)
-            if follows and followed is not None:
-                weight = weight - 1 + followed.weight(x, level, with_class, without)[:, None, None, None]
+            weight: float | Tensor = scale if scaled else 1.0
+            if following is not None:
+                weight = weight - 1 + following.weight(x, level, with_class, without)[:, None, None, None]
             denoised = without + weight * (with_class - without)
         if evidence is not None and evidence.watches(level) and not unconditional:
             without = process.denoise(network, x, sigma, nothing) if without is None else without

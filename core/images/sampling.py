@@ -142,10 +142,12 @@ def draw(
     images.
 
     Raises:
-        UserError: there is no guide for autoguidance, or no class for evidence to speak for.
+        UserError: there is no guide for autoguidance, or no class for feedback or evidence to speak for.
     """
     if settings.autoguidance != 1 and trained.guide is None:
         raise UserError("sample.autoguidance: the model has no guide: train it with train.guide_at, or set this to 1")
+    if settings.feedback and not trained.config.conditional:
+        raise UserError("sample.feedback: the model knows no classes; set it to 0")
     with_class = labels != len(trained.shape.class_names)
     if settings.redraw and not with_class.any():
         raise UserError("sample.redraw: no sample is of a class, so none can miss it; set it to 0")

@@ -158,4 +158,8 @@ def _limits(version: Version) -> list[str]:
         found.append("Provisional: it did not reach what its registry asks of a model in service.")
     doubts = {metric.doubt for metric in read_metrics(version.metrics, MANIFEST).values() if metric.doubt}
     found += [f"Metrics in doubt: {plain(doubt)}." for doubt in sorted(doubts)]
+    if (version.lineage.get("sample") or {}).get("feedback"):
+        found.append(
+            "The metrics and pictures are with `feedback`, and so is the package; the script draws without it."
+        )
     return [*found, *_LIMITS]

@@ -96,7 +96,7 @@ def load(found: FoundModel, wishes: Mapping[str, Any]) -> Source:
     manner = {**found.manner, **{key: value for key, value in wishes.items() if value is not None}}
     if found.modality == "images":
         if manner.pop("feedback", 0):
-            log.warning("exported without sample.feedback: it follows each sample's path, which no graph here does")
+            log.warning("its files draw without sample.feedback, which follows each sample's path")
         return ImageSource(load_model(folder), validate(ImageSample, manner, "sample"))
     read_description(folder, "text")
     trained = text.load_model(folder)

@@ -66,6 +66,7 @@ def changed(job: dict[str, object], **sections: object) -> dict[str, object]:
             {"model": {"conditional": False}, "sample": {"sampler": "ddpm", "feedback": 0.1}},
             "sample.feedback: found 0.1; the model knows no classes",
         ),
+        ({"sample": {"sampler": "ddpm", "feedback": 0.1, "labels": [-1]}}, "sample.feedback: found 0.1; sample.labels"),
         ({"model": {"conditional": False}, "sample": {"redraw": 0.1}}, "sample.redraw: found 0.1; the model knows no"),
         ({"sample": {"redraw": 0.1, "labels": [-1]}}, "sample.redraw: found 0.1; sample.labels asks for no class"),
         ({"gate": {"require": {"redrawn": 0.1}}}, "redrawn is not measured: sample.redraw is 0"),

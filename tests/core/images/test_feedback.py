@@ -7,15 +7,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core import samplers
 from core.config import validate
 from core.errors import UserError
-from core.images.config import ImageSample
+from core.images.config import ImageSample, Process
 from core.images.feedback import MOST, Feedback
 from core.images.guidance import guided
 from core.images.model import NoiseProcess
+from core.images.sampling import evaluations
 from core.noise import karras_sigmas
 
 MEANS = torch.tensor([2.0, -2.0])  # of two classes, equally frequent, along each of the two pixels
@@ -44,13 +45,15 @@ class Confused(NoiseProcess):
         return mixed(x, float(sigma), shares_of(labels, SHARE))[0]
 
 
+PROCESS = Confused(Process())
+
+
 def drawn(feedback: float, sampler: str = "dpmpp_sde", count: int = 4000) -> Tensor:
     """Samples of the confused denoiser, of the first class throughout."""
     settings = validate(ImageSample, {"steps": 150, "sigma_max": 20.0, "sigma_min": 0.05}, "sample")
     sigmas = karras_sigmas(settings.steps, settings.sigma_min, settings.sigma_max, settings.rho)
     labels = torch.zeros(count, dtype=torch.long)
-    process = Confused.__new__(Confused)
-    denoiser = guided(lambda *_: None, process, labels, 2, feedback=feedback)  # type: ignore[arg-type]
+    denoiser = guided(nn.Identity(), PROCESS, labels, 2, feedback=feedback)
     normals = torch.Generator().manual_seed(3)
 
     def noise() -> Tensor:
@@ -116,7 +119,53 @@ def test_a_path_begins_anew_where_the_level_does_not_fall() -> None:
         assert feedback.log_ratio.tolist() == pytest.approx([1 - 0.99 / 2] * 2)
 
 
+def test_a_second_evaluation_at_a_level_begins_a_path() -> None:
+    x, ones = torch.zeros(2, 1, 1, 1), torch.ones(2, 1, 1, 1)
+    feedback = Feedback(0.1)
+    for state in (x, ones):  # as `start: estimate` has it
+        assert feedback.weight(state, 10.0, ones, x).tolist() == pytest.approx([1 / 0.9] * 2)
+
+
+def test_it_adds_to_guidance_above_the_low_end_of_its_interval() -> None:
+    labels, x = torch.zeros(3, dtype=torch.long), torch.linspace(-2, 2, 6).view(3, 1, 1, 2)
+    with_it, without = (
+        guided(nn.Identity(), PROCESS, labels, 2, scale=1.5, interval=(0.5, 5.0), feedback=share)
+        for share in (0.1, 0.0)
+    )
+    for sigma, weight in ((8.0, 1.0), (8.0, 1.0), (0.4, 1.0)):  # above, again, below
+        first, none = (mixed(x, sigma, shares_of(labels + more, SHARE))[0] for more in (0, 2))
+        extra = 1 / 0.9 - 1 if sigma > 0.5 else 0.0
+        found = with_it(x, torch.tensor(sigma))
+        assert torch.allclose(found, none + (weight + extra) * (first - none), atol=1e-5)
+        assert torch.allclose(without(x, torch.tensor(sigma)), none + weight * (first - none), atol=1e-5)
+    inside = guided(nn.Identity(), PROCESS, labels, 2, scale=1.5, interval=(0.5, 5.0), feedback=0.1)
+    first, none = (mixed(x, 2.0, shares_of(labels + more, SHARE))[0] for more in (0, 2))
+    assert torch.allclose(inside(x, torch.tensor(2.0)), none + (1.5 + 1 / 0.9 - 1) * (first - none), atol=1e-5)
+
+
+def test_samples_of_no_class_are_not_evaluated_twice() -> None:
+    batches: list[int] = []
+
+    class Counting(Confused):
+        def denoise(self, network: Callable[..., object], x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+            batches.append(len(x))
+            return super().denoise(network, x, sigma, labels)
+
+    x = torch.zeros(3, 1, 1, 2)
+    for label, expected in ((2, 3), (0, 6)):
+        labels = torch.full((3,), label)
+        guided(nn.Identity(), Counting(Process()), labels, 2, feedback=0.1)(x, torch.tensor(2.0))
+        assert batches.pop() == expected
+
+
+def test_the_evaluation_without_a_class_is_counted() -> None:
+    settings = validate(ImageSample, {"sampler": "ddpm", "steps": 10, "feedback": 0.1}, "sample")
+    assert evaluations(settings) == 20
+
+
 @pytest.mark.parametrize("sampler", ["dpmpp", "heun", "ddim"])
 def test_samplers_without_new_noise_are_refused(sampler: str) -> None:
-    with pytest.raises(UserError, match=f"feedback is 0.1, sampler is {sampler}; .*dpmpp_sde or ddpm"):
+    with pytest.raises(
+        UserError, match=f"feedback is 0.1, sampler is {sampler}; .*dpmpp_sde or ddpm, or set feedback to 0"
+    ):
         validate(ImageSample, {"feedback": 0.1, "sampler": sampler}, "sample")

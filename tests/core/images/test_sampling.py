@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,14 @@ def test_samples_without_a_class_cannot_miss_it(trained: TrainedModel) -> None:
     labels, sigmas = sampling.choose_labels(settings, trained), sampling.choose_sigmas(settings, trained.process)
     with pytest.raises(UserError, match=r"sample\.redraw: no sample is of a class"):
         sampling.draw(trained, settings, labels, sigmas, SINGLE_PROCESS)
+
+
+def test_a_model_without_classes_has_no_use_for_feedback(trained: TrainedModel) -> None:
+    unconditional = replace(trained, config=trained.config.model_copy(update={"conditional": False}))
+    settings = validate(ImageSample, {"count": 4, "steps": 2, "sampler": "ddpm", "feedback": 0.1}, "sample")
+    labels, sigmas = sampling.choose_labels(settings, unconditional), sampling.choose_sigmas(settings, trained.process)
+    with pytest.raises(UserError, match=r"sample\.feedback: the model knows no classes; set it to 0"):
+        sampling.draw(unconditional, settings, labels, sigmas, SINGLE_PROCESS)
 
 
 def test_evaluations_count_what_is_drawn_again_and_what_evidence_needs() -> None:

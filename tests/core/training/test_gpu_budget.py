@@ -19,7 +19,10 @@ KERNELS = {  # a step of training, or of drawing as a whole; about 5 % above wha
     "train text, masked": 451,
     "train text, original": 450,
 }
-DRAWN = ("draw images", "draw images, heun", "draw text, diffusion", "draw text, autoregressive", "draw text, masked")
+DRAWN = (
+    "draw images", "draw images, heun", "draw images, feedback",
+    "draw text, diffusion", "draw text, autoregressive", "draw text, masked",
+)  # fmt: skip
 
 if (reason := unusable()) is not None:
     pytest.skip(reason, allow_module_level=True)

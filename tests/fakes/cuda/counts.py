@@ -128,6 +128,7 @@ def images(counts: Counts) -> dict[str, Callable[[], Any]]:
         ),
         "draw images": draw,
         "draw images, heun": lambda: draw(sampler="heun", steps=4),
+        "draw images, feedback": lambda: draw(feedback=0.1),
         "draw images, another batch": draw_on,
         "look at images": look,
     }

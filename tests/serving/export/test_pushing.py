@@ -31,7 +31,7 @@ from tests.serving.export.conftest import MANNER, save_guided
 from tests.serving.export.test_formats import SCRIPTS
 from textdiffusion.cli import app as cli
 
-SAMPLE = {**MANNER, "autoguidance": 1.0}
+SAMPLE = {**MANNER, "autoguidance": 1.0, "feedback": 0.1}
 METRICS = {
     "frechet_distance": {
         "value": 0.559,
@@ -132,6 +132,7 @@ def test_the_card_says_what_the_report_says_and_nothing_of_home(hub: HubServer, 
     assert "| Fréchet distance | 0.559 | 0.218 | 1,000 | lower is better |" in card
     assert "| Class accuracy | 94.9 % | 99.0 % | 1,000 | higher is better |" in card
     assert "Provisional: it did not reach" in card
+    assert "the script draws without it" in card
     assert r"a \| \<b\>small\</b\> judge" in card
     assert "| run | guided-1 |" in card
     assert "dd" * 32 in card
