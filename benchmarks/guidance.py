@@ -5,7 +5,7 @@
     python -m benchmarks.guidance --show build/benchmarks/guidance.json      # table and picture of what is there
 
 Every model is a training of one job, whose section `sample` each `--way` changes. Both judges are trained afresh, on
-all training images; `guidance.json` is written after each draw.
+all training images of the source; `guidance.json` is written after each draw.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def show(found: Facts, out: Path) -> None:
 
 
 def _draw(found: Facts, axes: Any) -> None:
-    """A point a way, the mean over trainings; thin crosses are the trainings."""
+    """A point a way, the mean over trainings; small marks are the trainings."""
     for which, (marker, colour) in MARKS.items():
         for way in ways(found):
             draws = [one for one in found["draws"] if one["way"] == way]

@@ -141,12 +141,7 @@ def evaluations(sampler: str, steps: int) -> int:
 
 def noises(sampler: str, steps: int) -> int:
     """Times that a sampler asks for noise in `steps` steps that end at sigma 0: for the last one never."""
-    return steps - 1 if stochastic(sampler) else 0
-
-
-def stochastic(sampler: str) -> bool:
-    """Whether a sampler adds noise on its way."""
-    return sampler in ("ddpm", "dpmpp_sde")
+    return steps - 1 if sampler in ("ddpm", "dpmpp_sde") else 0
 
 
 def _pairs(sigmas: Tensor) -> list[tuple[float, float]]:

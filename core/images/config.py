@@ -10,10 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from core import samplers
 from core.config import Frozen, Place
 from core.images.networks import Network, UNetConfig
 from core.sources.config import HubPlace
+
+NOISY = ("dpmpp_sde", "ddpm")
+"""Samplers that add noise at every step."""
 
 EMBEDDED = ("digits", "mnist-small")
 """Sources that are part of the library and read no folder."""
@@ -228,7 +230,7 @@ class ImageSample(Frozen):
             raise ValueError(
                 f"sigma_min is {self.sigma_min}, sigma_max is {self.sigma_max}; sigma_min must be the smaller"
             )
-        if self.feedback and not samplers.stochastic(self.sampler):
+        if self.feedback and self.sampler not in NOISY:
             raise ValueError(
                 f"feedback is {self.feedback:g}, sampler is {self.sampler}; feedback needs noise at every step: choose"
                 " dpmpp_sde or ddpm, or set feedback to 0"

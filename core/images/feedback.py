@@ -7,8 +7,7 @@ gamma = 1/sigma^2, moves by D dgamma plus noise of variance dgamma, so
 
     d ln r = (D_class - D_none) d(gamma x) - (|D_class|^2 - |D_none|^2) dgamma / 2
 
-by Girsanov's theorem, whatever leads the path. That holds where noise is new all the way; for the steps of a sampler it
-is an estimate.
+by Girsanov's theorem, whatever leads the path, if noise is new all the way; for a sampler's steps it is an estimate.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from core import samplers
 from core.config import validate
 from core.errors import UserError
-from core.images.config import ImageSample, Process
+from core.images.config import NOISY, ImageSample, Process
 from core.images.feedback import MOST, Feedback
 from core.images.guidance import guided
 from core.images.model import NoiseProcess
@@ -161,6 +161,10 @@ def test_samples_of_no_class_are_not_evaluated_twice() -> None:
 def test_the_evaluation_without_a_class_is_counted() -> None:
     settings = validate(ImageSample, {"sampler": "ddpm", "steps": 10, "feedback": 0.1}, "sample")
     assert evaluations(settings) == 20
+
+
+def test_the_samplers_that_it_knows_are_those_that_take_noise() -> None:
+    assert {name for name in samplers.SAMPLERS if samplers.noises(name, 2)} == set(NOISY)
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp", "heun", "ddim"])
