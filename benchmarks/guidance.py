@@ -11,11 +11,12 @@ all training images of the source; `guidance.json` is written after each draw.
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.comparison import spread
 from benchmarks.fair_tasks import JUDGES, Facts, judged, verdict
@@ -98,17 +99,28 @@ def show(found: Facts, out: Path) -> None:
 
 
 def _draw(found: Facts, axes: Any) -> None:
-    """A point a way, the mean over trainings; small marks are the trainings."""
+    """A mark a way, the mean over trainings; thin lines lead each training from the first way to the others."""
+    order = ways(found)
     for which, (marker, colour) in MARKS.items():
-        for way in ways(found):
-            draws = [one for one in found["draws"] if one["way"] == way]
-            x = [_floors(found, which, one) for one in draws]
-            y = [100 * one[which]["accuracy"] for one in draws]
-            axes.scatter(x, y, marker=marker, s=12, color=colour, alpha=0.35)
-            axes.scatter(statistics.mean(x), statistics.mean(y), marker=marker, s=45, color=colour,
-                         label=which if way == PLAIN else None)  # fmt: skip
-            axes.annotate(way, (statistics.mean(x), statistics.mean(y)), (6, 4), textcoords="offset points", fontsize=8)
-    axes.set(xlabel="Fréchet distance in floors; small marks are trainings", ylabel="class accuracy, %")
+        points = np.array(
+            [
+                [
+                    (_floors(found, which, one), 100 * one[which]["accuracy"])
+                    for one in found["draws"]
+                    if one["way"] == way
+                ]
+                for way in order
+            ]
+        )  # [ways, trainings, 2]
+        for first, *others in points.transpose(1, 0, 2):
+            for other in others:
+                axes.plot(*zip(first, other, strict=True), color=colour, alpha=0.3, linewidth=1)
+        means = points.mean(1)
+        axes.scatter(*means.T, marker=marker, s=45, color=colour, label=which)
+        for number, (way, place) in enumerate(zip(order, means, strict=True)):
+            side, across = ("right", -7) if number % 2 else ("left", 7)
+            axes.annotate(way, place, (across, -3), textcoords="offset points", fontsize=8, ha=side)
+    axes.set(xlabel="Fréchet distance in floors; lines are trainings", ylabel="class accuracy, %")
     axes.legend(frameon=False, loc="lower right")
 
 
