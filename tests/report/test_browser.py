@@ -167,7 +167,7 @@ class TestGallery:
     def test_a_box_of_the_lineage_leads_to_its_run(self, opened: Open) -> None:
         page = opened("gallery")
         page.locator("#lineage .lineage.wide a", has_text="digits@1").click()
-        assert page.locator(".closer .kind").inner_text().endswith("run digits-1")
+        until(page, lambda: page.locator(".closer .kind").inner_text().endswith("run digits-1"))
 
     def test_links_to_reports_lead_somewhere(self, opened: Open, pages: dict[str, Path]) -> None:
         links = (
