@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.comparison import Comparison, Key, Task, compare, spread
 from benchmarks.contenders import Choice, Contender
-from benchmarks.fair_tasks import JUDGES, Facts, costs, full, judged, short
+from benchmarks.fair_tasks import JUDGES, MARKS, Facts, costs, full, judged, short
 from benchmarks.images import speeds
 from benchmarks.peers import fair
 from benchmarks.results import parser, publish
@@ -153,7 +153,7 @@ def show(found: Facts, out: Path) -> None:
 
 def _draw(found: Facts, name: str, axes: Any) -> None:
     field = list(found["chosen"])[::-1]
-    for which, marker, colour in zip(JUDGES, "os", ("#0f6b78", "#c2571a"), strict=True):
+    for which, (marker, colour) in MARKS.items():
         runs = [run for run in found["trainings"] if run["table"] == name]
         floor = found["judges"][which]["floor"]
         places = [field.index(run["contender"]) for run in runs]

@@ -22,6 +22,7 @@ from core.modality import run_here
 from core.requests import TrainJudgeRequest
 
 JUDGES = ("pipeline's judge", "second judge")
+MARKS = dict(zip(JUDGES, (("o", "#0f6b78"), ("s", "#c2571a")), strict=True))  # in pictures
 CHOSEN_BY = 2000  # samples for the choice of guidance
 Facts = dict[str, Any]
 

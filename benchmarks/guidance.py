@@ -11,7 +11,6 @@ all training images of the source; `guidance.json` is written after each draw.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.comparison import spread
-from benchmarks.fair_tasks import JUDGES, Facts, judged, verdict
+from benchmarks.fair_tasks import JUDGES, MARKS, Facts, judged, verdict
 from benchmarks.results import parser, publish, work_folder
 from core import storage
 from core.config import validate
@@ -33,7 +32,6 @@ from factory.job import ImageTrainingJob
 from pipelines.jobs import load_job
 
 PLAIN = "the job's"
-MARKS = dict(zip(JUDGES, (("o", "#0f6b78"), ("s", "#c2571a")), strict=True))
 
 
 def changed(text: str) -> dict[str, float]:
@@ -47,21 +45,21 @@ def changed(text: str) -> dict[str, float]:
 
 def measured(chosen: argparse.Namespace, place: Path) -> Facts:
     """What every model has by every way, judged; written to guidance.json on the way."""
+    job = load_job(chosen.job)
+    assert isinstance(job, ImageTrainingJob)
+    plain = job.sample.model_dump(mode="json") | {"count": chosen.count}
+    ways = {name_of(way): validate(ImageSample, plain | way, "sample") for way in [{}, *chosen.way]}
+    models = [load_model(folder, own_device()) for folder in chosen.models]
     where = {"source": chosen.source, "data_dir": chosen.data_dir if chosen.source == "mnist" else None}
     run_here(PrepareDataRequest(modality="images", data=where, out=place / "dataset"))
     found: Facts = {"count": chosen.count, "draws": []}
     found["judges"] = {which: judged(place, which, chosen.judge_epochs, chosen.count) for which in JUDGES}
-    job = load_job(chosen.job)
-    assert isinstance(job, ImageTrainingJob)
-    for way in [{}, *chosen.way]:
-        section = {**job.sample.model_dump(mode="json"), "count": chosen.count, **way}
-        settings = validate(ImageSample, section, "sample")
-        for number, folder in enumerate(chosen.models):
-            trained = load_model(folder, own_device())
+    for name, settings in ways.items():
+        for number, trained in enumerate(models):
             labels = drawing.choose_labels(settings, trained)
             sigmas = drawing.choose_sigmas(settings, trained.process)
             images = drawing.draw(trained, settings, labels, sigmas, World(0, 1, own_device())).images
-            one = {"way": name_of(way), "model": number, "evaluations": drawing.evaluations(settings)}
+            one = {"way": name, "model": number, "evaluations": drawing.evaluations(settings)}
             found["draws"].append(one | {which: verdict(place, which, images, labels) for which in JUDGES})
             storage.write_json(chosen.out / "guidance.json", found)
             print(found["draws"][-1], flush=True)
@@ -72,25 +70,23 @@ def name_of(way: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in way.items()) or PLAIN
 
 
+def places(found: Facts, which: str) -> dict[str, list[tuple[float, float]]]:
+    """Distance in floors and class accuracy in percent of each training, by way."""
+    floor, points = found["judges"][which]["floor"], dict[str, list[tuple[float, float]]]()
+    for one in found["draws"]:
+        points.setdefault(one["way"], []).append((one[which]["distance"] / floor, 100 * one[which]["accuracy"]))
+    return points
+
+
 def table(found: Facts) -> list[Facts]:
     """Rows, a way each: means over models, and their standard deviation."""
-    rows = []
-    for way in ways(found):
-        draws = [one for one in found["draws"] if one["way"] == way]
-        row: Facts = {"": way, "evaluations": draws[0]["evaluations"], "trainings": len(draws)}
-        for which in JUDGES:
-            row[f"floors, {which}"] = spread([_floors(found, which, one) for one in draws])
-            row[f"class, {which}"] = spread([100 * one[which]["accuracy"] for one in draws]) + " %"
-        rows.append(row)
-    return rows
-
-
-def ways(found: Facts) -> Sequence[str]:
-    return list(dict.fromkeys(one["way"] for one in found["draws"]))
-
-
-def _floors(found: Facts, which: str, one: Facts) -> float:
-    return float(one[which]["distance"] / found["judges"][which]["floor"])
+    rows: dict[str, Facts] = {one["way"]: {"": one["way"], "evaluations": one["evaluations"]} for one in found["draws"]}
+    for which in JUDGES:
+        for way, points in places(found, which).items():
+            floors, right = zip(*points, strict=True)
+            rows[way] |= {"trainings": len(points), f"floors, {which}": spread(floors)}
+            rows[way] |= {f"class, {which}": f"{spread(right)} %"}
+    return list(rows.values())
 
 
 def show(found: Facts, out: Path) -> None:
@@ -100,26 +96,16 @@ def show(found: Facts, out: Path) -> None:
 
 def _draw(found: Facts, axes: Any) -> None:
     """A mark a way, the mean over trainings; thin lines lead each training from the first way to the others."""
-    order = ways(found)
     for which, (marker, colour) in MARKS.items():
-        points = np.array(
-            [
-                [
-                    (_floors(found, which, one), 100 * one[which]["accuracy"])
-                    for one in found["draws"]
-                    if one["way"] == way
-                ]
-                for way in order
-            ]
-        )  # [ways, trainings, 2]
-        for first, *others in points.transpose(1, 0, 2):
-            for other in others:
-                axes.plot(*zip(first, other, strict=True), color=colour, alpha=0.3, linewidth=1)
-        means = points.mean(1)
-        axes.scatter(*means.T, marker=marker, s=45, color=colour, label=which)
-        for number, (way, place) in enumerate(zip(order, means, strict=True)):
+        points = places(found, which)
+        first = next(iter(points.values()))
+        for number, (way, trainings) in enumerate(points.items()):
+            for line in zip(first, trainings, strict=False):  # of a way that was cut off there are fewer
+                axes.plot(*zip(*line, strict=True), color=colour, alpha=0.3, linewidth=1)
+            mean = np.mean(trainings, axis=0)
+            axes.scatter(*mean, marker=marker, s=45, color=colour, label=None if number else which)
             side, across = ("right", -7) if number % 2 else ("left", 7)
-            axes.annotate(way, place, (across, -3), textcoords="offset points", fontsize=8, ha=side)
+            axes.annotate(way, mean, (across, -3), textcoords="offset points", fontsize=8, ha=side)
     axes.set(xlabel="Fréchet distance in floors; lines are trainings", ylabel="class accuracy, %")
     axes.legend(frameon=False, loc="lower right")
 

@@ -53,8 +53,7 @@ class Evidence:
         sigma = _level(sigma)
         if self._last is not None and self._last[0] != sigma:
             self._settle()
-        offset = (without.float().square() - with_class.float().square()).flatten(1).sum(1) / 2
-        self._last = sigma, with_class.float() - without.float(), offset
+        self._last = sigma, *ratio_of(with_class, without)
 
     def _settle(self) -> None:
         if self._last is None:
@@ -80,6 +79,16 @@ class Evidence:
         if self._slope is None or self._offset is None:
             return torch.zeros(len(finished))
         return (self._slope.cpu() * finished).flatten(1).sum(1) + self._offset.cpu()
+
+
+def ratio_of(with_class: Tensor, without: Tensor) -> tuple[Tensor, Tensor]:
+    """(|x0 - D_none|^2 - |x0 - D_class|^2) / 2 as slope x0 + offset, of D_class and D_none [B, C, H, W].
+
+    Returns:
+        slope float32 [B, C, H, W], offset float32 [B]
+    """
+    with_class, without = with_class.float(), without.float()
+    return with_class - without, (without.square() - with_class.square()).flatten(1).sum(1) / 2
 
 
 def _level(sigma: float | Tensor) -> float:

@@ -12,22 +12,23 @@ by Girsanov's theorem, whatever leads the path, if noise is new all the way; for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from core.images.evidence import ratio_of
+
 MOST = 5.0  # weight; a sample that is lost to another class would take any
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """An evaluation: gamma [], and x, D_class and D_none [B, C, H, W]."""
+class _Seen(NamedTuple):
+    """An evaluation: gamma, gamma x [B, C, H, W], and the derivative of ln r by gamma as slope x0 + offset."""
 
     gamma: float
-    x: Tensor
-    with_class: Tensor
-    without: Tensor
+    observed: Tensor
+    slope: Tensor  # [B, C, H, W]
+    offset: Tensor  # [B]
 
 
 class Feedback:
@@ -47,7 +48,8 @@ class Feedback:
 
         A path begins wherever no level above was seen: ln r is 0 there.
         """
-        now = _Seen(1 / sigma**2, x.float(), with_class.float(), without.float())
+        gamma = 1 / sigma**2
+        now = _Seen(gamma, gamma * x.float(), *ratio_of(with_class, without))
         if self._seen is None or self.log_ratio is None or now.gamma <= self._seen.gamma:
             self.log_ratio = torch.zeros(len(x), device=x.device)
         else:
@@ -59,7 +61,5 @@ class Feedback:
 
 def _growth(before: _Seen, now: _Seen) -> Tensor:
     """How much ln r grows from one evaluation to the next, float32 [B]."""
-    observed = now.gamma * now.x - before.gamma * before.x
-    along = ((before.with_class - before.without) * observed).flatten(1).sum(1)
-    energy = (before.with_class.square() - before.without.square()).flatten(1).sum(1)
-    return along - (now.gamma - before.gamma) * energy / 2
+    along = (before.slope * (now.observed - before.observed)).flatten(1).sum(1)
+    return along + (now.gamma - before.gamma) * before.offset
